@@ -1,0 +1,24 @@
+"""The errors a user can cause, each with the exit code its command ends with."""
+
+from __future__ import annotations
+
+
+class CtrError(Exception):
+    """Base of every error that is reported to the user without a traceback.
+
+    The message says what must hold, what came, and what to do.
+    """
+
+    exit_code = 1
+
+
+class ConfigError(CtrError):
+    """A wrong spec, configuration or command line (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(CtrError):
+    """Unreadable, inconsistent or leaking data (exit code 3)."""
+
+    exit_code = 3
