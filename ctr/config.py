@@ -1,0 +1,177 @@
+"""Every knob of a run on one page: plain data, from YAML, unknown keys refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from features.errors import ConfigError
+from features.safe_yaml import apply_overrides, dump_yaml, load_yaml
+from features.spec import explain
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Knobs(BaseModel):
+    """Plain, immutable data; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TokenizerConfig(Knobs):
+    """Non-sequence features → M tokens (HyFormer §3.3.1)."""
+
+    kind: Literal["semantic", "auto"] = "semantic"
+    tokens: Positive = 4  # auto: into how many tokens the concatenated features are cut
+    hidden: Count = 0  # width of a hidden layer per token; 0 = one linear map
+
+
+class EncoderConfig(Knobs):
+    """How HyFormer represents a sequence at every layer (§3.4.1), or the events of a two-stage model."""
+
+    kind: Literal["transformer", "longer", "swiglu"] = "longer"
+    recent: Positive = 50  # longer: how many of the newest events are queries
+    expansion: float = Field(default=2.0, gt=0)  # hidden width of its feed-forward over d_model
+
+
+class LongerConfig(Knobs):
+    """LONGER §2: token merge, queries, global tokens."""
+
+    merge: Positive = 1  # adjacent events concatenated into one token
+    inner_layers: Count = 0  # layers of the small Transformer inside a group (InnerTrans)
+    queries: Literal["recent", "uniform", "learnable"] = "recent"
+    num_queries: Positive = 32
+    cls_tokens: Positive = 1
+    events_see_request_globals: bool = False
+
+
+class ModelConfig(Knobs):
+    """Which model, how wide and deep, and the named choices where a paper leaves room."""
+
+    kind: Literal["hyformer", "longer", "two_stage", "mlp"] = "hyformer"
+    d_model: Positive = 64
+    layers: Positive = 2
+    heads: Positive = 4
+    expansion: float = Field(default=2.0, gt=0)  # hidden width of feed-forward parts over their input
+    dropout: Share = 0.0  # on tokens and hidden layers, never on attention weights
+    feature_dropout: Share = 0.0  # whole embedding vectors of IDs replaced by zeros while training
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    longer: LongerConfig = LongerConfig()
+    queries: dict[str, Positive] = {}  # hyformer: query tokens per sequence; others get default_queries
+    default_queries: Positive = 1
+    norm: Literal["layer", "rms"] = "layer"
+    pools: Literal["all", "own", "none"] = "all"  # what a query sees of the sequences' pools
+    query_inputs: Literal["all", "candidate"] = "all"  # … and of the non-sequence tokens
+    merge_sequences: bool = False  # the paper's ablation: one merged sequence
+    update_ns_tokens: bool = True  # NS tokens carry on boosted to the next layer, or start from F again
+    head_reads: Literal["all", "queries", "mean"] = "all"  # which tokens of the top layer the MLP reads
+    head_hidden: list[Positive] = [64]
+    linear_shortcut: bool = False  # adds a linear map of all dense features to the logit
+    time_buckets: Positive = 32  # log2 buckets of the time gap event → request
+    positions: Count = 0  # learnable positions counted from the newest event; 0 = none
+
+
+class EmbeddingConfig(Knobs):
+    """Embedding tables and their optimizer (touched rows only)."""
+
+    engine: Literal["auto", "torch", "fbgemm"] = "torch"
+    dim: Positive = 32
+    init_std: float = Field(default=0.02, gt=0)
+    optimizer: Literal["rowwise_adagrad", "adam"] = "rowwise_adagrad"
+    lr: float = Field(default=0.05, gt=0)
+    eps: float = Field(default=1e-8, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)  # on touched rows
+
+
+class OptimizerConfig(Knobs):
+    """AdamW for the dense parameters."""
+
+    lr: float = Field(default=1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"  # of dense and sparse rate alike
+    warmup_steps: Count = 100
+    final_share: float = Field(default=0.05, ge=0, le=1)  # of the rate at the last step
+    ema_decay: Share = 0.0  # 0 = off; else evaluation and checkpoints also hold averaged dense weights
+
+
+class LoaderConfig(Knobs):
+    """How requests become batches; a pure function of (seed, epoch, step)."""
+
+    batch_rows: Positive = 1024  # at most this many rows (a single longer request still fits)
+    order: Literal["shuffle", "time"] = "shuffle"
+    window: Positive = 65536  # requests shuffled together
+    workers: Positive = 1  # background threads
+    prefetch: Positive = 4  # batches made ahead
+    max_len: dict[str, Positive] = {}  # shorter histories than the data set holds
+
+
+class TrainConfig(Knobs):
+    """The training loop."""
+
+    epochs: Positive = 1
+    max_steps: Positive | None = None
+    evaluate_every: Positive | None = None  # steps; None = at the end of each epoch
+    early_stopping: Count = 0  # evaluations without a better value before it stops; 0 = off
+    metric: Literal["auc", "gauc", "query_auc", "ne", "auc+gauc", "auc+query_auc"] = "auc"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every: Positive | None = None  # steps; an evaluation always saves
+    keep_last: Positive = 2
+    non_finite: Literal["stop", "skip"] = "stop"
+    max_skipped: Positive = 3  # skip: at most so many in a row
+    final_fit: bool = False  # train on train + valid for as long as the best validation value took
+
+
+class TrackingConfig(Knobs):
+    """Where metrics go besides the journal."""
+
+    uri: str | None = "auto"  # auto = sqlite beside the runs; null = journal only; else an MLflow server or sqlite URI
+    experiment: str = "ctr"
+    tags: dict[str, str] = {}
+    log_every: Positive = 20  # steps between training rows in the journal
+    system_every: float = Field(default=10.0, gt=0)  # seconds between system metrics; they are wall-clock facts
+
+
+class RunConfig(Knobs):
+    """One run: data set, model, training, tracking."""
+
+    dataset: str
+    run: str  # the run directory
+    seed: int = 1
+    model: ModelConfig = ModelConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loader: LoaderConfig = LoaderConfig()
+    train: TrainConfig = TrainConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def load_config(path: Path | str, overrides: list[str] | None = None) -> RunConfig:
+    """Read a run configuration and apply `a.b=1` overrides.
+
+    Raises:
+        ConfigError: naming every wrong key with the value that came.
+    """
+    return parse_config(apply_overrides(load_yaml(Path(path)), overrides or []), what=str(path))
+
+
+def parse_config(data: dict[str, Any], *, what: str = "config") -> RunConfig:
+    """Build a RunConfig from plain data."""
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{what} is not valid:\n{explain(error)}") from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved configuration as YAML."""
+    return dump_yaml(config.model_dump(mode="json"))

@@ -1,0 +1,284 @@
+"""The one description of a data set: raw tables, features, sequences, label, split, token groups.
+
+A spec is a YAML file; `load_spec` turns it into these classes and refuses unknown keys. `docs/own-data.md`
+explains one line by line. Column names in a spec are written
+
+    column            a column of the impression (or, inside a domain, of the event) itself
+    user.column       a column of the user entity       item.column     of the item entity
+    count.N.M         output M of the counter N         match.N.M       output M of the match feature N
+    page.N.M          output M of the page feature N
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from features.errors import ConfigError
+from features.names import check_name
+from features.safe_yaml import dump_yaml, load_yaml
+
+COUNTER_OUTPUTS = ("count", "positives", "rate", "since_last", "since_first")
+MATCH_OUTPUTS = ("count", "decayed", "recency", "last", "share", "share_old", "share_recent", "positive_share")
+PAGE_OUTPUTS = ("value", "rank", "ratio_mean", "ratio_min", "above", "size")
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Strict(BaseModel):
+    """Plain, immutable data; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RawTable(Strict):
+    """One raw table of a `files` source."""
+
+    path: str  # a file or a glob, relative to the source's path
+    format: Literal["parquet", "csv"] = "parquet"
+    rename: dict[str, str] = {}
+    optional: dict[str, Any] = {}  # columns that a file may lack, with the value that stands for them
+
+
+class Source(Strict):
+    """Which reader makes the raw tables, and from where."""
+
+    kind: str = "files"
+    path: str = "."
+    options: dict[str, Any] = {}
+    tables: dict[str, RawTable] = {}
+
+
+class Entity(Strict):
+    """A table with one row per user or item."""
+
+    table: str
+    key: str
+
+
+class Label(Strict):
+    """How a column becomes the 0/1 label; without a rule the column must already be 0/1."""
+
+    column: str
+    at_least: float | None = None
+    equals: float | int | str | None = None
+
+    @model_validator(mode="after")
+    def one_rule(self) -> Label:
+        if self.at_least is not None and self.equals is not None:
+            raise ValueError("label takes one of at_least and equals, got both; drop one")
+        return self
+
+
+class Impressions(Strict):
+    """The shown items: one row each."""
+
+    table: str
+    user: str
+    item: str
+    time: str
+    label: Label
+    request: str | None = None  # request-ID column; without it a request is one (user, clock)
+    context: list[str] = []  # own columns that are the same for all rows of a request (checked)
+    position: str | None = None  # the order of the rows inside a request, if logged
+    dedup: Literal["error", "keep_first", "allow"] = "error"
+
+
+class IdTable(Strict):
+    """An ID space, hence one embedding table: row 0 = missing, then `oov_rows` unknown rows, then the values."""
+
+    encode: Literal["vocabulary", "hash", "quantile", "log"] = "vocabulary"
+    min_count: Positive = 1  # vocabulary: rarer values are unknown
+    max_size: Positive | None = None  # vocabulary: keep the most frequent
+    oov_rows: Positive = 1  # vocabulary: unknown values are hashed into this many rows
+    rows: Positive | None = None  # hash: number of rows; quantile and log: number of buckets
+    log_base: float = Field(default=2.0, gt=1.0)  # log: bucket = floor(log_base(1 + x))
+
+    @model_validator(mode="after")
+    def rows_where_needed(self) -> IdTable:
+        if (self.rows is None) != (self.encode == "vocabulary"):
+            raise ValueError(f"rows must be given for hash, quantile and log and only there; encode is {self.encode!r}")
+        return self
+
+
+class IdFeature(Strict):
+    """A categorical feature: a column looked up in an ID table."""
+
+    column: str
+    table: str
+    separator: str | None = None  # a string column holding several values
+    max_values: Positive | None = None  # of a list: keep the first
+    weights: str | None = None  # a list column of the same lengths
+
+
+class CalendarFeature(Strict):
+    """Hour of the day or day of the week (UTC plus `offset_hours`) of the request or the event."""
+
+    calendar: Literal["hour", "weekday"]
+    offset_hours: float = 0.0
+
+
+class DenseFeature(Strict):
+    """One or several numeric columns, scaled with values fitted on the training period, missing = 0 + indicator."""
+
+    columns: list[str]  # names or patterns such as count.user.*
+    scale: Literal["none", "standard", "log", "quantile"] = "standard"
+    clip: float = Field(default=5.0, gt=0)  # of the scaled value
+
+
+Feature = IdFeature | CalendarFeature | DenseFeature
+
+
+class SincePrevious(Strict):
+    """Seconds since the user's previous event of the domain, in log buckets."""
+
+    since_previous: Literal[True]
+    rows: Positive = 32
+
+
+class Domain(Strict):
+    """One kind of behaviour: its events become one sequence."""
+
+    table: str
+    user: str
+    time: str
+    item: str | None = None  # joins the item entity
+    where: dict[str, list[Any]] = {}  # keep events whose column holds one of the values
+    outcome: str | None = None  # 0/1 column read by match output positive_share
+    max_len: Positive = 200
+    side: dict[str, IdFeature | CalendarFeature | SincePrevious | DenseFeature]
+
+
+class Counter(Strict):
+    """Point-in-time counts and smoothed rates over impressions, strictly before the request.
+
+    rate = (positives + prior · running rate of all impressions) / (count + prior). For a list column the
+    counts of the row's values are summed. `since_*` are seconds, missing without an earlier row.
+    """
+
+    by: list[str]
+    outputs: list[Literal["count", "positives", "rate", "since_last", "since_first"]] = ["count", "rate"]
+    prior: float = Field(default=20.0, gt=0)
+    separator: str | None = None  # for a string column of several values among `by`
+    window: Seconds | None = None  # only rows at most this many seconds old
+
+
+class Match(Strict):
+    """How a field of the candidate occurs in the user's events of one domain, strictly before the request.
+
+    count, decayed = Σ 2^(−age/half_life), recency (seconds since the last match), last (the newest event
+    matches: 0/1), share (of all earlier events), share_old (of events older than `old`), share_recent (of events younger than
+    `recent`), positive_share (matching events with outcome 1, smoothed by one prior event).
+    """
+
+    domain: str
+    candidate: str
+    event: str
+    outputs: list[
+        Literal["count", "decayed", "recency", "last", "share", "share_old", "share_recent", "positive_share"]
+    ] = ["count", "decayed", "recency", "share_old", "share_recent"]
+    half_life: Seconds = 86400.0
+    old: Seconds = 30 * 86400.0
+    recent: Seconds = 3 * 86400.0
+    separator: str | None = None
+
+
+class Page(Strict):
+    """A column compared with the other rows of the same request.
+
+    rank (0 = smallest, ties share the mean), ratio_mean, ratio_min, above (sum over rows at smaller position), size.
+    """
+
+    column: str
+    outputs: list[Literal["value", "rank", "ratio_mean", "ratio_min", "above", "size"]] = ["rank", "ratio_mean"]
+
+
+class Split(Strict):
+    """Train, then valid, then test in time; requests stay whole."""
+
+    valid: float | int | str = 0.1  # a share of the rows, or the first time of the part
+    test: float | int | str = 0.1
+
+
+class Spec(Strict):
+    """A whole data set."""
+
+    name: str
+    source: Source
+    time_unit: Literal["s", "ms", "us", "ns", "datetime", "auto"] = "auto"
+    order: list[str] = []  # tie-breaking columns: strictly before means smaller (time, *order)
+    impressions: Impressions
+    user: Entity | None = None
+    item: Entity | None = None
+    tables: dict[str, IdTable] = {}
+    features: dict[str, Feature]
+    domains: dict[str, Domain] = {}
+    counters: dict[str, Counter] = {}
+    matches: dict[str, Match] = {}
+    pages: dict[str, Page] = {}
+    tokens: dict[str, list[str]]  # semantic groups: token name → feature names
+    slices: dict[str, str] = {}  # evaluation slices: name → column
+    split: Split = Split()
+
+    @model_validator(mode="after")
+    def consistent(self) -> Spec:
+        self._check_names()
+        used = [t for f in self._id_features() if (t := f.table) not in self.tables]
+        if used:
+            raise ValueError(f"every table of a feature must be declared under tables; {sorted(set(used))} are not")
+        for token, members in self.tokens.items():
+            if unknown := sorted(set(members) - set(self.features)):
+                raise ValueError(f"token {token!r} must list features; {unknown} are not features")
+        grouped = [m for members in self.tokens.values() for m in members]
+        if missing := sorted(set(self.features) - set(grouped)):
+            raise ValueError(f"every feature must be in a token group; {missing} are in none: add or delete them")
+        for name, match in self.matches.items():
+            if match.domain not in self.domains:
+                raise ValueError(f"match {name!r} reads domain {match.domain!r}; the domains are {sorted(self.domains)}")
+        return self
+
+    def _check_names(self) -> None:
+        check_name(self.name, "spec name")
+        for what in ("tables", "features", "domains", "counters", "matches", "pages", "tokens", "slices"):
+            for key in getattr(self, what):
+                check_name(key, f"name in {what}")
+
+    def _id_features(self) -> list[IdFeature]:
+        every = [*self.features.values(), *(s for d in self.domains.values() for s in d.side.values())]
+        return [f for f in every if isinstance(f, IdFeature)]
+
+    def digest(self) -> str:
+        """sha256 of the resolved spec; two specs with the same digest describe the same data set."""
+        return hashlib.sha256(dump_yaml(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+def parse_spec(data: dict[str, Any], *, what: str = "spec") -> Spec:
+    """Build a Spec from plain data.
+
+    Raises:
+        ConfigError: naming every wrong key with the value that came.
+    """
+    try:
+        return Spec.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{what} is not valid:\n{explain(error)}") from None
+
+
+def load_spec(path: Path | str) -> Spec:
+    """Read a spec from a YAML file."""
+    return parse_spec(load_yaml(Path(path)), what=str(path))
+
+
+def explain(error: ValidationError) -> str:
+    """One line per wrong key: where, what must hold, what came."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        got = "" if item["type"] in ("missing", "extra_forbidden") else f", got {item['input']!r:.80}"
+        remedy = "; unknown key: check its spelling or delete it" if item["type"] == "extra_forbidden" else ""
+        lines.append(f"  {where}: {item['msg']}{got}{remedy}")
+    return "\n".join(lines)
