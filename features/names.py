@@ -28,8 +28,8 @@ def check_name(name: str, what: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         shown = repr(name) if len(repr(name)) <= 60 else f"{repr(name)[:60]}…"
         raise ConfigError(
-            f"a {what} name must start with a letter or digit and hold only letters, digits, '_', '.' and '-' "
-            f"(at most 128), got {shown}; rename it"
+            f"a {what} name must start with a letter or digit and hold only letters, digits, '_', '.' "
+            f"and '-' (at most 128), got {shown}; rename it"
         )
     return name
 
@@ -53,7 +53,11 @@ def under(root: str | Path, *parts: str) -> Path:
     try:
         real_root, real = root.resolve(), path.resolve()
     except (OSError, RuntimeError) as error:
-        raise ConfigError(f"{path}: its symbolic links must lead somewhere ({error}); remove the link") from error
+        raise ConfigError(
+            f"{path}: its symbolic links must lead somewhere ({error}); remove the link"
+        ) from error
     if not real.is_relative_to(real_root):
-        raise ConfigError(f"{path}: must stay under {root}, but a symbolic link leads to {real}; remove the link")
+        raise ConfigError(
+            f"{path}: must stay under {root}, but a symbolic link leads to {real}; remove the link"
+        )
     return path

@@ -1,9 +1,9 @@
 """YAML without its traps: a small, bounded subset that reads as plain data.
 
 What is read is YAML 1.2's core schema without octal and hexadecimal numbers: `1e-3` is a number,
-`no` and `2024-01-31` are strings, `012` is twelve. Aliases, anchors, tags and duplicate keys are refused, and so
-is anything larger than 1 MB or nested deeper than 50 levels: a config needs none of them, and each has
-been used to run code, to exhaust memory or to hide a setting.
+`no` and `2024-01-31` are strings, `012` is twelve. Aliases, anchors, tags and duplicate keys are refused, and
+so is anything larger than 1 MB or nested deeper than 50 levels: a config needs none of them, and each has been
+used to run code, to exhaust memory or to hide a setting.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class _Loader(yaml.SafeLoader):
                 raise _Refused(f"keys must be strings, got {text!r}; put it in quotes", key.start_mark)
             if key.value in seen:
                 first = seen[key.value]
-                raise _Refused(f"key {key.value!r} is already set in line {first}; remove one", key.start_mark)
+                raise _Refused(
+                    f"key {key.value!r} is already set in line {first}; remove one", key.start_mark
+                )
             seen[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
@@ -195,7 +197,7 @@ def _parse(text: str, what: str) -> Any:
         raise ConfigError(f"{what}: must be at most {MAX_BYTES:,} bytes; move the data out of the config")
     try:
         # _Loader is a SafeLoader: it builds plain data only.
-        return yaml.load(text, Loader=_Loader)  # noqa: S506
+        return yaml.load(text, Loader=_Loader)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{what}, line {line}: must be printable text, got {error.character!r}") from error
@@ -234,7 +236,9 @@ def _key(node: Any, part: str, where: str) -> str | int:
         raise ConfigError(f"{where} is the plain value {node!r}, so it has no {part!r}; check the path")
     # isdecimal alone also admits other scripts' digits.
     if not (part.isascii() and part.isdecimal() and len(part) < 10 and int(part) < len(node)):
-        raise ConfigError(f"{where} is a list of {len(node)}: the index must lie in [0, {len(node)}), got {part!r}")
+        raise ConfigError(
+            f"{where} is a list of {len(node)}: the index must lie in [0, {len(node)}), got {part!r}"
+        )
     return int(part)
 
 

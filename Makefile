@@ -1,0 +1,64 @@
+# Every path is relative and every expansion is quoted: the clone may lie under a path with spaces. For the same
+# reason tools are called as modules; the scripts of an environment name its absolute path.
+
+PYTHON ?= python3
+# cpu, cuda or base (no TorchRec: macOS, Windows). The choice is remembered in .venv.
+LOCK ?= $(or $(shell cat .venv/lock 2>/dev/null),$(if $(filter Linux,$(shell uname -s)),cpu,base))
+# More options for pytest, as in: make test ARGS="-k metrics"
+ARGS ?=
+
+RUN := .venv/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check --quiet install --no-deps
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
+STAMP := .venv/stamp-$(LOCK)
+
+.PHONY: help env demo test test-slow check clean
+
+help:
+	@echo "make demo       simulate a click log, train HyFormer on it, evaluate, report (4 minutes)"
+	@echo "make test       the tests"
+	@echo "make test-slow  the tests of more than 5 seconds each"
+	@echo "make check      lint, format, types, import contracts, documentation examples"
+	@echo "make env        only make the environment, in .venv (the others do it when needed)"
+	@echo "make clean      remove the environment and the caches; data/ and runs/ stay"
+	@echo "Options: LOCK=cpu|cuda|base  PYTHON=python3.12  ARGS='-k metrics'"
+
+demo: $(STAMP)
+	@$(RUN) -m pipelines.demo
+
+test: $(STAMP)
+	@$(PYTEST) -n 2 $(ARGS)
+
+test-slow: $(STAMP)
+	@$(PYTEST) -n 2 -m "slow and not gpu" $(ARGS)
+
+check: $(STAMP)
+	@echo "check: lint" && $(RUN) -m ruff check --quiet .
+	@echo "check: format" && $(RUN) -m ruff format --check --quiet .
+	@echo "check: types" && $(RUN) -m mypy
+	@echo "check: imports" && $(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
+	@echo "check: examples" && $(PYTEST) -q --doctest-modules --ignore-glob='kernels/*/triton.py' \
+		ctr features kernels pipelines
+
+env: $(STAMP)
+
+$(STAMP): requirements/base.txt requirements/$(LOCK).txt requirements/torchrec.txt requirements/torch-cuda.txt \
+		requirements/dev.txt pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "env: needs Python 3.11 or newer, got '$(PYTHON)' ($$("$(PYTHON)" --version 2>&1));" \
+			"name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "env: making .venv"; "$(PYTHON)" -m venv --clear .venv; }
+	@rm -f .venv/stamp-*
+	@echo "env: installing requirements/$(LOCK).txt and the test tools (some minutes)"
+	@$(PIP) -r requirements/$(LOCK).txt -r requirements/dev.txt
+	@$(RUN) -c 'import torch' 2>/dev/null || { \
+		echo "env: pip's index served the CUDA build of torch; adding its libraries (2.5 GB)"; \
+		$(PIP) -r requirements/torch-cuda.txt; }
+	@echo "env: installing the ctr command"
+	@$(PIP) --no-build-isolation --editable .
+	@$(RUN) -c 'from ctr.versions import check_versions; check_versions()'
+	@echo "$(LOCK)" > .venv/lock && touch "$@" && echo "env: ready"
+
+clean:
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	@find ctr features kernels pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Raw logs to a dataset on disk; Polars and Arrow, never torch."""

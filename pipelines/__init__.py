@@ -1,0 +1,1 @@
+"""Job entry points: parse, build, run, report; no mathematics."""

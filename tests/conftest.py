@@ -1,0 +1,34 @@
+"""What all tests share: small, reproducible runs, and no GPU test without a GPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Two workers share the cores; more threads only get in each other's way. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("POLARS_MAX_THREADS", "2")
+
+# No deadline: a busy machine is no fault. Derandomized: the same examples in every run.
+settings.register_profile("ctr", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("ctr")
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    wanted = [item for item in items if item.get_closest_marker("gpu")]
+    if not wanted:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in wanted:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
