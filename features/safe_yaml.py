@@ -1,9 +1,9 @@
 """YAML without its traps: a small, bounded subset that reads as plain data.
 
 What is read is YAML 1.2's core schema without octal and hexadecimal numbers: `1e-3` is a number,
-`no` and `2024-01-31` are strings, `012` is twelve. Aliases, anchors, tags and duplicate keys are refused, and
-so is anything larger than 1 MB or nested deeper than 50 levels: a config needs none of them, and each has been
-used to run code, to exhaust memory or to hide a setting.
+`no` and `2024-01-31` are strings, `012` is twelve. Aliases, anchors, tags and duplicate keys are refused,
+and so is anything larger than 1 MB or nested deeper than 50 levels: a config needs none of them, and each has
+been used to run code, to exhaust memory or to hide a setting.
 """
 
 from __future__ import annotations
@@ -99,6 +99,14 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        # Only double quotes escape Unicode's line breaks; anything else folds them into spaces.
+        style = '"' if re.search("[\x85\u2028\u2029\ufeff]", text) else None
+        return self.represent_scalar(_PREFIX + "str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 for _type, _pattern, _first in _SCALARS:
