@@ -1,0 +1,55 @@
+"""What must hold of the inputs of unique pooling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_inputs(
+    rows: Tensor, inverse_indices: Tensor, offsets: Tensor | None, weights: Tensor | None
+) -> None:
+    """Check shapes and dtypes, and on the CPU also the values of indices and offsets.
+
+    Raises:
+        ValueError: says what must hold, what came and what to do.
+    """
+    if rows.dim() != 2 or not rows.is_floating_point():
+        raise ValueError(
+            f"rows must be floating point (U, E), got {rows.dtype} {tuple(rows.shape)}; "
+            "pass what the table's lookup returned"
+        )
+    if inverse_indices.dim() != 1 or inverse_indices.dtype != torch.int64:
+        raise ValueError(
+            f"inverse_indices must be int64 (V,), got {inverse_indices.dtype} "
+            f"{tuple(inverse_indices.shape)}; take them from kernels.unique.unique_ids"
+        )
+    if weights is not None and (offsets is None or weights.shape != inverse_indices.shape):
+        raise ValueError(
+            f"weights must be (V,) = {tuple(inverse_indices.shape)} and come with offsets, "
+            f"got {tuple(weights.shape)} {'without' if offsets is None else 'with'} offsets"
+        )
+    if rows.device.type == "cpu":
+        _check_range(inverse_indices, rows.shape[0])
+        if offsets is not None:
+            _check_offsets(offsets, len(inverse_indices))
+
+
+def _check_range(inverse_indices: Tensor, num_rows: int) -> None:
+    if not len(inverse_indices):
+        return
+    low, high = (int(value) for value in inverse_indices.aminmax())
+    if low < 0 or high >= num_rows:
+        raise ValueError(
+            f"inverse_indices must lie in [0, {num_rows}) (the number of unique rows), got {low} to {high}; "
+            "take them from torch.unique(..., return_inverse=True)"
+        )
+
+
+def _check_offsets(offsets: Tensor, uses: int) -> None:
+    ends = (int(offsets[0]), int(offsets[-1])) if len(offsets) else None
+    if ends != (0, uses) or bool((offsets.diff() < 0).any()):
+        raise ValueError(
+            f"offsets must go up from 0 to {uses} (the number of uses), got {offsets[:6].tolist()} … "
+            f"{offsets[-1:].tolist()}; owner i holds the uses offsets[i] to offsets[i + 1] - 1"
+        )
