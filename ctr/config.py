@@ -49,10 +49,17 @@ class LongerConfig(Knobs):
     events_see_request_globals: bool = False
 
 
+class TwoStageConfig(Knobs):
+    """Sequence first (LONGER), then feature interaction (RankMixer)."""
+
+    mixer_layers: Positive = 2
+    global_tokens: bool = True  # the NS tokens take part in reading the sequence
+
+
 class ModelConfig(Knobs):
     """Which model, how wide and deep, and the named choices where a paper leaves room."""
 
-    kind: Literal["hyformer", "longer", "two_stage", "mlp"] = "hyformer"
+    kind: Literal["hyformer", "longer", "two_stage"] = "hyformer"
     d_model: Positive = 64
     layers: Positive = 2
     heads: Positive = 4
@@ -62,6 +69,7 @@ class ModelConfig(Knobs):
     tokenizer: TokenizerConfig = TokenizerConfig()
     encoder: EncoderConfig = EncoderConfig()
     longer: LongerConfig = LongerConfig()
+    two_stage: TwoStageConfig = TwoStageConfig()
     queries: dict[str, Positive] = {}  # hyformer: query tokens per sequence; others get default_queries
     default_queries: Positive = 1
     norm: Literal["layer", "rms"] = "layer"

@@ -1,0 +1,87 @@
+"""From a configuration and a data set to a model, its tables, its optimizer and its loaders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ctr.config import LoaderConfig, ModelConfig, RunConfig
+from ctr.embedding import make_tables
+from ctr.loader import Loader
+from ctr.models.hyformer import HyFormer
+from ctr.models.longer import Longer
+from ctr.models.two_stage import TwoStage
+from ctr.optim import AveragedWeights, make_optimizer
+from ctr.state import Progress, TrainingState
+from features.dataset import Dataset, Manifest
+from features.errors import ConfigError
+
+MODELS: dict[str, type[nn.Module]] = {"hyformer": HyFormer, "longer": Longer, "two_stage": TwoStage}
+
+
+def build_model(manifest: Manifest, config: ModelConfig, *, dim: int, seed: int) -> nn.Module:
+    """A freshly initialised model; the same seed gives the same weights.
+
+    Raises:
+        ConfigError: the configuration and the data set's tokens and domains do not fit together.
+    """
+    known = {*manifest.domains, "merged"}
+    if unknown := sorted(set(config.queries) - known):
+        raise ConfigError(f"model.queries must name domains of the data set {sorted(known)}, got {unknown}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return MODELS[config.kind](manifest, config, dim=dim)
+        except ValueError as error:  # the blocks check widths and counts
+            raise ConfigError(f"model: {error}") from None
+
+
+def build_state(config: RunConfig, manifest: Manifest, device: torch.device) -> TrainingState:
+    """Model, tables and optimizer of a run, fresh, on a device; also seeds torch for dropout."""
+    model = build_model(manifest, config.model, dim=config.embedding.dim, seed=config.seed).to(device)
+    rows = {name: table.rows for name, table in manifest.tables.items()}
+    tables = make_tables(rows, config.embedding, seed=config.seed, device=device)
+    averaged = AveragedWeights(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
+    torch.manual_seed(config.seed)
+    return TrainingState(
+        model, tables, make_optimizer(model, config.optimizer), averaged, Progress(), identity(config, manifest)
+    )
+
+
+def training_loader(config: RunConfig, dataset: Dataset) -> Loader:
+    """Batches of the training split."""
+    return Loader(dataset, "train", config.loader, seed=config.seed)
+
+
+def scoring_loader(config: RunConfig, dataset: Dataset, split: str) -> Loader:
+    """Every row of a split once, in file order, in batches twice as large as in training."""
+    loader = LoaderConfig(**{**config.loader.model_dump(), "order": "time", "batch_rows": 2 * config.loader.batch_rows})
+    return Loader(dataset, split, loader, seed=config.seed)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device must be a device of this machine; it has no CUDA device: use cpu or auto")
+    return torch.device(name)
+
+
+def identity(config: RunConfig, manifest: Manifest) -> dict[str, Any]:
+    """What must be equal for a checkpoint to be continued: all that decides the course of the training."""
+    plain = config.model_dump(mode="json")
+    for section, key in (("loader", "workers"), ("loader", "prefetch"), ("train", "keep_last"), ("train", "device"),
+                         ("train", "checkpoint_every"), ("train", "max_skipped")):  # fmt: skip
+        del plain[section][key]
+    for key in ("run", "dataset", "tracking"):
+        del plain[key]
+    return {"config": plain, "dataset": manifest.digest()}
+
+
+def parameter_counts(state: TrainingState) -> dict[str, int]:
+    """Dense parameters and embedding parameters."""
+    dense = sum(p.numel() for p in state.model.parameters())
+    return {"dense_parameters": dense, "embedding_parameters": state.tables.num_parameters}

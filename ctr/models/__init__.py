@@ -1,0 +1,1 @@
+"""Models, each a page that reads like its paper."""

@@ -1,0 +1,93 @@
+"""LONGER: global tokens in front of one long sequence, cross-causal then self-causal attention.
+
+    G = [NS tokens (candidate, user, cross …); learnable CLS]     (B, m, W)
+    H = merge_K(events of all domains in time order)              L / K tokens of width W = K·D, once per request
+    layer 1:       G, H_S ← cross-causal([G; H_S] asks [G; H])    H_S: recent | uniform | learnable, k tokens
+    layer 2 …:     G, H_S ← self-causal([G; H_S])
+    logit = MLP(G)
+
+Nothing on the event side sees a candidate, so it is computed once per request (see ctr.blocks.longer).
+
+Source: LONGER (arXiv 2505.04421): global tokens, token merge and InnerTrans, cross- and self-causal attention.
+Differs from the paper: several behaviour domains are merged into its one sequence by time, each event tagged with a
+learnable vector of its domain.
+
+B candidates, R requests, L events, m global tokens, D width of a token, K merged events, W = K·D.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ctr.batch import Batch
+from ctr.blocks.jagged import Jagged
+from ctr.blocks.longer import CrossCausalAttention, SelectQueries, SelfCausalAttention, show_to_events
+from ctr.blocks.requests import RequestMap
+from ctr.blocks.token_merge import TokenMerge
+from ctr.config import ModelConfig
+from ctr.heads import Head
+from ctr.tokens import Rows, SequenceTokenizers, make_tokenizer
+from features.dataset import Manifest
+
+
+class LongerTower(nn.Module):
+    """The attention layers: global tokens (B, m, W) and events (ΣL, D) in, global tokens out."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        longer = config.longer
+        self.width = longer.merge * config.d_model
+        self.merge = TokenMerge(config.d_model, longer.merge, inner_layers=longer.inner_layers)
+        self.select = SelectQueries(self.width, longer.num_queries, select=longer.queries)
+        kinds = [CrossCausalAttention, *[SelfCausalAttention] * (config.layers - 1)]
+        hidden = int(config.expansion * self.width)
+        self.layers = nn.ModuleList(
+            kind(self.width, config.heads, hidden=hidden, norm=config.norm, dropout=config.dropout)
+            for kind in kinds
+        )
+
+    def forward(self, globals_: Tensor, events: Jagged, requests: RequestMap, prefix: Tensor | None = None) -> Tensor:
+        """(B, m, W); `prefix` (R, P, W): request-level global tokens that events may see."""
+        events = self.merge(events)
+        queries = self.select(events)
+        seen = 0
+        if prefix is not None:
+            events, queries = show_to_events(prefix, events, queries)
+            seen = prefix.shape[1]
+        globals_, tokens = self.layers[0](globals_, queries, events, requests)
+        for layer in self.layers[1:]:
+            globals_, tokens = layer(globals_, tokens, requests, prefix=seen)
+        return globals_
+
+
+class Longer(nn.Module):
+    """The whole model.
+
+    Args:
+        manifest: features, token groups and domains of the data set.
+        config: width, depth and named choices.
+        dim: E, width of the embeddings.
+    """
+
+    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
+        self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=True)
+        self.tower = LongerTower(config)
+        self.widen = nn.Linear(config.d_model, self.tower.width) if config.longer.merge > 1 else nn.Identity()
+        self.cls = nn.Parameter(torch.randn(config.longer.cls_tokens, self.tower.width) * 0.02)
+        in_globals = 0 if config.longer.events_see_request_globals else config.longer.cls_tokens
+        self.head = Head(self.ns_tokenizer.num_tokens + in_globals, self.tower.width, config, manifest)
+
+    def forward(self, batch: Batch, rows: Rows) -> Tensor:
+        """Logits (B,) of a batch, given the embeddings of its unique IDs."""
+        requests = RequestMap.build(batch.request_index, requests=batch.num_requests)
+        globals_ = self.widen(self.ns_tokenizer(batch, rows, requests))
+        (events,) = self.sequence_tokenizers(batch, rows)
+        if self.config.longer.events_see_request_globals:
+            prefix = self.cls.expand(batch.num_requests, -1, -1)
+            return self.head(self.tower(globals_, events, requests, prefix), batch, requests)
+        globals_ = torch.cat([globals_, self.cls.expand(batch.num_rows, -1, -1)], dim=1)
+        return self.head(self.tower(globals_, events, requests), batch, requests)

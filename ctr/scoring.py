@@ -1,0 +1,137 @@
+"""A trained model over a split: scores in file order, streamed to a predictions table.
+
+Columns: row_id, request_id, user_id (dense codes), time (seconds), label, score (probability, float64), logit, and
+slice_<name> columns: history (length bucket, all domains together), known_user, and those the spec names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from ctr.batch import Batch
+from ctr.loader import Loader
+from ctr.state import TrainingState
+from features.dataset import Dataset, SplitData
+
+HISTORY_BUCKETS = (0, 1, 5, 20, 50, 100)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Logits of a split in file order, with what the metrics group by; numpy arrays of equal length."""
+
+    logit: np.ndarray  # float32
+    label: np.ndarray  # float32
+    user_id: np.ndarray  # int64
+    request_id: np.ndarray  # int64
+
+    @property
+    def score(self) -> np.ndarray:
+        """Click probabilities, float64."""
+        return probability(self.logit)
+
+
+def probability(logit: np.ndarray) -> np.ndarray:
+    """1 / (1 + e^−logit) in float64; exact enough that different float32 logits stay different."""
+    wide = logit.astype(np.float64)
+    return np.exp(-np.logaddexp(0.0, -wide))
+
+
+@torch.inference_mode()
+def score_batches(state: TrainingState, batches: Iterable[Batch], *, bf16: bool, device: torch.device) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Each batch with its logits (B,) float32."""
+    with state.for_scoring() as model:
+        for batch in batches:
+            on_device = batch.to(device)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                logits = model(on_device, state.tables.lookup(on_device.unique_ids))
+            yield batch, logits.float().cpu().numpy()
+
+
+def score_split(state: TrainingState, loader: Loader, *, bf16: bool, device: torch.device) -> Scores:
+    """Score a whole split in memory (24 bytes a row)."""
+    logit, label, user, request = [], [], [], []
+    for batch, logits in score_batches(state, loader.iterate(0), bf16=bf16, device=device):
+        logit.append(logits)
+        label.append(batch.label.numpy())
+        user.append(batch.user_id[batch.request_index].numpy())
+        request.append(batch.request_id[batch.request_index].numpy())
+    return Scores(*(np.concatenate(part) for part in (logit, label, user, request)))
+
+
+def write_predictions(
+    path: Path, state: TrainingState, loader: Loader, dataset: Dataset, split: str, *, bf16: bool, device: torch.device
+) -> int:
+    """Score a split into a Parquet file, a batch at a time; returns the number of rows.
+
+    The file appears whole or not at all.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    data = dataset.split(split)
+    slices = slice_columns(data, dataset.manifest.slices, list(dataset.manifest.domains))
+    writer: pq.ParquetWriter | None = None
+    start = 0
+    try:
+        for batch, logits in score_batches(state, loader.iterate(0), bf16=bf16, device=device):
+            table = prediction_table(batch, logits, slices.slice(start, len(logits)))
+            writer = writer or pq.ParquetWriter(partial, table.schema)
+            writer.write_table(table)
+            start += len(logits)
+    finally:
+        if writer is not None:
+            writer.close()
+    partial.replace(path)
+    return start
+
+
+def prediction_table(batch: Batch, logits: np.ndarray, slices: pa.Table) -> pa.Table:
+    """The predictions of one batch, rows in the batch's order."""
+    row = batch.request_index
+    columns = {
+        "row_id": batch.row_id.numpy(),
+        "request_id": batch.request_id[row].numpy(),
+        "user_id": batch.user_id[row].numpy(),
+        "time": batch.time[row].numpy(),
+        "label": batch.label.numpy().astype(np.int8),
+        "score": probability(logits),
+        "logit": logits,
+    }
+    table = pa.table(columns)
+    for name in slices.column_names:
+        table = table.append_column(name, slices[name])
+    return table
+
+
+def slice_columns(data: SplitData, names: list[str], domains: list[str]) -> pa.Table:
+    """The slice_* columns of a split, one row per impression in file order."""
+    requests = data.requests
+    events = sum((_length(requests, d) for d in domains), np.zeros(requests.num_rows, dtype=np.int64))
+    row = np.repeat(np.arange(requests.num_rows), np.diff(data.row_offsets))
+    labels = np.array([_bucket_label(i) for i in range(len(HISTORY_BUCKETS))])
+    bucket = np.searchsorted(HISTORY_BUCKETS, events, side="right") - 1
+    known = np.where(requests["known_user"].to_numpy(zero_copy_only=False), "known", "new")
+    columns = {"slice_history": pa.array(labels[bucket][row]), "slice_known_user": pa.array(known[row])}
+    columns |= {f"slice_{n}": pc.cast(data.impressions[f"slice.{n}"], pa.string()) for n in names}
+    return pa.table(columns)
+
+
+def _length(requests: pa.Table, domain: str) -> np.ndarray:
+    return requests[f"end.{domain}"].to_numpy() - requests[f"start.{domain}"].to_numpy()
+
+
+def _bucket_label(index: int) -> str:
+    """`history` slices sort by name, so the bounds are padded."""
+    low = HISTORY_BUCKETS[index]
+    if index + 1 == len(HISTORY_BUCKETS):
+        return f"{low:03d}+"
+    high = HISTORY_BUCKETS[index + 1] - 1
+    return f"{low:03d}" if low == high else f"{low:03d}-{high:03d}"

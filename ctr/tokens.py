@@ -1,0 +1,256 @@
+"""Features become tokens: non-sequence tokenizers and the sequence tokenizer.
+
+B candidates, R requests, L events of one request, M non-sequence tokens, U unique IDs of a table, E embedding width, D width.
+
+A linear map of concatenated parts is the sum of a linear map per part, W [a; b] = W_a a + W_b b, and a linear map
+commutes with a gather. Every tokenizer here uses both: the part that belongs to the request is mapped once per request,
+and side information of an event is mapped once per unique ID (§3.8.1 of HyFormer), then gathered and summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctr.batch import Batch, IdColumn, SequenceBatch
+from ctr.blocks.jagged import Jagged
+from ctr.blocks.layers import build_norm
+from ctr.blocks.requests import RequestMap
+from ctr.config import ModelConfig
+from features.dataset import Column, DomainInfo, Manifest
+from features.errors import ConfigError
+from kernels.unique_pooling import expand
+
+Rows = dict[str, Tensor]  # table → embeddings of the batch's unique IDs (U, E)
+
+
+def look_up(rows: Tensor, use: IdColumn) -> Tensor:
+    """(owners, E): the embedding of each owner's ID, or the (weighted) mean over its list; zeros for an empty list."""
+    return expand(rows, use.inverse_indices, offsets=use.offsets, weights=use.weights)
+
+
+class FeatureVectors(nn.Module):
+    """The vectors of some features of one level, side by side: embeddings of IDs and the dense values.
+
+    Args:
+        columns: features of one level (request or candidate).
+        dim: E.
+        dropout: probability in [0, 1) that the whole embedding of an ID feature becomes 0 in training.
+    """
+
+    def __init__(self, columns: Sequence[Column], *, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.columns = list(columns)
+        self.dropout = dropout
+        self.width = sum(dim if c.kind != "dense" else c.dim for c in self.columns)
+
+    def forward(self, ids: dict[str, IdColumn], dense: dict[str, Tensor], rows: Rows) -> Tensor:
+        """(owners, width)."""
+        parts = [dense[c.name] if c.kind == "dense" else self._embed(ids[c.name], rows[str(c.table)]) for c in self.columns]
+        return torch.cat(parts, dim=-1)
+
+    def _embed(self, use: IdColumn, rows: Tensor) -> Tensor:
+        vectors = look_up(rows, use)
+        if self.training and self.dropout > 0:
+            keep = torch.rand(vectors.shape[0], 1, device=vectors.device) >= self.dropout
+            vectors = vectors * keep / (1 - self.dropout)
+        return vectors
+
+
+class RowVectors(nn.Module):
+    """Features of both levels: the request's vectors (R, …) and the candidates' vectors (B, …)."""
+
+    def __init__(self, columns: Sequence[Column], *, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.request = FeatureVectors([c for c in columns if c.level == "request"], dim=dim, dropout=dropout)
+        self.candidate = FeatureVectors([c for c in columns if c.level == "candidate"], dim=dim, dropout=dropout)
+
+    def forward(self, batch: Batch, rows: Rows) -> tuple[Tensor | None, Tensor | None]:
+        """The two parts; None where there is no feature of the level."""
+        request = self.request(batch.request_ids, batch.request_dense, rows) if self.request.width else None
+        candidate = self.candidate(batch.candidate_ids, batch.candidate_dense, rows) if self.candidate.width else None
+        return request, candidate
+
+
+class GroupToken(nn.Module):
+    """One semantic group of features → one token: W [x_1; …; x_n] + b, or with a hidden layer W_2 GELU(W_1 x + b_1) + b_2.
+
+    A group of request-level features alone stays one token per request until it meets the candidates.
+    """
+
+    def __init__(self, columns: Sequence[Column], config: ModelConfig, *, dim: int) -> None:
+        super().__init__()
+        self.vectors = RowVectors(columns, dim=dim, dropout=config.feature_dropout)
+        first = config.tokenizer.hidden or config.d_model
+        self.of_request = nn.Linear(self.vectors.request.width, first) if self.vectors.request.width else None
+        self.of_candidate = (
+            nn.Linear(self.vectors.candidate.width, first, bias=self.of_request is None)
+            if self.vectors.candidate.width
+            else None
+        )
+        self.out = nn.Linear(first, config.d_model) if config.tokenizer.hidden else None
+
+    def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+        """(B, D)."""
+        request, candidate = self.vectors(batch, rows)
+        token = None if self.of_request is None else self.of_request(request)
+        if self.of_candidate is None:
+            assert token is not None
+            return requests.to_rows(self._finish(token))
+        mapped = self.of_candidate(candidate)
+        return self._finish(mapped if token is None else mapped + requests.to_rows(token))
+
+    def _finish(self, token: Tensor) -> Tensor:
+        return token if self.out is None else self.out(F.gelu(token))
+
+
+class SemanticTokenizer(nn.Module):
+    """One token per semantic group of the data set's spec.
+
+    Source: HyFormer §3.3.1 (semantic grouping).
+    """
+
+    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
+        super().__init__()
+        self.names = list(manifest.tokens)
+        groups = [[manifest.column(name) for name in members] for members in manifest.tokens.values()]
+        self.groups = nn.ModuleList(GroupToken(columns, config, dim=dim) for columns in groups)
+
+    @property
+    def num_tokens(self) -> int:
+        """M."""
+        return len(self.groups)
+
+    def candidate_tokens(self) -> list[int]:
+        """Places of the tokens that hold a candidate-level feature."""
+        return [i for i, g in enumerate(self.groups) if g.of_candidate is not None]
+
+    def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+        """(B, M, D)."""
+        return torch.stack([group(batch, rows, requests) for group in self.groups], dim=1)
+
+
+class AutoTokenizer(nn.Module):
+    """All features concatenated, cut into M equal pieces (zeros behind the last), a linear map per piece.
+
+    Source: HyFormer §3.3.1 (automatic split, as in RankMixer).
+    """
+
+    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
+        super().__init__()
+        self.num_tokens = config.tokenizer.tokens
+        self.vectors = RowVectors(manifest.features, dim=dim, dropout=config.feature_dropout)
+        width = self.vectors.request.width + self.vectors.candidate.width
+        self.piece = -(-width // self.num_tokens)
+        self.maps = nn.ModuleList(nn.Linear(self.piece, config.d_model) for _ in range(self.num_tokens))
+
+    def candidate_tokens(self) -> list[int]:
+        """Places of the tokens that may hold a candidate-level feature: any."""
+        return list(range(self.num_tokens))
+
+    def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+        """(B, M, D)."""
+        request, candidate = self.vectors(batch, rows)
+        parts = ([] if request is None else [requests.to_rows(request)]) + ([] if candidate is None else [candidate])
+        whole = torch.cat(parts, dim=-1)
+        pieces = F.pad(whole, (0, self.piece * self.num_tokens - whole.shape[-1])).split(self.piece, dim=-1)
+        return torch.stack([m(p) for m, p in zip(self.maps, pieces, strict=True)], dim=1)
+
+
+def make_tokenizer(manifest: Manifest, config: ModelConfig, *, dim: int) -> SemanticTokenizer | AutoTokenizer:
+    """The tokenizer that the configuration names."""
+    kind = SemanticTokenizer if config.tokenizer.kind == "semantic" else AutoTokenizer
+    return kind(manifest, config, dim=dim)
+
+
+class SequenceTokenizer(nn.Module):
+    """Events of one domain → sequence tokens: norm(Σ_j W_j e_j + W_t log(1 + gap) + T[bucket(gap)] + P[age]).
+
+    e_j: embedding of side information j (item, category, outcome, …); gap: seconds from the event to the request, so
+    the absolute time difference of LONGER §2 as a log2 bucket and as a number; P: a learnable position counted from
+    the newest event (age 0), the oldest ones sharing the last row.
+
+    Differs from the paper: the time difference is concatenated there; a linear map of a concatenation is this sum.
+    """
+
+    def __init__(self, info: DomainInfo, config: ModelConfig, *, dim: int) -> None:
+        super().__init__()
+        width = config.d_model
+        self.side = [c for c in info.side if c.kind != "dense"]
+        self.numbers = [c for c in info.side if c.kind == "dense"]
+        self.maps = nn.ModuleList(nn.Linear(dim, width, bias=False) for _ in self.side)
+        self.of_numbers = nn.Linear(1 + sum(c.dim for c in self.numbers), width)
+        self.gap_bucket = nn.Embedding(config.time_buckets, width)
+        self.position = nn.Embedding(config.positions, width) if config.positions else None
+        self.norm = build_norm(config.norm, width)
+        self.dropout = nn.Dropout(config.dropout)
+        for table in (self.gap_bucket, self.position):
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.02)
+
+    def forward(self, events: SequenceBatch, rows: Rows) -> Jagged:
+        """Tokens (ΣL, D), the oldest event first."""
+        gap = torch.log1p(events.time_gap)
+        numbers = [0.1 * gap[:, None], *(events.dense[c.name] for c in self.numbers)]
+        token = self.of_numbers(torch.cat(numbers, dim=-1)) + self.gap_bucket(self._bucket(gap))
+        for column, linear in zip(self.side, self.maps, strict=True):
+            token = token + look_up(linear(rows[str(column.table)]), events.ids[column.name])
+        layout = Jagged(token, events.offsets, events.max_length)
+        if self.position is not None:
+            token = token + self.position(layout.ages().clamp(max=self.position.num_embeddings - 1))
+        return layout.with_values(self.dropout(self.norm(token)))
+
+    def _bucket(self, log_gap: Tensor) -> Tensor:
+        """⌊log2(1 + gap)⌋, the last bucket for all longer gaps."""
+        return (log_gap / 0.6931471805599453).long().clamp(max=self.gap_bucket.num_embeddings - 1)
+
+
+def merge_by_time(sequences: Sequence[Jagged], gaps: Sequence[Tensor]) -> Jagged:
+    """All sequences of a request as one, ordered by time (the ablation "merged sequences" of HyFormer, Table 2).
+
+    Args:
+        sequences: S sequences with values (ΣL_s, D).
+        gaps: their time gaps (ΣL_s,) in seconds; the largest is the oldest.
+    """
+    segment = torch.cat([s.segment_ids() for s in sequences])
+    order = torch.cat(list(gaps)).argsort(descending=True, stable=True)
+    order = order[segment[order].argsort(stable=True)]
+    lengths = torch.stack([s.lengths for s in sequences]).sum(dim=0)
+    values = torch.cat([s.values for s in sequences]).index_select(0, order)
+    return Jagged.from_lengths(values, lengths, max_length=sum(s.max_length for s in sequences))
+
+
+class SequenceTokenizers(nn.Module):
+    """The tokenizers of all domains; with `merge`, their sequences as one in time order, each event tagged by domain.
+
+    Args:
+        manifest: the domains.
+        config: see `SequenceTokenizer`.
+        dim: E.
+        merge: whether `forward` gives one sequence instead of one per domain.
+    """
+
+    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int, merge: bool) -> None:
+        super().__init__()
+        if not manifest.domains:
+            raise ConfigError(f"the model needs at least one behaviour domain; the data set {manifest.name!r} has none: add one to its spec")
+        self.domains = list(manifest.domains)
+        self.merge = merge
+        self.names = ["merged"] if merge else self.domains
+        self.tokenizers = nn.ModuleList(
+            SequenceTokenizer(info, config, dim=dim) for info in manifest.domains.values()
+        )
+        tagged = merge and len(self.domains) > 1
+        self.tag = nn.Parameter(torch.randn(len(self.domains), config.d_model) * 0.02) if tagged else None
+
+    def forward(self, batch: Batch, rows: Rows) -> list[Jagged]:
+        """One sequence of tokens (ΣL, D) per name in `names`, the oldest event first."""
+        events = [batch.sequences[name] for name in self.domains]
+        tokens = [tokenize(e, rows) for tokenize, e in zip(self.tokenizers, events, strict=True)]
+        if self.tag is not None:
+            tagged = [t.with_values(t.values + tag) for t, tag in zip(tokens, self.tag, strict=True)]
+            return [merge_by_time(tagged, [e.time_gap for e in events])]
+        return tokens

@@ -1,0 +1,229 @@
+"""The training loop: batches in, a trained and checkpointed model out.
+
+Everything that decides what comes next (weights, optimizer, position in the data, random state, the best value so far)
+is in `TrainingState`; a run killed at any moment goes on from its newest checkpoint and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from ctr.batch import Batch
+from ctr.checkpoint import load_latest, save_checkpoint
+from ctr.config import RunConfig
+from ctr.faults import fault_point
+from ctr.loader import Loader
+from ctr.metrics import MetricAccumulator
+from ctr.run_dir import RunDir
+from ctr.scoring import score_split
+from ctr.signals import GracefulStop
+from ctr.state import Progress, TrainingState
+from ctr.tracking import Tracker
+from ctr.updates import StepResult, Updates
+
+VALID_METRICS = ("auc", "gauc", "query_auc", "log_loss", "ne", "calibration")
+
+
+class Display(Protocol):
+    """What shows progress to a person; see pipelines.display."""
+
+    def start(self, *, step: int, total: int) -> None: ...
+
+    def step(self, *, step: int, rows: int, figures: dict[str, float]) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a fit ended."""
+
+    stopped_by: int | None  # the signal, if one ended it
+    steps: int
+    best_step: int | None
+    best_value: float | None
+
+
+class Trainer:
+    """Runs the steps, evaluates, saves, and resumes.
+
+    Args:
+        config: the run.
+        state: model, tables and optimizer, fresh; `fit` restores a checkpoint into it.
+        train: loader of the training split.
+        valid: loader of the validation split, or None for no evaluations.
+        run_dir: where checkpoints go; locked by this process.
+        tracker: takes every metric.
+        display: shows progress.
+        device: where the model lives.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        state: TrainingState,
+        *,
+        train: Loader,
+        valid: Loader | None,
+        run_dir: RunDir,
+        tracker: Tracker,
+        display: Display,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.state = state
+        self.train = train
+        self.valid = valid
+        self.run_dir = run_dir
+        self.tracker = tracker
+        self.display = display
+        self.device = device
+        steps = sum(train.steps_per_epoch(epoch) for epoch in range(config.train.epochs))
+        self.total_steps = min(steps, config.train.max_steps or steps)
+        self.updates = Updates(
+            state.model,
+            state.tables,
+            state.optimizer,
+            averaged=state.averaged,
+            config=config,
+            total_steps=self.total_steps,
+        )
+        self._clock = time.monotonic()
+        self._rows_since = 0
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        return self.state.progress
+
+    def fit(self, stop: GracefulStop) -> Outcome:
+        """Train to the end, to early stopping, or until a signal came; saves in each case. Call `resume` before."""
+        self.display.start(step=self.progress.step, total=self.total_steps)
+        self._clock = time.monotonic()
+        for batch, last_of_epoch in self._batches():
+            self._one_step(batch, last_of_epoch)
+            if stop.requested:
+                self._save()
+                break
+            if self.progress.finished:
+                break
+        return Outcome(stop.signal, self.progress.step, self.progress.best_step, self.progress.best_value)
+
+    def resume(self) -> int:
+        """Take on the newest checkpoint, if there is one, and drop the journal rows of later steps; returns the step."""
+        checkpoint = load_latest(self.run_dir.checkpoints)
+        if checkpoint is not None:
+            self.state.restore(checkpoint)
+            self.display.message(f"resuming after step {checkpoint.step}")
+        self.run_dir.journal.truncate_after(self.progress.step)
+        return self.progress.step
+
+    def _batches(self) -> Iterator[tuple[Batch, bool]]:
+        """Batches from the saved position on, each with whether it ends its epoch."""
+        while self.progress.epoch < self.config.train.epochs and not self.progress.finished:
+            steps = self.train.steps_per_epoch(self.progress.epoch)
+            for batch in self.train.iterate(self.progress.epoch, self.progress.step_in_epoch):
+                yield batch, self.progress.step_in_epoch + 1 == steps
+
+    def _one_step(self, batch: Batch, last_of_epoch: bool) -> None:
+        progress = self.progress
+        fault_point("step", progress.step)
+        result = self.updates.step(batch.to(self.device, non_blocking=True), progress.step)
+        progress.step += 1
+        progress.epoch, progress.step_in_epoch = (
+            (progress.epoch + 1, 0) if last_of_epoch else (progress.epoch, progress.step_in_epoch + 1)
+        )
+        at_end = progress.step >= self.total_steps or progress.epoch >= self.config.train.epochs
+        self._record(result, at_end)
+        every = self.config.train.evaluate_every
+        evaluates = self.valid is not None and (at_end or (self._due(every) if every else last_of_epoch))
+        if evaluates:
+            self._evaluate()
+        progress.finished = progress.finished or at_end
+        if evaluates or progress.finished or self._due(self.config.train.checkpoint_every):
+            self._save()
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.progress.step % every == 0
+
+    def _record(self, result: StepResult, at_end: bool) -> None:
+        """Count the step, show it, and write a journal row every few steps."""
+        progress = self.progress
+        if result.loss is None:
+            progress.skipped += 1
+        else:
+            progress.running.add(loss=result.loss, rows=result.rows, positives=result.positives)
+        self._rows_since += result.rows
+        self.tracker.progress(progress.step, result.rows)
+        if self._due(self.config.tracking.log_every) or at_end:
+            figures = progress.running.take()
+            now = time.monotonic()
+            speed = self._rows_since / max(now - self._clock, 1e-9)
+            self._clock, self._rows_since = now, 0
+            values = {**figures, "grad_norm": result.grad_norm, "lr": result.rate, "skipped": progress.skipped}
+            self.tracker.log("train", progress.step, wall={"rows_per_s": speed}, **values)
+            self.display.step(step=progress.step, rows=result.rows, figures={**figures, "rows_per_s": speed})
+        else:
+            self.display.step(step=progress.step, rows=result.rows, figures={})
+
+    def _evaluate(self) -> None:
+        """Score the validation split, remember the best, decide on early stopping."""
+        assert self.valid is not None
+        started = time.monotonic()
+        figures = self.validation_metrics()
+        progress = self.progress
+        value = selection_value(figures, self.config.train.metric)
+        better = value is not None and (progress.best_value is None or value > progress.best_value)
+        if better:
+            progress.best_value, progress.best_step = value, progress.step
+        progress.evaluations_without_gain = 0 if better else progress.evaluations_without_gain + 1
+        patience = self.config.train.early_stopping
+        progress.finished = bool(patience) and progress.evaluations_without_gain >= patience
+        seconds = time.monotonic() - started
+        self.tracker.log("valid", progress.step, wall={"seconds": seconds}, **figures)
+        if better:
+            self.tracker.log("best", progress.step, **figures)
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in figures.items() if v is not None and k in ("auc", "gauc", "query_auc", "ne"))
+        self.display.message(f"step {progress.step}: validation {shown}{'  (best so far)' if better else ''}")
+        self._clock += seconds  # rows/s speak of training alone
+
+    def validation_metrics(self) -> dict[str, float | None]:
+        """Figures of the validation split, without intervals; undefined ones are None."""
+        assert self.valid is not None
+        scores = score_split(self.state, self.valid, bf16=self.config.train.precision == "bf16", device=self.device)
+        with MetricAccumulator(draws=0) as accumulator:
+            accumulator.update(scores.label, scores.score, user=scores.user_id, request=scores.request_id)
+            metrics = accumulator.compute().metrics
+        return {name: metrics[name].value for name in VALID_METRICS}
+
+    def _save(self) -> None:
+        """Write a checkpoint of this step unless there is one; the best step's is never pruned."""
+        progress = self.progress
+        self.run_dir.journal.sync()
+        save_checkpoint(
+            self.run_dir.checkpoints,
+            progress.step,
+            tensors=self.state.tensors(),
+            state=self.state.plain(),
+            keep_last=self.config.train.keep_last,
+            keep={progress.best_step} if progress.best_step is not None else set(),
+        )
+
+
+def selection_value(figures: dict[str, float | None], metric: str) -> float | None:
+    """What early stopping maximises: a metric, the mean of several, or minus NE; None where undefined.
+
+    Example:
+        >>> selection_value({"auc": 0.75, "gauc": 0.71}, "auc+gauc")
+        0.73
+    """
+    values = [figures[name] for name in metric.split("+")]
+    known = [v for v in values if v is not None]
+    if len(known) < len(values):
+        return None
+    return -known[0] if metric == "ne" else sum(known) / len(known)

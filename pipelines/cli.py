@@ -1,0 +1,62 @@
+"""The `ctr` command: parses arguments, runs one job, turns errors into messages and exit codes.
+
+Exit codes: 0 ok, 2 usage or configuration, 3 data, 4 non-finite training, 5 checkpoint unusable, 6 run directory locked,
+75 try again (I/O, preemption), 130 / 143 ended by a signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from features.errors import CtrError
+
+# name → (module with add_arguments and run, one-line help); modules load only when their command is called
+COMMANDS = {
+    "simulate": ("pipelines.simulate", "write a raw click log with a known click probability"),
+    "download": ("pipelines.download", "fetch a public data set from its owner, with checksum"),
+    "prepare": ("pipelines.prepare", "raw logs → dataset directory"),
+    "doctor": ("pipelines.doctor", "prove that a dataset does not leak, and describe it"),
+    "train": ("pipelines.train", "train a model, or resume its run"),
+    "evaluate": ("pipelines.evaluate", "score a split, compute metrics with intervals, write a report"),
+    "predict": ("pipelines.predict", "score a split into a predictions table"),
+    "baseline": ("pipelines.baseline", "logistic regression or LightGBM on the dense features"),
+    "sync": ("pipelines.sync", "replay a run's journal to MLflow"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        return _dispatch(arguments)
+    except CtrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"error: {error}; mend it and run the command again", file=sys.stderr)
+        return 75
+
+
+def _dispatch(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="ctr", description="Train click-through-rate models on logs.")
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    name = next((a for a in arguments if not a.startswith("-")), None)
+    for command, (module, text) in COMMANDS.items():
+        sub = parsers.add_parser(command, help=text, description=text[0].upper() + text[1:] + ".")
+        if command == name:
+            importlib.import_module(module).add_arguments(sub)
+    parsed = parser.parse_args(arguments)
+    run = importlib.import_module(COMMANDS[parsed.command][0]).run
+    return int(run(parsed) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

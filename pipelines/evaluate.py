@@ -1,0 +1,103 @@
+"""`ctr evaluate RUN`: score a split, compute metrics with intervals and per slice, write a report."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctr.journal import read_rows
+from ctr.metrics import Evaluation, evaluate_table
+from ctr.report import format_metrics_table, write_report
+from ctr.run_dir import RunDir
+from ctr.tracking import Tracker
+from pipelines.baseline import KINDS, evaluate_baseline
+from pipelines.predict import predict
+from pipelines.runs import open_run
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation produced."""
+
+    evaluation: Evaluation
+    report: Path
+    step: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("run_dir", type=Path, help="run directory")
+    parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
+    parser.add_argument("--checkpoint", default="best", help="best, last or a step number")
+    parser.add_argument("--dataset", type=Path, help="where the data set is now, if it moved")
+    parser.add_argument("--baseline", action="append", default=[], choices=KINDS, help="show it beside the model; repeatable")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluate and print the table and where the report is."""
+    result = evaluate(
+        arguments.run_dir,
+        split=arguments.split,
+        checkpoint=arguments.checkpoint,
+        dataset=arguments.dataset,
+        baselines=arguments.baseline,
+    )
+    print(format_metrics_table(result.evaluation))
+    print(f"report: {result.report}")
+
+
+def evaluate(
+    path: Path,
+    *,
+    split: str = "test",
+    checkpoint: str = "best",
+    dataset: Path | None = None,
+    baselines: list[str] | None = None,
+    lines: list[dict[str, Any]] | None = None,
+) -> Result:
+    """Score, measure, report, track.
+
+    Args:
+        path: the run directory.
+        split: which part of the data set.
+        checkpoint: `best`, `last` or a step number.
+        dataset: where the data set is now, if it moved.
+        baselines: kinds of baselines to fit and show beside the model.
+        lines: further lines of comparison for the report, such as the best possible AUC.
+    """
+    with RunDir.open(path, create=False) as run_dir:
+        opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint)
+        predictions, _ = predict(run_dir, opened, split)
+        evaluation = evaluate_table(predictions)
+        compared = [
+            comparison_line(KINDS[kind], evaluate_baseline(opened.dataset, kind, split)) for kind in baselines or []
+        ]
+        report = write_report(
+            run_dir.report,
+            evaluation=evaluation,
+            predictions=predictions,
+            history=read_rows(run_dir.journal_file),
+            title=f"{opened.config.model.kind} on {opened.dataset.manifest.name}, {split}",
+            context={
+                "baselines": [*compared, *(lines or [])],
+                "config": opened.config.model_dump(mode="json"),
+                "dataset": opened.dataset.manifest.digest(),
+                "weights": f"step {opened.step}",
+            },
+        )
+        tracking = opened.config.tracking
+        figures = {name: m.value for name, m in evaluation.overall.metrics.items()}
+        with Tracker(run_dir, uri=tracking.uri, experiment=tracking.experiment, system_seconds=0) as tracker:
+            tracker.start(config=opened.config.model_dump(mode="json"), step=opened.step)
+            tracker.log(split, opened.step, **figures)
+            tracker.artifact(run_dir.report)
+    return Result(evaluation, report, opened.step)
+
+
+def comparison_line(name: str, evaluation: Evaluation) -> dict[str, Any]:
+    """One line of the report's comparison: AUC with interval, GAUC, query AUC, NE."""
+    metrics = evaluation.overall.metrics
+    line: dict[str, Any] = {"name": name, "low": metrics["auc"].low, "high": metrics["auc"].high}
+    return line | {key: metrics[key].value for key in ("auc", "gauc", "query_auc", "ne")}

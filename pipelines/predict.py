@@ -1,0 +1,36 @@
+"""`ctr predict RUN`: score a split into RUN/predictions/<split>.parquet."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ctr.build import scoring_loader
+from ctr.run_dir import RunDir
+from ctr.scoring import write_predictions
+from pipelines.runs import OpenRun, open_run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("run_dir", type=Path, help="run directory")
+    parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
+    parser.add_argument("--checkpoint", default="best", help="best, last or a step number")
+    parser.add_argument("--dataset", type=Path, help="where the data set is now, if it moved")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Score and say where the table is."""
+    with RunDir.open(arguments.run_dir, create=False) as run_dir:
+        opened = open_run(run_dir, dataset=arguments.dataset, checkpoint=arguments.checkpoint)
+        path, rows = predict(run_dir, opened, arguments.split)
+    print(f"wrote {rows:,} rows to {path} (weights of step {opened.step})")
+
+
+def predict(run_dir: RunDir, opened: OpenRun, split: str) -> tuple[Path, int]:
+    """Score a split of an opened run; returns the file and its rows."""
+    path = run_dir.predictions / f"{split}.parquet"
+    loader = scoring_loader(opened.config, opened.dataset, split)
+    bf16 = opened.config.train.precision == "bf16"
+    rows = write_predictions(path, opened.state, loader, opened.dataset, split, bf16=bf16, device=opened.device)
+    return path, rows

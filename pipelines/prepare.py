@@ -1,0 +1,48 @@
+"""`ctr prepare --spec SPEC --out DIR`: raw logs → dataset directory."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from features.prepare import prepare
+from features.spec import Spec, load_spec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--spec", required=True, type=Path, help="YAML description of the data set")
+    parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
+    parser.add_argument("--source", help="where the raw logs are, instead of the spec's source.path")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset directory")
+    parser.add_argument("--dry-run", action="store_true", help="only check the spec")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check the spec, prepare, say what was written."""
+    spec = with_source(load_spec(arguments.spec), arguments.source)
+    if arguments.dry_run:
+        print(f"{arguments.spec} is valid: data set {spec.name}, {len(spec.features)} features, sequences {list(spec.domains)}")
+        return
+    started = time.monotonic()
+    manifest = prepare(spec, arguments.out, base=arguments.spec.parent, overwrite=arguments.overwrite, progress=report)
+    for name, split in manifest.splits.items():
+        rate = split.positives / max(split.impressions, 1)
+        print(f"{name:6} {split.requests:>10,} requests  {split.impressions:>10,} impressions  label mean {rate:.4f}")
+    for name, domain in manifest.domains.items():
+        print(f"events {name}: {domain.events:,}")
+    print(f"wrote {arguments.out} in {time.monotonic() - started:.1f} s; look at it with: ctr doctor {arguments.out}")
+
+
+def with_source(spec: Spec, path: str | None) -> Spec:
+    """The spec with another source path (relative to the working directory)."""
+    if path is None:
+        return spec
+    return spec.model_copy(update={"source": spec.source.model_copy(update={"path": str(Path(path).resolve())})})
+
+
+def report(text: str) -> None:
+    """Progress goes to stderr."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,59 @@
+"""Opening a finished or running run: its configuration, its data set, the weights of one of its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ctr.build import build_state, pick_device
+from ctr.checkpoint import load_checkpoint, load_latest
+from ctr.config import RunConfig, load_config
+from ctr.errors import CheckpointError
+from ctr.run_dir import RunDir
+from ctr.state import TrainingState
+from features.dataset import Dataset
+from features.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that can score."""
+
+    config: RunConfig
+    dataset: Dataset
+    state: TrainingState
+    device: torch.device
+    step: int
+
+
+def read_run_config(path: Path) -> RunConfig:
+    """The resolved configuration that a run was started with."""
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"{path} must be a run directory with a config.yaml; train one with: ctr train CONFIG")
+    return load_config(path / "config.yaml")
+
+
+def open_run(run_dir: RunDir, *, dataset: Path | None = None, checkpoint: str = "best") -> OpenRun:
+    """Load a run's weights for scoring.
+
+    Args:
+        run_dir: an existing run.
+        dataset: where its data set is now, if it moved.
+        checkpoint: `best`, `last` or a step number.
+    """
+    config = read_run_config(run_dir.path)
+    data = Dataset(dataset or config.dataset)
+    device = pick_device(config.train.device)
+    state = build_state(config, data.manifest, device)
+    latest = load_latest(run_dir.checkpoints)
+    if latest is None:
+        raise CheckpointError(f"{run_dir.path} has no checkpoint yet; run ctr train first")
+    chosen = latest
+    if checkpoint != "last":
+        step = latest.state["progress"]["best_step"] if checkpoint == "best" else int(checkpoint)
+        if step is not None and step != latest.step:
+            chosen = load_checkpoint(run_dir.checkpoints / f"step-{step}")
+    state.restore(chosen, weights_only=True)
+    return OpenRun(config, data, state, device, chosen.step)

@@ -1,0 +1,30 @@
+"""`ctr simulate --out DIR`: write a raw click log whose click probabilities are known (docs/simulator.md)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from features.synthetic import simulate
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--out", required=True, type=Path, help="directory to write")
+    parser.add_argument("--seed", type=int, default=7)
+    for name in ("users", "items", "days", "requests-per-user", "candidates", "events-per-user", "categories"):
+        parser.add_argument(f"--{name}", type=int, help="a size; the default is the demo's")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Simulate and print what was written and the best possible AUC."""
+    sizes = {k: v for k, v in vars(arguments).items() if k not in ("command", "out", "seed") and v is not None}
+    print_summary(arguments.out, simulate(arguments.out, seed=arguments.seed, **sizes))
+
+
+def print_summary(out: Path, meta: dict[str, object]) -> None:
+    """The facts of a simulated log, one per line."""
+    print(f"wrote {out}")
+    for name, value in meta.items():
+        if isinstance(value, int | float):
+            print(f"  {name}: {value:,.4f}" if isinstance(value, float) else f"  {name}: {value:,}")
