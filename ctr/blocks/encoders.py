@@ -1,0 +1,129 @@
+"""HyFormer's three sequence representations: events S of a domain to H_l, once per request.
+
+    transformer  H = FFN(Attn(S, S, S))            every event kept, every event seen
+    longer       H = FFN(CrossAttn(S_short, S, S)) the newest k events ask, all events answer
+    swiglu       H = SwiGLU(S)                     no attention: linear in L
+
+Nothing here knows a candidate, so all candidates of a request share the result.
+
+Source: HyFormer (arXiv 2601.12681v2), 3.4.1.
+Differs from the paper: it prints neither residuals nor norms; here they are options of each encoder, with
+pre-norm residuals as default.
+
+R requests, L events of one, D width, H heads.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from ctr.blocks.attention import MultiHeadAttention
+from ctr.blocks.jagged import Jagged
+from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement, SwiGLU
+
+Strategy = Literal["transformer", "longer", "swiglu"]
+
+
+class AttentionEncoder(nn.Module):
+    """A Transformer encoder layer in which the newest `recent` events ask all events (both directions).
+
+    A = S_short + Attn(norm(S_short), norm(S), norm(S));  H = A + FFN(norm(A)).
+
+    Args:
+        width: D.
+        heads: H.
+        recent: k, the events kept; None keeps all (the full encoder). Shorter histories keep all theirs.
+        hidden: width inside the FFN; 4 D unless given.
+        norm: `layer` or `rms`.
+        placement: of the norms: `pre`, `post` or `none`.
+        dropout: probability in [0, 1), on the output of attention and FFN.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        recent: int | None = None,
+        hidden: int | None = None,
+        norm: NormName = "layer",
+        placement: Placement = "pre",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if recent is not None and recent < 1:
+            raise ValueError(f"recent must be at least 1 event, or None for all, got {recent}")
+        self.recent = recent
+        self.attention = MultiHeadAttention(width, heads, dropout=dropout)
+        self.around_attention = AddNorm(width, norm=norm, placement=placement)
+        self.ffn = FeedForward(width, hidden=hidden, dropout=dropout)
+        self.around_ffn = AddNorm(width, norm=norm, placement=placement)
+
+    def forward(self, sequence: Jagged) -> Jagged:
+        """Events (ΣL, D) to H of min(L, k) events per request, the newest."""
+        memory = self.attention.memory(sequence.with_values(self.around_attention.before(sequence.values)))
+        short = sequence if self.recent is None else sequence.last_k(self.recent)
+        queries = short.with_values(self.around_attention.before(short.values))
+        update = self.attention.attend_events(queries, memory)
+        values = self.around_attention.after(short.values, update.values)
+        return short.with_values(self.around_ffn(values, self.ffn))
+
+
+class SwiGLUEncoder(nn.Module):
+    """Attention-free: H = S + SwiGLU(norm(S)), each event by itself.
+
+    Args:
+        width: D.
+        hidden: width inside; 8 D / 3 unless given.
+        residual: False gives the printed formula, H = SwiGLU(S), without norm.
+        norm: `layer` or `rms`.
+        placement: of the norm around the residual.
+        dropout: probability in [0, 1).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        hidden: int | None = None,
+        residual: bool = True,
+        norm: NormName = "layer",
+        placement: Placement = "pre",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.swiglu = SwiGLU(width, hidden=hidden, dropout=dropout)
+        self.around = AddNorm(width, norm=norm, placement=placement) if residual else None
+
+    def forward(self, sequence: Jagged) -> Jagged:
+        """Events (ΣL, D) to H (ΣL, D)."""
+        values = sequence.values
+        return sequence.with_values(self.around(values, self.swiglu) if self.around else self.swiglu(values))
+
+
+def build_encoder(
+    strategy: Strategy,
+    width: int,
+    heads: int,
+    *,
+    recent: int,
+    hidden: int | None = None,
+    norm: NormName = "layer",
+    placement: Placement = "pre",
+    dropout: float = 0.0,
+) -> AttentionEncoder | SwiGLUEncoder:
+    """The encoder of a strategy; `recent` counts for `longer` only.
+
+    Raises:
+        ValueError: for an unknown strategy.
+    """
+    if strategy == "swiglu":
+        return SwiGLUEncoder(width, hidden=hidden, norm=norm, placement=placement, dropout=dropout)
+    if strategy not in ("transformer", "longer"):
+        raise ValueError(f"strategy must be 'transformer', 'longer' or 'swiglu', got {strategy!r}")
+    kept = recent if strategy == "longer" else None
+    return AttentionEncoder(
+        width, heads, recent=kept, hidden=hidden, norm=norm, placement=placement, dropout=dropout
+    )

@@ -1,0 +1,209 @@
+"""Jagged sequences: the events of all requests packed one after another, the oldest first.
+
+    request 0: a b c        values     = [a b c d e]   (ΣL, D)
+    request 1: (no event)   offsets    = [0 3 3 5]     (R + 1,)
+    request 2: d e          max_length = 3
+
+R requests, L events of one request, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True, eq=False)
+class Jagged:
+    """Sequences of R requests without padding, the oldest event first.
+
+    Args:
+        values: (ΣL, ...), the events of request r at `offsets[r]:offsets[r + 1]`.
+        offsets: (R + 1,) int64, from 0 to ΣL.
+        max_length: upper bound of the lengths; known beforehand, so that no device has to be asked.
+
+    Example:
+        >>> jagged = Jagged.from_lengths(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2, 0, 1]))
+        >>> jagged.last_k(1).values, jagged.last_k(1).lengths
+        (tensor([2., 3.]), tensor([1, 0, 1]))
+    """
+
+    values: Tensor
+    offsets: Tensor
+    max_length: int
+
+    @classmethod
+    def from_lengths(cls, values: Tensor, lengths: Tensor, *, max_length: int | None = None) -> Jagged:
+        """Build from the lengths (R,) and check; the longest is looked up when it is not given."""
+        longest = int(lengths.max()) if lengths.numel() else 0
+        return cls(values, offsets_of(lengths), longest if max_length is None else max_length).check()
+
+    @classmethod
+    def from_padded(cls, padded: Tensor, lengths: Tensor, *, side: Side = "right") -> Jagged:
+        """Drop the padding of (R, Lmax, ...); whatever stands in it, NaN too, is never read."""
+        slots = torch.arange(padded.shape[1], device=padded.device)
+        position = slots if side == "right" else slots - (padded.shape[1] - lengths[:, None])
+        valid = (position >= 0) & (position < lengths[:, None])
+        return cls.from_lengths(padded[valid], lengths, max_length=padded.shape[1])
+
+    def check(self) -> Jagged:
+        """Return self; for the border of a batch, as it waits for the device.
+
+        Raises:
+            ValueError: when values, offsets and max_length contradict each other.
+        """
+        offsets, lengths = self.offsets, self.lengths
+        if offsets.dtype != torch.int64 or offsets.dim() != 1 or offsets.numel() == 0:
+            raise ValueError(
+                f"offsets must be int64 of shape (R + 1,), got {offsets.dtype} {tuple(offsets.shape)}"
+            )
+        if int(offsets[0]) != 0 or int(offsets[-1]) != self.values.shape[0] or bool((lengths < 0).any()):
+            raise ValueError(
+                f"offsets must rise from 0 to the number of events, {self.values.shape[0]}, got "
+                f"{offsets.tolist()[:10]}…; build them with offsets_of(lengths)"
+            )
+        if lengths.numel() and int(lengths.max()) > self.max_length:
+            raise ValueError(
+                f"max_length must bound every length, got {self.max_length} < {int(lengths.max())}"
+            )
+        return self
+
+    @property
+    def requests(self) -> int:
+        """R."""
+        return self.offsets.numel() - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """(R,) int64: the number of events of each request."""
+        return self.offsets.diff()
+
+    @property
+    def padded_length(self) -> int:
+        """Lmax, the length of the padded form: at least 1, so that attention never meets an empty axis."""
+        return max(self.max_length, 1)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every request has `padded_length` events, so that padding is a view."""
+        return self.values.shape[0] == self.requests * self.padded_length
+
+    def segment_ids(self) -> Tensor:
+        """(ΣL,) int64: the request of each event."""
+        requests = torch.arange(self.requests, device=self.offsets.device)
+        return requests.repeat_interleave(self.lengths, output_size=self.values.shape[0])
+
+    def positions(self) -> Tensor:
+        """(ΣL,) int64: the place of each event in its request, 0 is the oldest."""
+        return self._rows() - self.offsets[self.segment_ids()]
+
+    def ages(self) -> Tensor:
+        """(ΣL,) int64: the place of each event counted from the end, 0 is the newest."""
+        return self.offsets[self.segment_ids() + 1] - 1 - self._rows()
+
+    def with_values(self, values: Tensor) -> Jagged:
+        """The same sequences with other values (ΣL, ...)."""
+        return replace(self, values=values)
+
+    def valid(self) -> Tensor:
+        """(R, Lmax) bool: True where `to_padded(side="right")` holds an event."""
+        return torch.arange(self.padded_length, device=self.offsets.device) < self.lengths[:, None]
+
+    def to_padded(self, *, side: Side = "right") -> tuple[Tensor, Tensor]:
+        """Pad with zeros on `side`.
+
+        Returns:
+            The events (R, Lmax, ...) and the mask (R, Lmax) bool, True for an event.
+        """
+        return self.padded(side=side), self.valid() if side == "right" else self.valid().flip(1)
+
+    def padded(self, *, side: Side = "right") -> Tensor:
+        """`to_padded` without the mask."""
+        shape = (self.requests, self.padded_length, *self.values.shape[1:])
+        if self.is_full:
+            return self.values.reshape(shape)
+        empty = self.values.new_zeros(shape[0] * shape[1], *shape[2:])
+        return empty.index_copy(0, self._padded_slots(side), self.values).view(shape)
+
+    def unpad(self, padded: Tensor, *, side: Side = "right") -> Jagged:
+        """The inverse of `padded`, with these offsets: (R, Lmax, ...) to (ΣL, ...)."""
+        flat = padded.flatten(0, 1)
+        return self.with_values(flat if self.is_full else flat.index_select(0, self._padded_slots(side)))
+
+    def mean_pool(self) -> Tensor:
+        """(R, ...): the mean event of each request, zeros for an empty one; summed in float32 at least."""
+        wide = torch.promote_types(self.values.dtype, torch.float32)
+        total = self.values.new_zeros(self.requests, *self.values.shape[1:], dtype=wide)
+        total = total.index_add(0, self.segment_ids(), self.values.to(wide))
+        count = self.lengths.clamp(min=1).view(-1, *[1] * (self.values.dim() - 1))
+        return (total / count).to(self.values.dtype)
+
+    def last_k_index(self, k: int) -> Jagged:
+        """Rows of the newest min(L, k) events of each request, for `take`."""
+        index = self._index_frame(k)
+        return index.with_values(self.offsets[index.segment_ids() + 1] - 1 - index.ages())
+
+    def uniform_k_index(self, k: int) -> Jagged:
+        """Rows of n = min(L, k) events evenly spread, the newest among them, for `take`.
+
+        The j-th kept event (from 1) stands at place ⌊jL / n⌋ (from 1) of its request.
+        """
+        index = self._index_frame(k)
+        segment = index.segment_ids()
+        place = (index.positions() + 1) * self.lengths[segment] // index.lengths[segment]
+        return index.with_values(self.offsets[segment] + place - 1)
+
+    def take(self, index: Jagged) -> Jagged:
+        """The events at the rows `index`, made by `last_k_index` or `uniform_k_index` of this layout."""
+        return index.with_values(self.values.index_select(0, index.values))
+
+    def last_k(self, k: int) -> Jagged:
+        """The newest k events of each request; a shorter history keeps all its events."""
+        return self if k >= self.max_length else self.take(self.last_k_index(k))
+
+    def uniform_k(self, k: int) -> Jagged:
+        """k evenly spread events of each request; a shorter history keeps all its events."""
+        return self if k >= self.max_length else self.take(self.uniform_k_index(k))
+
+    def prepend(self, prefix: Tensor) -> Jagged:
+        """Put the P tokens (R, P, ...) of each request before its events."""
+        count = prefix.shape[1]
+        ends = count * torch.arange(self.requests + 1, device=self.offsets.device)
+        offsets = self.offsets + ends
+        front = (offsets[:-1, None] + torch.arange(count, device=ends.device)).flatten()
+        behind = self._rows() + ends[self.segment_ids() + 1]
+        values = torch.cat([prefix.flatten(0, 1), self.values])
+        values = torch.empty_like(values).index_copy(0, torch.cat([front, behind]), values)
+        return Jagged(values, offsets, self.max_length + count)
+
+    def _rows(self) -> Tensor:
+        return torch.arange(self.values.shape[0], device=self.offsets.device)
+
+    def _padded_slots(self, side: Side) -> Tensor:
+        segment = self.segment_ids()
+        if side == "right":
+            return segment * self.padded_length + self._rows() - self.offsets[segment]
+        return (segment + 1) * self.padded_length - (self.offsets[segment + 1] - self._rows())
+
+    def _index_frame(self, k: int) -> Jagged:
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        offsets = offsets_of(self.lengths.clamp(max=k))
+        rows = torch.empty(int(offsets[-1]), dtype=torch.int64, device=offsets.device)
+        return Jagged(rows, offsets, min(self.max_length, k))
+
+
+def offsets_of(lengths: Tensor) -> Tensor:
+    """Offsets (R + 1,) int64 of the lengths (R,).
+
+    Example:
+        >>> offsets_of(torch.tensor([3, 0, 2]))
+        tensor([0, 3, 3, 5])
+    """
+    return F.pad(lengths.to(torch.int64).cumsum(0), (1, 0))

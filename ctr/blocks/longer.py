@@ -1,0 +1,215 @@
+"""LONGER's attention layers: global tokens per candidate, events once per request.
+
+Keys and values are R = [G; H] (m + L tokens), queries O = [G; H_S] (m + k). Who sees whom:
+
+                       G of the same candidate    earlier events and itself    later events
+    global token                 yes                          yes                  yes
+    event                        no                           yes                  no
+
+No event sees a global token, so the events' part of every layer (`encode`) depends on the request alone and
+is computed once for all its candidates; `read` lets the candidates' global tokens look at it. To serve a
+request, keep its `memory` of each layer and call `read` for the candidates.
+
+Option beyond the paper: global tokens of the request (CLS, user) that events may see as well. They are put in
+front of the events with `show_to_events`; then they do not see the candidate, or sharing would not be exact.
+They do see all events, so that from the second layer on an event may learn of later ones through them.
+
+Source: LONGER (arXiv 2505.04421), global tokens, cross-causal and self-causal attention.
+
+B candidates, R requests, L events of one, k kept events, m global tokens, P request-level global tokens in
+front of the events, C candidates of one request, D width, H heads.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ctr.blocks.attention import KeyValue, MultiHeadAttention, attend
+from ctr.blocks.jagged import Jagged
+from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement
+from ctr.blocks.requests import RequestMap
+
+Select = Literal["recent", "uniform", "learnable"]
+
+
+class EventQueries(NamedTuple):
+    """H_S: the tokens of the sequence that ask.
+
+    tokens: values (Σn, D).  visible: (Σn,) int64: each sees the first `visible` events of its request.
+    """
+
+    tokens: Jagged
+    visible: Tensor
+
+
+class SelectQueries(nn.Module):
+    """Choose H_S: the newest k events, k evenly spread events, or k learnable vectors that see all events.
+
+    Args:
+        width: D.
+        count: k; a shorter history keeps all its events (learnable: always k).
+        select: `recent` (the paper's best), `uniform` or `learnable`.
+    """
+
+    def __init__(self, width: int, count: int, *, select: Select = "recent") -> None:
+        super().__init__()
+        if select not in ("recent", "uniform", "learnable"):
+            raise ValueError(f"select must be 'recent', 'uniform' or 'learnable', got {select!r}")
+        if count < 1:
+            raise ValueError(f"count must be at least 1 query, got {count}")
+        self.count, self.select = count, select
+        self.learned: nn.Parameter | None = None
+        if select == "learnable":
+            self.learned = nn.Parameter(torch.randn(count, width) * width**-0.5)
+
+    def forward(self, events: Jagged) -> EventQueries:
+        """Queries of the events (ΣL, D)."""
+        if self.learned is not None:
+            ends = torch.arange(events.requests + 1, device=events.offsets.device) * self.count
+            tokens = Jagged(self.learned.repeat(events.requests, 1), ends, self.count)
+            return EventQueries(tokens, events.lengths.repeat_interleave(self.count))
+        pick = events.last_k_index if self.select == "recent" else events.uniform_k_index
+        index = pick(self.count)
+        return EventQueries(events.take(index), events.positions()[index.values] + 1)
+
+
+def show_to_events(prefix: Tensor, events: Jagged, queries: EventQueries) -> tuple[Jagged, EventQueries]:
+    """Put request-level global tokens (R, P, D) in front of events and queries: they and all events see them.
+
+    Returns:
+        The events and the queries, each with P tokens more per request.
+    """
+    count = prefix.shape[1]
+    memory = events.prepend(prefix)
+    visible = queries.tokens.with_values(queries.visible + count)
+    visible = visible.prepend(memory.lengths[:, None].expand(-1, count))
+    return memory, EventQueries(queries.tokens.prepend(prefix), visible.values)
+
+
+class CausalLayer(nn.Module):
+    """A Transformer layer in two halves: `encode` for the request, `read` for its candidates.
+
+    Both halves have the same weights: A = O + Attn(norm(O), norm(R), norm(R)), O' = A + FFN(norm(A)).
+
+    Args:
+        width: D.
+        heads: H.
+        hidden: width inside the FFN; 4 D unless given.
+        norm: `layer` or `rms`.
+        placement: of the norms: `pre`, `post` or `none`.
+        dropout: probability in [0, 1), on the output of attention and FFN.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        hidden: int | None = None,
+        norm: NormName = "layer",
+        placement: Placement = "pre",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(width, heads, dropout=dropout)
+        self.around_attention = AddNorm(width, norm=norm, placement=placement)
+        self.ffn = FeedForward(width, hidden=hidden, dropout=dropout)
+        self.around_ffn = AddNorm(width, norm=norm, placement=placement)
+
+    def memory(self, events: Jagged) -> KeyValue:
+        """K and V of the sequence's tokens (ΣL, D), once per request."""
+        return self.attention.memory(events.with_values(self.around_attention.before(events.values)))
+
+    def encode(self, queries: EventQueries, memory: KeyValue) -> Jagged:
+        """The sequence side: H_S (Σn, D) to H_S' (Σn, D)."""
+        tokens = queries.tokens
+        asked = tokens.with_values(self.around_attention.before(tokens.values))
+        update = self.attention.attend_events(asked, memory, visible=queries.visible)
+        values = self.around_attention.after(tokens.values, update.values)
+        return tokens.with_values(self.around_ffn(values, self.ffn))
+
+    def read(self, globals_: Tensor, memory: KeyValue, requests: RequestMap) -> Tensor:
+        """The candidate side: global tokens (B, m, D) see each other and all tokens of `memory`.
+
+        One attention call per request: the keys are [its events; the global tokens of all its candidates],
+        and a mask hides the other candidates' tokens. The events' K and V are not repeated per candidate.
+
+        Returns:
+            (B, m, D).
+        """
+        asked = requests.pack(self.around_attention.before(globals_))
+        key, value = self.attention.key_value(asked).chunk(2, dim=-1)
+        mixed = attend(
+            self.attention.query(asked),
+            torch.cat([memory.key, key], dim=1),
+            torch.cat([memory.value, value], dim=1),
+            heads=self.attention.heads,
+            mask=_reading_mask(memory, requests, globals_.shape[1]),
+        )
+        update = requests.unpack(self.attention.finish(mixed))
+        return self.around_ffn(self.around_attention.after(globals_, update), self.ffn)
+
+
+class CrossCausalAttention(CausalLayer):
+    """The first layer: O = [G; H_S] asks R = [G; H]; only the m + k queries are computed."""
+
+    def forward(
+        self, globals_: Tensor, queries: EventQueries, events: Jagged, requests: RequestMap
+    ) -> tuple[Tensor, Jagged]:
+        """One layer.
+
+        Args:
+            globals_: (B, m, D), the global tokens of each candidate.
+            queries: H_S, chosen from `events` by `SelectQueries`.
+            events: H, values (ΣL, D).
+            requests: maps B to R.
+
+        Returns:
+            The global tokens (B, m, D) and the sequence tokens (Σn, D).
+        """
+        memory = self.memory(events)
+        return self.read(globals_, memory, requests), self.encode(queries, memory)
+
+
+class SelfCausalAttention(CausalLayer):
+    """A following layer: the m + k tokens [G; H_S] ask each other under the same mask."""
+
+    def forward(
+        self, globals_: Tensor, tokens: Jagged, requests: RequestMap, *, prefix: int = 0
+    ) -> tuple[Tensor, Jagged]:
+        """One layer.
+
+        Args:
+            globals_: (B, m, D).
+            tokens: H_S, values (Σn, D), in the order of the events.
+            requests: maps B to R.
+            prefix: P, how many tokens in front of each request's events are request-level global tokens.
+
+        Returns:
+            The global tokens (B, m, D) and the sequence tokens (Σn, D).
+        """
+        memory = self.memory(tokens)
+        return self.read(globals_, memory, requests), self.encode(causal(tokens, prefix=prefix), memory)
+
+
+def causal(tokens: Jagged, *, prefix: int = 0) -> EventQueries:
+    """Each token sees itself and those before it; the first `prefix` tokens of a request see all of them."""
+    position = tokens.positions()
+    if prefix:
+        everything = tokens.lengths[tokens.segment_ids()]
+        return EventQueries(tokens, torch.where(position < prefix, everything, position + 1))
+    return EventQueries(tokens, position + 1)
+
+
+def _reading_mask(memory: KeyValue, requests: RequestMap, tokens: int) -> Tensor | None:
+    """(R, 1, C m, L + C m) bool: all events of the request, and the tokens of the same candidate."""
+    if memory.valid is None and requests.max_candidates == 1:
+        return None
+    count, length, _ = memory.key.shape
+    asked = requests.max_candidates * tokens
+    events = memory.key.new_ones(count, length, dtype=torch.bool) if memory.valid is None else memory.valid
+    own = requests.same_candidate(tokens).expand(count, -1, -1)
+    return torch.cat([events[:, None].expand(-1, asked, -1), own], dim=2)[:, None]
