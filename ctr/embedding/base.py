@@ -1,0 +1,129 @@
+"""What every embedding engine offers, and what all share: initial weights and the format of the state.
+
+U unique IDs of one table in a batch, E embedding width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from ctr.config import EmbeddingConfig
+from ctr.errors import CheckpointError
+
+STEP = "step"
+
+
+class EmbeddingTables(ABC):
+    """The embedding tables of a model and their optimizer, which updates only the rows that were looked up.
+
+    A training step is ``rows = tables.lookup(batch.unique_ids)``, forward, ``loss.backward()``,
+    ``tables.apply_gradients()``. A fused engine has applied the update when ``backward`` returns, so a loss
+    that must not be learned from has to be found before ``backward``; `discard` then forgets the lookup.
+
+    Args:
+        rows: table → number of rows.
+        config: width and optimizer.
+        device: where the tables live.
+    """
+
+    def __init__(self, rows: dict[str, int], config: EmbeddingConfig, *, device: torch.device) -> None:
+        self.rows = dict(rows)
+        self.config = config
+        self.device = device
+        self.lr = config.lr
+
+    @property
+    def dim(self) -> int:
+        """E."""
+        return self.config.dim
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights of all tables, without optimizer state."""
+        return self.dim * sum(self.rows.values())
+
+    @abstractmethod
+    def lookup(self, unique_ids: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the rows of the given IDs; under `torch.no_grad` they leave no trace.
+
+        Args:
+            unique_ids: table → (U,) int64 in [0, rows), each ID at most once; tables may be left out.
+
+        Returns:
+            table → (U, E) float32, whatever autocast says.
+
+        Raises:
+            ValueError: an unknown table or, on the CPU, an ID outside its table.
+        """
+
+    @abstractmethod
+    def apply_gradients(self) -> None:
+        """Update the looked-up rows with the gradients that backward left; does nothing in a fused engine."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Forget lookups and gradients that were not applied (for a skipped step)."""
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of the updates to come."""
+        self.lr = lr
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Return weights, optimizer state and step counter, complete; names and shapes of all engines agree.
+
+        The tensors are the live ones: write or copy them before the next step.
+        """
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Copy a state back, bit by bit.
+
+        Raises:
+            CheckpointError: names or shapes that are not those of these tables; nothing is changed then.
+        """
+        own = self.state()
+        check_state(own, state)
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+        self.discard()
+
+    def check_ids(self, unique_ids: dict[str, Tensor]) -> None:
+        """Check tables and, where it costs no waiting for a GPU, IDs."""
+        for table, ids in unique_ids.items():
+            if table not in self.rows:
+                raise ValueError(
+                    f"tables must be among {sorted(self.rows)}, got {table!r}; use the data set's manifest"
+                )
+            if ids.device.type != "cpu" or not len(ids):
+                continue
+            low, high = (int(value) for value in ids.aminmax())
+            if low < 0 or high >= self.rows[table]:
+                raise ValueError(
+                    f"IDs of table {table!r} must lie in [0, {self.rows[table]}) (its rows), "
+                    f"got {low} to {high}; prepare the data with the vocabulary this model was made for"
+                )
+
+
+def initial_weight(table: str, rows: int, config: EmbeddingConfig, *, seed: int) -> Tensor:
+    """Return (rows, E) values of N(0, init_std²), a function of the seed and the table's name alone."""
+    digest = hashlib.sha256(f"{seed}:{table}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+    return torch.randn(rows, config.dim, generator=generator).mul_(config.init_std)
+
+
+def check_state(own: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """Check that a state has the names and shapes of `own`."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in other.items()}
+    if wanted == found:
+        return
+    different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    details = "; ".join(f"{name}: {wanted.get(name)} here, {found.get(name)} there" for name in different[:5])
+    raise CheckpointError(
+        f"the saved embedding tables must have the names and shapes of this model, {len(different)} differ "
+        f"({details}); use the data set and the embedding config they were saved with"
+    )

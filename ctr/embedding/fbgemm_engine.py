@@ -1,0 +1,115 @@
+"""Embedding tables in one FBGEMM table-batched embedding, TorchRec's kernel, updated inside backward.
+
+On the CPU FBGEMM has row-wise Adagrad but no Adam, and honours weight decay only without pooling, which is
+what unique IDs need anyway. The other engine is the definition of both.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctr.config import EmbeddingConfig
+from ctr.embedding.base import STEP, EmbeddingTables, initial_weight
+from features.errors import ConfigError
+
+_STATE_NAMES = {"rowwise_adagrad": ("sum",), "adam": ("exp_avg", "exp_avg_sq")}
+
+
+class FbgemmTables(EmbeddingTables):
+    """Tables whose rows change inside ``backward``; `apply_gradients` has nothing left to do.
+
+    Args: see `make_tables`.
+    """
+
+    def __init__(
+        self, rows: dict[str, int], config: EmbeddingConfig, *, seed: int, device: torch.device
+    ) -> None:
+        super().__init__(rows, config, device=device)
+        self._check_config()
+        self._module = _make_module(rows, config, device)
+        self._weight = dict(zip(rows, self._module.split_embedding_weights(), strict=True))
+        for table, weight in self._weight.items():
+            weight.copy_(initial_weight(table, rows[table], config, seed=seed))
+
+    def _check_config(self) -> None:
+        remedy = "set embedding.engine to torch"
+        if not self.rows:
+            raise ConfigError(f"engine fbgemm needs at least one embedding table, got none; {remedy}")
+        if self.config.optimizer == "adam" and self.device.type != "cuda":
+            raise ConfigError(
+                "embedding.optimizer with engine fbgemm on the CPU must be rowwise_adagrad "
+                f"(FBGEMM has no other there), got 'adam'; {remedy}"
+            )
+
+    def lookup(self, unique_ids: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `EmbeddingTables.lookup`."""
+        self.check_ids(unique_ids)
+        if not torch.is_grad_enabled():  # the module counts every forward as a step
+            return {table: self._weight[table].index_select(0, ids) for table, ids in unique_ids.items()}
+        none = torch.empty(0, dtype=torch.int64, device=self.device)
+        ids = [unique_ids.get(table, none) for table in self.rows]
+        lengths = [len(part) for part in ids]
+        offsets = torch.tensor([0, *lengths], device=self.device).cumsum(0)
+        rows = self._module(torch.cat(ids), offsets).split(lengths)
+        return {table: part for table, part in zip(self.rows, rows, strict=True) if table in unique_ids}
+
+    def apply_gradients(self) -> None:
+        """Do nothing: backward has updated the rows."""
+
+    def discard(self) -> None:
+        """Do nothing: a lookup without backward leaves no trace."""
+
+    def set_lr(self, lr: float) -> None:
+        """See `EmbeddingTables.set_lr`."""
+        super().set_lr(lr)
+        self._module.set_learning_rate(lr)
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """See `EmbeddingTables.load_state`."""
+        super().load_state(state)
+        self._module.iter_cpu.copy_(self._module.iter)  # the count it computes with; `iter` is what it saves
+
+    def state(self) -> dict[str, Tensor]:
+        """See `EmbeddingTables.state`; the names are those of the torch engine."""
+        state = {STEP: self._module.iter}
+        names = _STATE_NAMES[self.config.optimizer]
+        for table, values in zip(self.rows, self._module.split_optimizer_states(), strict=True):
+            state[f"{table}.weight"] = self._weight[table]
+            state |= {f"{table}.{name}": value for name, value in zip(names, values, strict=True)}
+        return state
+
+
+def _make_module(rows: dict[str, int], config: EmbeddingConfig, device: torch.device) -> Any:
+    """One module without pooling over all tables: (ΣU, E) out for (ΣU,) IDs in."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from fbgemm_gpu import split_table_batched_embeddings_ops_common as common
+            from fbgemm_gpu import split_table_batched_embeddings_ops_training as training
+            from fbgemm_gpu.split_embedding_configs import EmbOptimType
+    except (ImportError, OSError) as error:
+        raise ConfigError(
+            f"engine fbgemm needs torchrec and fbgemm-gpu of the pinned versions, importing gave: {error}; "
+            "install them with `make clean env`, or set embedding.engine to torch"
+        ) from None
+    on_gpu = device.type == "cuda"
+    place = common.EmbeddingLocation.DEVICE if on_gpu else common.EmbeddingLocation.HOST
+    compute = training.ComputeDevice.CUDA if on_gpu else training.ComputeDevice.CPU
+    optimizers = {"rowwise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD, "adam": EmbOptimType.ADAM}
+    return training.SplitTableBatchedEmbeddingBagsCodegen(
+        [(count, config.dim, place, compute) for count in rows.values()],
+        optimizer=optimizers[config.optimizer],
+        pooling_mode=common.PoolingMode.NONE,
+        bounds_check_mode=common.BoundsCheckMode.FATAL,
+        learning_rate=config.lr,
+        eps=config.eps,
+        beta1=config.betas[0],
+        beta2=config.betas[1],
+        weight_decay=config.weight_decay,
+        weight_decay_mode=training.WeightDecayMode.DECOUPLE,
+        device=device,
+    )
