@@ -38,6 +38,8 @@ class Display(Protocol):
 
     def message(self, text: str) -> None: ...
 
+    def stop(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -10,7 +10,7 @@ import argparse
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from features.errors import CtrError
 
@@ -31,9 +31,14 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _dispatch(arguments))
+
+
+def guarded(job: Callable[[], int]) -> int:
+    """Run a job; errors a user can cause become one message and their exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        return _dispatch(arguments)
+        return job()
     except CtrError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -24,6 +24,7 @@ class Result:
     evaluation: Evaluation
     report: Path
     step: int
+    comparison: list[dict[str, Any]]  # baselines and reference lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +75,7 @@ def evaluate(
         compared = [
             comparison_line(KINDS[kind], evaluate_baseline(opened.dataset, kind, split)) for kind in baselines or []
         ]
+        compared += lines or []
         report = write_report(
             run_dir.report,
             evaluation=evaluation,
@@ -81,7 +83,7 @@ def evaluate(
             history=read_rows(run_dir.journal_file),
             title=f"{opened.config.model.kind} on {opened.dataset.manifest.name}, {split}",
             context={
-                "baselines": [*compared, *(lines or [])],
+                "baselines": compared,
                 "config": opened.config.model_dump(mode="json"),
                 "dataset": opened.dataset.manifest.digest(),
                 "weights": f"step {opened.step}",
@@ -93,7 +95,7 @@ def evaluate(
             tracker.start(config=opened.config.model_dump(mode="json"), step=opened.step)
             tracker.log(split, opened.step, **figures)
             tracker.artifact(run_dir.report)
-    return Result(evaluation, report, opened.step)
+    return Result(evaluation, report, opened.step, compared)
 
 
 def comparison_line(name: str, evaluation: Evaluation) -> dict[str, Any]:

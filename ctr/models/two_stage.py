@@ -44,7 +44,8 @@ class TwoStage(nn.Module):
         self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=True)
         self.tower = LongerTower(config)
         width, classes = self.tower.width, config.longer.cls_tokens
-        self.widen = nn.Linear(config.d_model, width) if config.longer.merge > 1 else nn.Identity()
+        widens = config.two_stage.global_tokens and config.longer.merge > 1
+        self.widen = nn.Linear(config.d_model, width) if widens else nn.Identity()
         self.narrow = nn.Linear(width, config.d_model) if config.longer.merge > 1 else nn.Identity()
         self.cls = nn.Parameter(torch.randn(classes, width) * 0.02)
         tokens = classes + self.ns_tokenizer.num_tokens
