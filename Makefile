@@ -8,16 +8,17 @@ LOCK ?= $(or $(shell cat .venv/lock 2>/dev/null),$(if $(filter Linux,$(shell una
 ARGS ?=
 
 RUN := .venv/bin/python
-PIP := $(RUN) -m pip --disable-pip-version-check --quiet install --no-deps
+PIP := $(RUN) -m pip --disable-pip-version-check -qq install --no-deps
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 STAMP := .venv/stamp-$(LOCK)
 
-.PHONY: help env demo test test-slow check clean
+.PHONY: help env demo test test-slow test-gpu check clean
 
 help:
 	@echo "make demo       simulate a click log, train HyFormer on it, evaluate, report (4 minutes)"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests of more than 5 seconds each"
+	@echo "make test-gpu   the tests that need an NVIDIA GPU"
 	@echo "make check      lint, format, types, import contracts, documentation examples"
 	@echo "make env        only make the environment, in .venv (the others do it when needed)"
 	@echo "make clean      remove the environment and the caches; data/ and runs/ stay"
@@ -32,6 +33,9 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	@$(PYTEST) -n 2 -m "slow and not gpu" $(ARGS)
 
+test-gpu: $(STAMP)
+	@$(PYTEST) -m gpu $(ARGS)
+
 check: $(STAMP)
 	@echo "check: lint" && $(RUN) -m ruff check --quiet .
 	@echo "check: format" && $(RUN) -m ruff format --check --quiet .
@@ -41,6 +45,7 @@ check: $(STAMP)
 		ctr features kernels pipelines
 
 env: $(STAMP)
+	@echo "env: .venv holds requirements/$(LOCK).txt"
 
 $(STAMP): requirements/base.txt requirements/$(LOCK).txt requirements/torchrec.txt requirements/torch-cuda.txt \
 		requirements/dev.txt pyproject.toml
@@ -57,7 +62,7 @@ $(STAMP): requirements/base.txt requirements/$(LOCK).txt requirements/torchrec.t
 	@echo "env: installing the ctr command"
 	@$(PIP) --no-build-isolation --editable .
 	@$(RUN) -c 'from ctr.versions import check_versions; check_versions()'
-	@echo "$(LOCK)" > .venv/lock && touch "$@" && echo "env: ready"
+	@echo "$(LOCK)" > .venv/lock && touch "$@"
 
 clean:
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
