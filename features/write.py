@@ -1,0 +1,136 @@
+"""The files of a dataset directory: written beside it under a temporary name, renamed when all is on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc as ipc
+import pyarrow.parquet as pq
+
+from features.dataset import MANIFEST, Manifest, sha256_of
+from features.errors import DataError
+
+BATCH_ROWS = 65_536
+
+
+@contextmanager
+def new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A directory that takes the place of `out` when the block ends, or vanishes if it raises.
+
+    Args:
+        out: where the dataset is to be.
+        overwrite: replace a dataset that is there. Nothing but a dataset or an empty directory is ever replaced.
+
+    Raises:
+        DataError: `out` is in the way, or cannot be written.
+    """
+    _check_target(out, overwrite=overwrite)
+    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        partial.mkdir()
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}; choose another --out") from None
+    try:
+        yield partial
+        _replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_arrow(path: Path, table: pa.Table, *, batch_rows: int | None = BATCH_ROWS) -> None:
+    """Write an Arrow file, in record batches of at most `batch_rows`, or in one.
+
+    The same values give the same bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = table.combine_chunks()
+    batches = table.to_batches(max_chunksize=batch_rows) or [
+        pa.RecordBatch.from_pylist([], schema=table.schema)
+    ]
+    with pa.OSFile(str(path), "wb") as sink, ipc.new_file(sink, table.schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a small table with checksums."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, write_page_checksum=True)
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write plain data, keys in order; not a number is refused."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def hash_files(root: Path) -> dict[str, str]:
+    """Relative path → sha256 of every file, each forced to disk first."""
+    files = sorted(p for p in root.rglob("*") if p.is_file())
+    for path in files:
+        _fsync(path)
+    return {path.relative_to(root).as_posix(): sha256_of(path) for path in files}
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Write the manifest, the last file of a dataset, and force it and the directories to disk."""
+    path = root / MANIFEST
+    path.write_text(manifest.model_dump_json(indent=1) + "\n")
+    _fsync(path)
+    for folder in {p.parent for p in root.rglob("*")}:
+        _fsync(folder)
+
+
+def _check_target(out: Path, *, overwrite: bool) -> None:
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_dir() or out.is_symlink():
+        raise DataError(f"{out} must be a new directory, but a file or link is there; choose another --out")
+    if not any(out.iterdir()):
+        return
+    if not (out / MANIFEST).is_file():
+        raise DataError(f"{out} holds files that are no dataset, and is left alone; choose another --out")
+    if not overwrite:
+        raise DataError(
+            f"{out} already holds a dataset; choose another --out, or replace it with --overwrite"
+        )
+
+
+def _replace(partial: Path, out: Path) -> None:
+    """Put the finished directory in its place; the old one goes only when the new one is there."""
+    old = out.parent / f".{out.name}.partial-{os.getpid()}-old"
+    if out.exists():
+        out.rename(old)
+    try:
+        partial.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
+    _fsync(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what processes that were killed left behind."""
+    for path in out.parent.glob(f".{out.name}.partial-*"):
+        pid = path.name.rpartition("partial-")[2].partition("-")[0]
+        if pid.isdecimal() and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
