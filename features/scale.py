@@ -48,7 +48,7 @@ class Scaler:
     def state(self) -> dict[str, Any]:
         """What was fitted, as plain data."""
         fitted = {"x": list(self.knots[0]), "level": list(self.knots[1])} if self.kind == "quantile" else {}
-        return {"kind": self.kind, "mean": self.mean, "std": self.std, "missing": self.missing, **fitted}
+        return {"kind": self.kind, "clip": self.clip, "mean": self.mean, "std": self.std, "missing": self.missing, **fitted}
 
 
 def fit_scaler(values: np.ndarray, feature: DenseFeature) -> Scaler:
