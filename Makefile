@@ -31,7 +31,7 @@ test: $(STAMP)
 	@$(PYTEST) -n 2 $(ARGS)
 
 test-slow: $(STAMP)
-	@$(PYTEST) -n 2 -m "slow and not gpu" $(ARGS)
+	@$(PYTEST) -n 2 -m "slow and not gpu" $(ARGS) || [ $$? -eq 5 ] # 5: there are none
 
 test-gpu: $(STAMP)
 	@$(PYTEST) -m gpu $(ARGS)
