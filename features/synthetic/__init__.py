@@ -1,0 +1,21 @@
+"""A click-log simulator whose click probabilities, and so the best possible AUC, are known.
+
+settings   sizes and clock
+world      items, categories, brands, and the hidden tables
+people     users: profiles, drifting interests, request times
+events     views, carts, searches
+show       candidates and positions of a request
+clicks     the click model
+block      a block of users, round by round
+best       the best possible AUC
+tables     Arrow tables
+write      files
+run        simulate: all of it
+"""
+
+from features.synthetic.best import best_auc
+from features.synthetic.clicks import ClickModel
+from features.synthetic.run import simulate
+from features.synthetic.settings import Sizes
+
+__all__ = ["ClickModel", "Sizes", "best_auc", "simulate"]

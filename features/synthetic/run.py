@@ -1,0 +1,129 @@
+"""Simulate a click log and write it to a directory."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.errors import ConfigError
+from features.synthetic.best import BestAuc
+from features.synthetic.block import Block, simulate_block
+from features.synthetic.clicks import ClickModel
+from features.synthetic.settings import START, Sizes
+from features.synthetic.tables import users_table
+from features.synthetic.world import World, make_world
+from features.synthetic.write import TableWriter, staged_directory, write_part, write_world
+
+_WORLD, _BLOCK = 0, 1  # keys of the independent streams of random numbers
+_log = logging.getLogger(__name__)
+_DEFAULT = Sizes()
+
+
+def simulate(
+    out_dir: Path | str,
+    *,
+    seed: int = 7,
+    users: int = _DEFAULT.users,
+    items: int = _DEFAULT.items,
+    days: int = _DEFAULT.days,
+    requests_per_user: int = _DEFAULT.requests_per_user,
+    candidates: int = _DEFAULT.candidates,
+    events_per_user: int = _DEFAULT.events_per_user,
+    categories: int = _DEFAULT.categories,
+    chunk_users: int = _DEFAULT.chunk_users,
+) -> dict[str, Any]:
+    """Write a raw click log with known click probabilities; the same arguments give the same log.
+
+    A block of 1,024 users is in memory at a time; the rows and their order do not depend on `chunk_users`.
+    Nothing appears at `out_dir` until everything is written. `docs/simulator.md` lists files and formulas.
+
+    Args:
+        out_dir: a directory that does not exist or is empty.
+        seed: any whole number from 0.
+        users: number of users.
+        items: number of items, at least 8 per category and 8 per candidate.
+        days: length of the period of requests; behaviour begins 7 days earlier.
+        requests_per_user: mean number of requests.
+        candidates: shown items of a request.
+        events_per_user: mean number of events before those that the impressions cause.
+        categories: number of categories; six brands each.
+        chunk_users: users in one part file, rounded up to whole blocks of 1,024.
+
+    Returns:
+        What `truth/meta.json` holds: arguments, row counts, click model and the best possible AUC (`best`).
+
+    Raises:
+        ConfigError: an argument outside its range, or `out_dir` holds something.
+    """
+    sizes = Sizes(
+        users=users,
+        items=items,
+        days=days,
+        requests_per_user=requests_per_user,
+        candidates=candidates,
+        events_per_user=events_per_user,
+        categories=categories,
+        chunk_users=chunk_users,
+    )
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed must be a whole number from 0, got {seed!r}; choose another seed")
+    with staged_directory(Path(out_dir)) as root:
+        meta = _write_log(root, seed, sizes, ClickModel())
+    best = meta["best"]
+    _log.info("best possible AUC %s (without history %s)", best["auc"], best["auc_static"])
+    return meta
+
+
+def _write_log(root: Path, seed: int, sizes: Sizes, model: ClickModel) -> dict[str, Any]:
+    """Write every file of the log under `root`."""
+    world = make_world(_generator(seed, _WORLD, 0), sizes)
+    write_world(root, world)
+    rows, best = Counter(items=len(world.item_id)), BestAuc()
+    with TableWriter(root / "users.parquet") as users:
+        for part in range(-(-sizes.blocks // sizes.blocks_per_part)):
+            blocks = _part_blocks(seed, sizes, model, world, part)
+            rows.update(write_part(root, part, world, _observed(blocks, users, best)))
+        rows["users"] = users.rows
+    meta = {
+        "seed": seed,
+        "sizes": asdict(sizes),
+        "start": START,
+        "rows": dict(rows),
+        "click_model": asdict(model),
+        "best": best.summary(),
+    }
+    text = json.dumps(meta, indent=2)
+    (root / "truth" / "meta.json").write_text(text + "\n", encoding="utf-8")
+    plain: dict[str, Any] = json.loads(text)  # as a reader of the file sees it: lists, not tuples
+    return plain
+
+
+def _generator(seed: int, stream: int, number: int) -> np.random.Generator:
+    """Random numbers of one world or block: a function of these three numbers only."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, number))))
+
+
+def _part_blocks(seed: int, sizes: Sizes, model: ClickModel, world: World, part: int) -> Iterator[Block]:
+    """Simulate the blocks of one part file, one after the other."""
+    begin = part * sizes.blocks_per_part
+    for number in range(begin, min(begin + sizes.blocks_per_part, sizes.blocks)):
+        yield simulate_block(_generator(seed, _BLOCK, number), world, sizes, model, number)
+
+
+def _observed(blocks: Iterator[Block], users: TableWriter, best: BestAuc) -> Iterator[Block]:
+    """Pass blocks on, having written their users and counted their clicks."""
+    for block in blocks:
+        users.add(users_table(block.people))
+        clicked, p, p_static = (
+            np.concatenate([getattr(done, name) for done in block.rounds])
+            for name in ("clicked", "p", "p_static")
+        )
+        best.add(clicked=clicked, p=p, p_static=p_static)
+        yield block
