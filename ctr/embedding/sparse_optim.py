@@ -1,6 +1,6 @@
 """Optimizers that update the looked-up rows of a table and no others, by FBGEMM's rules.
 
-U touched rows, E embedding width; w, g (E,) one row and its gradient. Cost and memory follow U, not the table.
+U touched rows, E embedding width; w, g (E,) one row and its gradient. Cost follows U, not the table.
 """
 
 from __future__ import annotations

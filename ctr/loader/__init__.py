@@ -1,0 +1,136 @@
+"""Dataset → batches, made ahead in background threads; the position (epoch, step) says all.
+
+R requests, B candidates.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, lru_cache, partial
+
+import numpy as np
+
+from ctr.batch import Batch
+from ctr.config import LoaderConfig
+from ctr.faults import fault_point
+from ctr.loader.collate import Collator
+from ctr.loader.columns import WindowData, read_window
+from ctr.loader.plan import EpochPlan, plan_epoch, window_order
+from ctr.loader.prefetch import in_order
+from ctr.loader.stats import batch_stats
+from features.dataset import Dataset, Manifest
+from features.errors import ConfigError
+
+__all__ = ["Loader", "batch_stats"]
+
+# Windows kept open: the one that batches are made of, and the next one that a second thread may have reached.
+_OPEN_WINDOWS = 2
+
+
+class Loader:
+    """The batches of one split, or of several one after the other in time.
+
+    Every batch is a pure function of (seed, epoch, step): a run resumed at a step sees bitwise the batches of
+    an uninterrupted one, whatever the number of threads. Memory holds two windows of requests and the batches
+    ahead.
+
+    Args:
+        dataset: an opened data set.
+        split: `train`, `valid`, `test`, or several of them (the final fit).
+        config: batch size, order and threads.
+        seed: of the shuffle.
+        patience: seconds without a batch until the job is given up.
+
+    Raises:
+        ConfigError: max_len names an unknown domain or exceeds what the data set holds.
+        DataError: no such split.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str | Sequence[str],
+        config: LoaderConfig,
+        *,
+        seed: int,
+        patience: float = 600.0,
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        self.patience = patience
+        self.splits = (split,) if isinstance(split, str) else tuple(split)
+        self._manifest = dataset.manifest
+        self._data = [dataset.split(name) for name in self.splits]
+        self._counts = [np.diff(data.row_offsets) for data in self._data]
+        stores = {domain: dataset.events(domain) for domain in dataset.manifest.domains}
+        self._collate = Collator(dataset.manifest, stores, _history_lengths(dataset.manifest, config.max_len))
+        self._plan = cache(partial(_plan, self._counts, config, seed))
+
+    @classmethod
+    def for_evaluation(
+        cls, dataset: Dataset, split: str, *, batch_rows: int, max_len: Mapping[str, int] | None = None
+    ) -> Loader:
+        """Every row once, in the order of time and of the files."""
+        config = LoaderConfig(batch_rows=batch_rows, order="time", max_len=dict(max_len or {}))
+        return cls(dataset, split, config, seed=0)
+
+    def steps_per_epoch(self, epoch: int) -> int:
+        """Number of batches of an epoch; may differ a little between epochs, as requests are packed whole."""
+        return self._plan(epoch).steps
+
+    def iterate(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from `start_step` on; the batches before it are not made.
+
+        An exception while making a batch is raised where that batch would come, with a note of its number.
+        """
+        plan = self._plan(epoch)
+        lock, open_window = threading.Lock(), lru_cache(_OPEN_WINDOWS)(partial(self._open, plan, epoch))
+
+        def make(step: int) -> Batch:
+            try:
+                fault_point("loader.batch", step)
+                window, requests = plan.locate(step)
+                with lock:
+                    data, order = open_window(window)
+                return self._collate(data, order[requests])
+            except Exception as error:
+                error.add_note(
+                    f"while making batch {step} of epoch {epoch} of split {' + '.join(self.splits)}"
+                )
+                raise
+
+        config = self.config
+        yield from in_order(
+            make,
+            range(start_step, plan.steps),
+            workers=config.workers,
+            ahead=config.prefetch,
+            patience=self.patience,
+            name="loader",
+        )
+
+    def _open(self, plan: EpochPlan, epoch: int, index: int) -> tuple[WindowData, np.ndarray]:
+        """The columns of a window, and the order of its requests in this epoch."""
+        window = plan.windows[index]
+        data = read_window(self._data[window.split], window, self._manifest)
+        return data, window_order(window, self.config, seed=self.seed, epoch=epoch)
+
+
+def _plan(counts: list[np.ndarray], config: LoaderConfig, seed: int, epoch: int) -> EpochPlan:
+    return plan_epoch(counts, config, seed=seed, epoch=epoch)
+
+
+def _history_lengths(manifest: Manifest, max_len: Mapping[str, int]) -> dict[str, int]:
+    """How many events of each domain a batch holds at most per request."""
+    for domain, length in max_len.items():
+        if domain not in manifest.domains:
+            raise ConfigError(
+                f"loader.max_len must name domains of {sorted(manifest.domains)}, got {domain!r}"
+            )
+        if length > (stored := manifest.domains[domain].max_len):
+            raise ConfigError(
+                f"loader.max_len.{domain} must be at most {stored} (what the data set holds), got {length}; "
+                "prepare it with a larger max_len"
+            )
+    return {domain: max_len.get(domain, info.max_len) for domain, info in manifest.domains.items()}

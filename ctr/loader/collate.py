@@ -1,0 +1,166 @@
+"""From the columns of a window and the event stores to a Batch: pick, cut histories, make IDs unique.
+
+B candidates, R requests, L events of one request, U unique IDs of one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctr.batch import Batch, IdColumn, SequenceBatch
+from ctr.loader.columns import Columns, WindowData, event_columns, ranges
+from features.dataset import Column, EventStore, IdValues, Manifest
+from features.errors import DataError
+from kernels.unique import unique_ids
+
+# Which owners a use belongs to: one of these, or a domain's name behind the prefix.
+REQUEST, CANDIDATE, EVENT = "request", "candidate", "event."
+
+Uses = dict[tuple[str, str], IdValues]  # (owner, feature) → its IDs
+
+
+@dataclass(frozen=True)
+class History:
+    """The events of the requests of a batch, in one domain."""
+
+    offsets: np.ndarray  # int64 (R + 1,)
+    time_gap: np.ndarray  # float32 (ΣL,)
+    events: Columns
+
+
+class Collator:
+    """Makes batches of one data set.
+
+    Args:
+        manifest: of the data set.
+        stores: event store of each domain.
+        max_len: at most so many of the newest events, for each domain.
+    """
+
+    def __init__(
+        self, manifest: Manifest, stores: Mapping[str, EventStore], max_len: Mapping[str, int]
+    ) -> None:
+        self.table_of = use_tables(manifest)
+        self.rows = {table: info.rows for table, info in manifest.tables.items()}
+        self.events = {domain: event_columns(store) for domain, store in stores.items()}
+        self.max_len = max_len
+
+    def __call__(self, window: WindowData, picked: np.ndarray) -> Batch:
+        """The batch of the requests at positions `picked` of a window.
+
+        Raises:
+            DataError: an event after its request, a pointer outside the event store, an ID outside its table.
+        """
+        requests = window.requests.take(picked)
+        starts = window.row_offsets[picked]
+        rows, row_offsets = ranges(starts, window.row_offsets[picked + 1] - starts)
+        candidates = window.impressions.take(rows)
+        histories = {domain: self._history(domain, requests.plain) for domain in self.events}
+        uses = {(REQUEST, name): ids for name, ids in requests.ids.items()}
+        uses |= {(CANDIDATE, name): ids for name, ids in candidates.ids.items()}
+        for domain, history in histories.items():
+            uses |= {(EVENT + domain, name): ids for name, ids in history.events.ids.items()}
+        unique, columns = self._make_unique(uses)
+        return Batch(
+            unique_ids=unique,
+            request_ids=_of_owner(columns, REQUEST),
+            request_dense=_tensors(requests.dense),
+            candidate_ids=_of_owner(columns, CANDIDATE),
+            candidate_dense=_tensors(candidates.dense),
+            sequences={d: _sequence(h, _of_owner(columns, EVENT + d)) for d, h in histories.items()},
+            request_index=torch.from_numpy(np.repeat(np.arange(len(picked)), np.diff(row_offsets))),
+            label=_tensor(candidates.plain["label"], np.float32),
+            row_id=_tensor(candidates.plain["row_id"], np.int64),
+            request_id=_tensor(requests.plain["request_id"], np.int64),
+            user_id=_tensor(requests.plain["user_id"], np.int64),
+            time=_tensor(requests.plain["time"], np.int64),
+        )
+
+    def _history(self, domain: str, requests: dict[str, np.ndarray]) -> History:
+        """The newest events before each request; they end where the request's pointer ends."""
+        stop = requests[f"end.{domain}"].astype(np.int64)
+        start = np.maximum(requests[f"start.{domain}"].astype(np.int64), stop - self.max_len[domain])
+        stored = len(self.events[domain].plain["time"])
+        bad = (start < 0) | (stop < start) | (stop > stored)
+        if bad.any():
+            i = int(bad.argmax())
+            raise DataError(
+                f"request {requests['request_id'][i]} must point into the {stored} events of domain "
+                f"{domain!r}, got {start[i]} to {stop[i]}; run ctr prepare again"
+            )
+        positions, offsets = ranges(start, stop - start)
+        events = self.events[domain].take(positions)
+        gap = np.repeat(requests["time"], stop - start) - events.plain["time"]
+        if len(gap) and gap.min() < 0:
+            _refuse_future_event(domain, requests, offsets, gap)
+        return History(offsets, gap.astype(np.float32), events)
+
+    def _make_unique(self, uses: Uses) -> tuple[dict[str, Tensor], dict[tuple[str, str], IdColumn]]:
+        """All uses of a table together become unique rows and positions among them."""
+        unique: dict[str, Tensor] = {}
+        columns: dict[tuple[str, str], IdColumn] = {}
+        for table in dict.fromkeys(self.table_of.values()):
+            members = [key for key in uses if self.table_of[key] == table]
+            try:
+                found, inverse = unique_ids([uses[key].values for key in members], rows=self.rows[table])
+            except ValueError as error:
+                names = ", ".join(f"{owner} {name}" for owner, name in members)
+                raise DataError(
+                    f"table {table!r} (used by {names}): {error}; run ctr prepare again"
+                ) from None
+            unique[table] = torch.from_numpy(found)
+            columns |= {key: _id_column(uses[key], part) for key, part in zip(members, inverse, strict=True)}
+        return unique, {key: columns[key] for key in uses}
+
+
+def use_tables(manifest: Manifest) -> dict[tuple[str, str], str]:
+    """The embedding table of every use: (owner, feature) → table."""
+    uses: list[tuple[str, Column]] = [(c.level, c) for c in manifest.features]
+    uses += [(EVENT + domain, c) for domain, info in manifest.domains.items() for c in info.side]
+    return {(owner, c.name): c.table for owner, c in uses if c.table is not None}
+
+
+def _refuse_future_event(
+    domain: str, requests: dict[str, np.ndarray], offsets: np.ndarray, gap: np.ndarray
+) -> None:
+    event = int(gap.argmin())
+    i = int(np.searchsorted(offsets, event, side="right")) - 1
+    raise DataError(
+        f"future event: every event must be before its request, but request {requests['request_id'][i]} at "
+        f"{requests['time'][i]} s has an event of domain {domain!r} {-gap[event]} s later; "
+        "run ctr doctor on the data set"
+    )
+
+
+def _sequence(history: History, ids: dict[str, IdColumn]) -> SequenceBatch:
+    lengths = np.diff(history.offsets)
+    return SequenceBatch(
+        offsets=torch.from_numpy(history.offsets),
+        max_length=int(lengths.max()) if len(lengths) else 0,
+        time_gap=torch.from_numpy(history.time_gap),
+        ids=ids,
+        dense=_tensors(history.events.dense),
+    )
+
+
+def _id_column(ids: IdValues, inverse: np.ndarray) -> IdColumn:
+    offsets = None if ids.offsets is None else torch.from_numpy(ids.offsets)
+    weights = None if ids.weights is None else torch.from_numpy(ids.weights)
+    return IdColumn(torch.from_numpy(inverse), offsets, weights)
+
+
+def _of_owner(columns: dict[tuple[str, str], IdColumn], owner: str) -> dict[str, IdColumn]:
+    return {name: column for (whose, name), column in columns.items() if whose == owner}
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+
+def _tensor(values: np.ndarray, dtype: type[np.generic]) -> Tensor:
+    return torch.from_numpy(values.astype(dtype, copy=False))

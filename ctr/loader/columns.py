@@ -1,0 +1,101 @@
+"""Columns of consecutive owners (requests, impressions or events) as numpy arrays, and picking from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ctr.loader.plan import Window
+from features.dataset import Column, EventStore, IdValues, Manifest, SplitData, dense_values, id_values
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Plain values, IDs and dense features of the same owners."""
+
+    plain: dict[str, np.ndarray]
+    ids: dict[str, IdValues]
+    dense: dict[str, np.ndarray]  # float32 (owners, dim)
+
+    def take(self, positions: np.ndarray) -> Columns:
+        """The owners at these positions, copied."""
+        return Columns(
+            {name: values.take(positions) for name, values in self.plain.items()},
+            {name: take_ids(values, positions) for name, values in self.ids.items()},
+            {name: values.take(positions, axis=0) for name, values in self.dense.items()},
+        )
+
+
+@dataclass(frozen=True)
+class WindowData:
+    """The columns of one window: its requests and, request by request, their impressions."""
+
+    requests: Columns
+    impressions: Columns
+    row_offsets: np.ndarray  # int64 (requests + 1,): rows of each request in `impressions`
+
+
+def read_window(data: SplitData, window: Window, manifest: Manifest) -> WindowData:
+    """Map the columns of a window; copies only those that cross record batches."""
+    rows = data.row_offsets[window.start : window.stop + 1]
+    pointers = [f"{side}.{domain}" for domain in manifest.domains for side in ("start", "end")]
+    return WindowData(
+        read_columns(
+            data.requests.slice(window.start, window.stop - window.start),
+            [c for c in manifest.features if c.level == "request"],
+            ["request_id", "user_id", "time", *pointers],
+        ),
+        read_columns(
+            data.impressions.slice(rows[0], rows[-1] - rows[0]),
+            [c for c in manifest.features if c.level == "candidate"],
+            ["row_id", "label"],
+        ),
+        rows - rows[0],
+    )
+
+
+def read_columns(table: pa.Table, features: Iterable[Column], plain: Iterable[str]) -> Columns:
+    """The named plain columns and the given features of a table."""
+    features = list(features)
+    return Columns(
+        {name: table[name].to_numpy() for name in plain},
+        {c.name: id_values(table, c) for c in features if c.kind != "dense"},
+        {c.name: dense_values(table, c) for c in features if c.kind == "dense"},
+    )
+
+
+def event_columns(store: EventStore) -> Columns:
+    """The columns of all events of a domain."""
+    return Columns({"time": store.time}, store.ids, store.dense)
+
+
+def take_ids(values: IdValues, positions: np.ndarray) -> IdValues:
+    """The IDs of the owners at these positions, copied."""
+    if values.offsets is None:
+        return IdValues(values.values.take(positions))
+    starts = values.offsets.take(positions)
+    lengths = values.offsets.take(positions + 1) - starts
+    entries, offsets = ranges(starts, lengths)
+    weights = None if values.weights is None else values.weights.take(entries)
+    return IdValues(values.values.take(entries), offsets, weights)
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Concatenate the ranges starts[i] … starts[i] + lengths[i] − 1.
+
+    Returns:
+        The positions (Σ lengths,) int64, and where each range begins in them (ranges + 1,) int64.
+
+    Example:
+        >>> positions, offsets = ranges(np.array([7, 3]), np.array([2, 3]))
+        >>> positions.tolist(), offsets.tolist()
+        ([7, 8, 3, 4, 5], [0, 2, 5])
+    """
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    positions = np.repeat(starts - offsets[:-1], lengths)
+    positions += np.arange(len(positions))
+    return positions, offsets

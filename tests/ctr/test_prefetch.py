@@ -1,0 +1,59 @@
+"""ctr.loader.prefetch: order, exceptions, clean ends, no hang."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from ctr.errors import RetryableError
+from ctr.loader.prefetch import in_order
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("ahead", [1, 7])
+def test_results_come_in_order(workers: int, ahead: int) -> None:
+    def slow_first(i: int) -> int:
+        time.sleep(0.002 * (i % 3 == 0))
+        return i * i
+
+    found = list(in_order(slow_first, range(20), workers=workers, ahead=ahead, patience=60))
+    assert found == [i * i for i in range(20)]
+
+
+def test_no_more_than_ahead_are_made() -> None:
+    made = []
+    results = in_order(lambda i: made.append(i), range(100), workers=1, ahead=3, patience=60)
+    next(results)
+    while len(made) < 4:
+        time.sleep(0.001)
+    time.sleep(0.01)
+    assert made == [0, 1, 2, 3]
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_an_exception_comes_in_its_place_and_ends_the_threads() -> None:
+    def fail_at_3(i: int) -> int:
+        if i == 3:
+            raise TimeoutError("mine")
+        return i
+
+    before = threading.active_count()
+    results = in_order(fail_at_3, range(9), workers=2, ahead=4, patience=60)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(TimeoutError, match="mine"):
+        next(results)
+    assert threading.active_count() == before
+
+
+def test_a_hanging_worker_does_not_hang_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctr.loader.prefetch._PARTING", 0.01)
+    release = threading.Event()
+    results = in_order(lambda i: release.wait(), range(2), workers=1, ahead=1, patience=0.05, name="loader")
+    with pytest.raises(
+        RetryableError, match=r"loader threads must make a batch within 0.05 s, got none; the disk"
+    ):
+        next(results)
+    assert all(t.daemon for t in threading.enumerate() if t.name.startswith("loader"))
+    release.set()
