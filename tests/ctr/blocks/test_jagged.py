@@ -62,7 +62,7 @@ def test_mean_pool_of_an_empty_history_is_zero(lengths: list[int]) -> None:
 
 
 def test_mean_pool_sums_in_float32() -> None:
-    ones = Jagged.from_lengths(torch.ones(1000, 1, dtype=torch.bfloat16), torch.tensor([1000]))
+    ones = Jagged.from_lengths(torch.ones(257, 1, dtype=torch.bfloat16), torch.tensor([257]))
     assert ones.mean_pool().item() == 1.0
 
 
