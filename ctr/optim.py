@@ -70,6 +70,12 @@ class AveragedWeights:
         weights = [p.detach() for p in model.parameters()]
         torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)
 
+    @torch.no_grad()
+    def load(self, average: dict[str, Tensor]) -> None:
+        """Take on a saved average."""
+        for name, tensor in self.average.items():
+            tensor.copy_(average[name])
+
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """The model with the averaged weights inside, its own again afterwards."""

@@ -95,7 +95,7 @@ class TrainingState:
         self.model.load_state_dict(part["model"])
         self.tables.load_state(part["tables"])
         if self.averaged is not None:
-            self.averaged.average = {k: v.clone() for k, v in part["average"].items()}
+            self.averaged.load(part["average"])
             self.averaged.updates = checkpoint.state["averaged_updates"]
         if not weights_only:
             load_optimizer_tensors(self.optimizer, part.get("optimizer", {}))
