@@ -1,0 +1,168 @@
+"""Keys of rows: what a counter or a match feature groups by, as dense integer codes.
+
+Letters: N rows of a table, P pairs (row, distinct key of the row).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from features.errors import ConfigError
+
+_ROOM = 2**62  # products of codes stay below
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The pairs of a table: a row of several values has several, a row with a missing value has none.
+
+    Attributes:
+        row: int64 (P,) index of the row; rises.
+        code: int64 (P,) equal for equal keys, at least 0, of the order of P.
+    """
+
+    row: np.ndarray
+    code: np.ndarray
+
+    def per_row(self, ufunc: np.ufunc, pairs: np.ndarray, rows: int) -> np.ndarray:
+        """Reduce a number per pair (P,) to one per row (N,); rows without a pair get 0."""
+        result = np.zeros(rows, dtype=pairs.dtype)
+        if len(self.row):
+            starts = np.flatnonzero(np.concatenate([[True], self.row[1:] != self.row[:-1]]))
+            result[self.row[starts]] = ufunc.reduceat(pairs, starts)
+        return result
+
+    def present(self, rows: int) -> np.ndarray:
+        """Which rows (N,) have a pair."""
+        present = np.zeros(rows, dtype=bool)
+        present[self.row] = True
+        return present
+
+
+def encode_keys(
+    *tables: pl.DataFrame, by: Sequence[Sequence[str]], separator: str | None = None, what: str
+) -> list[Keys]:
+    """Give the keys of one or several tables codes that agree between the tables.
+
+    Args:
+        tables: the tables.
+        by: for each table the columns of its key, in the same order; at most one may hold lists, or
+            strings of several values joined by `separator`.
+        separator: splits every string column; empty parts do not count.
+        what: who asks, for the error message: "counter 'user'", say.
+
+    Raises:
+        ConfigError: a column is missing, two of a table hold several values, or types differ between tables.
+
+    Example:
+        >>> table = pl.DataFrame({"user": [1, 1], "tags": [["a", "b", "a"], ["b"]]})
+        >>> (keys,) = encode_keys(table, by=[["user", "tags"]], what="example")
+        >>> keys.row.tolist(), keys.code.tolist()
+        ([0, 0, 1], [0, 1, 1])
+    """
+    columns = [_columns(table, names, separator, what) for table, names in zip(tables, by, strict=True)]
+    parents = [_parents(each, what) for each in columns]
+    codes, width = [np.zeros(len(parent), dtype=np.int64) for parent in parents], 1
+    for same in zip(*columns, strict=True):
+        values, size = _encode(same, what)
+        if width * size >= _ROOM:
+            codes, width = _densify(codes)
+        codes = [_append(*each, size) for each in zip(codes, same, values, parents, strict=True)]
+        width *= size
+    if width > 4 * sum(map(len, codes)):
+        codes, width = _densify(codes)
+    return [_distinct(parent, code, width) for parent, code in zip(parents, codes, strict=True)]
+
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """The distinct values in rising order; `np.unique` hashes integers, which takes 20 times as long here."""
+    values = np.sort(values)
+    return values[np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]]
+
+
+def nullable(name: str, values: np.ndarray, valid: np.ndarray) -> pl.Series:
+    """A column of `values` (N,), null where `valid` (N,) is false."""
+    both = pl.DataFrame({"values": values, "valid": valid})
+    return both.select(pl.when("valid").then("values").alias(name)).to_series()
+
+
+def _columns(table: pl.DataFrame, by: Sequence[str], separator: str | None, what: str) -> list[pl.Series]:
+    """The columns of the key, strings of several values split."""
+    if missing := [name for name in by if name not in table.columns]:
+        known = sorted(table.columns)
+        raise ConfigError(f"{what} reads columns that are not there: {missing}; the columns are {known}")
+    return [_split(table[name], separator) for name in by]
+
+
+def _split(column: pl.Series, separator: str | None) -> pl.Series:
+    """The column, as lists if it holds strings of several values."""
+    if separator is None or column.dtype != pl.String:
+        return column
+    if not column.str.contains(separator, literal=True).any():
+        return column
+    parts = pl.col(column.name).str.split(separator).list.eval(pl.element().filter(pl.element() != ""))
+    return column.to_frame().select(parts).to_series()
+
+
+def _parents(columns: list[pl.Series], what: str) -> np.ndarray:
+    """The row (P,) of each value of the list column; each row once without one."""
+    several = [column for column in columns if isinstance(column.dtype, pl.List)]
+    if len(several) > 1:
+        names = [column.name for column in several]
+        raise ConfigError(f"{what} may read at most one column of several values, got {names}; drop one")
+    rows = np.arange(len(columns[0]), dtype=np.int64)
+    return np.repeat(rows, several[0].list.len().fill_null(0).to_numpy()) if several else rows
+
+
+def _encode(columns: Sequence[pl.Series], what: str) -> tuple[list[np.ndarray], int]:
+    """Codes of the values of one column in every table, -1 for missing, and how many there are."""
+    arrays = [_values(column) for column in columns]
+    types = {array.type for array in arrays}
+    if len(types) > 1 and not all(map(pa.types.is_integer, types)):
+        kinds = " and ".join(sorted(f"{column.name} {column.dtype}" for column in columns))
+        raise ConfigError(
+            f"{what}: the two columns must have one type, got {kinds}; cast one of them in the logs"
+        )
+    common = pa.int64() if len(types) > 1 else types.pop()
+    encoded = pa.concat_arrays([array.cast(common) for array in arrays]).dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    ends = np.cumsum([len(array) for array in arrays])
+    return np.split(codes, ends[:-1]), max(len(encoded.dictionary), 1)
+
+
+def _values(column: pl.Series) -> pa.Array:
+    """The values of a column, those of lists one after the other."""
+    array = column.to_arrow()
+    array = array.flatten() if isinstance(column.dtype, pl.List) else array
+    # Arrow encodes neither views nor its null type.
+    plain = {pa.string_view(): pa.large_string(), pa.null(): pa.int64()}
+    return array.cast(plain.get(array.type, array.type))
+
+
+def _append(
+    code: np.ndarray, column: pl.Series, values: np.ndarray, parents: np.ndarray, size: int
+) -> np.ndarray:
+    """The codes (P,) with one column more; a missing value makes the whole key missing (-1)."""
+    values = values if isinstance(column.dtype, pl.List) else values[parents]
+    return np.where((code < 0) | (values < 0), -1, code * size + values)
+
+
+def _densify(codes: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
+    """The same keys with codes from 0 without gaps, and how many there are."""
+    unique, inverse = np.unique(np.concatenate(codes), return_inverse=True)
+    shift = int(len(unique) > 0 and unique[0] < 0)  # -1 stays -1
+    return np.split(inverse - shift, np.cumsum([len(code) for code in codes])[:-1]), max(len(unique), 1)
+
+
+def _distinct(row: np.ndarray, code: np.ndarray, width: int) -> Keys:
+    """The pairs that have a key, each once."""
+    row, code = row[code >= 0], code[code >= 0]
+    if len(row) and (row[1:] == row[:-1]).any():
+        pairs = distinct(row * width + code)
+        row, code = pairs // width, pairs % width
+    return Keys(row, code)
