@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 
 from features.errors import ConfigError, DataError
+from features.place import locate
 
 CLOCK, TIME = "__clock", "__time"
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _LIMITS = {"s": 10**11, "ms": 10**14, "us": 10**17}  # |time| below it is in this unit: up to the year 5138
-_TICK = "__tick"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def add_clocks(
     """Give every frame `__clock` (int64) and `__time` (int64 seconds).
 
     Args:
-        frames: impressions and the events of every domain, without missing times.
+        frames: impressions and the events of every domain.
         times: the time column of each.
         unit: of `Spec.time_unit`.
         order: tie-breaking columns, which every frame has.
@@ -42,42 +42,44 @@ def add_clocks(
     Raises:
         DataError: a time that is missing, of no usable type, or in mixed units; a missing order value.
     """
-    ticks, units = {}, {}
+    ticks = {name: to_ticks(frame, times[name], unit) for name, frame in frames.items()}
+    per_second = max(PER_SECOND[found] for _, found in ticks.values())
+    clocked = {}
     for name, frame in frames.items():
-        ticks[name], units[name] = to_ticks(frame[times[name].column], unit, what=times[name].what)
-    per_second = max((PER_SECOND[u] for u in units.values()), default=1)
-    for name, frame in frames.items():
-        tick = ticks[name] * (per_second // PER_SECOND[units[name]])
-        frames[name] = frame.with_columns(tick.alias(CLOCK), (tick // per_second).alias(TIME))
-    return _ranked(frames, times, order) if order else frames
+        values, found = ticks[name]
+        tick = values * (per_second // PER_SECOND[found])
+        clocked[name] = frame.with_columns(tick.alias(CLOCK), (tick // per_second).alias(TIME))
+    return _ranked(clocked, times, order) if order else clocked
 
 
-def to_ticks(values: pl.Series, unit: str, *, what: str) -> tuple[pl.Series, str]:
+def to_ticks(frame: pl.DataFrame, time: TimeColumn, unit: str) -> tuple[pl.Series, str]:
     """Whole numbers since 1970-01-01 UTC, and their unit.
 
     Args:
-        values: integers, floats, dates or datetimes.
+        frame: has the time column: integers, floats, dates or datetimes.
+        time: which column.
         unit: the unit, "datetime", or "auto" to tell it by magnitude.
-        what: the table and column, for the error message.
 
     Example:
-        >>> to_ticks(pl.Series([1_700_000_000_000]), "auto", what="clicks.time")[1]
+        >>> frame = pl.DataFrame({"at": [1_700_000_000_000]})
+        >>> to_ticks(frame, TimeColumn("at", "clicks"), "auto")[1]
         'ms'
     """
-    if count := values.null_count():
-        raise DataError(f"{what}: every row needs a time, {count} have none; drop these rows or fill them")
+    values, what = frame[time.column], time.what
+    if values.null_count():
+        where = locate(frame, values.is_null())
+        raise DataError(f"{what}: every row needs a time, {where} have none; drop or fill them")
     if isinstance(values.dtype, pl.Datetime):
         return values.to_physical().cast(pl.Int64), values.dtype.time_unit or "us"
     if values.dtype == pl.Date:
         return values.cast(pl.Datetime("us")).to_physical() // 10**6, "s"
     if unit == "datetime" or not values.dtype.is_numeric():
         wanted = "a datetime" if unit == "datetime" else "a number or a datetime"
-        raise DataError(
-            f"{what}: time must be {wanted}, got {values.dtype}; parse it before, or set time_unit"
-        )
+        raise DataError(f"{what}: time must be {wanted}, got {values.dtype}; convert it, or set time_unit")
     if values.dtype.is_float() and not values.is_finite().all():
-        raise DataError(f"{what}: time must be finite, got NaN or infinity; drop these rows")
-    unit = _check_unit(values, unit, what)
+        where = locate(frame, ~values.is_finite())
+        raise DataError(f"{what}: time must be finite, {where} are not; drop these rows")
+    unit = _one_unit(frame, values, what) if unit == "auto" else _check_unit(frame, values, unit, what)
     if values.dtype.is_float() and (values != values.round()).any():
         values, unit = (values * (10**6 // PER_SECOND[unit])).round(), "us"
     return values.cast(pl.Int64), unit
@@ -103,22 +105,28 @@ def _unit_of(value: float) -> str:
     return next((u for u, limit in _LIMITS.items() if abs(value) < limit), "ns")
 
 
-def _check_unit(values: pl.Series, unit: str, what: str) -> str:
-    """The unit of all values; refuses values of different magnitude, or too large for a declared unit."""
-    if values.len() == 0:
-        return "s" if unit == "auto" else unit
-    low, high = values.abs().min(), values.abs().max()
-    found = _unit_of(high)  # type: ignore[arg-type]
-    if unit == "auto":
-        if _unit_of(low) != found:  # type: ignore[arg-type]
-            raise DataError(
-                f"{what}: times must be in one unit, got {low} ({_unit_of(low)}) and {high} ({found}); "  # type: ignore[arg-type]
-                "convert the file that differs, or set time_unit if all are in one"
-            )
-        return found
-    if PER_SECOND[found] > PER_SECOND[unit]:
+def _one_unit(frame: pl.DataFrame, values: pl.Series, what: str) -> str:
+    """The unit of all values by their magnitude; different magnitudes are refused."""
+    size = values.abs()
+    units = {u for v in (size.min(), size.max()) if v is not None and (u := _unit_of(float(str(v))))}
+    if len(units) > 1:
+        small = size < _LIMITS[min(units, key=PER_SECOND.__getitem__)]
+        low, high = values.filter(small)[0], values.filter(~small)[0]
         raise DataError(
-            f"{what}: time_unit is {unit}, but {high} would be in {found}; correct the spec or the file"
+            f"{what}: times must be in one unit, but {locate(frame, small)} hold {_unit_of(low)} ({low}) and "
+            f"{locate(frame, ~small)} hold {_unit_of(high)} ({high}); convert the file that differs, or set "
+            "time_unit if all are in one"
+        )
+    return units.pop() if units else "s"
+
+
+def _check_unit(frame: pl.DataFrame, values: pl.Series, unit: str, what: str) -> str:
+    """The declared unit, unless values are so large that they must be in a finer one."""
+    if unit in _LIMITS and (large := values.abs() >= _LIMITS[unit]).any():
+        value = values.filter(large)[0]
+        raise DataError(
+            f"{what}: time_unit is {unit}, but {locate(frame, large)} hold {_unit_of(value)} ({value}); "
+            "convert the file, or correct time_unit"
         )
     return unit
 

@@ -37,7 +37,7 @@ def key_values(values: pl.Series, *, what: str) -> pl.Series:
     try:
         return values.cast(pl.Int64)
     except pl.exceptions.InvalidOperationError:
-        came = f"from {values.min()} to {values.max()}"
+        came = f"from {values.min()!r} to {values.max()!r}"
         raise DataError(f"{what}: an ID must fit int64, got values {came}; store it as a string") from None
 
 

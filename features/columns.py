@@ -75,13 +75,17 @@ def needed_columns(spec: Spec) -> dict[str, dict[str, str]]:
     """What must be read: raw table → column → who reads it.
 
     Raises:
-        ConfigError: a name that no table or computed feature can give.
+        ConfigError: a name that no table or computed feature can give, or an input that reads the label.
     """
+    _refuse_label(spec)
     needed: dict[str, dict[str, str]] = {}
-    _need(needed, spec, spec.impressions.table, impression_reads(spec), item=True)
+    entities = {"user": spec.user, "item": spec.item}
+    computed = computed_columns(spec)
+    _enter(needed, spec.impressions.table, impression_reads(spec), entities, computed)
     for name, domain in spec.domains.items():
-        _need(needed, spec, domain.table, event_reads(spec, name), item=domain.item is not None)
-    for what, entity in (("user", spec.user), ("item", spec.item)):
+        joined = {"item": spec.item if domain.item is not None else None}
+        _enter(needed, domain.table, event_reads(spec, name), joined, [])
+    for what, entity in entities.items():
         if entity is not None:
             needed.setdefault(entity.table, {}).setdefault(entity.key, f"{what}.key")
     return needed
@@ -107,8 +111,9 @@ def expand_patterns(spec: Spec, columns: dict[str, list[str]]) -> Spec:
 
 def computed_columns(spec: Spec) -> list[str]:
     """All count.*, match.* and page.* columns of the spec."""
-    kinds = {"count": spec.counters, "match": spec.matches, "page": spec.pages}
-    return [f"{kind}.{n}.{o}" for kind, every in kinds.items() for n, c in every.items() for o in c.outputs]
+    counts = [f"count.{n}.{o}" for n, c in spec.counters.items() for o in c.outputs]
+    matches = [f"match.{n}.{o}" for n, m in spec.matches.items() for o in m.outputs]
+    return [*counts, *matches, *(f"page.{n}.{o}" for n, p in spec.pages.items() for o in p.outputs)]
 
 
 def is_request_level(spec: Spec, feature: Feature) -> bool:
@@ -126,47 +131,36 @@ def _of_request(spec: Spec, column: str) -> bool:
     return kind == "user" or (kind == "page" and name.endswith(".size"))
 
 
-def _need(
-    needed: dict[str, dict[str, str]], spec: Spec, table: str, reads: Iterator[Read], *, item: bool
+def _enter(
+    needed: dict[str, dict[str, str]],
+    table: str,
+    reads: Iterator[Read],
+    entities: dict[str, Entity | None],
+    computed: list[str],
 ) -> None:
-    """Enter the columns that one table, and the entities joined to it, must have."""
-    entities = {"user": spec.user, "item": spec.item if item else None}
-    computed = computed_columns(spec)
+    """Enter the columns that one table and the entities joined to it must have."""
     for column, reader in reads:
         kind, name = origin(column)
+        if name.startswith("__"):
+            raise ConfigError(f"{reader} reads {column!r}: names with __ are reserved; rename the raw column")
         if kind == "own":
-            _check_own(spec, table, name, reader)
             needed.setdefault(table, {}).setdefault(name, reader)
-        elif kind in entities:
-            needed.setdefault(_entity(entities, kind, column, reader).table, {}).setdefault(name, reader)
+        elif (entity := entities.get(kind)) is not None:
+            needed.setdefault(entity.table, {}).setdefault(name, reader)
         elif column not in computed:
-            raise ConfigError(f"{reader} reads {column!r}, which is not computed; there are {computed}")
+            joined = [f"{k}.*" for k, e in entities.items() if e is not None]
+            raise ConfigError(
+                f"{reader} reads {column!r}, but of the columns with a prefix it can only read "
+                f"{[*joined, *computed]}; correct the name, declare what is missing, or rename the raw column"
+            )
 
 
-def _check_own(spec: Spec, table: str, name: str, reader: str) -> None:
-    if name.startswith("__"):
-        raise ConfigError(
-            f"{reader} reads {name!r}: names with __ are reserved; rename the column in the source"
-        )
+def _refuse_label(spec: Spec) -> None:
+    """Nothing that the model sees of an impression may come from the column of its label."""
     label = spec.impressions.label.column
-    if (
-        table == spec.impressions.table
-        and name == label
-        and reader.startswith(("feature", "counter", "page"))
-    ):
-        raise ConfigError(
-            f"{reader} reads the label column {label!r}, which is not known at the request; drop it"
-        )
-
-
-def _entity(entities: dict[str, Entity | None], kind: str, column: str, reader: str) -> Entity:
-    entity = entities[kind]
-    if entity is None:
-        raise ConfigError(
-            f"{reader} reads {column!r}, but there is no {kind} table to join; declare `{kind}:` in the spec "
-            f"(and `item:` in a domain), or rename the raw column"
-        )
-    return entity
+    for column, reader in impression_reads(spec):
+        if column == label and reader.startswith(("feature", "counter", "match", "page")):
+            raise ConfigError(f"{reader} reads the label column {label!r}, unknown at the request; drop it")
 
 
 def _entity_columns(what: str, entity: Entity | None, columns: dict[str, list[str]]) -> list[str]:

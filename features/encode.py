@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
+from features.codes import common_type, key_values
 from features.dataset import TableInfo
 from features.errors import DataError
-from features.codes import common_type, key_values
 from features.spec import IdTable
 
 
@@ -122,7 +122,8 @@ def fit_table(table: IdTable, training: list[pl.Series], *, what: str) -> Fitted
         what: the table, for the error message.
 
     Example:
-        >>> table = fit_table(IdTable(min_count=2), [pl.Series(["a", "b", "b"]), pl.Series(["a", "c", "b"])], what="t")
+        >>> uses = [pl.Series(["a", "b", "b"]), pl.Series(["a", "c", "b"])]
+        >>> table = fit_table(IdTable(min_count=2), uses, what="table 't'")
         >>> table.look_up(pl.Series(["a", "b", "c", None]), what="t").tolist()
         [3, 2, 1, 0]
     """
@@ -150,7 +151,7 @@ def log_buckets(rows: int, base: float) -> Buckets:
     with np.errstate(over="ignore"):
         # Boundaries, not logarithms: log(8) / log(2) may round to just below 3.
         boundaries = np.power(base, np.arange(1, rows, dtype=np.float64)) - 1
-    return Buckets("log", rows, boundaries)
+    return Buckets("log", rows, boundaries[np.isfinite(boundaries)])
 
 
 def numeric(values: pl.Series, *, what: str) -> np.ndarray:

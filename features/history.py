@@ -10,7 +10,7 @@ from features.past import Past
 def pointers(
     user: np.ndarray, clock: np.ndarray, *, at_user: np.ndarray, at_clock: np.ndarray, max_len: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each request the events [start, end) of its user strictly before its clock, at most the newest `max_len`.
+    """Find the events [start, end) of each request's user strictly before it, at most the newest `max_len`.
 
         user    0  0  0  1          request (user 0, clock 7, max_len 1) → [1, 2)
         clock   5  6  7  2

@@ -5,16 +5,15 @@ from __future__ import annotations
 import polars as pl
 
 from features.errors import DataError
+from features.place import locate
 from features.spec import Label
 
-ROW = "__row"
 
-
-def label_of(values: pl.Series, label: Label, *, what: str) -> pl.Series:
+def label_of(rows: pl.DataFrame, label: Label, *, what: str) -> pl.Series:
     """Make the label of every row.
 
     Args:
-        values: the label column.
+        rows: impressions with the label column.
         label: the rule; without one the values must already be 0 or 1 (or false and true).
         what: the table, for the error message.
 
@@ -25,24 +24,27 @@ def label_of(values: pl.Series, label: Label, *, what: str) -> pl.Series:
         DataError: a missing value, one that is neither 0 nor 1, or a type that the rule cannot compare.
 
     Example:
-        >>> label_of(pl.Series([5, 2]), Label(column="rating", at_least=4), what="ratings").to_list()
+        >>> rows = pl.DataFrame({"rating": [5, 2]})
+        >>> label_of(rows, Label(column="rating", at_least=4), what="ratings").to_list()
         [1, 0]
     """
-    what = f"{what}: label {label.column!r}"
+    values, what = rows[label.column], f"{what}: label {label.column!r}"
     if values.dtype.is_float():
         values = values.fill_nan(None)
-    _refuse(values, values.is_null(), f"{what} must not be missing", "drop these rows")
+    _refuse(rows, values, values.is_null(), f"{what} must not be missing", "drop these rows")
     if label.at_least is not None:
         _check_type(values.dtype.is_numeric(), what, "a number for at_least", values)
         return (values >= label.at_least).cast(pl.Int8)
     if label.equals is not None:
         text = isinstance(label.equals, str)
-        matches = values.dtype in (pl.String, pl.Categorical, pl.Enum) if text else values.dtype.is_numeric()
-        _check_type(matches, what, f"of the type of equals ({label.equals!r})", values)
+        fits = values.dtype in (pl.String, pl.Categorical, pl.Enum) if text else values.dtype.is_numeric()
+        _check_type(fits, what, f"of the type of equals ({label.equals!r})", values)
         return ((values.cast(pl.String) if text else values) == label.equals).cast(pl.Int8)
     _check_type(values.dtype.is_numeric() or values.dtype == pl.Boolean, what, "0 or 1 as a number", values)
     if values.dtype != pl.Boolean:
-        _refuse(values, (values != 0) & (values != 1), f"{what} must be 0 or 1", "set at_least or equals")
+        _refuse(
+            rows, values, (values != 0) & (values != 1), f"{what} must be 0 or 1", "set at_least or equals"
+        )
     return values.cast(pl.Int8)
 
 
@@ -50,7 +52,7 @@ def drop_duplicates(rows: pl.DataFrame, by: list[str], rule: str, *, what: str) 
     """Deal with impressions that agree in `by` (user, item, clock, request).
 
     Args:
-        rows: impressions with `__row`, the number of the input row.
+        rows: impressions.
         by: the columns that identify an impression.
         rule: `Impressions.dedup`.
         what: the table, for the error message.
@@ -64,25 +66,23 @@ def drop_duplicates(rows: pl.DataFrame, by: list[str], rule: str, *, what: str) 
     repeated = ~rows.select(pl.struct(by).is_first_distinct()).to_series()
     count = int(repeated.sum())
     if count and rule == "error":
-        first = rows.filter(repeated)[ROW].head(5).to_list()
         raise DataError(
-            f"{what}: a request shows an item to a user once, but {count} rows repeat an earlier one, the first are "
-            f"rows {first}; set impressions.dedup to keep_first or allow"
+            f"{what}: a request shows an item to a user once, but {locate(rows, repeated)} repeat an earlier "
+            "row; set impressions.dedup to keep_first or allow"
         )
     return (rows.filter(~repeated), count) if count and rule == "keep_first" else (rows, count)
 
 
-def _refuse(values: pl.Series, wrong: pl.Series, must: str, remedy: str) -> None:
-    """Raise if any row is wrong, with the count and the first five rows."""
-    if count := int(wrong.sum()):
-        rows = wrong.arg_true().head(5).to_list()
-        came = values.gather(rows).to_list()
-        raise DataError(f"{must}, {count} of {values.len()} rows are not: rows {rows} hold {came}; {remedy}")
+def _refuse(rows: pl.DataFrame, values: pl.Series, wrong: pl.Series, must: str, remedy: str) -> None:
+    """Raise if any row is wrong, with the count, the first five rows and what they hold."""
+    if wrong.any():
+        came = values.filter(wrong).head(5).to_list()
+        raise DataError(f"{must}, but {locate(rows, wrong)} hold {came}; {remedy}")
 
 
 def _check_type(fits: bool, what: str, wanted: str, values: pl.Series) -> None:
     if not fits:
         came = values.head(5).to_list()
         raise DataError(
-            f"{what} must be {wanted}, got {values.dtype}: rows 0 … hold {came}; convert the column"
+            f"{what} must be {wanted}, got {values.dtype}: the first rows hold {came}; convert the column"
         )

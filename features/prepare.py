@@ -48,7 +48,7 @@ def prepare(
     with new_directory(out, overwrite=overwrite) as root:
         tell("reading the raw tables")
         tables = open_tables(spec.source, base=base, needed=needed_columns(spec))
-        full = expand_patterns(spec, {n: t.collect_schema().names() for n, t in tables.items()})
+        full = expand_patterns(spec, {n: _column_names(t) for n, t in tables.items()})
         log = read_log(full, tables)
         tell("counting")
         add_computed(full, log)
@@ -76,6 +76,10 @@ def prepare(
         )
         write_manifest(root, manifest)
     return manifest
+
+
+def _column_names(table: pl.LazyFrame) -> list[str]:
+    return [c for c in table.collect_schema().names() if not c.startswith("__")]
 
 
 def add_computed(spec: Spec, log: Log) -> None:

@@ -1,7 +1,7 @@
 """Dense columns → float32 values around 0, with scales fitted on the training period.
 
-A missing value (null, NaN or infinite) becomes 0, the middle of the scaled values; a column with missing values in
-training also gets an indicator, so that 0 and missing differ.
+A missing value (null, NaN or infinite) becomes 0, the middle of the scaled values; a column with missing
+values in training also gets an indicator, so that 0 and missing differ.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from features.encode import numeric
 from features.spec import DenseFeature
 
 _KNOTS = 257
+_HUGE = 1e100  # beyond it a number stands for a missing one, and its square would overflow
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Scaler:
     clip: float
     mean: float = 0.0
     std: float = 1.0
-    knots: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # values, and F at them
+    knots: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # x, and F(x)
     missing: bool = False  # the training rows have missing values: there is an indicator
 
     def apply(self, values: np.ndarray) -> np.ndarray:
@@ -43,12 +44,19 @@ class Scaler:
             scaled = (_log(values) if self.kind == "log" else values) - self.mean
             scaled = scaled / self.std
         scaled = scaled if self.kind == "none" else np.clip(scaled, -self.clip, self.clip)
-        return np.where(np.isfinite(values), scaled, 0.0).astype(np.float32)
+        return np.where(_known(values), scaled, 0.0).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
         """What was fitted, as plain data."""
         fitted = {"x": list(self.knots[0]), "level": list(self.knots[1])} if self.kind == "quantile" else {}
-        return {"kind": self.kind, "clip": self.clip, "mean": self.mean, "std": self.std, "missing": self.missing, **fitted}
+        return {
+            "kind": self.kind,
+            "clip": self.clip,
+            "mean": self.mean,
+            "std": self.std,
+            "missing": self.missing,
+            **fitted,
+        }
 
 
 def fit_scaler(values: np.ndarray, feature: DenseFeature) -> Scaler:
@@ -59,7 +67,7 @@ def fit_scaler(values: np.ndarray, feature: DenseFeature) -> Scaler:
         >>> scaler.apply(np.array([2.0, 3.0, np.nan])).tolist()
         [0.0, 1.0, 0.0]
     """
-    known = values[np.isfinite(values)]
+    known = values[_known(values)]
     missing = len(known) < len(values)
     if feature.scale == "none" or not len(known):
         return Scaler(feature.scale, feature.clip, missing=missing)
@@ -87,7 +95,7 @@ class FittedDense:
         """float32 (rows, dim)."""
         columns = {c: numeric(frame[c], what=f"{what}: column {c!r}") for c in self.scalers}
         scaled = [s.apply(columns[c]) for c, s in self.scalers.items()]
-        flags = [~np.isfinite(columns[c]) for c, s in self.scalers.items() if s.missing]
+        flags = [~_known(columns[c]) for c, s in self.scalers.items() if s.missing]
         return np.stack([*scaled, *flags], axis=1).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
@@ -103,9 +111,14 @@ def fit_dense(frame: pl.DataFrame, feature: DenseFeature, *, what: str) -> Fitte
 
 
 def count_not_finite(frame: pl.DataFrame, feature: DenseFeature) -> int:
-    """How many values are NaN or infinite rather than missing."""
-    floats = [frame[c] for c in feature.columns if frame[c].dtype.is_float()]
-    return sum(int((~c.is_finite()).sum()) for c in floats)
+    """How many values are NaN, infinite or absurdly large, rather than missing."""
+    floats = [frame[c].drop_nulls() for c in feature.columns if frame[c].dtype.is_float()]
+    return sum(int((~_known(c.to_numpy())).sum()) for c in floats)
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    """Which values are numbers; NaN compares false."""
+    return np.abs(values) < _HUGE
 
 
 def _log(values: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.errors import ConfigError, DataError
+from features.place import FILE
 from features.spec import RawTable, Source
 
 Needed = dict[str, dict[str, str]]  # table → column → who reads it
@@ -99,7 +100,10 @@ def _open_table(
     columns = [c for c in every if all(c in s or c in raw.optional for s in schemas.values())]
     if dropped := sorted(set(every) - set(columns)):
         _log.warning("table %r: columns %s are not in every file and are left out", name, dropped)
-    return pl.concat([_shaped(f, schemas[file], raw, types, columns) for file, f in frames.items()])
+    shaped = [_shaped(f, schemas[file], raw, types, columns) for file, f in frames.items()]
+    return pl.concat(
+        [f.with_columns(pl.lit(str(file)).alias(FILE)) for f, file in zip(shaped, frames, strict=True)]
+    )
 
 
 def _opened(

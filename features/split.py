@@ -30,8 +30,8 @@ class Parts:
 def split_rows(clock: np.ndarray, time: np.ndarray, split: Split) -> Parts:
     """Cut rows in time order into train, valid and test.
 
-    A share is a share of all rows; a tie of the clock at a cut belongs to the earlier part. A time is the first one
-    of its part. 0 leaves a part out.
+    A share is a share of all rows; a tie of the clock at a cut belongs to the earlier part. A time is the
+    first one of its part. 0 leaves a part out.
 
     Args:
         clock: int64 (N,), sorted.
@@ -47,8 +47,8 @@ def split_rows(clock: np.ndarray, time: np.ndarray, split: Split) -> Parts:
     valid_start = _start(split.valid, clock, time, end=test_start, what="valid", reserved=split.test)
     if valid_start > test_start:
         raise ConfigError(
-            f"split.valid must begin before split.test, got {split.valid!r} and {split.test!r}: the parts would "
-            "overlap; swap or correct the times"
+            f"split.valid must begin before split.test, got {split.valid!r} and {split.test!r}: the parts "
+            "would overlap; swap or correct the times"
         )
     parts = Parts(valid_start, test_start, rows, int(clock[valid_start]) if valid_start < rows else None)
     for name, wanted in (("train", 1), ("valid", split.valid), ("test", split.test)):

@@ -1,13 +1,13 @@
-"""From the log's columns to encoded ones: every table and scaler is fitted on the training period, then applied to all.
+"""Encode the log's columns: tables and scalers are fitted on the training period and applied to everything.
 
-The training period of the impressions is the train part; that of the events is everything before the first clock
-outside the train part.
+The training period of the impressions is the train part; that of the events is what lies before the first
+clock outside the train part.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,7 @@ from features.spec import CalendarFeature, DenseFeature, Feature, IdFeature, Sin
 from features.split import Parts
 from features.values import Values, values_of
 
-Level = str  # request, candidate or event
+Level = Literal["request", "candidate", "event"]
 _CALENDAR_ROWS = {"hour": 25, "weekday": 8}
 
 

@@ -45,7 +45,8 @@ class Values:
 def values_of(frame: pl.DataFrame, feature: IdFeature, *, what: str) -> Values:
     """Take the values of a feature from a frame.
 
-    Of a list, missing values and empty strings are dropped (with their weights), then the first `max_values` are kept.
+    Of a list, missing values and empty strings are dropped (with their weights); then the first
+    `max_values` are kept.
 
     Args:
         frame: has the feature's columns.
@@ -55,7 +56,7 @@ def values_of(frame: pl.DataFrame, feature: IdFeature, *, what: str) -> Values:
     Raises:
         DataError: a column of the wrong type, or weights that do not fit the list.
     """
-    column = frame[feature.column]
+    column = _as_list(frame[feature.column])
     if feature.separator is not None and not isinstance(column.dtype, pl.List):
         if column.dtype not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
             raise DataError(
@@ -75,13 +76,18 @@ def values_of(frame: pl.DataFrame, feature: IdFeature, *, what: str) -> Values:
     return _kept(flat, lengths, weights, keep.to_numpy(), feature.max_values)
 
 
+def _as_list(column: pl.Series) -> pl.Series:
+    """Lists of one length are lists too."""
+    return column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+
+
 def _flatten(column: pl.Series) -> pl.Series:
     return column.filter(column.list.len() > 0).explode()
 
 
 def _weights(frame: pl.DataFrame, feature: IdFeature, lengths: np.ndarray, what: str) -> np.ndarray:
     assert feature.weights is not None
-    column = frame[feature.weights]
+    column = _as_list(frame[feature.weights])
     if not (isinstance(column.dtype, pl.List) and column.dtype.inner.is_numeric()):
         raise DataError(f"{what}: weights must be lists of numbers, {feature.weights!r} is {column.dtype}")
     other = column.list.len().fill_null(0).to_numpy()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
@@ -26,11 +27,12 @@ def new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Args:
         out: where the dataset is to be.
-        overwrite: replace a dataset that is there. Nothing but a dataset or an empty directory is ever replaced.
+        overwrite: replace a dataset that is there; nothing but a dataset or an empty directory is replaced.
 
     Raises:
         DataError: `out` is in the way, or cannot be written.
     """
+    out = out.absolute()
     _check_target(out, overwrite=overwrite)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     try:
@@ -124,7 +126,7 @@ def _sweep(out: Path) -> None:
     """Remove what processes that were killed left behind."""
     for path in out.parent.glob(f".{out.name}.partial-*"):
         pid = path.name.rpartition("partial-")[2].partition("-")[0]
-        if pid.isdecimal() and (int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()):
+        if pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
             shutil.rmtree(path, ignore_errors=True)
 
 

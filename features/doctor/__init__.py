@@ -1,0 +1,101 @@
+"""`ctr doctor`: does the written data leak, and what is in it? Everything is computed anew from the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.dataset import SPLITS, Dataset, sha256_of
+from features.doctor.fitted import constant_features, counts_equal, fitted_before, labels_in_parts, moments
+from features.doctor.opened import Found, Opened, Status
+from features.doctor.order import (
+    complete,
+    events_sorted,
+    over_splits,
+    parts_in_order,
+    rows_of_requests,
+    strictly_before,
+)
+from features.doctor.profile import profile
+from features.names import under
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold, and whether it does."""
+
+    name: str
+    status: Status
+    detail: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All checks, and a description of the data as text."""
+
+    checks: list[Check]
+    description: str
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no check failed; warnings are no failures."""
+        return all(c.status != "fail" for c in self.checks)
+
+    def summary(self) -> str:
+        """One line: how many checks ended how, and the failed ones by name."""
+        counts = [
+            f"{n} {s}" for s in ("pass", "warn", "fail") if (n := sum(c.status == s for c in self.checks))
+        ]
+        failed = [c.name for c in self.checks if c.status == "fail"]
+        return ", ".join(counts) + (f": {'; '.join(failed)}" if failed else "")
+
+    def text(self) -> str:
+        """What `ctr doctor` prints."""
+        width = max(len(c.name) for c in self.checks)
+        lines = [f"{c.status.upper():4}  {c.name:{width}}  {c.detail}".rstrip() for c in self.checks]
+        return "\n".join([self.description, "", *lines, "", self.summary()])
+
+
+def examine(root: Path | str) -> Diagnosis:
+    """Check a dataset directory and describe it.
+
+    Args:
+        root: the directory that `ctr prepare` wrote.
+
+    Raises:
+        DataError: the directory is no dataset, or a file of it cannot be read at all.
+    """
+    data = Dataset(root)
+    fitted = json.loads((under(data.root, "fitted") / "scalers.json").read_text())
+    events = {d: data.events(d) for d in data.manifest.domains}
+    opened = Opened(data, {s: data.split(s) for s in SPLITS}, events, fitted)
+    checks = [Check(name, *found) for name, found in _checks(opened)]
+    return Diagnosis(checks, profile(data, opened.splits, opened.events))
+
+
+def _checks(opened: Opened) -> Iterator[tuple[str, Found]]:
+    yield "files are as they were written", _files(opened)
+    yield "rows of a request are contiguous", rows_of_requests(opened)
+    yield "train, valid and test follow one another in time", parts_in_order(opened)
+    for name, store in opened.events.items():
+        yield f"{name}: events are sorted by user and clock", events_sorted(store)
+        yield f"{name}: history is strictly before the request", over_splits(opened, name, strictly_before)
+        yield f"{name}: history is complete and the newest", over_splits(opened, name, complete)
+    for name, table in opened.fitted["tables"].items():
+        yield f"table {name}: fitted before the validation period", fitted_before(opened, table)
+        yield f"table {name}: IDs and counts are those of the training data", counts_equal(opened, name)
+    for key, scaler in opened.fitted["scalers"].items():
+        yield f"scaler {key}: fitted before the validation period", fitted_before(opened, scaler)
+        yield f"scaler {key}: mean and variance are those of the training data", moments(opened, key)
+    yield "every part has both labels", labels_in_parts(opened)
+    yield "no feature is constant in training", constant_features(opened)
+
+
+def _files(opened: Opened) -> Found:
+    files = opened.data.manifest.files
+    changed = [
+        n for n, digest in files.items() if sha256_of(under(opened.data.root, *n.split("/"))) != digest
+    ]
+    return ("fail", f"changed since: {changed}") if changed else ("pass", f"{len(files)} files")

@@ -1,0 +1,113 @@
+"""Checks of the order in time: rows, parts, events, and above all that no history holds what is not earlier.
+
+Letters: R requests of one part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from features.dataset import SPLITS, EventStore, SplitData
+from features.doctor.opened import Found, Opened
+from features.history import pointers
+
+Check = Callable[[SplitData, EventStore, str], Found]
+
+
+def rows_of_requests(opened: Opened) -> Found:
+    """Counts add up, and row and request IDs count through all parts."""
+    row = 0
+    for name, split in opened.splits.items():
+        counts, ids = split.requests["num_rows"].to_numpy(), split.impressions["row_id"].to_numpy()
+        if counts.sum() != len(ids) or (counts < 1).any():
+            return "fail", f"{name}: num_rows sums to {counts.sum()}, there are {len(ids)} impressions"
+        if not np.array_equal(ids, np.arange(row, row + len(ids))):
+            return "fail", f"{name}: row_id must count from {row}"
+        row += len(ids)
+    request = np.concatenate([s.requests["request_id"].to_numpy() for s in opened.splits.values()])
+    if not np.array_equal(request, np.arange(len(request))):
+        return "fail", "request_id must count through all parts"
+    return "pass", f"{len(request):,} requests, {row:,} rows"
+
+
+def parts_in_order(opened: Opened) -> Found:
+    """Requests are in time order, and a part begins after the one before it has ended."""
+    last, before = None, ""
+    for name in SPLITS:
+        clock = opened.clock(name)
+        if (np.diff(clock) < 0).any():
+            return "fail", f"{name}: requests are not in time order"
+        if len(clock) and last is not None and clock[0] <= last:
+            return "fail", f"{name} begins at clock {clock[0]}, {before} ends at {last}"
+        last, before = (int(clock[-1]), name) if len(clock) else (last, before)
+    return "pass", ""
+
+
+def events_sorted(store: EventStore) -> Found:
+    """Events are sorted by (user, clock), oldest first."""
+    user, clock = np.diff(store.user_id), np.diff(store.clock)
+    wrong = np.flatnonzero((user < 0) | ((user == 0) & (clock < 0)))
+    return ("fail", f"{len(wrong)} events, the first is {wrong[0] + 1}") if len(wrong) else ("pass", "")
+
+
+def over_splits(opened: Opened, domain: str, check: Check) -> Found:
+    """The first failure of a check over the parts."""
+    for name, split in opened.splits.items():
+        status, detail = check(split, opened.events[domain], domain)
+        if status == "fail":
+            return "fail", f"{name}: {detail}"
+    return "pass", ""
+
+
+def strictly_before(split: SplitData, store: EventStore, domain: str) -> Found:
+    """No event of a history has the request's clock or a later one, or belongs to someone else."""
+    start, end, request = _pointers(split, domain)
+    if (start < 0).any() or (end > len(store.clock)).any() or (start > end).any():
+        return "fail", f"pointers must lie in the event store, [0, {len(store.clock)}]"
+    some = np.flatnonzero(end > start)
+    start, end, request = start[some], end[some], {n: c[some] for n, c in request.items()}
+    late = _largest(store.clock, start, end) >= request["clock"]
+    late |= _largest(store.time, start, end) > request["time"]
+    if late.any():
+        return _which(late, request, "see an event that is not earlier")
+    user = request["user_id"]
+    other = (_largest(store.user_id, start, end) != user) | (-_largest(-store.user_id, start, end) != user)
+    return _which(other, request, "see events of another user")
+
+
+def complete(split: SplitData, store: EventStore, domain: str) -> Found:
+    """The pointers are those of a new search."""
+    start, end, request = _pointers(split, domain)
+    first, last = pointers(
+        store.user_id,
+        store.clock,
+        at_user=request["user_id"],
+        at_clock=request["clock"],
+        max_len=store.info.max_len,
+    )
+    wrong = (end - start != last - first) | ((end != last) & (end > start))
+    return _which(wrong, request, "have another history than a new search finds")
+
+
+def _which(wrong: np.ndarray, request: dict[str, np.ndarray], what: str) -> Found:
+    """Fail if any request (R,) is wrong, with their number and the first."""
+    if not wrong.any():
+        return "pass", ""
+    return "fail", f"{wrong.sum()} requests {what}, the first is request {request['request_id'][wrong][0]}"
+
+
+def _pointers(split: SplitData, domain: str) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    names = ("request_id", "user_id", "time", "clock")
+    start, end = (split.requests[f"{part}.{domain}"].to_numpy() for part in ("start", "end"))
+    return start, end, {n: split.requests[n].to_numpy() for n in names}
+
+
+def _largest(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The largest of values[start:end], which are not empty; looks at every one, sorted or not."""
+    if not len(start):
+        return np.empty(0, dtype=values.dtype)
+    # reduceat takes pairs of bounds; the number at the end is only there to be a bound.
+    padded = np.append(values, values[-1:])
+    return np.maximum.reduceat(padded, np.stack([start, end], axis=1).reshape(-1))[::2]
