@@ -1,0 +1,114 @@
+"""What a journal row is to MLflow: metrics, parameters, addresses. Pure functions that need no mlflow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from ctr.journal import RESERVED, Row
+
+MAX_KEY, MAX_PARAM, MAX_DIGEST = 250, 6000, 36
+SPECIAL_KINDS = frozenset({"run", "session", "artifact"})  # rows that hold no metrics
+_OUTSIDE = re.compile(r"[^A-Za-z0-9_.:/ -]")
+
+
+PointIdentity = tuple[int, float | None]
+
+
+class Point(NamedTuple):
+    """One value of a metric: `time_ms` is when the journal got it, `wall` whether it depends on the clock."""
+
+    key: str
+    value: float
+    time_ms: int
+    step: int
+    wall: bool
+
+    @property
+    def identity(self) -> PointIdentity:
+        """What makes it the same point when a resumed run computes it again."""
+        return self.step, None if self.wall else self.value
+
+
+def metric_key(name: str) -> str:
+    """The name in the alphabet of metric keys: other characters become their code, empty parts ``_``.
+
+    Example:
+        >>> metric_key("test/auc/genre=Film-Noir")
+        'test/auc/genre:3d:Film-Noir'
+    """
+    safe = _OUTSIDE.sub(lambda match: f":{ord(match[0]):x}:", name)
+    return "/".join("_" if part in ("", ".", "..") else part for part in safe.split("/"))[:MAX_KEY]
+
+
+def points(row: Row) -> Iterator[Point]:
+    """The numbers of a row as ``kind/name``, those under ``wall`` too; the rest stays in the journal.
+
+    Example:
+        >>> row = {"kind": "best", "step": 3, "auc": 0.75, "note": "x", "wall": {"time": 1.5, "seconds": 9}}
+        >>> [(p.key, p.value, p.time_ms) for p in points(row)]
+        [('best/auc', 0.75, 1500), ('best/seconds', 9.0, 1500)]
+    """
+    if row["kind"] in SPECIAL_KINDS:
+        return
+    time_ms = int(row["wall"]["time"] * 1000)
+    values = {key: value for key, value in row.items() if key not in RESERVED}
+    clock = {key: value for key, value in row["wall"].items() if key != "time"}
+    for part, wall in ((values, False), (clock, True)):
+        for name, value in flatten(part, separator="/"):
+            if isinstance(value, int | float):
+                yield Point(metric_key(f"{row['kind']}/{name}"), float(value), time_ms, row["step"], wall)
+
+
+def params(config: Mapping[str, Any]) -> dict[str, str]:
+    """A nested config as flat text parameters, cut to MLflow's limits, without passwords in addresses.
+
+    Example:
+        >>> params({"model": {"width": 64, "tables": [1, 2]}, "uri": "http://me:pass@host/x"})
+        {'model.width': '64', 'model.tables': '[1, 2]', 'uri': 'http://host/x'}
+    """
+    return {
+        metric_key(name): cut(without_password(str(value)), MAX_PARAM)
+        for name, value in flatten(config, separator=".")
+    }
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, or its beginning with an ellipsis if it is longer than `limit`."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def without_password(uri: str) -> str:
+    """The address without user name and password; other text comes back as it is."""
+    if "://" not in uri or "@" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def tracking_uri(run: Path, uri: str | None) -> str | None:
+    """Resolve the config's address.
+
+    Args:
+        run: the directory of the run.
+        uri: ``auto`` is a SQLite file beside the runs, None or ``none`` no tracker; all else stays.
+
+    Example:
+        >>> tracking_uri(Path("/data/runs/demo"), "auto")
+        'sqlite:////data/runs/mlflow.db'
+    """
+    if uri is None or uri.lower() == "none":
+        return None
+    return f"sqlite:///{run.resolve().parent / 'mlflow.db'}" if uri == "auto" else uri
+
+
+def flatten(value: Mapping[str, Any], *, separator: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings, with their joined names; lists and empty mappings are leaves."""
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield from flatten(item, separator=separator, prefix=f"{prefix}{key}{separator}")
+        else:
+            yield f"{prefix}{key}", item
