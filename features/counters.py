@@ -1,0 +1,82 @@
+"""Point-in-time counters over impressions: how often shown, how often with label 1, since when.
+
+Letters: N rows, P pairs (row, distinct value of the key in it).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from features.keys import Keys, encode_keys, nullable
+from features.past import Past, running_rate
+from features.spec import Counter
+
+
+def counter_columns(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataFrame:
+    """Compute one counter for every impression from the impressions strictly before it.
+
+        rate = (positives + prior · running) / (count + prior)
+
+    `running` is the rate of all impressions strictly before, 0.5 before the first: a smoothed rate starts
+    there and leaves it as evidence comes in. Strictly before means a smaller clock, so simultaneous rows do
+    not count. Over the values of a list, count and positives are summed and since_last and since_first are
+    the smallest and the largest. A row with a missing key has no outputs; one with a new key has count 0
+    and no since_*.
+
+    Args:
+        rows: impressions of all splits in any order, with `__clock`, `__time` (s), `__label` (0/1).
+        name: the counter's name in the spec.
+        counter: what to count by, and which outputs.
+
+    Returns:
+        Columns `count.<name>.<output>` in the order of `rows`: count and positives int64, rate float64,
+        since_last and since_first int64 seconds.
+
+    Raises:
+        ConfigError: a column is missing, or two columns of several values.
+
+    Example:
+        >>> rows = pl.DataFrame({"item": [7, 7, 7], "__clock": [0, 1, 1], "__time": [0, 9, 9]})
+        >>> rows = rows.with_columns(__label=pl.Series([1, 0, 1]))
+        >>> counter_columns(rows, "item", Counter(by=["item"], outputs=["count", "positives"])).rows()
+        [(0, 0), (1, 1), (1, 1)]
+    """
+    (keys,) = encode_keys(rows, by=[counter.by], separator=counter.separator, what=f"counter {name!r}")
+    tally = _tally(rows, keys, counter)
+    if "rate" in counter.outputs:
+        tally["rate"] = _rate(rows, tally, counter.prior)
+    has_key = keys.present(len(rows))
+    seen = has_key & (tally["count"] > 0)
+    valid = {"since_last": seen, "since_first": seen}
+    return pl.DataFrame(
+        [nullable(f"count.{name}.{o}", tally[o], valid.get(o, has_key)) for o in counter.outputs]
+    )
+
+
+def _tally(rows: pl.DataFrame, keys: Keys, counter: Counter) -> dict[str, np.ndarray]:
+    """Every output but the rate, int64 (N,)."""
+    clock, time = rows["__clock"].to_numpy()[keys.row], rows["__time"].to_numpy()[keys.row]
+    past = Past(keys.code, clock=clock, time=time)
+    start, end = past.before_own()
+    if counter.window is not None:
+        start = np.clip(past.since(keys.code, time - int(counter.window)), start, end)
+    positives = past.sums(rows["__label"].to_numpy()[keys.row], start, end)
+    # The stand-ins for "never" lose against every other value of the row's list.
+    last = np.where(end > start, time - past.time[end - 1], np.iinfo(np.int64).max)
+    first = np.where(end > start, time - past.time[np.minimum(start, len(past) - 1)], -1)
+    return {
+        "count": keys.per_row(np.add, end - start, len(rows)),
+        "positives": keys.per_row(np.add, positives, len(rows)),
+        "since_last": keys.per_row(np.minimum, last, len(rows)),
+        "since_first": keys.per_row(np.maximum, first, len(rows)),
+    }
+
+
+def _rate(rows: pl.DataFrame, tally: dict[str, np.ndarray], prior: float) -> np.ndarray:
+    """The smoothed rate, float64 (N,)."""
+    every = Past(
+        np.zeros(len(rows), dtype=np.int64), clock=rows["__clock"].to_numpy(), time=rows["__time"].to_numpy()
+    )
+    running = running_rate(every, rows["__label"].to_numpy(), every.before_own()[1])
+    return (tally["positives"] + prior * running) / (tally["count"] + prior)
