@@ -30,7 +30,7 @@ class FakeRun:
         self.name = name
         self.tags = tags
         self.params: dict[str, str] = {}
-        self.metrics: set[Metric] = set()  # like the database, which drops exact repetitions
+        self.metrics: list[Metric] = []  # stricter than the database, which drops exact repetitions
         self.inputs: list[Any] = []
         self.artifacts: list[tuple[str, str | None]] = []
         self.data = SimpleNamespace(params=self.params)
@@ -81,7 +81,7 @@ class FakeServer:
         assert synchronous and len(metrics) <= 1000 and len(params) <= 100
         assert all(len(p.value) <= 6000 and p.key not in self.runs[run_id].params for p in params)
         self.before()
-        self.runs[run_id].metrics.update(metrics)
+        self.runs[run_id].metrics.extend(metrics)
         self.runs[run_id].params.update({p.key: p.value for p in params})
         self.after()
 
