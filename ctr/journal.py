@@ -21,7 +21,9 @@ from ctr.durable import replace_file
 from ctr.errors import RetryableError
 from features.errors import DataError
 
-WALL_KINDS = frozenset({"session", "system"})
+WALL_KINDS = frozenset(
+    {"session", "system", "artifact"}
+)  # a resumed run has more sessions, and their artifacts
 RESERVED = frozenset({"kind", "step", "wall", "not_finite"})
 Row = dict[str, Any]
 

@@ -136,6 +136,7 @@ def test_damage_before_the_last_line_is_an_error(open_journal: OpenJournal) -> N
 def test_resumed_journal_equals_the_uninterrupted_one(tmp_path: Path, open_journal: OpenJournal) -> None:
     def steps(journal: Journal, first: int, last: int) -> None:
         journal.write("session", first - 1, wall={"event": "start"})
+        journal.write("artifact", first - 1, path="config.yaml")
         for step in range(first, last + 1):
             journal.write("train", step, loss=1 / step)
             if step % 2 == 0:
