@@ -68,3 +68,10 @@ def test_epoch_and_seed_change_the_order() -> None:
         for s, e in ((0, 0), (0, 1), (1, 0), (-3, 0))
     ]
     assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
+
+
+def test_every_window_is_shuffled_by_itself() -> None:
+    config = LoaderConfig(window=50)
+    plan = plan_epoch([np.ones(200, dtype=np.int64), np.ones(50, dtype=np.int64)], config, seed=0, epoch=0)
+    orders = {tuple(window_order(window, config, seed=0, epoch=0).tolist()) for window in plan.windows}
+    assert len(orders) == len(plan.windows) == 5
