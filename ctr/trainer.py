@@ -116,14 +116,13 @@ class Trainer:
                 break
         return Outcome(stop.signal, self.progress.step, self.progress.best_step, self.progress.best_value)
 
-    def resume(self) -> int:
-        """Take on the newest checkpoint, if there is one, and drop the journal rows of later steps; returns the step."""
+    def resume(self) -> None:
+        """Take on the newest checkpoint, if there is one, and begin the session; the journal drops rows of later steps."""
         checkpoint = load_latest(self.run_dir.checkpoints)
         if checkpoint is not None:
             self.state.restore(checkpoint)
             self.display.message(f"resuming after step {checkpoint.step}")
-        self.run_dir.journal.truncate_after(self.progress.step)
-        return self.progress.step
+        self.tracker.resume_at(self.progress.step)
 
     def _batches(self) -> Iterator[tuple[Batch, bool]]:
         """Batches from the saved position on, each with whether it ends its epoch."""
@@ -161,14 +160,13 @@ class Trainer:
         else:
             progress.running.add(loss=result.loss, rows=result.rows, positives=result.positives)
         self._rows_since += result.rows
-        self.tracker.progress(progress.step, result.rows)
         if self._due(self.config.tracking.log_every) or at_end:
             figures = progress.running.take()
             now = time.monotonic()
             speed = self._rows_since / max(now - self._clock, 1e-9)
             self._clock, self._rows_since = now, 0
             values = {**figures, "grad_norm": result.grad_norm, "lr": result.rate, "skipped": progress.skipped}
-            self.tracker.log("train", progress.step, wall={"rows_per_s": speed}, **values)
+            self.tracker.log("train", progress.step, values, wall={"rows_per_s": speed})
             self.display.step(step=progress.step, rows=result.rows, figures={**figures, "rows_per_s": speed})
         else:
             self.display.step(step=progress.step, rows=result.rows, figures={})
@@ -187,9 +185,9 @@ class Trainer:
         patience = self.config.train.early_stopping
         progress.finished = bool(patience) and progress.evaluations_without_gain >= patience
         seconds = time.monotonic() - started
-        self.tracker.log("valid", progress.step, wall={"seconds": seconds}, **figures)
+        self.tracker.log("valid", progress.step, figures, wall={"seconds": seconds})
         if better:
-            self.tracker.log("best", progress.step, **figures)
+            self.tracker.log("best", progress.step, figures)
         shown = "  ".join(f"{k} {v:.4f}" for k, v in figures.items() if v is not None and k in ("auc", "gauc", "query_auc", "ne"))
         self.display.message(f"step {progress.step}: validation {shown}{'  (best so far)' if better else ''}")
         self._clock += seconds  # rows/s speak of training alone
@@ -206,7 +204,7 @@ class Trainer:
     def _save(self) -> None:
         """Write a checkpoint of this step unless there is one; the best step's is never pruned."""
         progress = self.progress
-        self.run_dir.journal.sync()
+        self.tracker.flush()
         save_checkpoint(
             self.run_dir.checkpoints,
             progress.step,

@@ -15,6 +15,7 @@ from ctr.tracking import Tracker
 from pipelines.baseline import KINDS, evaluate_baseline
 from pipelines.predict import predict
 from pipelines.runs import open_run
+from pipelines.train import describe_dataset
 
 
 @dataclass(frozen=True)
@@ -79,21 +80,20 @@ def evaluate(
         report = write_report(
             run_dir.report,
             evaluation=evaluation,
-            predictions=predictions,
             history=read_rows(run_dir.journal_file),
             title=f"{opened.config.model.kind} on {opened.dataset.manifest.name}, {split}",
             context={
                 "baselines": compared,
                 "config": opened.config.model_dump(mode="json"),
-                "dataset": opened.dataset.manifest.digest(),
+                "dataset": describe_dataset(opened.dataset),
                 "weights": f"step {opened.step}",
             },
         )
         tracking = opened.config.tracking
-        figures = {name: m.value for name, m in evaluation.overall.metrics.items()}
-        with Tracker(run_dir, uri=tracking.uri, experiment=tracking.experiment, system_seconds=0) as tracker:
-            tracker.start(config=opened.config.model_dump(mode="json"), step=opened.step)
-            tracker.log(split, opened.step, **figures)
+        tracker = Tracker(run_dir, uri=tracking.uri, experiment=tracking.experiment, system_seconds=0)
+        with tracker:
+            tracker.begin(opened.step)
+            tracker.log(split, opened.step, {name: m.value for name, m in evaluation.overall.metrics.items()})
             tracker.artifact(run_dir.report)
     return Result(evaluation, report, opened.step, compared)
 

@@ -58,7 +58,15 @@ def train(config: RunConfig) -> Outcome:
     with RunDir.open(config.run) as run_dir, GracefulStop() as stop:
         state = build_state(config, dataset.manifest, device)
         valid = scoring_loader(config, dataset, "valid") if dataset.manifest.splits["valid"].impressions else None
-        tracker = Tracker(run_dir, uri=tracking.uri, experiment=tracking.experiment, system_seconds=tracking.system_every)
+        tracker = Tracker(
+            run_dir,
+            uri=tracking.uri,
+            experiment=tracking.experiment,
+            config={**config.model_dump(mode="json"), **parameter_counts(state)},
+            dataset=describe_dataset(dataset),
+            tags=tracking.tags,
+            system_seconds=tracking.system_every,
+        )
         trainer = Trainer(
             config,
             state,
@@ -69,15 +77,9 @@ def train(config: RunConfig) -> Outcome:
             display=display,
             device=device,
         )
-        step = trainer.resume()
-        replace_file(run_dir.config, dump_config(config).encode())
         with tracker:
-            tracker.start(
-                config={**config.model_dump(mode="json"), **parameter_counts(state)},
-                dataset={"name": dataset.manifest.name, "sha256": dataset.manifest.digest(), "source": str(config.dataset)},
-                tags=tracking.tags,
-                step=step,
-            )
+            trainer.resume()
+            replace_file(run_dir.config, dump_config(config).encode())
             tracker.artifact(run_dir.config)
             try:
                 outcome = trainer.fit(stop)
@@ -85,3 +87,8 @@ def train(config: RunConfig) -> Outcome:
                 display.stop()
             tracker.close("FINISHED" if outcome.stopped_by is None else "KILLED")
     return outcome
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, str]:
+    """What tracking says of the data: name, hash of the manifest, place."""
+    return {"name": dataset.manifest.name, "sha256": dataset.manifest.digest(), "source": str(dataset.root)}

@@ -1,0 +1,185 @@
+"""A prediction table, in memory or in Parquet, to metrics overall and per slice."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ctr.metrics.accumulator import CHUNK_ROWS, MetricAccumulator, Summary
+from features.errors import DataError
+
+SLICE_PREFIX = "slice_"
+MISSING, OTHER = "(missing)", "(other)"
+_KEYS = {"user": "user_id", "request": "request_id", "row_id": "row_id"}
+_BATCH_ROWS = 131_072
+
+PredictionTable: TypeAlias = Mapping[str, np.ndarray] | pa.Table | Path
+Batches = Callable[[list[str]], Iterator[pa.RecordBatch]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The metrics of a prediction table.
+
+    Args:
+        overall: of all rows.
+        slices: slice name (without `slice_`) → value → summary of its rows.
+    """
+
+    overall: Summary
+    slices: dict[str, dict[str, Summary]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; undefined figures are null with their reason."""
+        slices = {name: {v: s.to_dict() for v, s in values.items()} for name, values in self.slices.items()}
+        return {"overall": self.overall.to_dict(), "slices": slices}
+
+    def to_json(self) -> str:
+        """Strict JSON, without NaN or infinity."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+
+def evaluate_table(
+    table: PredictionTable,
+    *,
+    slices: Sequence[str] | None = None,
+    draws: int = 200,
+    seed: int = 0,
+    chunk_rows: int = CHUNK_ROWS,
+    max_values: int = 30,
+) -> Evaluation:
+    """Evaluate predictions overall and per slice, in memory bounded by `chunk_rows`.
+
+    A Parquet file of more than `chunk_rows` rows is read once for the whole and once for every slice value.
+
+    Args:
+        table: columns label and score (probability); user_id, request_id and row_id where known; slice
+            columns `slice_<name>`. Arrays by name, an Arrow table, or the path of a Parquet file.
+        slices: names without `slice_`; None takes all there are.
+        draws: bootstrap draws by user; 0 for DeLong's interval alone.
+        seed: of the bootstrap.
+        chunk_rows: rows held in memory.
+        max_values: largest number of values of a slice; the rarest beyond it become "(other)".
+
+    Raises:
+        DataError: unreadable file, missing column, null key, wrong label or score.
+
+    Example:
+        >>> table = {"label": np.array([0, 1, 1, 0]), "score": np.array([0.1, 0.8, 0.4, 0.4]),
+        ...          "slice_new": np.array([0, 0, 1, 1])}
+        >>> result = evaluate_table(table)
+        >>> result.overall.metrics["auc"].value, result.slices["new"]["1"].metrics["auc"].value
+        (0.875, 0.5)
+    """
+    columns, batches = _open(table, chunk_rows)
+    names = _slice_names(columns, slices)
+
+    def summarise(keep: Callable[[pa.RecordBatch], pa.RecordBatch] | None, extra: list[str]) -> Summary:
+        wanted = ["label", "score", *(c for c in _KEYS.values() if c in columns), *extra]
+        with MetricAccumulator(draws=draws, seed=seed, chunk_rows=chunk_rows) as accumulator:
+            for batch in batches(wanted):
+                _update(accumulator, keep(batch) if keep else batch)
+            return accumulator.compute()
+
+    results: dict[str, dict[str, Summary]] = {}
+    for name in names:
+        column = SLICE_PREFIX + name
+        values, rest = _slice_values(batches, column, max_values)
+        results[name] = {value: summarise(_only(column, [value]), [column]) for value in values}
+        if rest:
+            results[name][OTHER] = summarise(_only(column, rest), [column])
+    return Evaluation(overall=summarise(None, []), slices=results)
+
+
+def _open(table: PredictionTable, chunk_rows: int) -> tuple[list[str], Batches]:
+    """The columns of a table and a way to read chosen ones batch by batch, as often as needed."""
+    if isinstance(table, Path):
+        try:
+            with pq.ParquetFile(table) as file:
+                columns, rows = file.schema_arrow.names, file.metadata.num_rows
+            if rows > chunk_rows:
+                return _checked(columns, str(table)), lambda wanted: _read(table, wanted)
+            table = pq.read_table(table, page_checksum_verification=True)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"predictions must be a readable Parquet file, got {table}: {error}; "
+                            f"run the prediction again") from error  # fmt: skip
+    loaded = table if isinstance(table, pa.Table) else pa.table({k: pa.array(v) for k, v in table.items()})
+    return _checked(loaded.column_names, "the table"), lambda wanted: iter(loaded.select(wanted).to_batches())
+
+
+def _read(path: Path, wanted: list[str]) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        yield from file.iter_batches(_BATCH_ROWS, columns=wanted)
+
+
+def _checked(columns: list[str], where: str) -> list[str]:
+    missing = {"label", "score"} - set(columns)
+    if missing:
+        raise DataError(
+            f"{where} must have the columns label and score, got {columns} without {sorted(missing)}"
+        )
+    return columns
+
+
+def _update(accumulator: MetricAccumulator, batch: pa.RecordBatch) -> None:
+    present = {key: column for key, column in _KEYS.items() if column in batch.schema.names}
+    for column in present.values():
+        nulls = batch.column(column).null_count
+        if nulls:
+            raise DataError(f"column {column} must have no nulls, got {nulls} after row {accumulator.rows}; "
+                            f"give every row its id or leave the column out")  # fmt: skip
+    keys = {key: _numpy(batch, column) for key, column in present.items()}
+    accumulator.update(_numpy(batch, "label"), _numpy(batch, "score"), **keys)
+
+
+def _numpy(batch: pa.RecordBatch, column: str) -> np.ndarray:
+    """A column as NumPy; nulls become NaN and are refused with the labels and scores."""
+    values: np.ndarray = batch.column(column).to_numpy(zero_copy_only=False)
+    if values.dtype.kind not in "iufb":
+        raise DataError(f"column {column} must be numeric, got {batch.column(column).type}; encode it first")
+    return values
+
+
+def _slice_names(columns: list[str], slices: Sequence[str] | None) -> list[str]:
+    known = [column.removeprefix(SLICE_PREFIX) for column in columns if column.startswith(SLICE_PREFIX)]
+    unknown = sorted(set(slices or ()) - set(known))
+    if unknown:
+        raise DataError(f"slices must be among {known}, got {unknown}; predict with them first")
+    return known if slices is None else list(slices)
+
+
+def _text(batch: pa.RecordBatch, column: str) -> pa.Array:
+    return pc.fill_null(pc.cast(batch.column(column), pa.string()), MISSING)
+
+
+def _only(column: str, values: list[str]) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    wanted = pa.array(values, pa.string())
+    return lambda batch: batch.filter(pc.is_in(_text(batch, column), wanted))
+
+
+def _slice_values(batches: Batches, column: str, max_values: int) -> tuple[list[str], list[str]]:
+    """The values of a slice column in reading order, and those too rare to be shown alone."""
+    counts: Counter[str] = Counter()
+    for batch in batches([column]):
+        for entry in pc.value_counts(_text(batch, column)).to_pylist():
+            counts[entry["values"]] += entry["counts"]
+    ranked = [value for value, _ in counts.most_common()]
+    shown = len(ranked) if len(ranked) <= max_values else max_values - 1
+    return sorted(ranked[:shown], key=_reading_order), ranked[shown:]
+
+
+def _reading_order(value: str) -> tuple[float, str]:
+    """Numbers and ranges by their first number ("0", "1-5", "6-20", "21+"), then words."""
+    match = re.match(r"-?\d+(\.\d+)?", value)
+    return (float(match.group()) if match else math.inf, value)
