@@ -46,6 +46,20 @@ def test_equals_reference(
     torch.testing.assert_close(got.double(), wanted, **tolerance)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("owners", [None, 9])
+def test_gpu_equals_cpu(owners: int | None) -> None:
+    rows, *use = inputs(500, 3000, owners, weighted=True)
+    there = rows.detach().cuda().requires_grad_()
+    out, out_there = expand(rows, *use), expand(there, *(None if t is None else t.cuda() for t in use))
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+    out.backward(upstream)
+    out_there.backward(upstream.cuda())
+    torch.testing.assert_close(out_there.cpu(), out)
+    assert rows.grad is not None and there.grad is not None
+    torch.testing.assert_close(there.grad.cpu(), rows.grad, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("owners", [None, 4])
 def test_gradcheck(owners: int | None) -> None:
     rows, inverse, offsets, weights = inputs(5, 12, owners, weighted=True, dtype=torch.float64)
