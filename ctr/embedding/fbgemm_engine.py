@@ -61,7 +61,7 @@ class FbgemmTables(EmbeddingTables):
         """Do nothing: backward has updated the rows."""
 
     def discard(self) -> None:
-        """Do nothing: a lookup without backward changed no more than the count of steps, which Adam alone reads."""
+        """Do nothing: a lookup without backward changed only the count of steps, which Adam alone reads."""
 
     def set_lr(self, lr: float) -> None:
         """See `EmbeddingTables.set_lr`."""
