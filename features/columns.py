@@ -54,7 +54,8 @@ def impression_reads(spec: Spec) -> Iterator[Read]:
 def event_reads(spec: Spec, name: str) -> Iterator[Read]:
     """Every column that is read from the events of a domain, except those of patterns."""
     domain, what = spec.domains[name], f"domain {name!r}"
-    for column in (domain.user, domain.time, domain.item, domain.outcome, *domain.where, *spec.order):
+    outcome = domain.outcome.column if domain.outcome else None
+    for column in (domain.user, domain.time, domain.item, outcome, *domain.where, *spec.order):
         if column is not None:
             yield column, what
     for side, feature in domain.side.items():

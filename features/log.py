@@ -18,10 +18,10 @@ from features.columns import Read, event_reads, impression_reads, origin
 from features.entities import join_entity, read_entity
 from features.errors import DataError
 from features.labels import label_of
-from features.place import FILE, ROW, locate
+from features.place import FILE, ROW, locate, table_name
 from features.requests import number_requests
 from features.scan import collect
-from features.spec import Domain, Impressions, Spec
+from features.spec import Domain, Impressions, Label, Spec
 
 Tables = dict[str, pl.LazyFrame]
 
@@ -79,7 +79,7 @@ def _own(table: pl.LazyFrame, reads: Iterable[Read]) -> pl.LazyFrame:
 
 def _read_rows(spec: Spec, tables: Tables) -> pl.DataFrame:
     shown = spec.impressions
-    what = f"table {shown.table!r}"
+    what = table_name(spec.source, shown.table)
     rows = collect(_own(tables[shown.table], impression_reads(spec)), what=what).with_row_index(ROW)
     for column in (shown.user, shown.item, *([shown.request] if shown.request else [])):
         if (missing := rows[column].is_null()).any():
@@ -95,33 +95,31 @@ def _read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int]
     frame = _own(tables[domain.table], event_reads(spec, name))
     for column, values in domain.where.items():
         frame = frame.filter(pl.col(column).is_in(values))
-    events = collect(frame, what=f"table {domain.table!r} (domain {name!r})")
+    events = collect(frame, what=table_name(spec.source, domain.table))
     whole = events.drop_nulls([domain.user, domain.time])
     if dropped := events.height - whole.height:
         counters[f"events.{name}.without_user_or_time"] = dropped
     return whole if domain.outcome is None else whole.with_columns(_outcome(whole, domain.outcome, name))
 
 
-def _outcome(events: pl.DataFrame, column: str, domain: str) -> pl.Series:
-    """0, 1 or missing, as int8."""
-    values, what = events[column], f"domain {domain!r}: outcome {column!r}"
-    if not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
-        raise DataError(f"{what} must be 0, 1 or missing, got {values.dtype}; convert the column")
-    values = values.cast(pl.Float64).fill_nan(None)
-    wrong = (values != 0) & (values != 1)
-    if wrong.any():
-        came = values.filter(wrong).head(3).to_list()
-        raise DataError(
-            f"{what} must be 0, 1 or missing, but {locate(events, wrong)} hold {came}; make it 0/1"
-        )
-    return values.cast(pl.Int8).alias("__outcome")
+def _outcome(events: pl.DataFrame, outcome: Label, domain: str) -> pl.Series:
+    """1, 0 or missing, as int8: the rule of a label, but an event may lack its outcome."""
+    known = events.filter(events[outcome.column].is_not_null())
+    values = label_of(known, outcome, what=f"domain {domain!r}")
+    codes = np.full(events.height, -1, dtype=np.int8)
+    codes[events[outcome.column].is_not_null().to_numpy()] = values.to_numpy()
+    series = pl.Series("__outcome", codes)
+    return series.set(series == -1, None)
 
 
 def _with_clocks(
     spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]
 ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
     roles: dict[str, Impressions | Domain] = {"": spec.impressions, **spec.domains}  # no name is empty
-    times = {n: TimeColumn(r.time, f"table {r.table!r}, column {r.time!r}") for n, r in roles.items()}
+    times = {
+        n: TimeColumn(r.time, f"{table_name(spec.source, r.table)}, column {r.time!r}")
+        for n, r in roles.items()
+    }
     frames = add_clocks({"": rows, **events}, times, unit=spec.time_unit, order=spec.order)
     frames = {name: frame.drop(FILE, strict=False) for name, frame in frames.items()}
     return frames.pop(""), frames

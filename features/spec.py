@@ -148,7 +148,7 @@ class Domain(Strict):
     time: str
     item: str | None = None  # joins the item entity
     where: dict[str, list[Any]] = {}  # keep events whose column holds one of the values
-    outcome: str | None = None  # 0/1 column read by match output positive_share
+    outcome: Label | None = None  # what makes an event a success, for match output positive_share; may be missing
     max_len: Positive = 200
     side: dict[str, IdFeature | CalendarFeature | SincePrevious | DenseFeature]
 
