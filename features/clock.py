@@ -136,10 +136,12 @@ def _ranked(
 ) -> dict[str, pl.DataFrame]:
     """Replace the clock by the dense rank of (clock, *order) over all frames."""
     for name, frame in frames.items():
-        if missing := [c for c in order if frame[c].null_count()]:
-            raise DataError(
-                f"{times[name].what}: order columns must not be missing, {missing} are in some rows"
-            )
+        for column in order:
+            if (missing := frame[column].is_null()).any():
+                raise DataError(
+                    f"{times[name].what}: order column {column!r} must not be missing, "
+                    f"{locate(frame, missing)} lack it; fill it or drop these rows"
+                )
     by = [CLOCK, *order]
     try:
         every = pl.concat([f.select(by) for f in frames.values()], how="vertical_relaxed")

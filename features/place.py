@@ -6,7 +6,20 @@ from pathlib import Path
 
 import polars as pl
 
+from features.spec import Source
+
 ROW, FILE = "__row", "__file"
+
+
+def table_name(source: Source, table: str) -> str:
+    """What a raw table is called in messages: its name, and its files if the spec names them.
+
+    Example:
+        >>> table_name(Source(tables={"clicks": {"path": "logs/*.csv"}}), "clicks")
+        "table 'clicks' (logs/*.csv)"
+    """
+    raw = source.tables.get(table)
+    return f"table {table!r} ({raw.path})" if raw is not None else f"table {table!r}"
 
 
 def locate(frame: pl.DataFrame, wrong: pl.Series) -> str:

@@ -15,8 +15,8 @@ from features.spec import Impressions
 def number_requests(rows: pl.DataFrame, shown: Impressions) -> tuple[pl.DataFrame, int]:
     """Sort the rows by (clock, user, request, position), treat duplicates, number the requests in that order.
 
-    A request is what has one request ID, or, without such a column, one user and one clock. Without a position
-    the rows of a request are in the order of their items: the order of the input must not matter.
+    A request is what has one request ID, or, without such a column, one user and one clock. Without a
+    position the rows of a request are in the order of their items: the order of the input must not matter.
 
     Args:
         rows: with `__row`, `__user`, `__item` and `__clock`.
@@ -53,8 +53,9 @@ def _check_one(rows: pl.DataFrame, column: str, shown: Impressions, what: str) -
     wrong = spread.filter("wrong")["__request"].sort()
     if len(wrong):
         raise DataError(
-            f"table {shown.table!r}: the rows of a request must have one {what}, but {len(wrong)} requests have "
-            f"several: {shown.request} {wrong.head(5).to_list()}; correct the IDs, or drop impressions.request"
+            f"table {shown.table!r}: the rows of a request must have one {what}, but {len(wrong)} requests "
+            f"have several: {shown.request} {wrong.head(5).to_list()}; correct the IDs, or delete "
+            "impressions.request"
         )
 
 
@@ -69,7 +70,7 @@ def _check_constant(rows: pl.DataFrame, column: str, shown: Impressions) -> None
     first = rows.filter(pl.col("__request") == wrong[0])
     name = shown.request or shown.user
     raise DataError(
-        f"table {shown.table!r}: context column {column!r} must be the same in all rows of a request, but varies "
-        f"in {len(wrong)} requests; the first is {name} {first[name][0]!r} at {shown.time} "
+        f"table {shown.table!r}: context column {column!r} must be the same in all rows of a request, but "
+        f"varies in {len(wrong)} requests; the first is {name} {first[name][0]!r} at {shown.time} "
         f"{first[shown.time][0]!r} with {first[column].head(5).to_list()}; take it out of impressions.context"
     )

@@ -50,7 +50,7 @@ def unseen_rate(values: np.ndarray, oov_rows: int) -> float:
 def unique_ratios(
     data: Dataset, split: SplitData, events: dict[str, EventStore], *, window: int = WINDOW
 ) -> dict[str, float]:
-    """Distinct IDs over all uses in a window of consecutive requests, histories included; mean of some windows."""
+    """Distinct IDs over all uses in a window of requests, histories included; the mean of some windows."""
     starts = range(0, max(split.requests.num_rows - window, 0) + 1, window)
     chosen = [starts[i] for i in np.unique(np.linspace(0, len(starts) - 1, _WINDOWS).astype(int))]
     ratios: dict[str, list[float]] = {}
