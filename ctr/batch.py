@@ -7,7 +7,8 @@ B candidates, R requests, L events of one request, U unique IDs of one table.
     sequence "view"   a b c | (none) | d e               events packed (ΣL,), OLDEST FIRST inside a request
     offsets           0     3        3     5             (R + 1,)
 
-An ID travels once per batch: `unique_ids[table]` (U,) holds table rows, every use holds `inverse_indices` into them.
+An ID travels once per batch: `unique_ids[table]` (U,) holds table rows, every use holds `inverse_indices`
+into them.
 """
 
 from __future__ import annotations
@@ -86,5 +87,7 @@ def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
     elif isinstance(value, dict):
         mapped = {k: map_tensors(v, function) for k, v in value.items()}
     elif is_dataclass(value) and not isinstance(value, type):
-        mapped = replace(value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)})
-    return mapped  # type: ignore[no-any-return]
+        mapped = replace(
+            value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)}
+        )
+    return mapped

@@ -46,7 +46,12 @@ def build_state(config: RunConfig, manifest: Manifest, device: torch.device) -> 
     averaged = AveragedWeights(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
     torch.manual_seed(config.seed)
     return TrainingState(
-        model, tables, make_optimizer(model, config.optimizer), averaged, Progress(), identity(config, manifest)
+        model,
+        tables,
+        make_optimizer(model, config.optimizer),
+        averaged,
+        Progress(),
+        identity(config, manifest),
     )
 
 
@@ -57,7 +62,9 @@ def training_loader(config: RunConfig, dataset: Dataset) -> Loader:
 
 def scoring_loader(config: RunConfig, dataset: Dataset, split: str) -> Loader:
     """Every row of a split once, in file order, in batches twice as large as in training."""
-    loader = LoaderConfig(**{**config.loader.model_dump(), "order": "time", "batch_rows": 2 * config.loader.batch_rows})
+    loader = LoaderConfig(
+        **{**config.loader.model_dump(), "order": "time", "batch_rows": 2 * config.loader.batch_rows}
+    )
     return Loader(dataset, split, loader, seed=config.seed)
 
 
@@ -66,16 +73,22 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train.device must be a device of this machine; it has no CUDA device: use cpu or auto")
+        raise ConfigError(
+            "train.device must be a device of this machine; it has no CUDA device: use cpu or auto"
+        )
     return torch.device(name)
 
 
 def identity(config: RunConfig, manifest: Manifest) -> dict[str, Any]:
     """What must be equal for a checkpoint to be continued: all that decides the course of the training."""
     plain = config.model_dump(mode="json")
-    for section, key in (("loader", "workers"), ("loader", "prefetch"), ("train", "keep_last"), ("train", "device"),
-                         ("train", "checkpoint_every"), ("train", "max_skipped")):  # fmt: skip
-        del plain[section][key]
+    free = {
+        "loader": ("workers", "prefetch"),
+        "train": ("keep_last", "device", "checkpoint_every", "max_skipped"),
+    }
+    for section, keys in free.items():
+        for key in keys:
+            del plain[section][key]
     for key in ("run", "dataset", "tracking"):
         del plain[key]
     return {"config": plain, "dataset": manifest.digest()}

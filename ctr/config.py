@@ -31,7 +31,7 @@ class TokenizerConfig(Knobs):
 
 
 class EncoderConfig(Knobs):
-    """How HyFormer represents a sequence at every layer (§3.4.1), or the events of a two-stage model."""
+    """How HyFormer represents a sequence at every layer (§3.4.1)."""
 
     kind: Literal["transformer", "longer", "swiglu"] = "longer"
     recent: Positive = 50  # longer: how many of the newest events are queries
@@ -136,17 +136,16 @@ class TrainConfig(Knobs):
     keep_last: Positive = 2
     non_finite: Literal["stop", "skip"] = "stop"
     max_skipped: Positive = 3  # skip: at most so many in a row
-    final_fit: bool = False  # train on train + valid for as long as the best validation value took
 
 
 class TrackingConfig(Knobs):
     """Where metrics go besides the journal."""
 
-    uri: str | None = "auto"  # auto = sqlite beside the runs; null = journal only; else an MLflow server or sqlite URI
+    uri: str | None = "auto"  # sqlite beside the runs; null = journal only; else an MLflow tracking URI
     experiment: str = "ctr"
     tags: dict[str, str] = {}
     log_every: Positive = 20  # steps between training rows in the journal
-    system_every: float = Field(default=10.0, gt=0)  # seconds between system metrics; they are wall-clock facts
+    system_every: float = Field(default=10.0, gt=0)  # seconds between memory and CPU samples
 
 
 class RunConfig(Knobs):

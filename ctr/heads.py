@@ -58,4 +58,8 @@ class DenseShortcut(nn.Module):
         """(B,)."""
         parts = [requests.to_rows(batch.request_dense[n]) for n in self.of_request]
         parts += [batch.candidate_dense[n] for n in self.of_candidate]
-        return (torch.cat(parts, dim=-1) @ self.weight).squeeze(-1) if parts else batch.label.new_zeros(batch.num_rows)
+        return (
+            (torch.cat(parts, dim=-1) @ self.weight).squeeze(-1)
+            if parts
+            else batch.label.new_zeros(batch.num_rows)
+        )

@@ -16,12 +16,15 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
     """AdamW; weight decay on matrices only (not on biases, norms and single vectors)."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, foreach=True)
 
 
 def rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
-    """What the learning rates are multiplied with at a step (0-based): warm-up, then constant, cosine or linear.
+    """What multiplies the learning rates at a step (0-based): warm-up, then constant, cosine or linear.
 
     Example:
         >>> rate_factor(0, 100, OptimizerConfig(warmup_steps=10))
@@ -39,7 +42,9 @@ def rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as flat names: `<parameter index>.<state name>`."""
     state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": torch.as_tensor(value) for i, entry in state.items() for name, value in entry.items()}
+    return {
+        f"{i}.{name}": torch.as_tensor(value) for i, entry in state.items() for name, value in entry.items()
+    }
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

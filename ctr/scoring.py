@@ -1,7 +1,8 @@
 """A trained model over a split: scores in file order, streamed to a predictions table.
 
-Columns: row_id, request_id, user_id (dense codes), time (seconds), label, score (probability, float64), logit, and
-slice_<name> columns: history (length bucket, all domains together), known_user, and those the spec names.
+Columns: row_id, request_id, user_id (dense codes), time (seconds), label, score (probability, float64),
+logit, and slice_<name> columns: history (length bucket, all domains together), known_user, and those the spec
+names.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def probability(logit: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def score_batches(state: TrainingState, batches: Iterable[Batch], *, bf16: bool, device: torch.device) -> Iterator[tuple[Batch, np.ndarray]]:
+def score_batches(
+    state: TrainingState, batches: Iterable[Batch], *, bf16: bool, device: torch.device
+) -> Iterator[tuple[Batch, np.ndarray]]:
     """Each batch with its logits (B,) float32."""
     with state.for_scoring() as model:
         for batch in batches:
@@ -68,7 +71,14 @@ def score_split(state: TrainingState, loader: Loader, *, bf16: bool, device: tor
 
 
 def write_predictions(
-    path: Path, state: TrainingState, loader: Loader, dataset: Dataset, split: str, *, bf16: bool, device: torch.device
+    path: Path,
+    state: TrainingState,
+    loader: Loader,
+    dataset: Dataset,
+    split: str,
+    *,
+    bf16: bool,
+    device: torch.device,
 ) -> int:
     """Score a split into a Parquet file, a batch at a time; returns the number of rows.
 

@@ -83,7 +83,7 @@ class TrainingState:
             weights_only: for scoring: leave optimizer, progress and random state alone.
 
         Raises:
-            CheckpointError: it belongs to another model, configuration or data set; the message lists what differs.
+            CheckpointError: it is of another model, configuration or data set; the message lists the fields.
         """
         found = checkpoint.state["identity"]
         if found != self.identity:

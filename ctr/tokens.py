@@ -1,10 +1,12 @@
 """Features become tokens: non-sequence tokenizers and the sequence tokenizer.
 
-B candidates, R requests, L events of one request, M non-sequence tokens, U unique IDs of a table, E embedding width, D width.
+B candidates, R requests, L events of one request, M non-sequence tokens, U unique IDs of a table, E embedding
+width, D width.
 
-A linear map of concatenated parts is the sum of a linear map per part, W [a; b] = W_a a + W_b b, and a linear map
-commutes with a gather. Every tokenizer here uses both: the part that belongs to the request is mapped once per request,
-and side information of an event is mapped once per unique ID (§3.8.1 of HyFormer), then gathered and summed.
+A linear map of concatenated parts is the sum of a linear map per part, W [a; b] = W_a a + W_b b, and a linear
+map commutes with a gather. Every tokenizer here uses both: the part that belongs to the request is mapped
+once per request, and side information of an event is mapped once per unique ID (§3.8.1 of HyFormer), then
+gathered and summed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ Rows = dict[str, Tensor]  # table → embeddings of the batch's unique IDs (U, E
 
 
 def look_up(rows: Tensor, use: IdColumn) -> Tensor:
-    """(owners, E): the embedding of each owner's ID, or the (weighted) mean over its list; zeros for an empty list."""
+    """(owners, E): the embedding of each owner's ID, or the (weighted) mean of its list, zeros if empty."""
     return expand(rows, use.inverse_indices, offsets=use.offsets, weights=use.weights)
 
 
@@ -49,7 +51,10 @@ class FeatureVectors(nn.Module):
 
     def forward(self, ids: dict[str, IdColumn], dense: dict[str, Tensor], rows: Rows) -> Tensor:
         """(owners, width)."""
-        parts = [dense[c.name] if c.kind == "dense" else self._embed(ids[c.name], rows[str(c.table)]) for c in self.columns]
+        parts = [
+            dense[c.name] if c.kind == "dense" else self._embed(ids[c.name], rows[str(c.table)])
+            for c in self.columns
+        ]
         return torch.cat(parts, dim=-1)
 
     def _embed(self, use: IdColumn, rows: Tensor) -> Tensor:
@@ -66,17 +71,23 @@ class RowVectors(nn.Module):
     def __init__(self, columns: Sequence[Column], *, dim: int, dropout: float) -> None:
         super().__init__()
         self.request = FeatureVectors([c for c in columns if c.level == "request"], dim=dim, dropout=dropout)
-        self.candidate = FeatureVectors([c for c in columns if c.level == "candidate"], dim=dim, dropout=dropout)
+        self.candidate = FeatureVectors(
+            [c for c in columns if c.level == "candidate"], dim=dim, dropout=dropout
+        )
 
     def forward(self, batch: Batch, rows: Rows) -> tuple[Tensor | None, Tensor | None]:
         """The two parts; None where there is no feature of the level."""
         request = self.request(batch.request_ids, batch.request_dense, rows) if self.request.width else None
-        candidate = self.candidate(batch.candidate_ids, batch.candidate_dense, rows) if self.candidate.width else None
+        candidate = (
+            self.candidate(batch.candidate_ids, batch.candidate_dense, rows) if self.candidate.width else None
+        )
         return request, candidate
 
 
 class GroupToken(nn.Module):
-    """One semantic group of features → one token: W [x_1; …; x_n] + b, or with a hidden layer W_2 GELU(W_1 x + b_1) + b_2.
+    """One semantic group of features → one token: W [x_1; …; x_n] + b.
+
+    With a hidden layer it is W_2 GELU(W_1 [x_1; …; x_n] + b_1) + b_2.
 
     A group of request-level features alone stays one token per request until it meets the candidates.
     """
@@ -154,7 +165,9 @@ class AutoTokenizer(nn.Module):
     def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
         """(B, M, D)."""
         request, candidate = self.vectors(batch, rows)
-        parts = ([] if request is None else [requests.to_rows(request)]) + ([] if candidate is None else [candidate])
+        parts = ([] if request is None else [requests.to_rows(request)]) + (
+            [] if candidate is None else [candidate]
+        )
         whole = torch.cat(parts, dim=-1)
         pieces = F.pad(whole, (0, self.piece * self.num_tokens - whole.shape[-1])).split(self.piece, dim=-1)
         return torch.stack([m(p) for m, p in zip(self.maps, pieces, strict=True)], dim=1)
@@ -169,11 +182,11 @@ def make_tokenizer(manifest: Manifest, config: ModelConfig, *, dim: int) -> Sema
 class SequenceTokenizer(nn.Module):
     """Events of one domain → sequence tokens: norm(Σ_j W_j e_j + W_t log(1 + gap) + T[bucket(gap)] + P[age]).
 
-    e_j: embedding of side information j (item, category, outcome, …); gap: seconds from the event to the request, so
-    the absolute time difference of LONGER §2 as a log2 bucket and as a number; P: a learnable position counted from
-    the newest event (age 0), the oldest ones sharing the last row.
+    e_j: embedding of side information j (item, category, outcome, …); gap: seconds from the event to the
+    request, so the absolute time difference of LONGER §2 as a log2 bucket and as a number; P: a learnable
+    position counted from the newest event (age 0), the oldest ones sharing the last row.
 
-    Differs from the paper: the time difference is concatenated there; a linear map of a concatenation is this sum.
+    Differs from the paper: it concatenates the time difference; a linear map of a concatenation is this sum.
     """
 
     def __init__(self, info: DomainInfo, config: ModelConfig, *, dim: int) -> None:
@@ -209,7 +222,7 @@ class SequenceTokenizer(nn.Module):
 
 
 def merge_by_time(sequences: Sequence[Jagged], gaps: Sequence[Tensor]) -> Jagged:
-    """All sequences of a request as one, ordered by time (the ablation "merged sequences" of HyFormer, Table 2).
+    """All sequences of a request as one, ordered by time (HyFormer's ablation "merged sequences", Table 2).
 
     Args:
         sequences: S sequences with values (ΣL_s, D).
@@ -224,7 +237,7 @@ def merge_by_time(sequences: Sequence[Jagged], gaps: Sequence[Tensor]) -> Jagged
 
 
 class SequenceTokenizers(nn.Module):
-    """The tokenizers of all domains; with `merge`, their sequences as one in time order, each event tagged by domain.
+    """The tokenizers of all domains; with `merge`, one sequence in time order, each event tagged by domain.
 
     Args:
         manifest: the domains.
@@ -236,7 +249,10 @@ class SequenceTokenizers(nn.Module):
     def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int, merge: bool) -> None:
         super().__init__()
         if not manifest.domains:
-            raise ConfigError(f"the model needs at least one behaviour domain; the data set {manifest.name!r} has none: add one to its spec")
+            raise ConfigError(
+                f"the model needs at least one behaviour domain, the data set {manifest.name!r} has none; "
+                "add one to its spec"
+            )
         self.domains = list(manifest.domains)
         self.merge = merge
         self.names = ["merged"] if merge else self.domains

@@ -1,7 +1,8 @@
 """The training loop: batches in, a trained and checkpointed model out.
 
-Everything that decides what comes next (weights, optimizer, position in the data, random state, the best value so far)
-is in `TrainingState`; a run killed at any moment goes on from its newest checkpoint and ends with the same bits.
+Everything that decides what comes next (weights, optimizer, position in the data, random state, the best
+value so far) is in `TrainingState`; a run killed at any moment goes on from its newest checkpoint and ends with
+the same bits.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class Trainer:
         return self.state.progress
 
     def fit(self, stop: GracefulStop) -> Outcome:
-        """Train to the end, to early stopping, or until a signal came; saves in each case. Call `resume` before."""
+        """Train to the end, to early stopping or until a signal; saves in each case. Call `resume` before."""
         self.display.start(step=self.progress.step, total=self.total_steps)
         self._clock = time.monotonic()
         for batch, last_of_epoch in self._batches():
@@ -117,7 +118,7 @@ class Trainer:
         return Outcome(stop.signal, self.progress.step, self.progress.best_step, self.progress.best_value)
 
     def resume(self) -> None:
-        """Take on the newest checkpoint, if there is one, and begin the session; the journal drops rows of later steps."""
+        """Take on the newest checkpoint, if any, and begin the session; later journal rows are dropped."""
         checkpoint = load_latest(self.run_dir.checkpoints)
         if checkpoint is not None:
             self.state.restore(checkpoint)
@@ -165,7 +166,12 @@ class Trainer:
             now = time.monotonic()
             speed = self._rows_since / max(now - self._clock, 1e-9)
             self._clock, self._rows_since = now, 0
-            values = {**figures, "grad_norm": result.grad_norm, "lr": result.rate, "skipped": progress.skipped}
+            values = {
+                **figures,
+                "grad_norm": result.grad_norm,
+                "lr": result.rate,
+                "skipped": progress.skipped,
+            }
             self.tracker.log("train", progress.step, values, wall={"rows_per_s": speed})
             self.display.step(step=progress.step, rows=result.rows, figures={**figures, "rows_per_s": speed})
         else:
@@ -188,14 +194,20 @@ class Trainer:
         self.tracker.log("valid", progress.step, figures, wall={"seconds": seconds})
         if better:
             self.tracker.log("best", progress.step, figures)
-        shown = "  ".join(f"{k} {v:.4f}" for k, v in figures.items() if v is not None and k in ("auc", "gauc", "query_auc", "ne"))
+        shown = "  ".join(
+            f"{k} {v:.4f}"
+            for k, v in figures.items()
+            if v is not None and k in ("auc", "gauc", "query_auc", "ne")
+        )
         self.display.message(f"step {progress.step}: validation {shown}{'  (best so far)' if better else ''}")
         self._clock += seconds  # rows/s speak of training alone
 
     def validation_metrics(self) -> dict[str, float | None]:
         """Figures of the validation split, without intervals; undefined ones are None."""
         assert self.valid is not None
-        scores = score_split(self.state, self.valid, bf16=self.config.train.precision == "bf16", device=self.device)
+        scores = score_split(
+            self.state, self.valid, bf16=self.config.train.precision == "bf16", device=self.device
+        )
         with MetricAccumulator(draws=0) as accumulator:
             accumulator.update(scores.label, scores.score, user=scores.user_id, request=scores.request_id)
             metrics = accumulator.compute().metrics

@@ -1,7 +1,8 @@
 """One training step: forward, checks, backward, update of the touched rows and of the dense weights.
 
-The sparse rows are updated with the gradient of this very step (HyFormer §3.8.2, W_k = W_{k−1} + g_k); so are the dense
-weights. Gradient clipping concerns the dense weights; row-wise optimizers bound the rows' steps themselves.
+The sparse rows are updated with the gradient of this very step (HyFormer §3.8.2, W_k = W_{k−1} + g_k); so are
+the dense weights. Gradient clipping concerns the dense weights; row-wise optimizers bound the rows' steps
+themselves.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class Updates:
         """Train on one batch; `step` counts from 0.
 
         Raises:
-            NonFiniteError: a logit, the loss or a gradient is NaN or infinite (after `max_skipped` in a row with
-                `non_finite: skip`). Nothing has been updated then.
+            NonFiniteError: a logit, the loss or a gradient is NaN or infinite (after `max_skipped` in a row
+                with `non_finite: skip`). Nothing has been updated then.
         """
         rate = self._set_rates(step)
         rows = self.tables.lookup(batch.unique_ids)
@@ -78,7 +79,7 @@ class Updates:
         if not all_finite(loss, logits):  # before backward: a fused backward updates rows at once
             return self._refuse(batch, step, "the loss or a logit", rate)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = self._clip()
         if not all_finite(norm):
             return self._refuse(batch, step, "a gradient", rate)
@@ -91,7 +92,9 @@ class Updates:
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The precision of the forward pass; weights stay float32."""
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.config.train.precision == "bf16")
+        return torch.autocast(
+            device.type, dtype=torch.bfloat16, enabled=self.config.train.precision == "bf16"
+        )
 
     def _set_rates(self, step: int) -> float:
         factor = rate_factor(step, self.total_steps, self.config.optimizer)
@@ -110,10 +113,15 @@ class Updates:
         self.skipped_in_a_row += 1
         train = self.config.train
         if train.non_finite == "stop" or self.skipped_in_a_row > train.max_skipped:
-            dense = {k: v.abs().max().item() for k, v in {**batch.request_dense, **batch.candidate_dense}.items() if v.numel()}
+            dense = {
+                k: v.abs().max().item()
+                for k, v in {**batch.request_dense, **batch.candidate_dense}.items()
+                if v.numel()
+            }
             raise NonFiniteError(
                 f"every loss, logit and gradient must be finite; {what} of step {step} is not. Rows "
-                f"{batch.row_id[:5].tolist()}… of requests {batch.request_id[:5].tolist()}…, largest dense values "
-                f"{dense}. Lower optimizer.lr or embedding.lr, look at ctr doctor, or set train.non_finite: skip"
+                f"{batch.row_id[:5].tolist()}… of requests {batch.request_id[:5].tolist()}…, largest dense "
+                f"values {dense}. Lower optimizer.lr or embedding.lr, look at ctr doctor, or set "
+                "train.non_finite: skip"
             )
         return StepResult(None, batch.num_rows, float(batch.label.sum()), float("nan"), rate)

@@ -1,7 +1,7 @@
-"""`ctr baseline DATASET`: logistic regression or LightGBM on the dense features, the figure every deep model must beat.
+"""`ctr baseline DATASET`: logistic regression or LightGBM on the dense features, what a deep model must beat.
 
-The features are the data set's dense columns (counts, rates, matches, prices …): already scaled, missing = 0 with its
-indicator. Request-level columns are repeated for the request's candidates.
+The features are the data set's dense columns (counts, rates, matches, prices …): already scaled, missing = 0
+with its indicator. Request-level columns are repeated for the request's candidates.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def dense_matrix(dataset: Dataset, data: SplitData) -> tuple[np.ndarray, np.ndar
             values = dense_values(table, column)
             parts.append(values[row] if column.level == "request" else values)
     if not parts:
-        raise DataError(f"a baseline needs dense features; data set {dataset.manifest.name!r} has none: add counters")
+        raise DataError(
+            f"a baseline needs dense features; data set {dataset.manifest.name!r} has none: add counters"
+        )
     return np.concatenate(parts, axis=1), data.impressions["label"].to_numpy()
 
 

@@ -1,7 +1,7 @@
 """The `ctr` command: parses arguments, runs one job, turns errors into messages and exit codes.
 
-Exit codes: 0 ok, 2 usage or configuration, 3 data, 4 non-finite training, 5 checkpoint unusable, 6 run directory locked,
-75 try again (I/O, preemption), 130 / 143 ended by a signal.
+Exit codes: 0 ok, 2 usage or configuration, 3 data, 4 non-finite training, 5 checkpoint unusable, 6 run
+directory locked, 75 try again (I/O, preemption), 130 / 143 ended by a signal.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
     parser.add_argument("--checkpoint", default="best", help="best, last or a step number")
     parser.add_argument("--dataset", type=Path, help="where the data set is now, if it moved")
-    parser.add_argument("--baseline", action="append", default=[], choices=KINDS, help="show it beside the model; repeatable")
+    parser.add_argument(
+        "--baseline", action="append", default=[], choices=KINDS, help="show it beside the model; repeatable"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -74,7 +76,8 @@ def evaluate(
         predictions, _ = predict(run_dir, opened, split)
         evaluation = evaluate_table(predictions)
         compared = [
-            comparison_line(KINDS[kind], evaluate_baseline(opened.dataset, kind, split)) for kind in baselines or []
+            comparison_line(KINDS[kind], evaluate_baseline(opened.dataset, kind, split))
+            for kind in baselines or []
         ]
         compared += lines or []
         report = write_report(
@@ -85,8 +88,12 @@ def evaluate(
             context={
                 "baselines": compared,
                 "config": opened.config.model_dump(mode="json"),
-                "dataset": describe_dataset(opened.dataset),
-                "weights": f"step {opened.step}",
+                "facts": {
+                    "run": path,
+                    "weights": f"step {opened.step}",
+                    "split": split,
+                    **describe_dataset(opened.dataset),
+                },
             },
         )
         tracking = opened.config.tracking

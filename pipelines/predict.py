@@ -32,5 +32,7 @@ def predict(run_dir: RunDir, opened: OpenRun, split: str) -> tuple[Path, int]:
     path = run_dir.predictions / f"{split}.parquet"
     loader = scoring_loader(opened.config, opened.dataset, split)
     bf16 = opened.config.train.precision == "bf16"
-    rows = write_predictions(path, opened.state, loader, opened.dataset, split, bf16=bf16, device=opened.device)
+    rows = write_predictions(
+        path, opened.state, loader, opened.dataset, split, bf16=bf16, device=opened.device
+    )
     return path, rows

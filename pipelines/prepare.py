@@ -24,23 +24,36 @@ def run(arguments: argparse.Namespace) -> None:
     """Check the spec, prepare, say what was written."""
     spec = with_source(load_spec(arguments.spec), arguments.source)
     if arguments.dry_run:
-        print(f"{arguments.spec} is valid: data set {spec.name}, {len(spec.features)} features, sequences {list(spec.domains)}")
+        print(
+            f"{arguments.spec} is valid: data set {spec.name}, {len(spec.features)} features, "
+            f"sequences {list(spec.domains)}"
+        )
         return
     started = time.monotonic()
-    manifest = prepare(spec, arguments.out, base=arguments.spec.parent, overwrite=arguments.overwrite, progress=report)
+    manifest = prepare(
+        spec, arguments.out, base=arguments.spec.parent, overwrite=arguments.overwrite, progress=report
+    )
     for name, split in manifest.splits.items():
         rate = split.positives / max(split.impressions, 1)
-        print(f"{name:6} {split.requests:>10,} requests  {split.impressions:>10,} impressions  label mean {rate:.4f}")
+        print(
+            f"{name:6} {split.requests:>10,} requests  {split.impressions:>10,} impressions  "
+            f"label mean {rate:.4f}"
+        )
     for name, domain in manifest.domains.items():
         print(f"events {name}: {domain.events:,}")
-    print(f"wrote {arguments.out} in {time.monotonic() - started:.1f} s; look at it with: ctr doctor {arguments.out}")
+    print(
+        f"wrote {arguments.out} in {time.monotonic() - started:.1f} s; "
+        f"look at it with: ctr doctor {arguments.out}"
+    )
 
 
 def with_source(spec: Spec, path: str | None) -> Spec:
     """The spec with another source path (relative to the working directory)."""
     if path is None:
         return spec
-    return spec.model_copy(update={"source": spec.source.model_copy(update={"path": str(Path(path).resolve())})})
+    return spec.model_copy(
+        update={"source": spec.source.model_copy(update={"path": str(Path(path).resolve())})}
+    )
 
 
 def report(text: str) -> None:

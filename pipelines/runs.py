@@ -1,4 +1,4 @@
-"""Opening a finished or running run: its configuration, its data set, the weights of one of its checkpoints."""
+"""Opening a run: its configuration, its data set, the weights of one of its checkpoints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class OpenRun:
 def read_run_config(path: Path) -> RunConfig:
     """The resolved configuration that a run was started with."""
     if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path} must be a run directory with a config.yaml; train one with: ctr train CONFIG")
+        raise ConfigError(
+            f"{path} must be a run directory with a config.yaml; train one with: ctr train CONFIG"
+        )
     return load_config(path / "config.yaml")
 
 

@@ -7,18 +7,21 @@ from pathlib import Path
 
 from features.synthetic import simulate
 
+SIZES = ("users", "items", "days", "requests-per-user", "candidates", "events-per-user", "categories")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--out", required=True, type=Path, help="directory to write")
     parser.add_argument("--seed", type=int, default=7)
-    for name in ("users", "items", "days", "requests-per-user", "candidates", "events-per-user", "categories"):
+    for name in SIZES:
         parser.add_argument(f"--{name}", type=int, help="a size; the default is the demo's")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Simulate and print what was written and the best possible AUC."""
-    sizes = {k: v for k, v in vars(arguments).items() if k not in ("command", "out", "seed") and v is not None}
+    given = {name.replace("-", "_"): getattr(arguments, name.replace("-", "_")) for name in SIZES}
+    sizes = {name: value for name, value in given.items() if value is not None}
     print_summary(arguments.out, simulate(arguments.out, seed=arguments.seed, **sizes))
 
 

@@ -21,8 +21,17 @@ from pipelines.display import make_display
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("config", type=Path, help="YAML configuration of the run")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=1", dest="overrides", help="override a value; repeatable")
-    parser.add_argument("--dry-run", action="store_true", help="build everything, print the resolved configuration, stop")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=1",
+        dest="overrides",
+        help="override a value; repeatable",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build everything, print the resolved configuration, stop"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,8 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     if outcome.stopped_by is not None:
         print(f"stopped after step {outcome.steps}; the same command resumes", file=sys.stderr)
         return 128 + outcome.stopped_by
-    best = "" if outcome.best_value is None else f"; best validation {config.train.metric} {outcome.best_value:.4f} at step {outcome.best_step}"
-    print(f"trained {outcome.steps} steps{best}\nrun directory {config.run}; next: ctr evaluate {config.run}")
+    print(f"trained {outcome.steps} steps")
+    if outcome.best_value is not None:
+        metric, value = config.train.metric, abs(outcome.best_value)
+        print(f"best validation {metric} {value:.4f} at step {outcome.best_step}")
+    print(f"run directory {config.run}; next: ctr evaluate {config.run}")
     return 0
 
 
@@ -57,7 +69,9 @@ def train(config: RunConfig) -> Outcome:
     tracking = config.tracking
     with RunDir.open(config.run) as run_dir, GracefulStop() as stop:
         state = build_state(config, dataset.manifest, device)
-        valid = scoring_loader(config, dataset, "valid") if dataset.manifest.splits["valid"].impressions else None
+        valid = (
+            scoring_loader(config, dataset, "valid") if dataset.manifest.splits["valid"].impressions else None
+        )
         tracker = Tracker(
             run_dir,
             uri=tracking.uri,

@@ -9,9 +9,10 @@
         [Q, F] ← boost([Q, F])                                    token mixing + per-token FFN + residual
     logit = MLP(top tokens)
 
-Source: HyFormer (arXiv 2601.12681v2), §3.3–3.7. Where the paper leaves room, `ModelConfig` names the choice: `norm`
-(pre-norm everywhere by default), `update_ns_tokens` (the boosted NS tokens go on to the next layer), `head_reads` (all top
-tokens), and the deviations of its ablations (`pools`, `query_inputs`, `merge_sequences`).
+Source: HyFormer (arXiv 2601.12681v2), §3.3–3.7. Where the paper leaves room, `ModelConfig` names the choice:
+`norm` (pre-norm everywhere by default), `update_ns_tokens` (the boosted NS tokens go on to the next layer),
+`head_reads` (all top tokens), and the deviations of its ablations (`pools`, `query_inputs`,
+`merge_sequences`).
 
 B candidates, R requests, S sequences, M ns tokens, N query tokens, D width.
 """

@@ -1,16 +1,16 @@
 """LONGER: global tokens in front of one long sequence, cross-causal then self-causal attention.
 
     G = [NS tokens (candidate, user, cross …); learnable CLS]     (B, m, W)
-    H = merge_K(events of all domains in time order)              L / K tokens of width W = K·D, once per request
+    H = merge_K(events of all domains in time order)              L / K tokens of width W = K·D, per request
     layer 1:       G, H_S ← cross-causal([G; H_S] asks [G; H])    H_S: recent | uniform | learnable, k tokens
     layer 2 …:     G, H_S ← self-causal([G; H_S])
     logit = MLP(G)
 
 Nothing on the event side sees a candidate, so it is computed once per request (see ctr.blocks.longer).
 
-Source: LONGER (arXiv 2505.04421): global tokens, token merge and InnerTrans, cross- and self-causal attention.
-Differs from the paper: several behaviour domains are merged into its one sequence by time, each event tagged with a
-learnable vector of its domain.
+Source: LONGER (arXiv 2505.04421): global tokens, token merge, InnerTrans, cross- and self-causal attention.
+Differs from the paper: several behaviour domains are merged into its one sequence by time, each event tagged
+with a learnable vector of its domain.
 
 B candidates, R requests, L events, m global tokens, D width of a token, K merged events, W = K·D.
 """
@@ -47,7 +47,9 @@ class LongerTower(nn.Module):
             for kind in kinds
         )
 
-    def forward(self, globals_: Tensor, events: Jagged, requests: RequestMap, prefix: Tensor | None = None) -> Tensor:
+    def forward(
+        self, globals_: Tensor, events: Jagged, requests: RequestMap, prefix: Tensor | None = None
+    ) -> Tensor:
         """(B, m, W); `prefix` (R, P, W): request-level global tokens that events may see."""
         events = self.merge(events)
         queries = self.select(events)

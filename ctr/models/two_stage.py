@@ -5,10 +5,10 @@
     for each mixer layer: X ← RankMixer(X)
     logit = MLP(X)
 
-With `two_stage.global_tokens` the NS tokens are LONGER's global tokens, so the sequence is read in the light of the
-candidate; without them the CLS tokens alone ask, once for all candidates.
+With `two_stage.global_tokens` the NS tokens are LONGER's global tokens, so the sequence is read in the light
+of the candidate; without them the CLS tokens alone ask, once for all candidates.
 
-Source: HyFormer (arXiv 2601.12681v2), Table 1 and 2 (LONGER + RankMixer; two-stage with and without global tokens).
+Source: HyFormer (arXiv 2601.12681v2), Table 1 and 2 (LONGER + RankMixer; with and without global tokens).
 
 B candidates, M ns tokens, D width.
 """
@@ -72,6 +72,8 @@ class TwoStage(nn.Module):
             classes = self.cls.expand(batch.num_rows, -1, -1)
             read = self.tower(torch.cat([classes, self.widen(ns_tokens)], dim=1), events, requests)
             return self.narrow(read[:, : self.cls.shape[0]])
-        once = RequestMap.build(torch.arange(batch.num_requests, device=self.cls.device), requests=batch.num_requests)
+        once = RequestMap.build(
+            torch.arange(batch.num_requests, device=self.cls.device), requests=batch.num_requests
+        )
         read = self.tower(self.cls.expand(batch.num_requests, -1, -1), events, once)
         return requests.to_rows(self.narrow(read))
