@@ -103,9 +103,9 @@ def test_entities_have_one_row_each(tmp_path: Path) -> None:
 
 def test_outcomes_are_0_or_1(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"domain 'ratings': outcome 'rating' must be 0, 1 or missing, but \d+ rows"
+        DataError, match=r"domain 'ratings': label 'rating' must be 0 or 1, but \d+ rows"
     ):
-        run(tmp_path, changed(RATINGS_SPEC, domains__ratings__outcome="rating"), rating_tables())
+        run(tmp_path, changed(RATINGS_SPEC, domains__ratings__outcome={"column": "rating"}), rating_tables())
 
 
 def test_events_without_user_or_time_are_counted(tmp_path: Path) -> None:
