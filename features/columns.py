@@ -45,7 +45,7 @@ def impression_reads(spec: Spec) -> Iterator[Read]:
     for name, feature in spec.features.items():
         yield from ((c, f"feature {name!r}") for c in feature_columns(feature))
     for name, counter in spec.counters.items():
-        yield from ((c, f"counter {name!r}") for c in counter.by)
+        yield from ((c, f"counter {name!r}") for c in (*counter.by, counter.value, counter.against) if c)
     yield from ((m.candidate, f"match {name!r}") for name, m in spec.matches.items())
     yield from ((p.column, f"page {name!r}") for name, p in spec.pages.items())
     yield from ((c, f"slice {name!r}") for name, c in spec.slices.items())
@@ -79,6 +79,8 @@ def needed_columns(spec: Spec) -> dict[str, dict[str, str]]:
         ConfigError: a name that no table or computed feature can give, or an input that reads the label.
     """
     _refuse_label(spec)
+    if taken := [t for t in spec.tables if t.partition(".")[0] in ("calendar", "gap")]:
+        raise ConfigError(f"tables calendar.* and gap.* are made for time features; rename {taken}")
     needed: dict[str, dict[str, str]] = {}
     entities = {"user": spec.user, "item": spec.item}
     computed = computed_columns(spec)
@@ -126,7 +128,9 @@ def _of_request(spec: Spec, column: str) -> bool:
     shown = spec.impressions
     kind, name = origin(column)
     if kind == "own":
-        return name in {shown.user, shown.time, shown.request, *shown.context}
+        # Rows of one clock agree in the columns that it is made of; but the item is always the candidate's.
+        made_of = {shown.user, shown.time, shown.request, *spec.order, *shown.context}
+        return name in made_of and name != shown.item
     if kind == "count":
         return all(_of_request(spec, c) for c in spec.counters[name.rpartition(".")[0]].by)
     return kind == "user" or (kind == "page" and name.endswith(".size"))

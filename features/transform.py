@@ -24,6 +24,7 @@ from features.split import Parts
 from features.values import Values, values_of
 
 Level = Literal["request", "candidate", "event"]
+_KINDS = ("id", "weight", "dense")
 _CALENDAR_ROWS = {"hour": 25, "weekday": 8}
 
 
@@ -66,6 +67,12 @@ class Encoded:
     def table_infos(self) -> dict[str, TableInfo]:
         """Every table for the manifest."""
         return {name: t.info for name, t in self.tables.items()} | self.implicit
+
+    def of_level(self, level: Level) -> dict[str, pa.Array]:
+        """The Arrow columns of the features of one level, a value per impression, in the spec's order."""
+        every = self.columns[None]
+        names = [c.name for c in self.described[None] if c.level == level]
+        return {n: every[n] for name in names for kind in _KINDS if (n := f"{kind}.{name}") in every}
 
 
 def encode_log(spec: Spec, log: Log, parts: Parts) -> Encoded:

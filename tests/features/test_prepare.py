@@ -243,3 +243,58 @@ def test_an_old_dataset_survives_a_failure(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         prepare(bad, data.root, base=tmp_path / "raw", overwrite=True)
     assert Dataset(data.root, verify=True).manifest == data.manifest
+
+
+def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what a killed process left behind goes at the next start."""
+    left = tmp_path / ".dataset.partial-999999999"
+    (left / "train").mkdir(parents=True)
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("features.prepare.write_json", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, RATINGS_SPEC, rating_tables())
+    assert [p.name for p in tmp_path.iterdir()] == ["raw"]
+
+
+def test_out_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match="a file or link is there"):
+        run(tmp_path, RATINGS_SPEC, rating_tables(), out="file")
+    with pytest.raises(DataError, match=r"cannot be written: .*; choose another --out"):
+        run(tmp_path, RATINGS_SPEC, rating_tables(), out="file/dataset")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_calendar_and_gaps_by_hand(ratings: Dataset) -> None:
+    split, store = ratings.split("test"), ratings.events("ratings")
+    time = split.requests["time"].to_numpy()
+    assert (split.requests["id.hour"].to_numpy() == time % 86_400 // 3600 + 1).all()
+    for event in range(1, 40):
+        gap = store.time[event] - store.time[event - 1]
+        first = store.user_id[event] != store.user_id[event - 1]
+        assert store.ids["gap"].values[event] == (0 if first else 1 + int(np.log2(1 + gap)))
+
+
+def test_weekday_counts_from_monday(tmp_path: Path) -> None:
+    """1970-01-01 was a Thursday; an offset moves the border of the days."""
+    weekday = {"calendar": "weekday", "offset_hours": 2}
+    data = prepared(tmp_path, changed(RATINGS_SPEC, features__hour=weekday), rating_tables())
+    requests = data.split("train").requests
+    days = pl.from_epoch(pl.Series(requests["time"].to_numpy() + 7200)).dt.weekday()
+    assert requests["id.hour"].to_pylist() == days.to_list()
+
+
+def test_parts_may_be_left_out(tmp_path: Path) -> None:
+    data = prepared(tmp_path, changed(RATINGS_SPEC, split={"valid": 0, "test": 0}), rating_tables())
+    assert data.split("valid").requests.num_rows == 0
+    assert data.split("train").impressions.num_rows == rating_tables()["ratings"].height
+
+
+def test_a_domain_without_events_is_a_normal_case(tmp_path: Path) -> None:
+    spec = changed(SHOP_SPEC, domains__view__where={"kind": ["never"]})
+    data = prepared(tmp_path, spec, shop_tables())
+    assert data.manifest.domains["view"].events == 0 and data.events("view").dense["dwell"].shape == (0, 1)
+    assert (data.split("train").requests["end.view"].to_numpy() == 0).all()
