@@ -45,7 +45,9 @@ def impression_reads(spec: Spec) -> Iterator[Read]:
     for name, feature in spec.features.items():
         yield from ((c, f"feature {name!r}") for c in feature_columns(feature))
     for name, counter in spec.counters.items():
-        yield from ((c, f"counter {name!r}") for c in (*counter.by, counter.value, counter.against) if c)
+        yield from ((c, f"counter {name!r}") for c in counter.by)
+        # of earlier rows, so that even the label's column may be read
+        yield from ((c, f"value of counter {name!r}") for c in (counter.value, counter.against) if c)
     yield from ((m.candidate, f"match {name!r}") for name, m in spec.matches.items())
     yield from ((p.column, f"page {name!r}") for name, p in spec.pages.items())
     yield from ((c, f"slice {name!r}") for name, c in spec.slices.items())

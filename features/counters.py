@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from features.errors import ConfigError, DataError
 from features.keys import Keys, encode_keys, nullable
 from features.past import Past, running_rate
 from features.spec import Counter
@@ -22,7 +23,8 @@ def counter_columns(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataF
     there and leaves it as evidence comes in. Strictly before means a smaller clock, so simultaneous rows do
     not count. Over the values of a list, count and positives are summed and since_last and since_first are
     the smallest and the largest. A row with a missing key has no outputs; one with a new key has count 0
-    and no since_*.
+    and no since_*. With `value`, that column stands in the label's place: rate is its smoothed mean, positives
+    its sum. residual = Σ (label − against) / (count + prior).
 
     Args:
         rows: impressions of all splits in any order, with `__clock`, `__time` (s), `__label` (0/1).
@@ -43,9 +45,11 @@ def counter_columns(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataF
         [(0, 0), (1, 1), (1, 1)]
     """
     (keys,) = encode_keys(rows, by=[counter.by], separator=counter.separator, what=f"counter {name!r}")
-    tally = _tally(rows, keys, counter)
+    value = _numbers(rows, counter.value, name) if counter.value else rows["__label"].to_numpy()
+    surplus = value - _numbers(rows, counter.against, name) if counter.against else value
+    tally = _tally(rows, keys, counter, value=value, surplus=surplus)
     if "rate" in counter.outputs:
-        tally["rate"] = _rate(rows, tally, counter.prior)
+        tally["rate"] = _rate(rows, tally, value, counter.prior)
     has_key = keys.present(len(rows))
     seen = has_key & (tally["count"] > 0)
     valid = {"since_last": seen, "since_first": seen}
@@ -54,29 +58,49 @@ def counter_columns(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataF
     )
 
 
-def _tally(rows: pl.DataFrame, keys: Keys, counter: Counter) -> dict[str, np.ndarray]:
-    """Every output but the rate, int64 (N,)."""
+def _numbers(rows: pl.DataFrame, column: str, counter: str) -> np.ndarray:
+    """A numeric column without gaps, float64 (N,)."""
+    if column not in rows.columns:
+        raise ConfigError(
+            f"counter {counter!r} reads {column!r}, which is not there; declare that counter before this one"
+        )
+    series = rows[column]
+    if not series.dtype.is_numeric() or series.null_count():
+        raise DataError(
+            f"counter {counter!r}: {column!r} must be a number in every row, got {series.dtype} with "
+            f"{series.null_count()} missing; choose another column"
+        )
+    return series.cast(pl.Float64).to_numpy()
+
+
+def _tally(
+    rows: pl.DataFrame, keys: Keys, counter: Counter, *, value: np.ndarray, surplus: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Every output but the rate, (N,)."""
     clock, time = rows["__clock"].to_numpy()[keys.row], rows["__time"].to_numpy()[keys.row]
     past = Past(keys.code, clock=clock, time=time)
     start, end = past.before_own()
     if counter.window is not None:
         start = np.clip(past.since(keys.code, time - int(counter.window)), start, end)
-    positives = past.sums(rows["__label"].to_numpy()[keys.row], start, end)
+    positives = past.sums(value[keys.row], start, end)
     # The stand-ins for "never" lose against every other value of the row's list.
     last = np.where(end > start, time - past.time[end - 1], np.iinfo(np.int64).max)
     first = np.where(end > start, time - past.time[np.minimum(start, len(past) - 1)], -1)
+    count = keys.per_row(np.add, end - start, len(rows))
+    excess = keys.per_row(np.add, past.sums(surplus[keys.row], start, end), len(rows))
     return {
-        "count": keys.per_row(np.add, end - start, len(rows)),
+        "count": count,
+        "residual": excess / (count + counter.prior),
         "positives": keys.per_row(np.add, positives, len(rows)),
         "since_last": keys.per_row(np.minimum, last, len(rows)),
         "since_first": keys.per_row(np.maximum, first, len(rows)),
     }
 
 
-def _rate(rows: pl.DataFrame, tally: dict[str, np.ndarray], prior: float) -> np.ndarray:
+def _rate(rows: pl.DataFrame, tally: dict[str, np.ndarray], value: np.ndarray, prior: float) -> np.ndarray:
     """The smoothed rate, float64 (N,)."""
     every = Past(
         np.zeros(len(rows), dtype=np.int64), clock=rows["__clock"].to_numpy(), time=rows["__time"].to_numpy()
     )
-    running = running_rate(every, rows["__label"].to_numpy(), every.before_own()[1])
+    running = running_rate(every, value, every.before_own()[1])
     return (tally["positives"] + prior * running) / (tally["count"] + prior)

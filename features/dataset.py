@@ -164,14 +164,20 @@ class Dataset:
             if not path.is_file():
                 raise DataError(f"{path} is listed in the manifest but missing; run ctr prepare again")
             if verify and (found := sha256_of(path)) != digest:
-                raise DataError(f"{path} has changed since it was written: sha256 must be {digest}, is {found}; run ctr prepare again")
+                raise DataError(
+                    f"{path} has changed since it was written: sha256 must be {digest}, is {found}; run ctr prepare again"
+                )
 
     def split(self, name: str) -> SplitData:
         """The requests and impressions of `train`, `valid` or `test`."""
         if name not in self.manifest.splits:
             raise DataError(f"split must be one of {sorted(self.manifest.splits)}, got {name!r}")
         folder = under(self.root, name)
-        return SplitData(self.manifest.splits[name], read_arrow(folder / "requests.arrow"), read_arrow(folder / "impressions.arrow"))
+        return SplitData(
+            self.manifest.splits[name],
+            read_arrow(folder / "requests.arrow"),
+            read_arrow(folder / "impressions.arrow"),
+        )
 
     def events(self, domain: str) -> EventStore:
         """The event store of one domain."""
@@ -217,11 +223,15 @@ def read_manifest(root: Path) -> Manifest:
     """Read and check DIR/manifest.json."""
     path = root / MANIFEST
     if not path.is_file():
-        raise DataError(f"{root} must be a dataset directory with a {MANIFEST}; make one with: ctr prepare --spec SPEC --out {root}")
+        raise DataError(
+            f"{root} must be a dataset directory with a {MANIFEST}; make one with: ctr prepare --spec SPEC --out {root}"
+        )
     try:
         return Manifest.model_validate(json.loads(path.read_text()))
     except (ValidationError, ValueError) as error:
-        raise DataError(f"{path} is not a manifest of format {FORMAT}: {error}; run ctr prepare again") from None
+        raise DataError(
+            f"{path} is not a manifest of format {FORMAT}: {error}; run ctr prepare again"
+        ) from None
 
 
 def sha256_of(path: Path) -> str:

@@ -61,8 +61,9 @@ class Past:
         return np.searchsorted(by_time, code * scale.width + scale.rank(time))
 
     def sums(self, values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Sums (Q,) over [start, end) of integers `values` (P,), which are in the order the pairs came in."""
-        total = np.concatenate([[0], np.cumsum(values[self.order], dtype=np.int64)])
+        """Sums (Q,) over [start, end) of `values` (P,), which are in the order the pairs came in; integers stay exact."""
+        dtype = np.float64 if values.dtype.kind == "f" else np.int64
+        total = np.concatenate([np.zeros(1, dtype=dtype), np.cumsum(values[self.order], dtype=dtype)])
         return total[end] - total[start]
 
     def decayed(self, half_life: float) -> np.ndarray:

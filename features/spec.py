@@ -21,9 +21,6 @@ from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import dump_yaml, load_yaml
 
-COUNTER_OUTPUTS = ("count", "positives", "rate", "since_last", "since_first")
-MATCH_OUTPUTS = ("count", "decayed", "recency", "last", "share", "share_old", "share_recent", "positive_share")
-PAGE_OUTPUTS = ("value", "rank", "ratio_mean", "ratio_min", "above", "size")
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -101,7 +98,9 @@ class IdTable(Strict):
     @model_validator(mode="after")
     def rows_where_needed(self) -> IdTable:
         if (self.rows is None) != (self.encode == "vocabulary"):
-            raise ValueError(f"rows must be given for hash, quantile and log and only there; encode is {self.encode!r}")
+            raise ValueError(
+                f"rows must be given for hash, quantile and log and only there; encode is {self.encode!r}"
+            )
         return self
 
 
@@ -148,7 +147,9 @@ class Domain(Strict):
     time: str
     item: str | None = None  # joins the item entity
     where: dict[str, list[Any]] = {}  # keep events whose column holds one of the values
-    outcome: Label | None = None  # what makes an event a success, for match output positive_share; may be missing
+    outcome: Label | None = (
+        None  # what makes an event a success, for match output positive_share; may be missing
+    )
     max_len: Positive = 200
     side: dict[str, IdFeature | CalendarFeature | SincePrevious | DenseFeature]
 
@@ -156,15 +157,28 @@ class Domain(Strict):
 class Counter(Strict):
     """Point-in-time counts and smoothed rates over impressions, strictly before the request.
 
-    rate = (positives + prior · running rate of all impressions) / (count + prior). For a list column the
-    counts of the row's values are summed. `since_*` are seconds, missing without an earlier row.
+    rate = (positives + prior · running rate of all impressions) / (count + prior), residual = Σ (label − against) /
+    (count + prior): how much better than expected the earlier rows did, `against` being what was expected of each
+    (such as count.item.rate). With `value`, a numeric column stands in the label's place. For a list column the
+    sums of the row's values are added. `since_*` are seconds, missing without an earlier row.
     """
 
     by: list[str]
-    outputs: list[Literal["count", "positives", "rate", "since_last", "since_first"]] = ["count", "rate"]
+    outputs: list[Literal["count", "positives", "rate", "residual", "since_last", "since_first"]] = [
+        "count",
+        "rate",
+    ]
+    value: str | None = None  # a numeric column known after the impression, as the label is
+    against: str | None = None  # a column of the same scale, such as the rate of an earlier counter
     prior: float = Field(default=20.0, gt=0)
     separator: str | None = None  # for a string column of several values among `by`
     window: Seconds | None = None  # only rows at most this many seconds old
+
+    @model_validator(mode="after")
+    def residual_has_expectation(self) -> Counter:
+        if ("residual" in self.outputs) != (self.against is not None):
+            raise ValueError("output residual and `against` need each other; give both or none")
+        return self
 
 
 class Match(Strict):
@@ -194,7 +208,10 @@ class Page(Strict):
     """
 
     column: str
-    outputs: list[Literal["value", "rank", "ratio_mean", "ratio_min", "above", "size"]] = ["rank", "ratio_mean"]
+    outputs: list[Literal["value", "rank", "ratio_mean", "ratio_min", "above", "size"]] = [
+        "rank",
+        "ratio_mean",
+    ]
 
 
 class Split(Strict):
@@ -229,16 +246,22 @@ class Spec(Strict):
         self._check_names()
         used = [t for f in self._id_features() if (t := f.table) not in self.tables]
         if used:
-            raise ValueError(f"every table of a feature must be declared under tables; {sorted(set(used))} are not")
+            raise ValueError(
+                f"every table of a feature must be declared under tables; {sorted(set(used))} are not"
+            )
         for token, members in self.tokens.items():
             if unknown := sorted(set(members) - set(self.features)):
                 raise ValueError(f"token {token!r} must list features; {unknown} are not features")
         grouped = [m for members in self.tokens.values() for m in members]
         if missing := sorted(set(self.features) - set(grouped)):
-            raise ValueError(f"every feature must be in a token group; {missing} are in none: add or delete them")
+            raise ValueError(
+                f"every feature must be in a token group; {missing} are in none: add or delete them"
+            )
         for name, match in self.matches.items():
             if match.domain not in self.domains:
-                raise ValueError(f"match {name!r} reads domain {match.domain!r}; the domains are {sorted(self.domains)}")
+                raise ValueError(
+                    f"match {name!r} reads domain {match.domain!r}; the domains are {sorted(self.domains)}"
+                )
         return self
 
     def _check_names(self) -> None:

@@ -40,7 +40,9 @@ def read_source(source: Source, *, base: Path) -> dict[str, pl.LazyFrame]:
         DataError: files that are missing, unreadable or lack a column.
     """
     if source.kind not in READERS:
-        raise ConfigError(f"source.kind must be one of {['files', *READERS]}, got {source.kind!r}; correct the spec")
+        raise ConfigError(
+            f"source.kind must be one of {['files', *READERS]}, got {source.kind!r}; correct the spec"
+        )
     if source.options or source.tables:
         raise ConfigError(
             f"source {source.kind!r} takes no options and no tables, got {[*source.options, *source.tables]}; "

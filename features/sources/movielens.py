@@ -105,7 +105,9 @@ def _items(raw: pl.LazyFrame, separator: str) -> pl.LazyFrame:
         year=year.cast(pl.Int64),
         genres=genres.list.eval(pl.element().filter(pl.element() != "")),
     )
-    return items.select("item_id", "title", "year", (pl.col("year") // 10 * 10).alias("decade"), "genres", KEEP_FILE)
+    return items.select(
+        "item_id", "title", "year", (pl.col("year") // 10 * 10).alias("decade"), "genres", KEEP_FILE
+    )
 
 
 def _tabular(ratings: str, items: str, users: str | None = None) -> Callable[[Path], Tables]:
@@ -116,7 +118,10 @@ def _tabular(ratings: str, items: str, users: str | None = None) -> Callable[[Pa
         if users is not None and (root / users).is_file():
             files["users"], columns["users"] = users, _USERS
         kinds = {name: "csv" if path.endswith(".csv") else "parquet" for name, path in files.items()}
-        tables = {n: RawTable.model_validate({"path": p, "format": kinds[n], "rename": _RENAME}) for n, p in files.items()}
+        tables = {
+            n: RawTable.model_validate({"path": p, "format": kinds[n], "rename": _RENAME})
+            for n, p in files.items()
+        }
         return open_known(root, tables, columns)
 
     return open_files
@@ -125,7 +130,9 @@ def _tabular(ratings: str, items: str, users: str | None = None) -> Callable[[Pa
 def _original_1m(root: Path) -> Tables:
     """ratings.dat, users.dat and movies.dat, as in ml-1m.zip."""
     ratings = _numbers(root / "ratings.dat", "::", _RATINGS, _RATINGS)
-    users = _numbers(root / "users.dat", "::", ["user_id", "gender", "age", "occupation", "zip_code"], ["user_id", "age"])
+    users = _numbers(
+        root / "users.dat", "::", ["user_id", "gender", "age", "occupation", "zip_code"], ["user_id", "age"]
+    )
     items = _numbers(root / "movies.dat", "::", _ITEMS, ["item_id"])
     return {"ratings": ratings, "users": users, "items": items}
 
@@ -133,11 +140,17 @@ def _original_1m(root: Path) -> Tables:
 def _original_100k(root: Path) -> Tables:
     """u.data, u.user and u.item, as in ml-100k.zip."""
     ratings = _numbers(root / "u.data", "\t", _RATINGS, _RATINGS)
-    users = _numbers(root / "u.user", "|", ["user_id", "age", "gender", "occupation", "zip_code"], ["user_id", "age"])
+    users = _numbers(
+        root / "u.user", "|", ["user_id", "age", "gender", "occupation", "zip_code"], ["user_id", "age"]
+    )
     columns = ["item_id", "title", "released", "video_released", "url", *_GENRES_100K]
     items = _numbers(root / "u.item", "|", columns, ["item_id"])
     flags = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in _GENRES_100K]
-    return {"ratings": ratings, "users": users, "items": items.with_columns(genres=pl.concat_str(flags, separator="|", ignore_nulls=True))}
+    return {
+        "ratings": ratings,
+        "users": users,
+        "items": items.with_columns(genres=pl.concat_str(flags, separator="|", ignore_nulls=True)),
+    }
 
 
 def _numbers(path: Path, separator: str, columns: list[str], numbers: list[str]) -> pl.LazyFrame:

@@ -65,7 +65,9 @@ def read_fields(path: Path, separator: str, columns: Sequence[str]) -> pl.DataFr
     return fields.struct.rename_fields(list(columns)).struct.unnest()
 
 
-def cast_numbers(frame: pl.DataFrame, types: Mapping[str, pl.DataType | type[pl.DataType]], path: Path) -> pl.DataFrame:
+def cast_numbers(
+    frame: pl.DataFrame, types: Mapping[str, pl.DataType | type[pl.DataType]], path: Path
+) -> pl.DataFrame:
     """Turn string columns into numbers.
 
     Raises:

@@ -38,5 +38,7 @@ def read(root: Path) -> dict[str, pl.LazyFrame]:
         DataError: `root` holds no simulated log, or a file of it is missing or damaged.
     """
     if not (root / "impressions").is_dir():
-        raise DataError(f"{root} must hold a simulated log, but has no impressions; run: ctr simulate --out {root}")
+        raise DataError(
+            f"{root} must hold a simulated log, but has no impressions; run: ctr simulate --out {root}"
+        )
     return open_known(root, {name: RawTable(path=path) for name, path in _FILES.items()}, _COLUMNS)

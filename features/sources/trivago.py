@@ -74,12 +74,16 @@ def _events(raw: pl.LazyFrame) -> pl.LazyFrame:
 def _impressions(events: pl.LazyFrame) -> pl.LazyFrame:
     """The clickouts with what preceded them in the session, one row per shown hotel."""
     clickouts = _with_session(events).filter(pl.col("action_type") == CLICKOUT)
-    requests = clickouts.sort(*_ORDER, *_SESSION).with_row_index("request_id").with_columns(
-        pl.col("request_id").cast(pl.Int64),
-        pl.col("current_filters").str.split("|").alias("filters"),
-        pl.col("impressions").cast(pl.String).str.split("|").alias("shown"),
-        pl.col("prices").cast(pl.String).str.split("|").alias("price"),
-        pl.col("item_id").alias("clicked_item"),
+    requests = (
+        clickouts.sort(*_ORDER, *_SESSION)
+        .with_row_index("request_id")
+        .with_columns(
+            pl.col("request_id").cast(pl.Int64),
+            pl.col("current_filters").str.split("|").alias("filters"),
+            pl.col("impressions").cast(pl.String).str.split("|").alias("shown"),
+            pl.col("prices").cast(pl.String).str.split("|").alias("price"),
+            pl.col("item_id").alias("clicked_item"),
+        )
     )
     rows = requests.drop("item_id", "impressions", "prices", "current_filters").explode("shown", "price")
     rows = rows.with_columns(
@@ -123,10 +127,17 @@ def _with_last(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def _with_touches(rows: pl.LazyFrame, events: pl.LazyFrame) -> pl.LazyFrame:
     """How many events of any user were on the hotel in earlier seconds."""
-    touches = events.drop_nulls("item_id").sort("timestamp").select(
-        "item_id", "timestamp", item_touches=pl.int_range(1, pl.len() + 1).over("item_id")
+    touches = (
+        events.drop_nulls("item_id")
+        .sort("timestamp")
+        .select("item_id", "timestamp", item_touches=pl.int_range(1, pl.len() + 1).over("item_id"))
     )
     asof = rows.sort("timestamp").join_asof(
-        touches, on="timestamp", by="item_id", strategy="backward", allow_exact_matches=False, check_sortedness=False
+        touches,
+        on="timestamp",
+        by="item_id",
+        strategy="backward",
+        allow_exact_matches=False,
+        check_sortedness=False,
     )
     return asof.with_columns(pl.col("item_touches").fill_null(0)).sort("request_id", "position")

@@ -10,9 +10,12 @@ from polars.testing import assert_frame_equal
 
 from features.counters import counter_columns
 from features.errors import ConfigError
-from features.spec import COUNTER_OUTPUTS, Counter
+from features.spec import Counter
 from tests.features.tables import Row, impressions, table, values_of
 
+COUNTER_OUTPUTS = ["count", "positives", "rate", "residual", "since_last", "since_first"]
+PLAIN = [o for o in COUNTER_OUTPUTS if o != "residual"]
+FLOATS = {"worth": pl.Float64, "hope": pl.Float64}
 KEYS = [["item"], ["__user"], ["item.genres"], ["__user", "item.genres"], ["item", "sex"]]
 
 
@@ -21,27 +24,33 @@ def keys(row: Row, by: list[str]) -> set[tuple[object, ...]]:
 
 
 def by_definition(rows: list[Row], row: Row, counter: Counter) -> list[float | None]:
-    """count, positives, rate, since_last and since_first straight from the words of the spec."""
+    """Every output straight from the words of the spec."""
     mine = keys(row, counter.by)
     if not mine:
-        return [None] * 5
+        return [None] * 6
     before = [other for other in rows if other["__clock"] < row["__clock"]]
-    running = sum(o["__label"] for o in before) / len(before) if before else 0.5
+    running = sum(o["worth"] for o in before) / len(before) if before else 0.5
     window = counter.window or float("inf")
     recent = [o for o in before if row["__time"] - o["__time"] <= window]
     seen = [o for key in mine for o in recent if key in keys(o, counter.by)]
     ages = [row["__time"] - o["__time"] for o in seen]
-    positives = sum(o["__label"] for o in seen)
+    positives = sum(o["worth"] for o in seen)
+    residual = sum(o["worth"] - o["hope"] for o in seen) / (len(seen) + counter.prior)
     rate = (positives + counter.prior * running) / (len(seen) + counter.prior)
-    return [len(seen), positives, rate, min(ages, default=None), max(ages, default=None)]
+    return [len(seen), positives, rate, residual, min(ages, default=None), max(ages, default=None)]
 
 
 @settings(deadline=None, max_examples=150)
 @given(impressions, st.sampled_from(KEYS), st.sampled_from([None, 0.5, 1.0, 2.5]))
 def test_equals_the_definition(rows: list[Row], by: list[str], window: float | None) -> None:
-    counter = Counter(by=by, outputs=list(COUNTER_OUTPUTS), prior=3.0, window=window)
+    everything = {"outputs": COUNTER_OUTPUTS, "value": "worth", "against": "hope"}
+    counter = Counter(by=by, prior=3.0, window=window, **everything)
+    rows = [
+        row | {"worth": 0.5 * row["__label"] + i % 3, "hope": 0.25 * (i % 4)} for i, row in enumerate(rows)
+    ]
     expected = [by_definition(rows, row, counter) for row in rows]
-    got = counter_columns(table(rows), "n", counter)
+    numbers = pl.DataFrame({n: [row[n] for row in rows] for n in ("worth", "hope")}, schema_overrides=FLOATS)
+    got = counter_columns(table(rows).hstack(numbers), "n", counter)
     assert got.columns == [f"count.n.{output}" for output in COUNTER_OUTPUTS]
     assert [pytest.approx(line) for line in expected] == [list(line) for line in got.rows()]
 
@@ -51,7 +60,7 @@ def test_equals_the_definition(rows: list[Row], by: list[str], window: float | N
 def test_order_of_the_rows_does_not_matter(rows: list[Row], random: object) -> None:
     order = list(range(len(rows)))
     random.shuffle(order)
-    counter = Counter(by=["item.genres"], outputs=list(COUNTER_OUTPUTS))
+    counter = Counter(by=["item.genres"], outputs=PLAIN)
     got = counter_columns(table(rows), "n", counter)
     shuffled = counter_columns(table(rows)[order], "n", counter)
     assert_frame_equal(got[order], shuffled)
@@ -62,9 +71,9 @@ def test_strings_of_several_values_equal_lists() -> None:
     size = len(lists)
     rows = pl.DataFrame({"__clock": range(size), "__time": range(size), "__label": [1, 0] * 3, "g": lists})
     joined = rows.with_columns(pl.col("g").list.join("|"))
-    expected = counter_columns(rows, "n", Counter(by=["g"], outputs=list(COUNTER_OUTPUTS)))
+    expected = counter_columns(rows, "n", Counter(by=["g"], outputs=PLAIN))
     assert expected["count.n.count"].to_list() == [0, 1, None, 3, None, 0]
-    split = counter_columns(joined, "n", Counter(by=["g"], outputs=list(COUNTER_OUTPUTS), separator="|"))
+    split = counter_columns(joined, "n", Counter(by=["g"], outputs=PLAIN, separator="|"))
     assert_frame_equal(split, expected)
 
 

@@ -7,8 +7,19 @@ from hypothesis import strategies as st
 
 from features.errors import ConfigError
 from features.matches import match_columns
-from features.spec import MATCH_OUTPUTS, Match
+from features.spec import Match
 from tests.features.tables import Row, events, impressions, table, values_of
+
+MATCH_OUTPUTS = [
+    "count",
+    "decayed",
+    "recency",
+    "last",
+    "share",
+    "share_old",
+    "share_recent",
+    "positive_share",
+]
 
 
 def by_definition(row: Row, domain: list[Row], match: Match) -> list[float | None]:
@@ -44,7 +55,7 @@ def by_definition(row: Row, domain: list[Row], match: Match) -> list[float | Non
 @given(impressions, events, st.sampled_from(["item", "item.genres"]), st.sampled_from([0.5, 1.0, 2.5]))
 def test_equals_the_definition(rows: list[Row], domain: list[Row], field: str, seconds: float) -> None:
     scales = {"half_life": 1.5, "old": seconds, "recent": seconds}
-    match = Match(domain="d", candidate=field, event=field, outputs=list(MATCH_OUTPUTS), **scales)
+    match = Match(domain="d", candidate=field, event=field, outputs=MATCH_OUTPUTS, **scales)
     expected = [by_definition(row, domain, match) for row in rows]
     got = match_columns(table(rows), table(domain), "n", match)
     assert got.columns == [f"match.n.{output}" for output in MATCH_OUTPUTS]

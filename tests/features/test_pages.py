@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from features.errors import ConfigError
 from features.pages import page_columns
-from features.spec import PAGE_OUTPUTS, Page
+from features.spec import Page
 
 Line = tuple[int, float | None, int | None]
 
@@ -19,6 +19,8 @@ lines = st.lists(
     ),
     max_size=12,
 )
+
+PAGE_OUTPUTS = ["value", "rank", "ratio_mean", "ratio_min", "above", "size"]
 
 
 def by_definition(every: list[Line], line: Line) -> list[float | None]:
@@ -39,7 +41,7 @@ def by_definition(every: list[Line], line: Line) -> list[float | None]:
 def test_equals_the_definition(every: list[Line]) -> None:
     schema = {"__request": pl.Int64, "price": pl.Float64, "place": pl.Int64}
     rows = pl.DataFrame(every, schema=schema, orient="row")
-    got = page_columns(rows, "n", Page(column="price", outputs=list(PAGE_OUTPUTS)), position="place")
+    got = page_columns(rows, "n", Page(column="price", outputs=PAGE_OUTPUTS), position="place")
     assert got.columns == [f"page.n.{output}" for output in PAGE_OUTPUTS]
     expected = [by_definition(every, line) for line in every]
     assert [pytest.approx(line) for line in expected] == [list(line) for line in got.rows()]

@@ -102,9 +102,7 @@ def test_entities_have_one_row_each(tmp_path: Path) -> None:
 
 
 def test_outcomes_are_0_or_1(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"domain 'ratings': label 'rating' must be 0 or 1, but \d+ rows"
-    ):
+    with pytest.raises(DataError, match=r"domain 'ratings': label 'rating' must be 0 or 1, but \d+ rows"):
         run(tmp_path, changed(RATINGS_SPEC, domains__ratings__outcome={"column": "rating"}), rating_tables())
 
 
