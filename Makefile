@@ -25,7 +25,7 @@ help:
 	@echo "Options: LOCK=cpu|cuda|base  PYTHON=python3.12  ARGS='-k metrics'"
 
 demo: $(STAMP)
-	@$(RUN) -m pipelines.demo
+	@$(RUN) -m pipelines.cli demo
 
 test: $(STAMP)
 	@$(PYTEST) -n 2 $(ARGS)

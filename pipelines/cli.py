@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -16,6 +17,7 @@ from features.errors import CtrError
 
 # name → (module with add_arguments and run, one-line help); modules load only when their command is called
 COMMANDS = {
+    "demo": ("pipelines.demo", "simulate, prepare, train, evaluate: everything once, in a few minutes"),
     "simulate": ("pipelines.simulate", "write a raw click log with a known click probability"),
     "download": ("pipelines.download", "fetch a public data set from its owner, with checksum"),
     "prepare": ("pipelines.prepare", "raw logs → dataset directory"),
@@ -40,8 +42,11 @@ def guarded(job: Callable[[], int]) -> int:
     try:
         return job()
     except CtrError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

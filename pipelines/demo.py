@@ -1,4 +1,4 @@
-"""`make demo`: simulate a click log, prepare, train HyFormer, evaluate, report; says where everything is.
+"""`ctr demo`, what `make demo` runs: simulate a click log, prepare, train HyFormer, evaluate, report; says where everything is.
 
 Each part is the ctr command of the same name; the demo only strings them together in data/demo and runs/demo.
 """
@@ -18,7 +18,6 @@ from features.doctor import examine
 from features.prepare import prepare
 from features.spec import load_spec
 from features.synthetic import best_auc, simulate
-from pipelines.cli import guarded
 from pipelines.evaluate import Result, evaluate
 from pipelines.prepare import report, with_source
 from pipelines.train import train
@@ -26,39 +25,36 @@ from pipelines.train import train
 CONFIGS = Path(__file__).parent / "configs"
 
 
-def main() -> int:
-    """Run the demo; a second call starts from nothing again."""
-    parser = argparse.ArgumentParser(prog="make demo")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
     parser.add_argument("--users", type=int, default=3000, help="size of the simulated log")
-    parser.add_argument("--data", type=Path, default=Path("data/demo"))
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    return guarded(lambda: demo(parser.parse_args()))
+    parser.add_argument("--data", type=Path, default=Path("data/demo"), help="where log and dataset go")
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"), help="run directory", dest="run_dir")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=1", dest="overrides")
 
 
-def demo(arguments: argparse.Namespace) -> int:
-    """The parts, one after another."""
+def run(arguments: argparse.Namespace) -> int:
+    """The parts, one after another; a second call starts from nothing again."""
     started = time.monotonic()
-    for old in (arguments.data, arguments.run):
+    for old in (arguments.data, arguments.run_dir):
         shutil.rmtree(old, ignore_errors=True)
     log, dataset = arguments.data / "log", arguments.data / "dataset"
     say("1/5", "simulating a click log")
     simulate(log, users=arguments.users)
     say("2/5", "preparing features")
-    spec = load_spec(CONFIGS / "specs" / "simulator.yaml")
-    manifest = prepare(with_source(spec, str(log)), dataset, base=CONFIGS, progress=report)
-    diagnosis = examine(dataset)
-    say("    ", f"ctr doctor: {diagnosis.summary()}")
+    spec = with_source(load_spec(CONFIGS / "specs" / "simulator.yaml"), str(log))
+    manifest = prepare(spec, dataset, base=CONFIGS, progress=report)
+    say("   ", f"ctr doctor: {examine(dataset).summary()}")
     say("3/5", "training HyFormer")
-    overrides = [f"dataset={dataset}", f"run={arguments.run}", *arguments.overrides]
+    overrides = [f"dataset={dataset}", f"run={arguments.run_dir}", *arguments.overrides]
     outcome = train(load_config(CONFIGS / "simulator-hyformer.yaml", overrides))
     if outcome.stopped_by is not None:
         return 128 + outcome.stopped_by
     say("4/5", "evaluating on the test period")
     lines = best_lines(log, manifest.splits["test"].time_range)
-    result = evaluate(arguments.run, baselines=["logistic"], lines=lines)
+    result = evaluate(arguments.run_dir, baselines=["logistic"], lines=lines)
     say("5/5", f"done in {time.monotonic() - started:.0f} s\n")
-    print(summary(result, arguments.run, dataset))
+    print(summary(result, arguments.run_dir, dataset))
     return 0
 
 
@@ -91,7 +87,3 @@ def summary(result: Result, run: Path, dataset: Path) -> str:
 def say(part: str, text: str) -> None:
     """A heading on stderr."""
     print(f"[{part}] {text}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
