@@ -27,9 +27,9 @@ def build_model(manifest: Manifest, config: ModelConfig, *, dim: int, seed: int)
     Raises:
         ConfigError: the configuration and the data set's tokens and domains do not fit together.
     """
-    known = {*manifest.domains, "merged"}
+    known = {"merged"} if config.merge_sequences else set(manifest.domains)
     if unknown := sorted(set(config.queries) - known):
-        raise ConfigError(f"model.queries must name domains of the data set {sorted(known)}, got {unknown}")
+        raise ConfigError(f"model.queries must name sequences of the model {sorted(known)}, got {unknown}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

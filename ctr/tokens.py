@@ -208,7 +208,7 @@ class SequenceTokenizer(nn.Module):
         """Tokens (ΣL, D), the oldest event first."""
         gap = torch.log1p(events.time_gap)
         numbers = [0.1 * gap[:, None], *(events.dense[c.name] for c in self.numbers)]
-        token = self.of_numbers(torch.cat(numbers, dim=-1)) + self.gap_bucket(self._bucket(gap))
+        token = self.of_numbers(torch.cat(numbers, dim=-1)) + self.gap_bucket(self._bucket(events.time_gap))
         for column, linear in zip(self.side, self.maps, strict=True):
             token = token + look_up(linear(rows[str(column.table)]), events.ids[column.name])
         layout = Jagged(token, events.offsets, events.max_length)
@@ -216,9 +216,10 @@ class SequenceTokenizer(nn.Module):
             token = token + self.position(layout.ages().clamp(max=self.position.num_embeddings - 1))
         return layout.with_values(self.dropout(self.norm(token)))
 
-    def _bucket(self, log_gap: Tensor) -> Tensor:
-        """⌊log2(1 + gap)⌋, the last bucket for all longer gaps."""
-        return (log_gap / 0.6931471805599453).long().clamp(max=self.gap_bucket.num_embeddings - 1)
+    def _bucket(self, gap: Tensor) -> Tensor:
+        """⌊log2(1 + gap)⌋, the last bucket for all longer gaps; exact, unlike a logarithm, on every device."""
+        power = torch.frexp(1 + gap).exponent - 1
+        return power.long().clamp(max=self.gap_bucket.num_embeddings - 1)
 
 
 def merge_by_time(sequences: Sequence[Jagged], gaps: Sequence[Tensor]) -> Jagged:

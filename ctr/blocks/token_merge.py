@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ctr.blocks.encoders import AttentionEncoder
 from ctr.blocks.jagged import Jagged, offsets_of
+from ctr.blocks.layers import NormName
 
 
 class TokenMerge(nn.Module):
@@ -28,6 +29,7 @@ class TokenMerge(nn.Module):
         group: K.
         inner_layers: Transformer layers inside each group; 0 merges by concatenation alone.
         heads: heads of those layers.
+        norm: of those layers, `layer` or `rms`.
 
     Example:
         >>> import torch
@@ -37,12 +39,14 @@ class TokenMerge(nn.Module):
                 [2., 3.]])
     """
 
-    def __init__(self, width: int, group: int, *, inner_layers: int = 0, heads: int = 1) -> None:
+    def __init__(
+        self, width: int, group: int, *, inner_layers: int = 0, heads: int = 1, norm: NormName = "layer"
+    ) -> None:
         super().__init__()
         if group < 1:
             raise ValueError(f"group must be at least 1 event, got {group}")
         self.group = group
-        self.inner = nn.Sequential(*(AttentionEncoder(width, heads) for _ in range(inner_layers)))
+        self.inner = nn.Sequential(*(AttentionEncoder(width, heads, norm=norm) for _ in range(inner_layers)))
 
     def forward(self, events: Jagged) -> Jagged:
         """Events (ΣL, d) to tokens (Σ⌈L / K⌉, K d), the oldest first."""

@@ -38,7 +38,9 @@ class LongerTower(nn.Module):
         super().__init__()
         longer = config.longer
         self.width = longer.merge * config.d_model
-        self.merge = TokenMerge(config.d_model, longer.merge, inner_layers=longer.inner_layers)
+        self.merge = TokenMerge(
+            config.d_model, longer.merge, inner_layers=longer.inner_layers, norm=config.norm
+        )
         self.select = SelectQueries(self.width, longer.num_queries, select=longer.queries)
         kinds = [CrossCausalAttention, *[SelfCausalAttention] * (config.layers - 1)]
         hidden = int(config.expansion * self.width)

@@ -1,0 +1,122 @@
+"""Tokenizers for one row at a time: parts concatenated, one linear map, nothing shared, nothing packed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ctr.batch import Batch, IdColumn
+from features.dataset import Column, Manifest
+from tests.ctr.reference.formulas import gelu, linear, norm
+
+
+def embedding(use: IdColumn, rows: Tensor, owner: int) -> Tensor:
+    """(E,): the row of an ID, or Σ w e / Σ |w| of a list."""
+    if use.offsets is None:
+        return rows[use.inverse_indices[owner]]
+    total, weight = torch.zeros_like(rows[0]), 0.0
+    for place in range(int(use.offsets[owner]), int(use.offsets[owner + 1])):
+        share = 1.0 if use.weights is None else float(use.weights[place])
+        total = total + share * rows[use.inverse_indices[place]]
+        weight += abs(share)
+    return total / weight if weight else total
+
+
+def feature(column: Column, batch: Batch, rows: dict[str, Tensor], row: int) -> Tensor:
+    """The vector of one feature for one row of the batch."""
+    request = column.level == "request"
+    owner = int(batch.request_index[row]) if request else row
+    if column.kind == "dense":
+        return (batch.request_dense if request else batch.candidate_dense)[column.name][owner]
+    use = (batch.request_ids if request else batch.candidate_ids)[column.name]
+    return embedding(use, rows[str(column.table)], owner)
+
+
+def side_by_side(columns: list[Column], batch: Batch, rows: dict[str, Tensor], row: int) -> Tensor:
+    """All features of a row in one vector, those of the request first."""
+    ordered = sorted(columns, key=lambda c: c.level != "request")
+    return torch.cat([feature(c, batch, rows, row) for c in ordered])
+
+
+def group_token(
+    block: nn.Module, columns: list[Column], batch: Batch, rows: dict[str, Tensor], row: int
+) -> Tensor:
+    """W x + b, or W_2 GELU(W_1 x + b_1) + b_2."""
+    maps = [m for m in (block.of_request, block.of_candidate) if m is not None]
+    weight = torch.cat([m.weight for m in maps], dim=1)
+    (bias,) = (m.bias for m in maps if m.bias is not None)
+    token = weight @ side_by_side(columns, batch, rows, row) + bias
+    return token if block.out is None else linear(block.out, gelu(token))
+
+
+def semantic_tokens(
+    block: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Tensor], row: int
+) -> Tensor:
+    """(M, D)."""
+    groups = [[manifest.column(name) for name in members] for members in manifest.tokens.values()]
+    return torch.stack(
+        [group_token(b, columns, batch, rows, row) for b, columns in zip(block.groups, groups, strict=True)]
+    )
+
+
+def auto_tokens(
+    block: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Tensor], row: int
+) -> Tensor:
+    """(M, D): everything in one vector, zeros behind, cut into M pieces."""
+    whole = side_by_side(manifest.features, batch, rows, row)
+    piece = math.ceil(len(whole) / len(block.maps))
+    whole = torch.cat([whole, whole.new_zeros(piece * len(block.maps) - len(whole))])
+    return torch.stack([linear(m, whole[i * piece : (i + 1) * piece]) for i, m in enumerate(block.maps)])
+
+
+def ns_tokens(
+    block: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Tensor], row: int
+) -> Tensor:
+    """The tokens of one row, by whichever tokenizer."""
+    tokens = semantic_tokens if hasattr(block, "groups") else auto_tokens
+    return tokens(block, manifest, batch, rows, row)
+
+
+def event_tokens(
+    block: nn.Module, columns: list[Column], batch: Batch, rows: dict[str, Tensor], domain: str, request: int
+) -> tuple[Tensor, list[float]]:
+    """(L, D): norm(W [e_1; …; e_n; log(1 + gap) / 10; numbers] + b + T[bucket] + P[age]), and the gaps."""
+    events = batch.sequences[domain]
+    first, last = (int(o) for o in events.offsets[request : request + 2])
+    weight = torch.cat([*(m.weight for m in block.maps), block.of_numbers.weight], dim=1)
+    tokens, gaps = [], []
+    for event in range(first, last):
+        gap = float(events.time_gap[event])
+        parts = [
+            embedding(events.ids[c.name], rows[str(c.table)], event) for c in columns if c.kind != "dense"
+        ]
+        parts += [weight.new_tensor([0.1 * math.log1p(gap)])]
+        parts += [events.dense[c.name][event] for c in columns if c.kind == "dense"]
+        token = weight @ torch.cat(parts) + block.of_numbers.bias
+        token = (
+            token
+            + block.gap_bucket.weight[min((int(gap) + 1).bit_length(), len(block.gap_bucket.weight)) - 1]
+        )
+        if block.position is not None:
+            token = token + block.position.weight[min(last - 1 - event, len(block.position.weight) - 1)]
+        tokens.append(norm(block.norm, token))
+        gaps.append(gap)
+    return torch.stack(tokens) if tokens else weight.new_zeros(0, len(weight)), gaps
+
+
+def sequences(
+    block: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Tensor], request: int
+) -> list[Tensor]:
+    """The token sequences of one request, oldest event first: one per domain, or all tagged and merged."""
+    found = [
+        event_tokens(tokenizer, info.side, batch, rows, domain, request)
+        for tokenizer, (domain, info) in zip(block.tokenizers, manifest.domains.items(), strict=True)
+    ]
+    if not block.merge:
+        return [tokens for tokens, _ in found]
+    tagged = [tokens + block.tag[i] for i, (tokens, _) in enumerate(found)]
+    # Python's sort is stable: where gaps are equal, the first domain comes first.
+    order = sorted((-gap, d, e) for d, (_, gaps) in enumerate(found) for e, gap in enumerate(gaps))
+    return [torch.stack([tagged[d][e] for _, d, e in order]) if order else tagged[0]]
