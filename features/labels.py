@@ -84,5 +84,6 @@ def _check_type(fits: bool, what: str, wanted: str, values: pl.Series) -> None:
     if not fits:
         came = values.head(5).to_list()
         raise DataError(
-            f"{what} must be {wanted}, got {values.dtype}: the first rows hold {came}; convert the column"
+            f"{what} must be {wanted}, got {values.dtype}: the first rows hold {came}; convert the "
+            "column, or correct the rule (at_least or equals)"
         )

@@ -55,7 +55,7 @@ def check_columns(present: list[str], columns: dict[str, str], *, what: str) -> 
         if column not in present:
             raise DataError(
                 f"{what} must have column {column!r}, which {reader} reads; it has {sorted(present)}; "
-                "correct the spec, or rename the column under source.tables"
+                "correct the spec, or name the column under rename or optional in source.tables"
             )
 
 
@@ -117,7 +117,9 @@ def _opened(
         frame.collect_schema()
         return frame
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} cannot be read: {error}; write it again or delete it") from None
+        raise DataError(
+            f"{file} cannot be read: {error}; write it again, delete it, or correct format in the spec"
+        ) from None
 
 
 def _scan_parquet(file: Path, options: dict[str, Any]) -> pl.LazyFrame:

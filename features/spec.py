@@ -300,8 +300,11 @@ def explain(error: ValidationError) -> str:
     """One line per wrong key: where, what must hold, what came."""
     lines = []
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "(top level)"
-        got = "" if item["type"] in ("missing", "extra_forbidden") else f", got {item['input']!r:.80}"
-        remedy = "; unknown key: check its spelling or delete it" if item["type"] == "extra_forbidden" else ""
-        lines.append(f"  {where}: {item['msg']}{got}{remedy}")
+        where = ".".join(str(part) for part in item["loc"])
+        unknown = item["type"] == "extra_forbidden"
+        # A whole section is no value that a person would recognise.
+        got = "" if unknown or isinstance(item["input"], dict) else f", got {item['input']!r:.80}"
+        remedy = "; unknown key: check its spelling or delete it" if unknown else ""
+        text = item["msg"].removeprefix("Value error, ")
+        lines.append(f"  {where}: {text}{got}{remedy}" if where else f"  {text}")
     return "\n".join(lines)

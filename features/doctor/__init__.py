@@ -16,6 +16,7 @@ from features.doctor.order import (
     over_splits,
     parts_in_order,
     rows_of_requests,
+    some_history,
     strictly_before,
 )
 from features.doctor.profile import profile
@@ -83,6 +84,7 @@ def _checks(opened: Opened) -> Iterator[tuple[str, Found]]:
         yield f"{name}: events are sorted by user and clock", events_sorted(store)
         yield f"{name}: history is strictly before the request", over_splits(opened, name, strictly_before)
         yield f"{name}: history is complete and the newest", over_splits(opened, name, complete)
+        yield f"{name}: some request has a history", some_history(opened, name)
     for name, table in opened.fitted["tables"].items():
         yield f"table {name}: fitted before the validation period", fitted_before(opened, table)
         yield f"table {name}: IDs and counts are those of the training data", counts_equal(opened, name)

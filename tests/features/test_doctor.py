@@ -161,6 +161,14 @@ def test_constant_features_and_single_labels_are_warnings(tmp_path: Path) -> Non
     assert diagnosis.healthy and "year: item.year" in diagnosis.text()
 
 
+def test_a_domain_whose_times_are_in_another_unit_is_a_warning(tmp_path: Path) -> None:
+    tables = shop_tables()
+    tables["shown"] = tables["shown"].with_columns(pl.col("at") // 1000)
+    diagnosis = examine(prepared(tmp_path, changed(SHOP_SPEC, time_unit="ms"), tables).root)
+    assert status(diagnosis, "view: some request has a history") == "warn"
+    assert diagnosis.healthy
+
+
 def test_rates_by_hand() -> None:
     assert missing_rate(np.array([0, 3, 1, 0]), None) == 0.5
     assert missing_rate(np.array([5, 6]), np.array([0, 0, 2])) == 0.5
