@@ -117,6 +117,10 @@ def _largest(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarr
     """The largest of values[start:end], which are not empty; looks at every one, sorted or not."""
     if not len(start):
         return np.empty(0, dtype=values.dtype)
-    # reduceat takes pairs of bounds; the number at the end is only there to be a bound.
-    padded = np.append(values, values[-1:])
-    return np.maximum.reduceat(padded, np.stack([start, end], axis=1).reshape(-1))[::2]
+    # reduceat also reduces what lies between two histories: sorted, that is little. It takes pairs of bounds;
+    # the number at the end is only there to be a bound.
+    order = np.argsort(start, kind="stable")
+    bounds = np.stack([start[order], end[order]], axis=1).reshape(-1)
+    largest = np.empty(len(start), dtype=values.dtype)
+    largest[order] = np.maximum.reduceat(np.append(values, values[-1:]), bounds)[::2]
+    return largest

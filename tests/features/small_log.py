@@ -161,7 +161,7 @@ def shop_tables(requests: int = 60, seed: int = 0) -> Tables:
     events = pl.DataFrame(
         {
             "user": [f"u{i}" for i in rng.integers(0, 9, 300)],
-            "at": 1_700_000_000_000 + rng.integers(0, 10**8, 300),
+            "at": 1_700_000_000_000 + rng.integers(0, 50, 300) * 2_000_000,  # with ties
             "item": [f"i{i}" for i in rng.integers(0, 30, 300)],
             "kind": rng.choice(["view", "cart", "other"], 300),
             "dwell": rng.exponential(10.0, 300),
