@@ -104,12 +104,11 @@ def _read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int]
 
 def _outcome(events: pl.DataFrame, outcome: Label, domain: str) -> pl.Series:
     """1, 0 or missing, as int8: the rule of a label, but an event may lack its outcome."""
-    known = events.filter(events[outcome.column].is_not_null())
-    values = label_of(known, outcome, what=f"domain {domain!r}")
-    codes = np.full(events.height, -1, dtype=np.int8)
-    codes[events[outcome.column].is_not_null().to_numpy()] = values.to_numpy()
-    series = pl.Series("__outcome", codes)
-    return series.set(series == -1, None)
+    values = events[outcome.column]
+    known = (values.fill_nan(None) if values.dtype.is_float() else values).is_not_null()
+    labels = np.zeros(events.height, dtype=np.int8)
+    labels[known.to_numpy()] = label_of(events.filter(known), outcome, what=f"domain {domain!r}").to_numpy()
+    return pl.select(pl.when(known).then(pl.Series(labels)).alias("__outcome")).to_series()
 
 
 def _with_clocks(

@@ -7,8 +7,9 @@ import pytest
 
 from features.dataset import SPLITS
 from features.errors import DataError
+from features.log import _outcome
 from features.requests import number_requests
-from features.spec import Impressions
+from features.spec import Impressions, Label
 from tests.features.small_log import (
     RATINGS_SPEC,
     SHOP_SPEC,
@@ -113,3 +114,29 @@ def test_events_without_user_or_time_are_counted(tmp_path: Path) -> None:
     manifest = run(tmp_path, SHOP_SPEC, tables)
     dropped = sum(manifest.counters[f"events.{kind}.without_user_or_time"] for kind in ("view", "cart"))
     assert dropped == tables["events"].filter(pl.col("user").is_null(), pl.col("kind") != "other").height > 0
+
+
+def test_outcomes_may_be_missing() -> None:
+    events = pl.DataFrame({"stars": [5.0, None, float("nan"), 1.0]})
+    found = _outcome(events, Label(column="stars", at_least=4), "rated")
+    assert found.to_list() == [1, None, None, 0] and found.dtype == pl.Int8
+
+
+def test_one_of_three_files_in_another_unit(tmp_path: Path) -> None:
+    """Fault 20, with the file's name."""
+    tables = rating_tables()
+    third = pl.int_range(pl.len()) * 3 // pl.len()
+    parts = tables["ratings"].with_columns(third.alias("part")).partition_by("part", include_key=False)
+    parts[1] = parts[1].with_columns(pl.col("timestamp") * 1000)
+    for i, part in enumerate(parts):
+        tables[f"part-{i}"] = part
+    spec = changed(RATINGS_SPEC, source__tables__ratings={"path": "part-*.parquet"})
+    with pytest.raises(
+        DataError, match=r"(?s)'ratings' \(part-\*.parquet\).*part-0.parquet.*in part-1.parquet\) hold ms"
+    ):
+        run(tmp_path, spec, tables)
+
+
+def test_where_of_another_type_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'events'"):
+        run(tmp_path, changed(SHOP_SPEC, domains__view__where={"kind": [1]}), shop_tables())
