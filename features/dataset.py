@@ -4,6 +4,7 @@
       manifest.json                what is below; counts, time ranges, hashes (written last)
       spec.yaml                    the resolved spec
       fitted/                      vocabularies (<table>.parquet), boundaries and scalers (scalers.json)
+      keys/                        users.parquet and items.parquet: the raw key of every dense code
       <split>/requests.arrow       one row per request, in time order
       <split>/impressions.arrow    one row per shown item; rows of a request are contiguous
       events/<domain>.arrow        events sorted by (user, clock), OLDEST FIRST; one record batch
