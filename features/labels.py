@@ -82,8 +82,8 @@ def _refuse(rows: pl.DataFrame, values: pl.Series, wrong: pl.Series, must: str, 
 
 def _check_type(fits: bool, what: str, wanted: str, values: pl.Series) -> None:
     if not fits:
-        came = values.head(5).to_list()
+        came = values.unique(maintain_order=True).head(5).to_list()
         raise DataError(
-            f"{what} must be {wanted}, got {values.dtype}: the first rows hold {came}; convert the "
-            "column, or correct the rule (at_least or equals)"
+            f"{what} must be {wanted}, got {values.dtype}: values such as {came}; convert the column, or "
+            "correct the rule (at_least or equals)"
         )
