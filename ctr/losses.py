@@ -44,9 +44,10 @@ class RunningLoss:
         self.positives += positives
 
     def take(self) -> dict[str, float]:
-        """The figures so far; starts again."""
-        rate = self.positives / max(self.rows, 1)
-        loss = self.loss / max(self.rows, 1)
+        """The figures so far, none if every step was skipped; starts again."""
+        if not self.rows:
+            return {}
+        rate, loss = self.positives / self.rows, self.loss / self.rows
         entropy = -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
         figures = {"loss": loss, "label_mean": rate}
         if entropy > 0:

@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 import torch
 
 from ctr.batch import Batch
+from ctr.durable import TMP_PREFIX
 from ctr.loader import Loader
 from ctr.state import TrainingState
 from features.dataset import Dataset, SplitData
+from features.errors import DataError
 
 HISTORY_BUCKETS = (0, 1, 5, 20, 50, 100)
 
@@ -83,11 +85,16 @@ def write_predictions(
     """Score a split into a Parquet file, a batch at a time; returns the number of rows.
 
     The file appears whole or not at all.
+
+    Raises:
+        DataError: the split has no rows.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{TMP_PREFIX}{path.name}")
     data = dataset.split(split)
+    if not data.info.impressions:
+        raise DataError(f"a split to score must have rows; {split} of {dataset.root} is empty: name another")
     slices = slice_columns(data, dataset.manifest.slices, list(dataset.manifest.domains))
+    path.parent.mkdir(parents=True, exist_ok=True)
     writer: pq.ParquetWriter | None = None
     start = 0
     try:

@@ -32,6 +32,7 @@ class Progress:
     best_step: int | None = None
     evaluations_without_gain: int = 0
     skipped: int = 0
+    skipped_in_a_row: int = 0
     finished: bool = False
     running: RunningLoss = field(default_factory=RunningLoss)
 
@@ -107,9 +108,11 @@ class TrainingState:
         """The model in evaluation mode, with averaged weights where the run keeps them."""
         was_training = self.model.training
         self.model.eval()
-        with self.averaged.applied(self.model) if self.averaged else nullcontext():
-            yield self.model
-        self.model.train(was_training)
+        try:
+            with self.averaged.applied(self.model) if self.averaged else nullcontext():
+                yield self.model
+        finally:
+            self.model.train(was_training)
 
 
 def _by_part(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

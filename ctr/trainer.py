@@ -1,8 +1,8 @@
 """The training loop: batches in, a trained and checkpointed model out.
 
 Everything that decides what comes next (weights, optimizer, position in the data, random state, the best
-value so far) is in `TrainingState`; a run killed at any moment goes on from its newest checkpoint and ends with
-the same bits.
+value so far) is in `TrainingState`; a run killed at any moment goes on from its newest checkpoint and ends
+with the same bits.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ class Trainer:
         checkpoint = load_latest(self.run_dir.checkpoints)
         if checkpoint is not None:
             self.state.restore(checkpoint)
+            self.updates.skipped_in_a_row = self.progress.skipped_in_a_row
             self.display.message(f"resuming after step {checkpoint.step}")
         self.tracker.resume_at(self.progress.step)
 
@@ -156,6 +157,7 @@ class Trainer:
     def _record(self, result: StepResult, at_end: bool) -> None:
         """Count the step, show it, and write a journal row every few steps."""
         progress = self.progress
+        progress.skipped_in_a_row = self.updates.skipped_in_a_row
         if result.loss is None:
             progress.skipped += 1
         else:
@@ -214,7 +216,7 @@ class Trainer:
         return {name: metrics[name].value for name in VALID_METRICS}
 
     def _save(self) -> None:
-        """Write a checkpoint of this step unless there is one; the best step's is never pruned."""
+        """Write a checkpoint of this step; the best step's is never pruned."""
         progress = self.progress
         self.tracker.flush()
         save_checkpoint(

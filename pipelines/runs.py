@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ctr.build import build_state, pick_device
-from ctr.checkpoint import load_checkpoint, load_latest
+from ctr.checkpoint import Checkpoint, load_checkpoint, load_latest
 from ctr.config import RunConfig, load_config
 from ctr.errors import CheckpointError
 from ctr.run_dir import RunDir
@@ -52,10 +52,17 @@ def open_run(run_dir: RunDir, *, dataset: Path | None = None, checkpoint: str = 
     latest = load_latest(run_dir.checkpoints)
     if latest is None:
         raise CheckpointError(f"{run_dir.path} has no checkpoint yet; run ctr train first")
-    chosen = latest
-    if checkpoint != "last":
-        step = latest.state["progress"]["best_step"] if checkpoint == "best" else int(checkpoint)
-        if step is not None and step != latest.step:
-            chosen = load_checkpoint(run_dir.checkpoints / f"step-{step}")
+    step = _named_step(checkpoint, latest)
+    chosen = latest if step == latest.step else load_checkpoint(run_dir.checkpoints / f"step-{step}")
     state.restore(chosen, weights_only=True)
     return OpenRun(config, data, state, device, chosen.step)
+
+
+def _named_step(name: str, latest: Checkpoint) -> int:
+    """The step that `best`, `last` or a number names; the latest where no evaluation has found a best."""
+    if name.isdecimal():
+        return int(name)
+    if name not in ("best", "last"):
+        raise ConfigError(f"--checkpoint must be best, last or a step number, got {name!r}")
+    best = latest.state["progress"]["best_step"]
+    return latest.step if name == "last" or best is None else int(best)

@@ -1,4 +1,4 @@
-"""Whole models against the papers' formulas, row by row: logits, and gradients of every weight and embedding."""
+"""Whole models against the papers' formulas, row by row: logits, gradients of every weight and embedding."""
 
 from __future__ import annotations
 
