@@ -113,22 +113,30 @@ class Buckets:
         return {"boundaries": self.boundaries.tolist()}
 
 
-def fit_table(table: IdTable, training: list[pl.Series], *, what: str) -> FittedTable:
+def fit_table(
+    table: IdTable, shown: list[pl.Series], happened: list[pl.Series] | None = None, *, what: str
+) -> FittedTable:
     """Fit an ID table on the values of all its uses in the training period.
+
+    A vocabulary counts how often a value was *shown*; events count only for values that were never shown. A click
+    is an event too: if it counted, a rare item would be known if clicked and unknown if not, and in training
+    (nowhere else) "unknown" would tell the label.
 
     Args:
         table: how to encode.
-        training: the values of each use, lists flattened.
+        shown: the values of each use in an impression or a request, lists flattened.
+        happened: the same of each use in an event.
         what: the table, for the error message.
 
     Example:
-        >>> uses = [pl.Series(["a", "b", "b"]), pl.Series(["a", "c", "b"])]
-        >>> table = fit_table(IdTable(min_count=2), uses, what="table 't'")
+        >>> shown, happened = [pl.Series(["a", "b", "a"])], [pl.Series(["b", "c", "c"])]
+        >>> table = fit_table(IdTable(min_count=2), shown, happened, what="table 't'")
         >>> table.look_up(pl.Series(["a", "b", "c", None]), what="t").tolist()
-        [3, 2, 1, 0]
+        [2, 1, 3, 0]
     """
+    training = [*shown, *(happened or [])]
     if table.encode == "vocabulary":
-        return _fit_vocabulary(table, [key_values(v, what=what) for v in training])
+        return _fit_vocabulary(table, [key_values(v, what=what) for v in training], uses_shown=len(shown))
     assert table.rows is not None  # the spec demands it
     if table.encode == "hash":
         return Hash(table.rows)
@@ -187,10 +195,20 @@ def _mix(bits: np.ndarray) -> np.ndarray:
     return bits ^ (bits >> np.uint64(31))
 
 
-def _fit_vocabulary(table: IdTable, training: list[pl.Series]) -> Vocabulary:
+def _fit_vocabulary(table: IdTable, training: list[pl.Series], *, uses_shown: int) -> Vocabulary:
     columns = [c.drop_nulls().rename("value") for c in common_type(training)]
-    counts = pl.concat([c.value_counts(name="count") for c in columns])
-    counts = counts.group_by("value").agg(pl.col("count").sum().cast(pl.Int64))
+    shown, happened = _count(columns[:uses_shown]), _count(columns[uses_shown:])
+    if shown is not None and happened is not None:
+        happened = happened.join(shown, on="value", how="anti")
+    counts = pl.concat([c for c in (shown, happened) if c is not None])
     kept = counts.filter(pl.col("count") >= table.min_count).sort("count", "value", descending=[True, False])
     kept = kept.head(table.max_size) if table.max_size is not None else kept
     return Vocabulary(table.oov_rows, kept["value"], kept["count"])
+
+
+def _count(columns: list[pl.Series]) -> pl.DataFrame | None:
+    """How often each value occurs in all columns together; None without columns."""
+    if not columns:
+        return None
+    counts = pl.concat([c.value_counts(name="count") for c in columns])
+    return counts.group_by("value").agg(pl.col("count").sum().cast(pl.Int64))

@@ -119,9 +119,9 @@ def _encode_table(spec: Spec, name: str, uses: list[Use], encoded: Encoded) -> d
     """Fit one table on all its uses, and look them up."""
     what = f"table {name!r}"
     values = [_values(use) for use in uses]
-    fitted = fit_table(
-        spec.tables[name], [v.of(u.training) for u, v in zip(uses, values, strict=True)], what=what
-    )
+    training = [(u.domain is None, v.of(u.training)) for u, v in zip(uses, values, strict=True)]
+    shown, happened = ([v for is_shown, v in training if is_shown is kind] for kind in (True, False))
+    fitted = fit_table(spec.tables[name], shown, happened, what=what)
     encoded.tables[name] = fitted
     encoded.fitted["tables"][name] = {
         "encode": spec.tables[name].encode,

@@ -34,9 +34,12 @@ def counts_equal(opened: Opened, table: str) -> Found:
             return "fail", f"{name}: IDs must lie in [0, {info.rows}), got {values.min()} to {values.max()}"
     if info.encode != "vocabulary":
         return "pass", f"{info.encode}: nothing is counted"
-    seen = np.zeros(info.rows, dtype=np.int64)
-    for values, weight in _training_ids(opened, table):
-        seen += np.bincount(values, weights=weight, minlength=info.rows).astype(np.int64)
+    shown, happened = np.zeros((2, info.rows), dtype=np.int64)
+    for values, weight in _shown_ids(opened, table):
+        shown += np.bincount(values, weights=weight, minlength=info.rows).astype(np.int64)
+    for values in _happened_ids(opened, table):
+        happened += np.bincount(values, minlength=info.rows)
+    seen = np.where(shown > 0, shown, happened)  # as features.encode.fit_table counts
     book = pq.read_table(under(opened.data.root, "fitted") / f"{table}.parquet")
     wrong = np.flatnonzero(seen[book["id"].to_numpy()] != book["count"].to_numpy())
     if len(wrong):
@@ -95,17 +98,21 @@ def _all_ids(opened: Opened, table: str) -> Iterator[tuple[str, np.ndarray]]:
             yield f"{domain}, {column.name}", store.ids[column.name].values
 
 
-def _training_ids(opened: Opened, table: str) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """The IDs of a table in the training period, and how often each counts."""
+def _shown_ids(opened: Opened, table: str) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The IDs of a table in the training impressions, and how often each counts."""
     for column in (c for c in opened.data.manifest.features if c.table == table):
         rows, weight = opened.training(column)
         ids = id_values(rows, column)
         yield ids.values, _spread(ids, weight)
+
+
+def _happened_ids(opened: Opened, table: str) -> Iterator[np.ndarray]:
+    """The IDs of a table in the events of the training period."""
     for store in opened.events.values():
         before = opened.before(store)
         for column in (c for c in store.info.side if c.table == table):
             ids = store.ids[column.name]
-            yield ids.values[_spread(ids, before)], None
+            yield ids.values[_spread(ids, before)]
 
 
 def _spread(ids: IdValues, per_owner: np.ndarray) -> np.ndarray:
