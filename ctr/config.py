@@ -79,6 +79,7 @@ class ModelConfig(Knobs):
     update_ns_tokens: bool = True  # NS tokens carry on boosted to the next layer, or start from F again
     head_reads: Literal["all", "queries", "mean"] = "all"  # which tokens of the top layer the MLP reads
     head_hidden: list[Positive] = [64]
+    dense_bins: Count = 0  # piecewise-linear encoding of dense values; 0 = the scaled value alone
     linear_shortcut: bool = False  # adds a linear map of all dense features to the logit
     time_buckets: Positive = 32  # log2 buckets of the time gap event → request
     positions: Count = 0  # learnable positions counted from the newest event; 0 = none

@@ -44,7 +44,8 @@ class ReportContext(TypedDict, total=False):
 
     Args:
         facts: name → value, shown at the head (run, data, split, model, commit …).
-        baselines: lines to compare with: name, then any of auc, low, high, gauc, query_auc, log_loss, ne, note.
+        baselines: lines to compare with: name, then any of auc, low, high, gauc, query_auc, log_loss, ne,
+        note.
         config: the resolved configuration, nested plain data.
     """
 

@@ -38,7 +38,7 @@ History = Sequence[Mapping[str, Any]]
 
 
 def draw_all(evaluation: Evaluation, history: History) -> dict[str, bytes]:
-    """PNG images by name: roc, reliability, scores, and where there is something to show, training and slices.
+    """PNG images by name: roc, reliability, scores, and, where there is something to show, training, slices.
 
     Args:
         evaluation: metrics and curves.
@@ -121,7 +121,7 @@ def reliability(curves: Curves, ece: Metric) -> Figure:
         )
         axes.lines[-1].set_label("")
         axes.set(xlim=(0, top), ylim=(0, top))
-        counts.vlines(score, 0, rows, color=BLUE, linewidth=5)
+        counts.vlines(score, 0, rows, color=BLUE, linewidth=2)
         counts.set_ylim(0, 1.25 * rows.max())
     axes.set(title=f"Reliability, ECE {number(ece.value)}", ylabel="observed rate")
     counts.set(xlabel="mean predicted probability", ylabel="rows")
@@ -236,7 +236,10 @@ def forest(evaluation: Evaluation) -> Figure | None:
         axes.axvline(overall, color=GREY, linestyle="--", linewidth=1)
     for at, (_, _, metric) in enumerate(shown):
         _forest_row(axes, at, metric, overall)
-    axes.set_yticks(range(len(shown)), [f"{_short(label)}   {count:,}" for label, count, _ in shown])
+    axes.set_yticks(range(len(shown)), [_short(label) for label, _, _ in shown])
+    for at, (_, count, _) in enumerate(shown):
+        axes.text(1.02, at, f"{count:,}", transform=axes.get_yaxis_transform(), va="center", fontsize=10)
+    axes.text(1.02, -0.9, "rows", transform=axes.get_yaxis_transform(), va="bottom", fontsize=10, color=GREY)
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel=f"AUC (dashed: all rows, {number(overall)})")
     axes.set_title(
         "AUC by slice" if len(shown) == len(rows) else f"AUC by slice (first {len(shown)} of {len(rows)})"

@@ -41,18 +41,22 @@ class FeatureVectors(nn.Module):
         columns: features of one level (request or candidate).
         dim: E.
         dropout: probability in [0, 1) that the whole embedding of an ID feature becomes 0 in training.
+        bins: pieces of the piecewise-linear encoding of dense values; 0 takes them as they are.
     """
 
-    def __init__(self, columns: Sequence[Column], *, dim: int, dropout: float) -> None:
+    def __init__(self, columns: Sequence[Column], *, dim: int, dropout: float, bins: int = 0) -> None:
         super().__init__()
         self.columns = list(columns)
         self.dropout = dropout
-        self.width = sum(dim if c.kind != "dense" else c.dim for c in self.columns)
+        self.bins = bins
+        self.width = sum(dim if c.kind != "dense" else c.dim * (bins + 1) for c in self.columns)
 
     def forward(self, ids: dict[str, IdColumn], dense: dict[str, Tensor], rows: Rows) -> Tensor:
         """(owners, width)."""
         parts = [
-            dense[c.name] if c.kind == "dense" else self._embed(ids[c.name], rows[str(c.table)])
+            piecewise(dense[c.name], self.bins)
+            if c.kind == "dense"
+            else self._embed(ids[c.name], rows[str(c.table)])
             for c in self.columns
         ]
         return torch.cat(parts, dim=-1)
@@ -65,12 +69,41 @@ class FeatureVectors(nn.Module):
         return vectors
 
 
+def piecewise(values: Tensor, bins: int) -> Tensor:
+    """Each scaled value x followed by its place in each of K pieces of [−2, 2], clamp((x − t_k) K / 4, 0, 1).
+
+    A linear map of it is a continuous piecewise-linear function of the value, which a tree would fit with
+    a few cuts.
+    Source: Gorishniy et al. (arXiv 2203.05556), piecewise linear encoding; there the knots are quantiles,
+    here the
+    values are quantile-scaled when the data set says so.
+
+    Args:
+        values: (rows, dim) scaled values.
+        bins: K; 0 gives the values alone.
+
+    Returns:
+        (rows, dim · (K + 1)).
+
+    Example:
+        >>> piecewise(torch.tensor([[0.5]]), 4)
+        tensor([[0.5000, 1.0000, 1.0000, 0.5000, 0.0000]])
+    """
+    if not bins:
+        return values
+    knots = torch.linspace(-2.0, 2.0, bins + 1, device=values.device, dtype=values.dtype)[:-1]
+    pieces = ((values[..., None] - knots) * (bins / 4.0)).clamp(0.0, 1.0)
+    return torch.cat([values[..., None], pieces], dim=-1).flatten(1)
+
+
 class RowVectors(nn.Module):
     """Features of both levels: the request's vectors (R, …) and the candidates' vectors (B, …)."""
 
-    def __init__(self, columns: Sequence[Column], *, dim: int, dropout: float) -> None:
+    def __init__(self, columns: Sequence[Column], *, dim: int, dropout: float, bins: int = 0) -> None:
         super().__init__()
-        self.request = FeatureVectors([c for c in columns if c.level == "request"], dim=dim, dropout=dropout)
+        self.request = FeatureVectors(
+            [c for c in columns if c.level == "request"], dim=dim, dropout=dropout, bins=bins
+        )
         self.candidate = FeatureVectors(
             [c for c in columns if c.level == "candidate"], dim=dim, dropout=dropout
         )
@@ -94,7 +127,7 @@ class GroupToken(nn.Module):
 
     def __init__(self, columns: Sequence[Column], config: ModelConfig, *, dim: int) -> None:
         super().__init__()
-        self.vectors = RowVectors(columns, dim=dim, dropout=config.feature_dropout)
+        self.vectors = RowVectors(columns, dim=dim, dropout=config.feature_dropout, bins=config.dense_bins)
         first = config.tokenizer.hidden or config.d_model
         self.of_request = nn.Linear(self.vectors.request.width, first) if self.vectors.request.width else None
         self.of_candidate = (
@@ -153,7 +186,9 @@ class AutoTokenizer(nn.Module):
     def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
         super().__init__()
         self.num_tokens = config.tokenizer.tokens
-        self.vectors = RowVectors(manifest.features, dim=dim, dropout=config.feature_dropout)
+        self.vectors = RowVectors(
+            manifest.features, dim=dim, dropout=config.feature_dropout, bins=config.dense_bins
+        )
         width = self.vectors.request.width + self.vectors.candidate.width
         self.piece = -(-width // self.num_tokens)
         self.maps = nn.ModuleList(nn.Linear(self.piece, config.d_model) for _ in range(self.num_tokens))
@@ -217,7 +252,7 @@ class SequenceTokenizer(nn.Module):
         return layout.with_values(self.dropout(self.norm(token)))
 
     def _bucket(self, gap: Tensor) -> Tensor:
-        """⌊log2(1 + gap)⌋, the last bucket for all longer gaps; exact, unlike a logarithm, on every device."""
+        """⌊log2(1 + gap)⌋, the last bucket for all longer gaps; exact on every device, unlike a log."""
         power = torch.frexp(1 + gap).exponent - 1
         return power.long().clamp(max=self.gap_bucket.num_embeddings - 1)
 

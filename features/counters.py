@@ -23,7 +23,8 @@ def counter_columns(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataF
     there and leaves it as evidence comes in. Strictly before means a smaller clock, so simultaneous rows do
     not count. Over the values of a list, count and positives are summed and since_last and since_first are
     the smallest and the largest. A row with a missing key has no outputs; one with a new key has count 0
-    and no since_*. With `value`, that column stands in the label's place: rate is its smoothed mean, positives
+    and no since_*. With `value`, that column stands in the label's place: rate is its smoothed mean,
+    positives
     its sum. residual = Σ (label − against) / (count + prior).
 
     Args:

@@ -9,11 +9,13 @@
       <split>/impressions.arrow    one row per shown item; rows of a request are contiguous
       events/<domain>.arrow        events sorted by (user, clock), OLDEST FIRST; one record batch
 
-requests.arrow: request_id, user_id (dense codes), time (s), clock, num_rows, known_user, start.<domain>, end.<domain>
-(pointers into the event store: the events strictly before the request, at most the last max_len), request-level features.
+requests.arrow: request_id, user_id (dense codes), time (s), clock, num_rows, known_user, start.<domain>,
+end.<domain> (pointers into the event store: the events strictly before the request, at most the last
+max_len), request-level features.
 impressions.arrow: row_id, label, item_id (dense code), candidate-level features, slice.<name>.
-Feature columns: `id.<feature>` int32, or large_list<int32> when several values; `weight.<feature>` large_list<float32>;
-`dense.<feature>` fixed_size_list<float32>[dim]. Event columns: user_id, time, clock and the same three prefixes for side info.
+Feature columns: `id.<feature>` int32, or large_list<int32> when several values; `weight.<feature>`
+large_list<float32>; `dense.<feature>` fixed_size_list<float32>[dim]. Event columns: user_id, time, clock and
+the same three prefixes for side info.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ class SplitInfo(Plain):
 class Manifest(Plain):
     """Everything a model needs to know of a data set before reading it."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     name: str
     spec_sha256: str
     order: Literal["oldest_first"] = "oldest_first"
@@ -112,7 +114,7 @@ class Manifest(Plain):
 
 @dataclass(frozen=True)
 class IdValues:
-    """IDs of consecutive owners: one each (`offsets` None), or `values[offsets[i]:offsets[i+1]]` for owner i."""
+    """IDs of consecutive owners: one each (no `offsets`), or values[offsets[i]:offsets[i+1]] for owner i."""
 
     values: np.ndarray  # int32
     offsets: np.ndarray | None = None  # int64 (owners + 1,)
@@ -166,7 +168,8 @@ class Dataset:
                 raise DataError(f"{path} is listed in the manifest but missing; run ctr prepare again")
             if verify and (found := sha256_of(path)) != digest:
                 raise DataError(
-                    f"{path} has changed since it was written: sha256 must be {digest}, is {found}; run ctr prepare again"
+                    f"{path} has changed since it was written: sha256 must be {digest}, is {found}; "
+                    "run ctr prepare again"
                 )
 
     def split(self, name: str) -> SplitData:
@@ -225,7 +228,8 @@ def read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST
     if not path.is_file():
         raise DataError(
-            f"{root} must be a dataset directory with a {MANIFEST}; make one with: ctr prepare --spec SPEC --out {root}"
+            f"{root} must be a dataset directory with a {MANIFEST}; make one with: "
+            f"ctr prepare --spec SPEC --out {root}"
         )
     try:
         return Manifest.model_validate(json.loads(path.read_text()))

@@ -138,7 +138,7 @@ def _fetch(archive: Archive, target: Path, timeout: float) -> None:
             _copy(source, sink, archive.max_bytes, archive.url)
     except OSError as error:
         raise DataError(
-            f"{archive.url} cannot be fetched: {error}; check the network, or unpack a copy and give --source DIR"
+            f"{archive.url} cannot be fetched: {error}; check the network, or unpack a copy of your own"
         ) from None
     with target.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -150,8 +150,8 @@ def _fetch(archive: Archive, target: Path, timeout: float) -> None:
         )
     elif found != archive.md5:
         raise DataError(
-            f"{archive.url} must have md5 {archive.md5}, got {found}: the download is damaged or the file has "
-            "changed; try again"
+            f"{archive.url} must have md5 {archive.md5}, got {found}: the download is damaged or "
+            "the file has changed; try again"
         )
 
 

@@ -21,7 +21,6 @@ from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import dump_yaml, load_yaml
 
-
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -86,7 +85,7 @@ class Impressions(Strict):
 
 
 class IdTable(Strict):
-    """An ID space, hence one embedding table: row 0 = missing, then `oov_rows` unknown rows, then the values."""
+    """An ID space, hence one embedding table: row 0 = missing, then `oov_rows` unknown rows, then values."""
 
     encode: Literal["vocabulary", "hash", "quantile", "log"] = "vocabulary"
     min_count: Positive = 1  # vocabulary: rarer values are unknown
@@ -122,7 +121,7 @@ class CalendarFeature(Strict):
 
 
 class DenseFeature(Strict):
-    """One or several numeric columns, scaled with values fitted on the training period, missing = 0 + indicator."""
+    """Numeric columns, scaled with values fitted on the training period; missing = 0 and an indicator."""
 
     columns: list[str]  # names or patterns such as count.user.*
     scale: Literal["none", "standard", "log", "quantile"] = "standard"
@@ -157,9 +156,12 @@ class Domain(Strict):
 class Counter(Strict):
     """Point-in-time counts and smoothed rates over impressions, strictly before the request.
 
-    rate = (positives + prior · running rate of all impressions) / (count + prior), residual = Σ (label − against) /
-    (count + prior): how much better than expected the earlier rows did, `against` being what was expected of each
-    (such as count.item.rate). With `value`, a numeric column stands in the label's place. For a list column the
+    rate = (positives + prior · running rate of all impressions) / (count + prior), residual = Σ (label −
+    against) /
+    (count + prior): how much better than expected the earlier rows did, `against` being what was expected
+    of each
+    (such as count.item.rate). With `value`, a numeric column stands in the label's place. For a list
+    column the
     sums of the row's values are added. `since_*` are seconds, missing without an earlier row.
     """
 
@@ -185,7 +187,8 @@ class Match(Strict):
     """How a field of the candidate occurs in the user's events of one domain, strictly before the request.
 
     count, decayed = Σ 2^(−age/half_life), recency (seconds since the last match), last (the newest event
-    matches: 0/1), share (of all earlier events), share_old (of events older than `old`), share_recent (of events younger than
+    matches: 0/1), share (of all earlier events), share_old (of events older than `old`), share_recent (of
+    events younger than
     `recent`), positive_share (matching events with outcome 1, smoothed by one prior event).
     """
 
@@ -204,7 +207,8 @@ class Match(Strict):
 class Page(Strict):
     """A column compared with the other rows of the same request.
 
-    rank (0 = smallest, ties share the mean), ratio_mean, ratio_min, above (sum over rows at smaller position), size.
+    rank (0 = smallest, ties share the mean), ratio_mean, ratio_min, above (sum over rows at smaller
+    position), size.
     """
 
     column: str

@@ -1,4 +1,4 @@
-"""`ctr demo`, what `make demo` runs: simulate a click log, prepare, train HyFormer, evaluate, report; says where everything is.
+"""`ctr demo`, what `make demo` runs: simulate, prepare, train HyFormer, evaluate; says where everything is.
 
 Each part is the ctr command of the same name; the demo only strings them together in data/demo and runs/demo.
 """

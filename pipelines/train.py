@@ -67,11 +67,12 @@ def train(config: RunConfig) -> Outcome:
     device = pick_device(config.train.device)
     display = make_display()
     tracking = config.tracking
+    # All that a wrong configuration can break comes before the run directory is made.
+    state = build_state(config, dataset.manifest, device)
+    batches = training_loader(config, dataset)
+    has_valid = dataset.manifest.splits["valid"].impressions > 0
+    valid = scoring_loader(config, dataset, "valid") if has_valid else None
     with RunDir.open(config.run) as run_dir, GracefulStop() as stop:
-        state = build_state(config, dataset.manifest, device)
-        valid = (
-            scoring_loader(config, dataset, "valid") if dataset.manifest.splits["valid"].impressions else None
-        )
         tracker = Tracker(
             run_dir,
             uri=tracking.uri,
@@ -84,7 +85,7 @@ def train(config: RunConfig) -> Outcome:
         trainer = Trainer(
             config,
             state,
-            train=training_loader(config, dataset),
+            train=batches,
             valid=valid,
             run_dir=run_dir,
             tracker=tracker,

@@ -1,8 +1,11 @@
 """All metrics of one set of rows, fed in pieces, in bounded memory.
 
-Peak memory: about 160 bytes for each of `chunk_rows` rows (the buffer and one sort), 13 MB of bootstrap weights
-at most and some 30 MB of working space, whatever the number of rows, users and requests. Beyond `chunk_rows` rows
-sorted runs go to a temporary directory (40 bytes a row for each of at most three orders) and are merged from there.
+Peak memory: about 160 bytes for each of `chunk_rows` rows (the buffer and one sort), 13 MB of bootstrap
+weights
+at most and some 30 MB of working space, whatever the number of rows, users and requests. Beyond
+`chunk_rows` rows
+sorted runs go to a temporary directory (40 bytes a row for each of at most three orders) and are merged
+from there.
 The figures do not depend on `chunk_rows`. Only the rows of one user or request must fit into memory together.
 """
 

@@ -40,9 +40,11 @@ class RankSums:
     """AUC and its DeLong variance from one walk over the ties, in O(1) memory.
 
     With a_i = negatives below positive i plus half of those tied with it, and b_j the same for a negative j
-    among the positives: AUC = Σ a_i / (P N), Var = var(a / N) / P + var(b / P) / N. Sums of a, a² and b² suffice.
+    among the positives: AUC = Σ a_i / (P N), Var = var(a / N) / P + var(b / P) / N. Sums of a, a² and b²
+    suffice.
 
-    Source: DeLong, DeLong, Clarke-Pearson, Biometrics 44 (1988), section 2; Sun and Xu, IEEE Signal Processing
+    Source: DeLong, DeLong, Clarke-Pearson, Biometrics 44 (1988), section 2; Sun and Xu, IEEE Signal
+    Processing
     Letters 21 (2014), for O(n log n) by mid-ranks.
     """
 
@@ -145,11 +147,11 @@ class GroupedAuc:
 
     def metric(self, what: str) -> Metric:
         """The average without interval; `what` names the groups in the reason."""
-        counts = {"n": self.rows, "groups": self.groups, "groups_total": self.groups_total}
+        counted = Metric(value=None, n=self.rows, groups=self.groups, groups_total=self.groups_total)
         if not self.groups:
             reason = f"none of the {self.groups_total} {what} has rows of both classes"
-            return Metric(value=None, reason=reason, **counts)
-        return Metric(value=float(self.weighted.sum() / self.weight.sum()), **counts)
+            return replace(counted, reason=reason)
+        return replace(counted, value=float(self.weighted.sum() / self.weight.sum()))
 
 
 def check_rows(

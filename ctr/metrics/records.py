@@ -65,7 +65,7 @@ def compress(records: Records) -> Records:
 
 
 class _Run(NamedTuple):
-    """One sorted run, a file per column: read by pieces, and mapped only for a search, so memory stays free."""
+    """One sorted run, a file per column: read by pieces, mapped only for a search, so memory stays free."""
 
     files: tuple[tuple[Path, np.dtype[Any]], ...]
     rows: int
@@ -110,7 +110,8 @@ class SortedRuns:
     def chunks(self, chunk_rows: int) -> Iterator[Records]:
         """All runs merged: sorted chunks, no major value in two of them.
 
-        Every `step`-th major of each run is a sample; between two cuts taken from the sorted samples a run holds
+        Every `step`-th major of each run is a sample; between two cuts taken from the sorted samples a run
+        holds
         a bounded number of records, so that cutting all runs at the same values gives chunks of bounded size.
         """
         count = len(self._runs)

@@ -17,7 +17,7 @@ import polars as pl
 from features.errors import ConfigError
 from features.spec import Source
 
-# A module is imported when a spec names it; it has read(root, options) -> tables.
+# A module is imported when a spec names it; it has read(root) -> tables.
 READERS = {
     "movielens": "features.sources.movielens",
     "trivago": "features.sources.trivago",
@@ -45,7 +45,7 @@ def read_source(source: Source, *, base: Path) -> dict[str, pl.LazyFrame]:
         )
     if source.options or source.tables:
         raise ConfigError(
-            f"source {source.kind!r} takes no options and no tables, got {[*source.options, *source.tables]}; "
-            "delete them, or use kind: files"
+            f"source {source.kind!r} takes no options and no tables, "
+            f"got {[*source.options, *source.tables]}; delete them, or use kind: files"
         )
     return importlib.import_module(READERS[source.kind]).read(base / source.path)

@@ -1,6 +1,6 @@
 """MovieLens 100k, 1M and latest-small, as their owner packs them or as Parquet, in one shape.
 
-ratings   user_id, item_id, rating, half_stars, liked (rating ≥ 4), timestamp (s), order_in_user (0, 1, … in time)
+ratings   user_id, item_id, rating, half_stars, liked (rating ≥ 4), timestamp (s), order_in_user (0, 1, …)
 users     user_id, age, age_band, gender, occupation, zip_code        (not in latest-small)
 items     item_id, title (without year), year, decade, genres (list)
 """
@@ -36,10 +36,10 @@ _RATINGS = ["user_id", "item_id", "rating", "timestamp"]
 _USERS = ["user_id", "age", "gender", "occupation", "zip_code"]
 _AGE_BANDS = (1, 18, 25, 35, 45, 50, 56)
 _ITEMS = ["item_id", "title", "genres"]
-_GENRES_100K = (
-    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|Musical|"
-    "Mystery|Romance|Sci-Fi|Thriller|War|Western"
-).split("|")
+_GENRES_100K = [
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama",
+    "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def _ratings(raw: pl.LazyFrame) -> pl.LazyFrame:
 
 def _users(raw: pl.LazyFrame) -> pl.LazyFrame:
     """Users with the age band of the 1M edition, which logs only bands."""
-    band = pl.col("age").cut(_AGE_BANDS[1:], left_closed=True, labels=[str(age) for age in _AGE_BANDS])
-    return raw.select(*_USERS, band.cast(pl.String).cast(pl.Int64).alias("age_band"), KEEP_FILE)
+    band = pl.max_horizontal(pl.when(pl.col("age") >= low).then(low) for low in _AGE_BANDS)
+    return raw.select(*_USERS, band.cast(pl.Int64).alias("age_band"), KEEP_FILE)
 
 
 def _items(raw: pl.LazyFrame, separator: str) -> pl.LazyFrame:

@@ -52,7 +52,7 @@ def read_fields(path: Path, separator: str, columns: Sequence[str]) -> pl.DataFr
         text = path.read_text(encoding="latin-1")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); fetch it again") from None
-    lines = pl.Series("line", [line for line in text.split("\n") if line])
+    lines = pl.Series("line", [line for line in text.split("\n") if line], dtype=pl.String)
     wrong = lines.str.count_matches(separator, literal=True) != len(columns) - 1
     if not len(lines) or wrong.any():
         at = int(wrong.arg_max() or 0)
@@ -78,6 +78,7 @@ def cast_numbers(
         if (wrong := cast[name].is_null() & frame[name].is_not_null()).any():
             at = int(wrong.arg_max() or 0)
             raise DataError(
-                f"{path}: {name} must be a number, got {frame[name][at]!r:.40} in line {at + 1}; fetch it again"
+                f"{path}: {name} must be a number, got {frame[name][at]!r:.40} in line {at + 1}; "
+                "fetch it again"
             )
     return cast

@@ -1,4 +1,4 @@
-"""The directory that `ctr simulate` writes (docs/simulator.md): impressions, three domains, users and items."""
+"""The directory that `ctr simulate` writes (docs/simulator.md): impressions, domains, users and items."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """trivago sessions (RecSys Challenge 2019): a clickout is a request of up to 25 hotels, one of them clicked.
 
 impressions   one row per shown hotel: the page, the session strictly before it, and `clicked`
-actions       every event on a hotel, clickouts included: user_id, session_id, item_id, action_type, timestamp, step
+actions       every event on a hotel, clickouts included: user_id, session_id, item_id, action_type, clock
 searches      every other event: the place, filter or sort order as `term`
 
-Strictly before means a smaller (timestamp, step), the spec's clock with `order: [step]`. `item_touches` alone counts
-what all users did, and by the second: events of the same second do not count.
+Strictly before means a smaller (timestamp, step), the spec's clock with `order: [step]`. Only `item_touches`,
+which counts what all users did, goes by the second: events of the same second do not count.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ def read(root: Path) -> dict[str, pl.LazyFrame]:
     file = next((name for name in _FILES if (root / name).is_file()), None)
     if file is None:
         raise DataError(
-            f"{root} must hold one of {list(_FILES)}, but has neither; get the log of the RecSys Challenge 2019 "
-            "from its owner and give --source DIR"
+            f"{root} must hold one of {list(_FILES)}, but has neither; get the log of the RecSys "
+            "Challenge 2019 from its owner and give --source DIR"
         )
     kind = "csv" if file.endswith(".csv") else "parquet"
     table = RawTable.model_validate({"path": file, "format": kind})
     events = _events(open_known(root, {"events": table}, {"events": _COLUMNS})["events"])
     on_hotel = pl.col("item_id").is_not_null()
-    keys = [*_SESSION, *_ORDER, "action_type", KEEP_FILE]
+    kept = events.select("item_id", "reference", *_SESSION, *_ORDER, "action_type", KEEP_FILE)
     return {
         "impressions": _impressions(events),
-        "actions": events.filter(on_hotel).select("item_id", *keys),
-        "searches": events.filter(~on_hotel).select(pl.col("reference").alias("term"), *keys),
+        "actions": kept.filter(on_hotel).drop("reference"),
+        "searches": kept.filter(~on_hotel).drop("item_id").rename({"reference": "term"}),
     }
 
 
@@ -106,14 +106,14 @@ def _with_session(events: pl.LazyFrame) -> pl.LazyFrame:
         "session_clickouts": clickout.cum_sum() - clickout,
         "seconds_since_action": pl.col("timestamp").diff(),
         "last_action": pl.col("action_type").shift(1),
-        "last_item": item.shift(1).forward_fill(),
+        "last_item": item.forward_fill(),
         "last_clicked": pl.when(clickout == 1).then(item).shift(1).forward_fill(),
     }
     return events.with_columns(value.over(_SESSION).alias(name) for name, value in before.items())
 
 
 def _with_last(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Where each hotel stands on the page relative to the one last touched, and to the one last clicked, before."""
+    """Where each hotel stands on the page relative to those last touched and last clicked before."""
 
     def of(column: str, hotel: str) -> pl.Expr:
         return pl.when(pl.col("item_id") == pl.col(hotel)).then(column).max().over("request_id")
