@@ -61,7 +61,7 @@ class Past:
         return np.searchsorted(by_time, code * scale.width + scale.rank(time))
 
     def sums(self, values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Sums (Q,) over [start, end) of `values` (P,), in the order the pairs came in; exact for integers."""
+        """Sums (Q,) over [start, end) of `values` (P,) in the order the pairs came in; exact for integers."""
         dtype = np.float64 if values.dtype.kind == "f" else np.int64
         total = np.concatenate([np.zeros(1, dtype=dtype), np.cumsum(values[self.order], dtype=dtype)])
         return total[end] - total[start]

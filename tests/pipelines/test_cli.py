@@ -88,6 +88,7 @@ def test_wrong_settings_are_named(
 ) -> None:
     code, text = refused(capsys, "train", run_config, "--set", override)
     assert code == 2 and all(name in text for name in names), text
+    assert not (run_config.parent / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_changed_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ({"featurs": {}}, ["featurs"]),
         ({"time_unit": "hours"}, ["time_unit", "hours"]),
         ({"tokens": {"user": ["segment", "shoe_size"]}}, ["shoe_size"]),
-        ({"split": {"valid": 0.1, "test": 2}}, ["split", "test"]),
+        ({"split": {"valid": 0.1, "tset": 0.2}}, ["split.tset"]),
     ],
 )
 def test_a_wrong_spec_is_named(
@@ -198,7 +199,7 @@ def test_a_configuration_survives_its_own_yaml(dataset: Path, tmp_path: Path) ->
 
 
 def test_the_command_loads_ctr_only_where_an_error_becomes_a_message() -> None:
-    """A wrong torch makes `import ctr` raise ConfigError: exit code 2 and one line, not a traceback."""
+    """A wrong torch makes `import ctr` raise ConfigError: exit code 2 and a message, no traceback."""
     code = (
         "import sys; from importlib import metadata; import pipelines.cli as cli\n"
         "assert not [m for m in sys.modules if m == 'torch' or m == 'ctr' or m.startswith('ctr.')]\n"
