@@ -106,7 +106,7 @@ def _with_session(events: pl.LazyFrame) -> pl.LazyFrame:
         "session_clickouts": clickout.cum_sum() - clickout,
         "seconds_since_action": pl.col("timestamp").diff(),
         "last_action": pl.col("action_type").shift(1),
-        "last_item": item.forward_fill(),
+        "last_item": item.shift(1).forward_fill(),
         "last_clicked": pl.when(clickout == 1).then(item).shift(1).forward_fill(),
     }
     return events.with_columns(value.over(_SESSION).alias(name) for name, value in before.items())
