@@ -74,9 +74,9 @@ def piecewise(values: Tensor, bins: int) -> Tensor:
 
     A linear map of it is a continuous piecewise-linear function of the value, which a tree would fit with
     a few cuts.
-    Source: Gorishniy et al. (arXiv 2203.05556), piecewise linear encoding; there the knots are quantiles,
-    here the
-    values are quantile-scaled when the data set says so.
+
+    Source: Gorishniy et al. (arXiv 2203.05556), piecewise linear encoding.
+    Differs from the paper: its knots are quantiles; here the values are, when the data set says so.
 
     Args:
         values: (rows, dim) scaled values.
@@ -105,7 +105,7 @@ class RowVectors(nn.Module):
             [c for c in columns if c.level == "request"], dim=dim, dropout=dropout, bins=bins
         )
         self.candidate = FeatureVectors(
-            [c for c in columns if c.level == "candidate"], dim=dim, dropout=dropout
+            [c for c in columns if c.level == "candidate"], dim=dim, dropout=dropout, bins=bins
         )
 
     def forward(self, batch: Batch, rows: Rows) -> tuple[Tensor | None, Tensor | None]:

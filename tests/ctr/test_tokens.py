@@ -13,7 +13,7 @@ from ctr.batch import SequenceBatch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
-from ctr.tokens import SequenceTokenizer, SequenceTokenizers, make_tokenizer, merge_by_time
+from ctr.tokens import SequenceTokenizer, SequenceTokenizers, make_tokenizer, merge_by_time, piecewise
 from tests.ctr import batches
 from tests.ctr.reference import tokens as plain
 from tests.ctr.reference.parity import assert_parity, scrambled
@@ -46,6 +46,18 @@ def test_semantic_groups(hidden: int) -> None:
     want = [plain.semantic_tokens(module, MANIFEST, BATCH, rows, row) for row in range(BATCH.num_rows)]
     assert_parity([got], [torch.stack(want)], module, [rows[t] for t in ("user", "item", "tag")])
     assert module.candidate_tokens() == [1, 2]
+
+
+def test_dense_values_in_pieces() -> None:
+    """In front of, at, inside and behind the pieces of [-2, 2]; the value itself comes first."""
+    values = torch.tensor([[-3.0, -2.0], [-0.5, 0.0], [1.0, 9.0]])
+    expected = [
+        [-3, 0, 0, 0, 0, -2, 0, 0, 0, 0],
+        [-0.5, 1, 0.5, 0, 0, 0, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0, 9, 1, 1, 1, 1],
+    ]
+    assert piecewise(values, 4).tolist() == expected
+    assert torch.equal(piecewise(values, 0), values)
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 6, 40])

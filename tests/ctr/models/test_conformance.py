@@ -43,6 +43,8 @@ CASES: dict[str, dict[str, Any]] = {
     "rms": HYFORMER | {"norm": "rms"},
     "auto tokens": HYFORMER | {"tokenizer": {"kind": "auto", "tokens": 3}},
     "hidden layer in tokens": HYFORMER | {"tokenizer": {"hidden": 7}},
+    "dense bins": HYFORMER | {"dense_bins": 3},
+    "dense bins, auto tokens": HYFORMER | {"dense_bins": 2, "tokenizer": {"kind": "auto", "tokens": 3}},
     "one layer": HYFORMER | {"layers": 1},
     "wide": HYFORMER | {"expansion": 0.5, "encoder": {"expansion": 1.0, "recent": 2}},
     "longer": LONGER,

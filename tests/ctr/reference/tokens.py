@@ -24,20 +24,33 @@ def embedding(use: IdColumn, rows: Tensor, owner: int) -> Tensor:
     return total / weight if weight else total
 
 
-def feature(column: Column, batch: Batch, rows: dict[str, Tensor], row: int) -> Tensor:
+def pieces(value: float, bins: int) -> list[float]:
+    """A value, and how far it has gone through each of `bins` equal pieces of [-2, 2]."""
+    width = 4 / bins if bins else 0
+    return [value, *(min(max((value + 2 - k * width) / width, 0.0), 1.0) for k in range(bins))]
+
+
+def feature(column: Column, batch: Batch, rows: dict[str, Tensor], row: int, bins: int = 0) -> Tensor:
     """The vector of one feature for one row of the batch."""
     request = column.level == "request"
     owner = int(batch.request_index[row]) if request else row
     if column.kind == "dense":
-        return (batch.request_dense if request else batch.candidate_dense)[column.name][owner]
+        values = (batch.request_dense if request else batch.candidate_dense)[column.name][owner]
+        return values.new_tensor([x for value in values.tolist() for x in pieces(value, bins)])
     use = (batch.request_ids if request else batch.candidate_ids)[column.name]
     return embedding(use, rows[str(column.table)], owner)
 
 
-def side_by_side(columns: list[Column], batch: Batch, rows: dict[str, Tensor], row: int) -> Tensor:
+def side_by_side(
+    columns: list[Column], batch: Batch, rows: dict[str, Tensor], row: int, bins: int = 0
+) -> Tensor:
     """All features of a row in one vector, those of the request first."""
     ordered = sorted(columns, key=lambda c: c.level != "request")
-    return torch.cat([feature(c, batch, rows, row) for c in ordered])
+    return torch.cat([feature(c, batch, rows, row, bins) for c in ordered])
+
+
+def bins_of(block: nn.Module) -> int:
+    return int(block.vectors.request.bins)
 
 
 def group_token(
@@ -47,7 +60,7 @@ def group_token(
     maps = [m for m in (block.of_request, block.of_candidate) if m is not None]
     weight = torch.cat([m.weight for m in maps], dim=1)
     (bias,) = (m.bias for m in maps if m.bias is not None)
-    token = weight @ side_by_side(columns, batch, rows, row) + bias
+    token = weight @ side_by_side(columns, batch, rows, row, bins_of(block)) + bias
     return token if block.out is None else linear(block.out, gelu(token))
 
 
@@ -65,7 +78,7 @@ def auto_tokens(
     block: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Tensor], row: int
 ) -> Tensor:
     """(M, D): everything in one vector, zeros behind, cut into M pieces."""
-    whole = side_by_side(manifest.features, batch, rows, row)
+    whole = side_by_side(manifest.features, batch, rows, row, bins_of(block))
     piece = math.ceil(len(whole) / len(block.maps))
     whole = torch.cat([whole, whole.new_zeros(piece * len(block.maps) - len(whole))])
     return torch.stack([linear(m, whole[i * piece : (i + 1) * piece]) for i, m in enumerate(block.maps)])
