@@ -81,6 +81,7 @@ class ModelConfig(Knobs):
     head_hidden: list[Positive] = [64]
     dense_bins: Count = 0  # piecewise-linear encoding of dense values; 0 = the scaled value alone
     linear_shortcut: bool = False  # adds a linear map of all dense features to the logit
+    time_gaps: bool = True  # whether events tell how long before the request they happened
     time_buckets: Positive = 32  # log2 buckets of the time gap event → request
     positions: Count = 0  # learnable positions counted from the newest event; 0 = none
 

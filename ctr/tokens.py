@@ -231,6 +231,7 @@ class SequenceTokenizer(nn.Module):
         self.numbers = [c for c in info.side if c.kind == "dense"]
         self.maps = nn.ModuleList(nn.Linear(dim, width, bias=False) for _ in self.side)
         self.of_numbers = nn.Linear(1 + sum(c.dim for c in self.numbers), width)
+        self.time_gaps = config.time_gaps
         self.gap_bucket = nn.Embedding(config.time_buckets, width)
         self.position = nn.Embedding(config.positions, width) if config.positions else None
         self.norm = build_norm(config.norm, width)
@@ -241,9 +242,9 @@ class SequenceTokenizer(nn.Module):
 
     def forward(self, events: SequenceBatch, rows: Rows) -> Jagged:
         """Tokens (ΣL, D), the oldest event first."""
-        gap = torch.log1p(events.time_gap)
-        numbers = [0.1 * gap[:, None], *(events.dense[c.name] for c in self.numbers)]
-        token = self.of_numbers(torch.cat(numbers, dim=-1)) + self.gap_bucket(self._bucket(events.time_gap))
+        seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
+        numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
+        token = self.of_numbers(torch.cat(numbers, dim=-1)) + self.gap_bucket(self._bucket(seconds))
         for column, linear in zip(self.side, self.maps, strict=True):
             token = token + look_up(linear(rows[str(column.table)]), events.ids[column.name])
         layout = Jagged(token, events.offsets, events.max_length)
