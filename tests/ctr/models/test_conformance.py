@@ -39,6 +39,7 @@ CASES: dict[str, dict[str, Any]] = {
     "no hidden layer in the head": HYFORMER | {"head_hidden": []},
     "shortcut": HYFORMER | {"linear_shortcut": True},
     "positions": HYFORMER | {"positions": 4},
+    "no time gaps, merged": HYFORMER | MERGED | {"time_gaps": False},
     "few buckets": HYFORMER | {"time_buckets": 3},
     "rms": HYFORMER | {"norm": "rms"},
     "auto tokens": HYFORMER | {"tokenizer": {"kind": "auto", "tokens": 3}},

@@ -101,7 +101,7 @@ def event_tokens(
     weight = torch.cat([*(m.weight for m in block.maps), block.of_numbers.weight], dim=1)
     tokens, gaps = [], []
     for event in range(first, last):
-        gap = float(events.time_gap[event])
+        gap = float(events.time_gap[event]) if block.time_gaps else 0.0
         parts = [
             embedding(events.ids[c.name], rows[str(c.table)], event) for c in columns if c.kind != "dense"
         ]
@@ -115,7 +115,7 @@ def event_tokens(
         if block.position is not None:
             token = token + block.position.weight[min(last - 1 - event, len(block.position.weight) - 1)]
         tokens.append(norm(block.norm, token))
-        gaps.append(gap)
+        gaps.append(float(events.time_gap[event]))
     return torch.stack(tokens) if tokens else weight.new_zeros(0, len(weight)), gaps
 
 

@@ -1,0 +1,142 @@
+"""The configuration: every knob of a model does something, wrong values are named, nothing changes in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from ctr.build import build_model, identity, pick_device
+from ctr.config import ModelConfig, RunConfig, dump_config, parse_config
+from features.errors import ConfigError
+from features.safe_yaml import parse_yaml
+from tests.ctr import batches
+
+BASE: dict[str, Any] = {"d_model": 12, "heads": 2, "queries": {"view": 2}, "encoder": {"recent": 4}}
+LONGER: dict[str, Any] = {"kind": "longer", "longer": {"num_queries": 3}, "layers": 3}
+TWO_STAGE: dict[str, Any] = {"kind": "two_stage"}
+# knob → (the options it needs to matter, another value than theirs)
+KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
+    "kind": ({}, "two_stage"),
+    "d_model": ({}, 24),
+    "layers": ({}, 3),
+    "heads": ({}, 3),
+    "expansion": ({}, 3.0),
+    "dropout": ({}, 0.5),
+    "feature_dropout": ({}, 0.5),
+    "tokenizer.kind": ({"tokenizer": {"tokens": 3}}, "auto"),
+    "tokenizer.tokens": ({"tokenizer": {"kind": "auto", "tokens": 3}}, 1),
+    "tokenizer.hidden": ({}, 4),
+    "encoder.kind": ({}, "swiglu"),
+    "encoder.recent": ({}, 2),
+    "encoder.expansion": ({}, 1.0),
+    "longer.merge": (LONGER, 2),
+    "longer.inner_layers": (LONGER, 1),
+    "longer.queries": (LONGER, "uniform"),
+    "longer.num_queries": (LONGER, 2),
+    "longer.cls_tokens": (LONGER, 2),
+    "longer.events_see_request_globals": (LONGER, True),
+    "two_stage.mixer_layers": (TWO_STAGE, 1),
+    "two_stage.global_tokens": (TWO_STAGE, False),
+    "queries": ({}, {"buy": 2}),
+    "default_queries": ({"queries": {}, "d_model": 35 * 2}, 2),
+    "norm": ({}, "rms"),
+    "pools": ({}, "own"),
+    "query_inputs": ({}, "candidate"),
+    "merge_sequences": ({"queries": {}, "default_queries": 3, "d_model": 18}, True),
+    "update_ns_tokens": ({}, False),
+    "head_reads": ({}, "mean"),
+    "head_hidden": ({}, [5]),
+    "dense_bins": ({}, 2),
+    "linear_shortcut": ({}, True),
+    "time_gaps": ({}, False),
+    "time_buckets": ({}, 3),
+    "positions": ({}, 8),
+}
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every knob by its path."""
+    found = []
+    for name, field in model.model_fields.items():
+        nested = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        found += leaves(field.annotation, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]  # type: ignore[arg-type]
+    return found
+
+
+def merged(options: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    section, _, name = path.rpartition(".")
+    if not section:
+        return {**options, name: value}
+    return {**options, section: {**options.get(section, {}), name: value}}
+
+
+def outcome(options: dict[str, Any]) -> tuple[int, Tensor]:
+    """Number of parameters, and logits in training mode, of one seed."""
+    model = build_model(batches.manifest(), ModelConfig(**options), dim=batches.DIM, seed=1).double()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():  # also those that start at zero
+            parameter.add_(0.1)
+        return sum(p.numel() for p in model.parameters()), model(batches.make_batch(), batches.make_rows())
+
+
+def test_the_table_names_every_knob() -> None:
+    assert sorted(KNOBS) == sorted(leaves(ModelConfig))
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_every_knob_of_a_model_changes_it(knob: str) -> None:
+    needs, value = KNOBS[knob]
+    (size, before), (other_size, after) = outcome(BASE | needs), outcome(merged(BASE | needs, knob, value))
+    assert size != other_size or not torch.allclose(before, after, atol=1e-6)
+
+
+def test_configurations_are_equal_through_yaml_and_never_change() -> None:
+    config = parse_config({"dataset": "d", "run": "r", "model": BASE, "tracking": {"uri": None}})
+    assert parse_config(parse_yaml(dump_config(config), "text")) == config
+    with pytest.raises(ValidationError, match="frozen"):
+        config.model.d_model = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        ({"run": "r"}, ["dataset"]),
+        ({"dataset": "d", "run": "r", "train": {"epochs": 0}}, ["train.epochs", "0"]),
+        ({"dataset": "d", "run": "r", "train": {"final_fit": True}}, ["train.final_fit"]),
+        ({"dataset": "d", "run": "r", "modle": {}}, ["modle"]),
+    ],
+)
+def test_every_wrong_key_is_named(data: dict[str, Any], names: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(data, what="run.yaml")
+    assert all(name in str(caught.value) for name in ["run.yaml", *names])
+
+
+def test_identity_holds_what_decides_the_course_and_only_that() -> None:
+    """A checkpoint may go on with other paths, threads and tracking, not with another model or data order."""
+    plain = {"dataset": "d", "run": "r"}
+    free = {"tracking": {"uri": None}, "loader": {"workers": 4}, "train": {"keep_last": 1, "device": "cpu"}}
+    manifest = batches.manifest()
+    own = identity(RunConfig(**plain), manifest)
+    assert identity(RunConfig(dataset="other", run="other", **free), manifest) == own
+    for change in (
+        {"seed": 2},
+        {"loader": {"window": 7}},
+        {"train": {"max_steps": 9}},
+        {"model": {"layers": 1}},
+    ):
+        assert identity(RunConfig(**{**plain, **change}), manifest) != own
+    assert identity(RunConfig(**plain), batches.manifest(users=2)) != own
+
+
+def test_devices() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no CUDA device"):
+            pick_device("cuda")
