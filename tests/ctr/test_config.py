@@ -1,4 +1,4 @@
-"""The configuration: every knob of a model does something, wrong values are named, nothing changes in place."""
+"""The configuration: every knob of a model does something, wrong values are named, none changes in place."""
 
 from __future__ import annotations
 
