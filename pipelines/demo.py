@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ctr.config import load_config
-from ctr.report import format_metrics_table
 from features.doctor import examine
 from features.prepare import prepare
 from features.spec import load_spec
@@ -70,11 +69,8 @@ def best_lines(log: Path, period: tuple[int, int] | None) -> list[dict[str, Any]
 
 def summary(result: Result, run: Path, dataset: Path) -> str:
     """What a person wants to know at the end."""
-    lines = [format_metrics_table(result.evaluation), ""]
-    for line in result.comparison:
-        bounds = f" [{line['low']:.4f}, {line['high']:.4f}]" if line.get("low") is not None else ""
-        lines.append(f"{line['name']:45} AUC {line['auc']:.4f}{bounds}")
-    lines += [
+    lines = [
+        result.text(),
         "",
         f"report      {result.report}   (open it in a browser)",
         f"MLflow      .venv/bin/python -m mlflow ui --backend-store-uri sqlite:///{run.parent / 'mlflow.db'}",

@@ -27,6 +27,14 @@ class Result:
     step: int
     comparison: list[dict[str, Any]]  # baselines and reference lines
 
+    def text(self) -> str:
+        """The table of metrics, and below it what the model is compared with."""
+        lines = [format_metrics_table(self.evaluation), *([""] if self.comparison else [])]
+        for line in self.comparison:
+            interval = f" ({line['low']:.4f} to {line['high']:.4f})" if line.get("low") is not None else ""
+            lines.append(f"{line['name']:45} AUC {line['auc']:.4f}{interval}")
+        return "\n".join(lines)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -48,8 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         dataset=arguments.dataset,
         baselines=arguments.baseline,
     )
-    print(format_metrics_table(result.evaluation))
-    print(f"report: {result.report}")
+    print(f"{result.text()}\n\nreport: {result.report}")
 
 
 def evaluate(
