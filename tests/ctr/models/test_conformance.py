@@ -55,7 +55,8 @@ CASES: dict[str, dict[str, Any]] = {
     "longer InnerTrans rms": LONGER | {"longer": {"merge": 2, "inner_layers": 2}, "norm": "rms"},
     "longer uniform": LONGER | {"longer": {"num_queries": 4, "queries": "uniform", "cls_tokens": 2}},
     "longer learnable": LONGER | {"longer": {"num_queries": 4, "queries": "learnable"}, "layers": 3},
-    "longer seen globals": LONGER | {"longer": {"num_queries": 4, "events_see_request_globals": True}},
+    "longer seen globals": LONGER
+    | {"longer": {"num_queries": 4, "cls_tokens": 2, "events_see_request_globals": True}, "layers": 3},
     "longer mean, shortcut": LONGER | {"head_reads": "mean", "linear_shortcut": True},
     "two-stage": TWO_STAGE,
     "two-stage blind": TWO_STAGE | {"two_stage": {"global_tokens": False, "mixer_layers": 1}},
