@@ -1,12 +1,9 @@
-"""Features become tokens: non-sequence tokenizers and the sequence tokenizer.
+"""Non-sequence features become tokens, by semantic groups or by an automatic split.
 
-B candidates, R requests, L events of one request, M non-sequence tokens, U unique IDs of a table, E embedding
-width, D width.
+B candidates, R requests, M non-sequence tokens, U unique IDs of a table, E embedding width, D width.
 
-A linear map of concatenated parts is the sum of a linear map per part, W [a; b] = W_a a + W_b b, and a linear
-map commutes with a gather. Every tokenizer here uses both: the part that belongs to the request is mapped
-once per request, and side information of an event is mapped once per unique ID (§3.8.1 of HyFormer), then
-gathered and summed.
+A linear map of concatenated parts is the sum of a linear map per part, W [a; b] = W_a a + W_b b: the part
+that belongs to the request is mapped once per request.
 """
 
 from __future__ import annotations
@@ -17,13 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctr.batch import Batch, IdColumn, SequenceBatch
-from ctr.blocks.jagged import Jagged
-from ctr.blocks.layers import build_norm
+from ctr.batch import Batch, IdColumn
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
-from features.dataset import Column, DomainInfo, Manifest
-from features.errors import ConfigError
+from features.dataset import Column, Manifest
 from kernels.unique_pooling import expand
 
 Rows = dict[str, Tensor]  # table → embeddings of the batch's unique IDs (U, E)
@@ -212,98 +206,3 @@ def make_tokenizer(manifest: Manifest, config: ModelConfig, *, dim: int) -> Sema
     """The tokenizer that the configuration names."""
     kind = SemanticTokenizer if config.tokenizer.kind == "semantic" else AutoTokenizer
     return kind(manifest, config, dim=dim)
-
-
-class SequenceTokenizer(nn.Module):
-    """Events of one domain → sequence tokens: norm(Σ_j W_j e_j + W_t log(1 + gap) + T[bucket(gap)] + P[age]).
-
-    e_j: embedding of side information j (item, category, outcome, …); gap: seconds from the event to the
-    request, so the absolute time difference of LONGER §2 as a log2 bucket and as a number; P: a learnable
-    position counted from the newest event (age 0), the oldest ones sharing the last row.
-
-    Differs from the paper: it concatenates the time difference; a linear map of a concatenation is this sum.
-    """
-
-    def __init__(self, info: DomainInfo, config: ModelConfig, *, dim: int) -> None:
-        super().__init__()
-        width = config.d_model
-        self.side = [c for c in info.side if c.kind != "dense"]
-        self.numbers = [c for c in info.side if c.kind == "dense"]
-        self.maps = nn.ModuleList(nn.Linear(dim, width, bias=False) for _ in self.side)
-        self.of_numbers = nn.Linear(1 + sum(c.dim for c in self.numbers), width)
-        self.time_gaps = config.time_gaps
-        self.gap_bucket = nn.Embedding(config.time_buckets, width)
-        self.position = nn.Embedding(config.positions, width) if config.positions else None
-        self.norm = build_norm(config.norm, width)
-        self.dropout = nn.Dropout(config.dropout)
-        for table in (self.gap_bucket, self.position):
-            if table is not None:
-                nn.init.normal_(table.weight, std=0.02)
-
-    def forward(self, events: SequenceBatch, rows: Rows) -> Jagged:
-        """Tokens (ΣL, D), the oldest event first."""
-        seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
-        numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
-        token = self.of_numbers(torch.cat(numbers, dim=-1)) + self.gap_bucket(self._bucket(seconds))
-        for column, linear in zip(self.side, self.maps, strict=True):
-            token = token + look_up(linear(rows[str(column.table)]), events.ids[column.name])
-        layout = Jagged(token, events.offsets, events.max_length)
-        if self.position is not None:
-            token = token + self.position(layout.ages().clamp(max=self.position.num_embeddings - 1))
-        return layout.with_values(self.dropout(self.norm(token)))
-
-    def _bucket(self, gap: Tensor) -> Tensor:
-        """⌊log2(1 + gap)⌋, the last bucket for all longer gaps; exact on every device, unlike a log."""
-        power = torch.frexp(1 + gap).exponent - 1
-        return power.long().clamp(max=self.gap_bucket.num_embeddings - 1)
-
-
-def merge_by_time(sequences: Sequence[Jagged], gaps: Sequence[Tensor]) -> Jagged:
-    """All sequences of a request as one, ordered by time (HyFormer's ablation "merged sequences", Table 2).
-
-    Args:
-        sequences: S sequences with values (ΣL_s, D).
-        gaps: their time gaps (ΣL_s,) in seconds; the largest is the oldest.
-    """
-    segment = torch.cat([s.segment_ids() for s in sequences])
-    order = torch.cat(list(gaps)).argsort(descending=True, stable=True)
-    order = order[segment[order].argsort(stable=True)]
-    lengths = torch.stack([s.lengths for s in sequences]).sum(dim=0)
-    values = torch.cat([s.values for s in sequences]).index_select(0, order)
-    return Jagged.from_lengths(values, lengths, max_length=sum(s.max_length for s in sequences))
-
-
-class SequenceTokenizers(nn.Module):
-    """The tokenizers of all domains; with `merge`, one sequence in time order, each event tagged by domain.
-
-    Args:
-        manifest: the domains.
-        config: see `SequenceTokenizer`.
-        dim: E.
-        merge: whether `forward` gives one sequence instead of one per domain.
-    """
-
-    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int, merge: bool) -> None:
-        super().__init__()
-        if not manifest.domains:
-            raise ConfigError(
-                f"the model needs at least one behaviour domain, the data set {manifest.name!r} has none; "
-                "add one to its spec"
-            )
-        self.domains = list(manifest.domains)
-        self.merge = merge
-        self.names = ["merged"] if merge else self.domains
-        self.tokenizers = nn.ModuleList(
-            SequenceTokenizer(info, config, dim=dim) for info in manifest.domains.values()
-        )
-        tagged = merge and len(self.domains) > 1
-        self.tag = nn.Parameter(torch.randn(len(self.domains), config.d_model) * 0.02) if tagged else None
-
-    def forward(self, batch: Batch, rows: Rows) -> list[Jagged]:
-        """One sequence of tokens (ΣL, D) per name in `names`, the oldest event first."""
-        events = [batch.sequences[name] for name in self.domains]
-        tokens = [tokenize(e, rows) for tokenize, e in zip(self.tokenizers, events, strict=True)]
-        if self.tag is not None:
-            tagged = [t.with_values(t.values + tag) for t, tag in zip(tokens, self.tag, strict=True)]
-            return [merge_by_time(tagged, [e.time_gap for e in events])]
-        return tokens

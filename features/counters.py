@@ -24,8 +24,7 @@ def counter_columns(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataF
     not count. Over the values of a list, count and positives are summed and since_last and since_first are
     the smallest and the largest. A row with a missing key has no outputs; one with a new key has count 0
     and no since_*. With `value`, that column stands in the label's place: rate is its smoothed mean,
-    positives
-    its sum. residual = Σ (label − against) / (count + prior).
+    positives its sum. residual = Σ (label − against) / (count + prior).
 
     Args:
         rows: impressions of all splits in any order, with `__clock`, `__time` (s), `__label` (0/1).

@@ -29,7 +29,8 @@ from ctr.blocks.query import QueryBoosting, QueryDecoding, QueryGeneration
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
 from ctr.heads import Head
-from ctr.tokens import Rows, SequenceTokenizers, make_tokenizer
+from ctr.sequence_tokens import SequenceTokenizers
+from ctr.tokens import Rows, make_tokenizer
 from features.dataset import Manifest
 
 

@@ -13,7 +13,8 @@ from ctr.batch import SequenceBatch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
-from ctr.tokens import SequenceTokenizer, SequenceTokenizers, make_tokenizer, merge_by_time, piecewise
+from ctr.sequence_tokens import SequenceTokenizer, SequenceTokenizers, merge_by_time
+from ctr.tokens import make_tokenizer, piecewise
 from tests.ctr import batches
 from tests.ctr.reference import tokens as plain
 from tests.ctr.reference.parity import assert_parity, scrambled
