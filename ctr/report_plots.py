@@ -106,20 +106,11 @@ def reliability(curves: Curves, ece: Metric) -> Figure:
     score, label, rows = curves.bin_score, curves.bin_label, curves.bin_rows
     if len(rows):
         top = 1.08 * max(float(score.max()), float(label.max()), 1e-6)
-        axes.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1, label="perfect")
+        axes.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1)
         error = np.sqrt(np.maximum(label * (1 - label), 1e-12) / rows) * 1.96
         axes.errorbar(
-            score,
-            label,
-            np.minimum(error, label),
-            color=BLUE,
-            fmt="o-",
-            ms=5,
-            lw=1.6,
-            capsize=2,
-            label="bins",
+            score, label, [np.minimum(error, label), error], color=BLUE, fmt="o-", ms=5, lw=1.6, capsize=2
         )
-        axes.lines[-1].set_label("")
         axes.set(xlim=(0, top), ylim=(0, top))
         counts.vlines(score, 0, rows, color=BLUE, linewidth=2)
         counts.set_ylim(0, 1.25 * rows.max())

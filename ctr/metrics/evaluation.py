@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -92,6 +93,8 @@ def evaluate_table(
                 _update(accumulator, keep(batch) if keep else batch)
             return accumulator.compute()
 
+    # The whole first: its errors count rows from the start of the table, not of a slice.
+    overall = summarise(None, [])
     results: dict[str, dict[str, Summary]] = {}
     for name in names:
         column = SLICE_PREFIX + name
@@ -99,28 +102,36 @@ def evaluate_table(
         results[name] = {value: summarise(_only(column, [value]), [column]) for value in values}
         if rest:
             results[name][OTHER] = summarise(_only(column, rest), [column])
-    return Evaluation(overall=summarise(None, []), slices=results)
+    return Evaluation(overall=overall, slices=results)
 
 
 def _open(table: PredictionTable, chunk_rows: int) -> tuple[list[str], Batches]:
     """The columns of a table and a way to read chosen ones batch by batch, as often as needed."""
     if isinstance(table, Path):
-        try:
-            with pq.ParquetFile(table) as file:
-                columns, rows = file.schema_arrow.names, file.metadata.num_rows
-            if rows > chunk_rows:
-                return _checked(columns, str(table)), lambda wanted: _read(table, wanted)
-            table = pq.read_table(table, page_checksum_verification=True)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"predictions must be a readable Parquet file, got {table}: {error}; "
-                            f"run the prediction again") from error  # fmt: skip
+        path = table
+        with _readable(path), pq.ParquetFile(path) as file:
+            columns, rows = file.schema_arrow.names, file.metadata.num_rows
+        if rows > chunk_rows:
+            return _checked(columns, str(path)), lambda wanted: _read(path, wanted)
+        with _readable(path):
+            table = pq.read_table(path, page_checksum_verification=True)
     loaded = table if isinstance(table, pa.Table) else pa.table({k: pa.array(v) for k, v in table.items()})
     return _checked(loaded.column_names, "the table"), lambda wanted: iter(loaded.select(wanted).to_batches())
 
 
 def _read(path: Path, wanted: list[str]) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         yield from file.iter_batches(_BATCH_ROWS, columns=wanted)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"predictions must be a readable Parquet file, got {path}: {error}; run the prediction again"
+        ) from error
 
 
 def _checked(columns: list[str], where: str) -> list[str]:

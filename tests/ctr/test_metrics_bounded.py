@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_chunks_are_sorted_whole_and_bounded(tmp_path: Path) -> None:
     chunks = list(runs.chunks(chunk))
     assert max(len(records.major) for records in chunks) <= 2 * chunk
     np.testing.assert_array_equal(np.concatenate([records.major for records in chunks]), np.sort(major))
-    assert all(a.major[-1] < b.major[0] for a, b in zip(chunks, chunks[1:], strict=False))
+    assert all(a.major[-1] < b.major[0] for a, b in pairwise(chunks))
 
 
 def test_equal_rows_become_one_record() -> None:
