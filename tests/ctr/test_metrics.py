@@ -81,7 +81,7 @@ def test_all_figures_equal_their_definitions(seed: int) -> None:
 
 
 def test_ece_puts_equal_scores_into_the_bin_of_their_mid_rank() -> None:
-    rows = rows_of(5)
+    rows = rows_of(5, levels=60)
     label, score, n = rows["label"], rows["score"], len(rows["label"])
     middle = np.array([(score < s).sum() + (score == s).sum() / 2 for s in score]) / n
     bins = np.floor(20 * middle)
