@@ -100,7 +100,7 @@ def write_predictions(
     try:
         for batch, logits in score_batches(state, loader.iterate(0), bf16=bf16, device=device):
             table = prediction_table(batch, logits, slices.slice(start, len(logits)))
-            writer = writer or pq.ParquetWriter(partial, table.schema)
+            writer = writer or pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
             writer.write_table(table)
             start += len(logits)
     finally:
