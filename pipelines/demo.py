@@ -63,7 +63,7 @@ def best_lines(log: Path, period: tuple[int, int] | None) -> list[dict[str, Any]
     best = best_auc(log, start=period[0])
     return [
         {"name": "best possible (true click probability)", "auc": best["auc"]},
-        {"name": "best without the history terms", "auc": best["auc_static"]},
+        {"name": "true probability without history terms", "auc": best["auc_static"]},
     ]
 
 
