@@ -20,7 +20,7 @@ from tests.documents import fenced
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = sorted((ROOT / "pipelines" / "configs").rglob("*.yaml"))
-TREE = fenced(ROOT / "README.md", "text")[0]
+TREE = fenced(ROOT / "README.md", "text")[-1]
 
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
