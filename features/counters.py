@@ -76,25 +76,30 @@ def _numbers(rows: pl.DataFrame, column: str, counter: str) -> np.ndarray:
 def _tally(
     rows: pl.DataFrame, keys: Keys, counter: Counter, *, value: np.ndarray, surplus: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Every output but the rate, (N,)."""
+    """The count and what else is asked for, but the rate, (N,)."""
     clock, time = rows["__clock"].to_numpy()[keys.row], rows["__time"].to_numpy()[keys.row]
     past = Past(keys.code, clock=clock, time=time)
     start, end = past.before_own()
     if counter.window is not None:
         start = np.clip(past.since(keys.code, time - int(counter.window)), start, end)
-    positives = past.sums(value[keys.row], start, end)
+
+    def total(pairs: np.ndarray) -> np.ndarray:
+        return keys.per_row(np.add, pairs, len(rows))
+
+    tally, wanted = {"count": total(end - start)}, set(counter.outputs)
+    if wanted & {"positives", "rate"}:
+        tally["positives"] = total(past.sums(value[keys.row], start, end))
+    if "residual" in wanted:
+        excess = total(past.sums(surplus[keys.row], start, end))
+        tally["residual"] = excess / (tally["count"] + counter.prior)
     # The stand-ins for "never" lose against every other value of the row's list.
-    last = np.where(end > start, time - past.time[end - 1], np.iinfo(np.int64).max)
-    first = np.where(end > start, time - past.time[np.minimum(start, len(past) - 1)], -1)
-    count = keys.per_row(np.add, end - start, len(rows))
-    excess = keys.per_row(np.add, past.sums(surplus[keys.row], start, end), len(rows))
-    return {
-        "count": count,
-        "residual": excess / (count + counter.prior),
-        "positives": keys.per_row(np.add, positives, len(rows)),
-        "since_last": keys.per_row(np.minimum, last, len(rows)),
-        "since_first": keys.per_row(np.maximum, first, len(rows)),
-    }
+    if "since_last" in wanted:
+        last = np.where(end > start, time - past.time[end - 1], np.iinfo(np.int64).max)
+        tally["since_last"] = keys.per_row(np.minimum, last, len(rows))
+    if "since_first" in wanted:
+        first = np.where(end > start, time - past.time[np.minimum(start, len(past) - 1)], -1)
+        tally["since_first"] = keys.per_row(np.maximum, first, len(rows))
+    return tally
 
 
 def _rate(rows: pl.DataFrame, tally: dict[str, np.ndarray], value: np.ndarray, prior: float) -> np.ndarray:
