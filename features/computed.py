@@ -48,15 +48,25 @@ class Match(Strict):
 
     count, decayed = Σ 2^(−age/half_life), recency (seconds since the last match), last (the newest event
     matches: 0/1), share (of all earlier events), share_old (of events older than `old`), share_recent (of
-    events younger than `recent`), positive_share (matching events with outcome 1, smoothed by one prior
-    event).
+    events younger than `recent`), count_recent (of the matches younger than `recent`), positive_share
+    (matching events with outcome 1, smoothed by one prior event).
     """
 
     domain: str
     candidate: str
     event: str
     outputs: list[
-        Literal["count", "decayed", "recency", "last", "share", "share_old", "share_recent", "positive_share"]
+        Literal[
+            "count",
+            "decayed",
+            "recency",
+            "last",
+            "share",
+            "share_old",
+            "share_recent",
+            "count_recent",
+            "positive_share",
+        ]
     ] = ["count", "decayed", "recency", "share_old", "share_recent"]
     half_life: Seconds = 86400.0
     old: Seconds = 30 * 86400.0

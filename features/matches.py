@@ -23,7 +23,8 @@ def match_columns(rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Ma
         decayed = Σ 2^(−age / half_life)          share = matches / events (0 without events)
         positive_share = (matches with outcome 1 + running) / (matches with an outcome + 1)
 
-    `share_old` and `share_recent` are the share among events older than `old` and younger than `recent`;
+    `share_old` and `share_recent` are the share among events older than `old` and younger than `recent`,
+    `count_recent` counts the matches of the latter;
     `running` is the share of outcome 1 in the whole domain strictly before the row, 0.5 before the first. Of
     a field with several values each shared value is a match of its own, so a share may exceed 1. A candidate
     without a value has no outputs; without a match recency is missing.
@@ -36,8 +37,8 @@ def match_columns(rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Ma
         match: which fields, and which outputs.
 
     Returns:
-        Columns `match.<name>.<output>` in the order of `rows`: count int64, recency int64 seconds, last int8,
-        others float64.
+        Columns `match.<name>.<output>` in the order of `rows`: count, count_recent and recency (seconds) int64, last
+        int8, others float64.
 
     Raises:
         ConfigError: a field is missing, the two fields differ in type, or positive_share without an outcome.
@@ -133,9 +134,19 @@ def _share_old(found: _Found, match: Match) -> np.ndarray:
     return _ratio(found.total(matches - found.start), events - found.user_start)
 
 
+def _count_recent(found: _Found, match: Match) -> np.ndarray:
+    matches, _ = _recent(found, match)
+    return found.total(found.end - matches)
+
+
 def _share_recent(found: _Found, match: Match) -> np.ndarray:
-    matches, events = _since(found, found.time - math.ceil(match.recent) + 1)  # younger: from this time on
+    matches, events = _recent(found, match)
     return _ratio(found.total(found.end - matches), found.user_end - events)
+
+
+def _recent(found: _Found, match: Match) -> tuple[np.ndarray, np.ndarray]:
+    """Where the matches (Q,) and the events (N,) younger than `recent` begin."""
+    return _since(found, found.time - math.ceil(match.recent) + 1)
 
 
 def _since(found: _Found, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,5 +184,6 @@ _OUTPUTS = {
     "share": _share,
     "share_old": _share_old,
     "share_recent": _share_recent,
+    "count_recent": _count_recent,
     "positive_share": _positive_share,
 }

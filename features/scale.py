@@ -84,7 +84,8 @@ def fit_scaler(values: np.ndarray, feature: DenseFeature) -> Scaler:
 class FittedDense:
     """All columns of a dense feature: first the values, then the missing indicators."""
 
-    scalers: dict[str, Scaler]
+    columns: list[str]
+    scalers: dict[str, Scaler]  # an array column of width d has d of them: column.0 … column.(d − 1)
 
     @property
     def fields(self) -> list[str]:
@@ -93,7 +94,7 @@ class FittedDense:
 
     def apply(self, frame: pl.DataFrame, *, what: str) -> np.ndarray:
         """float32 (rows, dim)."""
-        columns = {c: numeric(frame[c], what=f"{what}: column {c!r}") for c in self.scalers}
+        columns = _numbers(frame, self.columns, what)
         scaled = [s.apply(columns[c]) for c, s in self.scalers.items()]
         flags = [~_known(columns[c]) for c, s in self.scalers.items() if s.missing]
         return np.stack([*scaled, *flags], axis=1).astype(np.float32)
@@ -105,15 +106,28 @@ class FittedDense:
 
 def fit_dense(frame: pl.DataFrame, feature: DenseFeature, *, what: str) -> FittedDense:
     """Fit every column of a feature on the rows of the training period."""
-    return FittedDense(
-        {c: fit_scaler(numeric(frame[c], what=f"{what}: column {c!r}"), feature) for c in feature.columns}
-    )
+    numbers = _numbers(frame, feature.columns, what)
+    return FittedDense(feature.columns, {c: fit_scaler(x, feature) for c, x in numbers.items()})
 
 
 def count_not_finite(frame: pl.DataFrame, feature: DenseFeature) -> int:
     """How many values are NaN, infinite or absurdly large, rather than missing."""
-    floats = [frame[c].drop_nulls() for c in feature.columns if frame[c].dtype.is_float()]
+    every = [s for c in feature.columns for s in _scalars(frame[c])]
+    floats = [s.drop_nulls().cast(pl.Float64) for s in every if s.dtype.is_float()]
     return sum(int((~_known(c.to_numpy())).sum()) for c in floats)
+
+
+def _scalars(column: pl.Series) -> list[pl.Series]:
+    """An array column as one column per place, any other as it is."""
+    if not isinstance(column.dtype, pl.Array):
+        return [column]
+    return [column.arr.get(i).alias(f"{column.name}.{i}") for i in range(column.dtype.size)]
+
+
+def _numbers(frame: pl.DataFrame, columns: list[str], what: str) -> dict[str, np.ndarray]:
+    """Every scalar of the columns as float64 (rows,), missing ones as NaN."""
+    every = [s for c in columns for s in _scalars(frame[c])]
+    return {s.name: numeric(s, what=f"{what}: column {s.name!r}") for s in every}
 
 
 def _known(values: np.ndarray) -> np.ndarray:

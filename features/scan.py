@@ -39,7 +39,7 @@ def open_tables(source: Source, *, base: Path, needed: Needed) -> dict[str, pl.L
     else:
         from features.sources import read_source
 
-        tables = read_source(source, base=base)
+        tables = read_source(source, base=base, needed=needed)
     if unknown := sorted(set(needed) - set(tables)):
         raise ConfigError(
             f"source {source.kind!r} has no table {unknown[0]!r}; its tables are {sorted(tables)}"

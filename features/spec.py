@@ -223,8 +223,27 @@ def parse_spec(data: dict[str, Any], *, what: str = "spec") -> Spec:
 
 
 def load_spec(path: Path | str) -> Spec:
-    """Read a spec from a YAML file."""
-    return parse_spec(load_yaml(Path(path)), what=str(path))
+    """Read a spec from a YAML file; `extends: NAME` takes what it does not say from NAME.yaml beside it."""
+    path = Path(path)
+    data = load_yaml(path)
+    if "extends" in data:
+        base = load_yaml(path.with_name(f"{check_name(data.pop('extends'), 'extended spec')}.yaml"))
+        data = _merged(base, data)
+    return parse_spec(data, what=str(path))
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`own` over `base`, mappings key by key; a key of null is deleted.
+
+    Example:
+        >>> _merged({"a": {"x": 1, "y": 2}, "b": [3]}, {"a": {"x": None, "z": 4}, "b": [5]})
+        {'a': {'y': 2, 'z': 4}, 'b': [5]}
+    """
+    both = {**base, **own}
+    for key in base.keys() & own.keys():
+        if isinstance(base[key], dict) and isinstance(own[key], dict):
+            both[key] = _merged(base[key], own[key])
+    return {key: value for key, value in both.items() if value is not None}
 
 
 def explain(error: ValidationError) -> str:

@@ -3,6 +3,7 @@
 movielens   100k, 1M and latest-small, as their owner packs them and as Parquet
 trivago     sessions of the RecSys Challenge 2019
 simulator   the directory that `ctr simulate` writes
+competition rows with ready-made history lists, as Parquet with a schema.json
 
 Logs of one's own need no reader: `kind: files` (features/scan.py) opens Parquet and CSV by name.
 """
@@ -15,22 +16,26 @@ from pathlib import Path
 import polars as pl
 
 from features.errors import ConfigError
+from features.scan import Needed
 from features.spec import Source
 
-# A module is imported when a spec names it; it has read(root) -> tables.
+# A module is imported when a spec names it; it has read(root) -> tables,
 READERS = {
     "movielens": "features.sources.movielens",
     "trivago": "features.sources.trivago",
     "simulator": "features.sources.simulator",
 }
+# or read(root, options=…, needed=…) -> tables.
+WITH_OPTIONS = {"competition": "features.sources.competition"}
 
 
-def read_source(source: Source, *, base: Path) -> dict[str, pl.LazyFrame]:
+def read_source(source: Source, *, base: Path, needed: Needed | None = None) -> dict[str, pl.LazyFrame]:
     """Make the raw tables of a source.
 
     Args:
-        source: its kind is a name in `READERS`.
+        source: its kind is a name in `READERS` or `WITH_OPTIONS`.
         base: the directory that `source.path` is relative to.
+        needed: table → column → who reads it, for readers that read no more than that.
 
     Returns:
         Table name → lazy frame.
@@ -39,13 +44,15 @@ def read_source(source: Source, *, base: Path) -> dict[str, pl.LazyFrame]:
         ConfigError: an unknown kind, or options or tables that the reader does not take.
         DataError: files that are missing, unreadable or lack a column.
     """
-    if source.kind not in READERS:
+    module = {**READERS, **WITH_OPTIONS}.get(source.kind)
+    if module is None:
+        known = ["files", *READERS, *WITH_OPTIONS]
+        raise ConfigError(f"source.kind must be one of {known}, got {source.kind!r}; correct the spec")
+    takes = source.kind in WITH_OPTIONS
+    if unused := [*({} if takes else source.options), *source.tables]:
         raise ConfigError(
-            f"source.kind must be one of {['files', *READERS]}, got {source.kind!r}; correct the spec"
+            f"source {source.kind!r} takes {'' if takes else 'no options and '}no tables, got {unused}; "
+            "delete them, or use kind: files"
         )
-    if source.options or source.tables:
-        raise ConfigError(
-            f"source {source.kind!r} takes no options and no tables, "
-            f"got {[*source.options, *source.tables]}; delete them, or use kind: files"
-        )
-    return importlib.import_module(READERS[source.kind]).read(base / source.path)
+    reader, root = importlib.import_module(module), base / source.path
+    return reader.read(root, options=source.options, needed=needed or {}) if takes else reader.read(root)

@@ -18,6 +18,7 @@ MATCH_OUTPUTS = [
     "share",
     "share_old",
     "share_recent",
+    "count_recent",
     "positive_share",
 ]
 
@@ -47,6 +48,7 @@ def by_definition(row: Row, domain: list[Row], match: Match) -> list[float | Non
         share(lambda age: True),
         share(lambda age: age > match.old),
         share(lambda age: age < match.recent),
+        sum(age < match.recent for age, _ in pairs),
         (sum(outcomes) + running) / (len(outcomes) + 1),
     ]
 
