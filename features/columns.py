@@ -42,6 +42,11 @@ def impression_reads(spec: Spec) -> Iterator[Read]:
     yield shown.label.column, "impressions.label"
     yield from ((c, "impressions.context") for c in shown.context)
     yield from ((c, "order") for c in spec.order)
+    yield from input_reads(spec)
+
+
+def input_reads(spec: Spec) -> Iterator[Read]:
+    """What features, computed features and slices read of the impressions' side, except patterns."""
     for name, feature in spec.features.items():
         yield from ((c, f"feature {name!r}") for c in feature_columns(feature))
     for name, counter in spec.counters.items():
@@ -49,7 +54,9 @@ def impression_reads(spec: Spec) -> Iterator[Read]:
         # of earlier rows, so that even the label's column may be read
         yield from ((c, f"value of counter {name!r}") for c in (counter.value, counter.against) if c)
     yield from ((m.candidate, f"match {name!r}") for name, m in spec.matches.items())
-    yield from ((p.column, f"page {name!r}") for name, p in spec.pages.items())
+    for name, page in spec.pages.items():
+        places = [spec.impressions.position] if "above" in page.outputs else []
+        yield from ((c, f"page {name!r}") for c in (page.column, *places) if c)
     yield from ((c, f"slice {name!r}") for name, c in spec.slices.items())
 
 
@@ -60,8 +67,13 @@ def event_reads(spec: Spec, name: str) -> Iterator[Read]:
     for column in (domain.user, domain.time, domain.item, outcome, *domain.where, *spec.order):
         if column is not None:
             yield column, what
-    for side, feature in domain.side.items():
-        yield from ((c, f"{what}, side {side!r}") for c in feature_columns(feature))
+    yield from side_reads(spec, name)
+
+
+def side_reads(spec: Spec, name: str) -> Iterator[Read]:
+    """What side info and matches read of the events of a domain, except patterns."""
+    for side, feature in spec.domains[name].side.items():
+        yield from ((c, f"domain {name!r}, side {side!r}") for c in feature_columns(feature))
     yield from ((m.event, f"match {n!r}") for n, m in spec.matches.items() if m.domain == name)
 
 
