@@ -1,19 +1,20 @@
 """Unique pooling: unique rows of a table → tokens (`expand`); token gradients → row gradients (`reduce`).
 
-U unique rows, V uses, n owners (requests, candidates or events), E embedding width. Derivation: README.md.
+U unique rows, V uses, n owners (requests, candidates or events), J columns, E width. Derivation: README.md.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from kernels.unique_pooling.checks import check_inputs
+from kernels.unique_pooling.checks import check_inputs, check_together
+from kernels.unique_pooling.layout import Layout, owner_of_entry
+from kernels.unique_pooling.ops import gather_sum, scatter_sum
 
-__all__ = ["expand", "reduce"]
+__all__ = ["expand", "expand_sum", "reduce"]
 
 
 def expand(
@@ -23,11 +24,13 @@ def expand(
 
     Without offsets ``out[i] = rows[inverse_indices[i]]``; with offsets, over the entries k of owner i,
     ``out[i] = Σ_k w_k · rows[inverse_indices[k]] / Σ_k |w_k|``, and zeros where the list is empty or weighs
-    nothing. For weights ≥ 0 this is the weighted mean; with w = 1 the mean. The backward is `reduce`.
+    nothing. For weights ≥ 0 this is the weighted mean; with w = 1 the mean. The backward is `reduce`. The
+    entries of a list are added as they are read; there is no (V, E) tensor of them.
 
     Args:
         rows: (U, E) floating point.
-        inverse_indices: (V,) int64 in [0, U); checked on the CPU only (on a GPU a check would wait for it).
+        inverse_indices: (V,) int64 in [0, U); values are checked on the CPU outside `torch.compile` (on a GPU
+            a check would wait for it).
         offsets: (n + 1,) int64, from 0 to V, non-decreasing; None: one entry per owner, n = V.
         weights: (V,), only with offsets; data, so no gradient flows to it.
 
@@ -47,15 +50,53 @@ def expand(
     Source: HyFormer §3.8.1 (unique IDs, forward expansion and backward reduction).
     """
     check_inputs(rows, inverse_indices, offsets, weights)
-    out: Tensor = _Expand.apply(rows, inverse_indices, offsets, weights)
-    return out
+    if offsets is None:
+        return gather_sum(rows, inverse_indices, None, None)
+    shares = _shares(offsets, weights, len(inverse_indices), torch.promote_types(rows.dtype, torch.float32))
+    return gather_sum(rows, inverse_indices, offsets, shares)
+
+
+def expand_sum(rows: Sequence[Tensor], inverse_indices: Sequence[Tensor]) -> Tensor:
+    """Sum of J gathers, in one pass and without the tokens of the single columns.
+
+    ``out[v] = Σ_j rows[j][inverse_indices[j][v]]``: an event's token from the unique rows of its side
+    information, each mapped by its own weights beforehand, since a linear map commutes with a gather.
+
+    Args:
+        rows: J tensors (U_j, E); 16-bit rows are summed in float32.
+        inverse_indices: J tensors (V,) int64, the j-th in [0, U_j).
+
+    Returns:
+        (V, E) in the dtype of rows (the widest one).
+
+    Raises:
+        ValueError: no column, or shapes or indices that do not fit.
+
+    Example:
+        >>> item, action = torch.tensor([[1.0], [2.0]]), torch.tensor([[10.0]])
+        >>> expand_sum([item, action], [torch.tensor([1, 0, 1]), torch.tensor([0, 0, 0])]).tolist()
+        [[12.0], [11.0], [12.0]]
+
+    Source: HyFormer §3.8.1.
+    """
+    check_together(rows, inverse_indices)
+    for table, inverse in zip(rows, inverse_indices, strict=True):
+        check_inputs(table, inverse, None, None)
+    if len(rows) == 1:
+        return gather_sum(rows[0], inverse_indices[0], None, None)
+    shifted, below = [], 0
+    for table, inverse in zip(rows, inverse_indices, strict=True):
+        shifted.append(inverse + below)
+        below += table.shape[0]
+    return gather_sum(torch.cat(list(rows)), torch.stack(shifted, dim=1), None, None)
 
 
 def reduce(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> Tensor:
     """Sum token gradients into their rows: ``out[u] = Σ_{v: inverse_indices[v] = u} gradients[v]``.
 
-    Each row is summed by one thread in the order of the tokens, so the result does not depend on the number
-    of threads. 16-bit gradients are summed in float32.
+    Each row is summed by one thread in the order of the tokens, so on the CPU the result does not depend on
+    the number of threads; on a GPU `torch.use_deterministic_algorithms` asks for the same. 16-bit gradients
+    are summed in float32.
 
     Args:
         gradients: (V, E).
@@ -65,44 +106,16 @@ def reduce(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> Tensor:
     Returns:
         (U, E) in the dtype of gradients.
     """
-    exact = gradients.float() if gradients.dtype in (torch.float16, torch.bfloat16) else gradients
-    total: Tensor = torch.ops.aten.embedding_dense_backward(exact, inverse_indices, num_rows, -1, False)
-    return total.to(gradients.dtype)
+    return scatter_sum(gradients, inverse_indices, None, None, num_rows)
 
 
-class _Expand(torch.autograd.Function):
-    """`expand` without its checks; saves indices only, never tokens."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, inverse_indices: Tensor, offsets: Tensor | None, weights: Tensor | None
-    ) -> Tensor:
-        ctx.num_rows = rows.shape[0]
-        if offsets is None:
-            ctx.save_for_backward(inverse_indices)
-            return rows.index_select(0, inverse_indices)
-        owner, share = _shares(offsets, weights, len(inverse_indices), rows.dtype)
-        ctx.save_for_backward(inverse_indices, owner, share)
-        tokens = rows.index_select(0, inverse_indices).mul_(share[:, None])
-        return reduce(tokens, owner, len(offsets) - 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        inverse_indices, *pooled = ctx.saved_tensors
-        if pooled:
-            owner, share = pooled
-            gradient = gradient.index_select(0, owner).mul_(share[:, None])
-        return reduce(gradient, inverse_indices, ctx.num_rows), None, None, None
-
-
-def _shares(offsets: Tensor, weights: Tensor | None, uses: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return for each of the V uses its owner, and its share w / Σ|w| in that owner's mean."""
+def _shares(offsets: Tensor, weights: Tensor | None, uses: int, dtype: torch.dtype) -> Tensor:
+    """The share w / Σ|w| of each of the V uses in its owner's mean, (V,); 0 where the owner weighs nothing."""
     lengths = offsets.diff()
-    owner = torch.repeat_interleave(lengths, output_size=uses)
+    owner = owner_of_entry(Layout(offsets.new_empty(uses), offsets))
     if weights is None:
-        return owner, lengths.to(dtype).reciprocal().index_select(0, owner)
-    # At least float32: the sum of many 16-bit weights is not.
-    weights = weights.to(torch.promote_types(dtype, torch.float32))
-    total = reduce(weights.abs()[:, None], owner, len(lengths)).squeeze(1).index_select(0, owner)
-    return owner, torch.where(total > 0, weights / total, 0.0).to(dtype)
+        return lengths.to(dtype).reciprocal().index_select(0, owner)
+    weights = weights.to(dtype)
+    places = torch.arange(uses, device=offsets.device)
+    total = gather_sum(weights.abs()[:, None], places, offsets, None).squeeze(1).index_select(0, owner)
+    return torch.where(total > 0, weights / total, 0.0)

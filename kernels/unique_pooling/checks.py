@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,10 +31,27 @@ def check_inputs(
             f"weights must be (V,) = {tuple(inverse_indices.shape)} and come with offsets, "
             f"got {tuple(weights.shape)} {'without' if offsets is None else 'with'} offsets"
         )
-    if rows.device.type == "cpu":
+    # Reading values stops a graph, and makes the host wait for a GPU.
+    if rows.device.type == "cpu" and not torch.compiler.is_compiling():
         _check_range(inverse_indices, rows.shape[0])
         if offsets is not None:
             _check_offsets(offsets, len(inverse_indices))
+
+
+def check_together(rows: Sequence[Tensor], inverse_indices: Sequence[Tensor]) -> None:
+    """Check that the columns of a sum fit each other.
+
+    Raises:
+        ValueError: says what must hold and what came.
+    """
+    uses = {len(inverse) for inverse in inverse_indices}
+    widths = {table.shape[-1] for table in rows}
+    if not rows or len(rows) != len(inverse_indices) or len(uses) > 1 or len(widths) > 1:
+        raise ValueError(
+            "a sum over columns needs one inverse_indices (V,) for each of its rows (U_j, E), all of one V and "
+            f"E, got {len(rows)} rows of widths {sorted(widths)} and {len(inverse_indices)} inverse_indices of "
+            f"lengths {sorted(uses)}; take the columns of one owner"
+        )
 
 
 def _check_range(inverse_indices: Tensor, num_rows: int) -> None:
