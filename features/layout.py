@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,34 +17,34 @@ from features.log import Log
 from features.spec import Spec
 from features.split import Parts
 from features.transform import Encoded
+from features.write import BATCH_ROWS
 
 
 @dataclass(frozen=True)
 class SplitTables:
-    """One part: its requests, its impressions and their counts."""
+    """One part: its requests, a slice at a time, its impressions and their counts."""
 
-    requests: pa.Table
+    requests: Iterator[pa.Table]
     impressions: pa.Table
     info: SplitInfo
 
 
-def split_tables(name: str, spec: Spec, log: Log, parts: Parts, encoded: Encoded) -> SplitTables:
+def split_tables(name: str, log: Log, parts: Parts, encoded: Encoded) -> SplitTables:
     """The tables of one part.
 
     Args:
         name: train, valid or test.
-        spec: without patterns.
         log: all rows and events.
         parts: which rows belong to which part.
         encoded: the features of all rows.
     """
+    spec = encoded.spec
     low, high = parts.range(name)
     rows = log.rows.slice(low, high - low)
     request = rows["__request"].to_numpy()
     first = np.flatnonzero(np.concatenate([[True], request[1:] != request[:-1]])[: len(request)])
     requests = _request_keys(rows, first) | {"known_user": _known_users(log.rows, rows[first], parts)}
     requests |= _history(spec, log, requests)
-    features = {n: c.take(pa.array(low + first)) for n, c in encoded.of_level("request").items()}
     impressions = _impression_keys(rows, low, spec)
     own = {n: c.slice(low, high - low) for n, c in encoded.of_level("candidate").items()}
     info = SplitInfo(
@@ -53,21 +54,31 @@ def split_tables(name: str, spec: Spec, log: Log, parts: Parts, encoded: Encoded
         time_range=_range(rows[TIME]),
         clock_range=_range(rows[CLOCK]),
     )
-    return SplitTables(pa.table({**requests, **features}), pa.table({**impressions, **own}), info)
+    slices = _request_slices(requests, low + first, encoded)
+    return SplitTables(slices, pa.table({**impressions, **own}), info)
 
 
-def event_table(name: str, spec: Spec, log: Log, encoded: Encoded) -> tuple[pa.Table, DomainInfo]:
+def _request_slices(keys: dict[str, np.ndarray], first: np.ndarray, encoded: Encoded) -> Iterator[pa.Table]:
+    """The keys beside the features of each request's first row, `first` (R,), which are gathered."""
+    for low in range(0, max(len(first), 1), BATCH_ROWS):
+        part = slice(low, low + BATCH_ROWS)
+        at = pa.array(first[part])
+        features = {n: c.take(at) for n, c in encoded.of_level("request").items()}
+        yield pa.table({n: v[part] for n, v in keys.items()} | features)
+
+
+def event_table(name: str, log: Log, encoded: Encoded) -> tuple[pa.Table, DomainInfo]:
     """The event store of one domain, and its counts."""
     events = log.events[name]
     columns = {"user_id": "__user", "time": TIME, "clock": CLOCK}
     keys = {column: events[source].to_numpy() for column, source in columns.items()}
     info = DomainInfo(
         events=events.height,
-        max_len=spec.domains[name].max_len,
-        side=encoded.described[name],
+        max_len=encoded.spec.domains[name].max_len,
+        side=encoded.side(name),
         time_range=_range(events[TIME]),
     )
-    return pa.table({**keys, **encoded.columns[name]}), info
+    return pa.table({**keys, **encoded.of_domain(name)}), info
 
 
 def _request_keys(rows: pl.DataFrame, first: np.ndarray) -> dict[str, np.ndarray]:

@@ -11,18 +11,16 @@ import pyarrow as pa
 
 from features.clock import CLOCK, TIME
 from features.columns import expand_patterns, needed_columns
-from features.counters import counter_columns
 from features.dataset import SPLITS, DomainInfo, Manifest, SplitInfo
 from features.encode import Vocabulary
 from features.layout import event_table, split_tables
 from features.log import Log, read_log
-from features.matches import match_columns
-from features.pages import page_columns
 from features.safe_yaml import dump_yaml
 from features.scan import open_tables
 from features.spec import Spec
 from features.split import Parts, split_rows
-from features.transform import Encoded, encode_log
+from features.stages import encode_log
+from features.transform import Encoded
 from features.write import hash_files, new_directory, write_arrow, write_json, write_manifest, write_parquet
 
 Progress = Callable[[str], None]
@@ -50,23 +48,16 @@ def prepare(
         tables = open_tables(spec.source, base=base, needed=needed_columns(spec))
         full = expand_patterns(spec, {name: _columns(table) for name, table in tables.items()})
         log = read_log(full, tables)
-        tell("counting")
-        add_computed(full, log)
-        tell("encoding")
+        tell("counting and encoding")
         parts = split_rows(log.rows[CLOCK].to_numpy(), log.rows[TIME].to_numpy(), spec.split)
-        encoded = encode_log(full, log, parts)
+        domains: dict[str, DomainInfo] = {}
+
+        def write_domain(name: str, encoded: Encoded) -> None:
+            domains[name] = _write_events(root, name, log, encoded)
+
+        encoded = encode_log(full, log, parts, finished=write_domain)
         tell("writing")
-        return _write(root, spec, full, log, parts, encoded)
-
-
-def add_computed(spec: Spec, log: Log) -> None:
-    """Add the columns of counters, matches and pages to the rows."""
-    for name, counter in spec.counters.items():
-        log.rows = log.rows.hstack(counter_columns(log.rows, name, counter))
-    for name, match in spec.matches.items():
-        log.rows = log.rows.hstack(match_columns(log.rows, log.events[match.domain], name, match))
-    for name, page in spec.pages.items():
-        log.rows = log.rows.hstack(page_columns(log.rows, name, page, position=spec.impressions.position))
+        return _write(root, spec, log, parts, encoded, domains)
 
 
 def _columns(table: pl.LazyFrame) -> list[str]:
@@ -74,10 +65,11 @@ def _columns(table: pl.LazyFrame) -> list[str]:
     return [c for c in table.collect_schema().names() if not c.startswith("__")]
 
 
-def _write(root: Path, spec: Spec, full: Spec, log: Log, parts: Parts, encoded: Encoded) -> Manifest:
-    """Write every file, the manifest last; `full` is the spec without patterns."""
-    splits = _write_splits(root, full, log, parts, encoded)
-    domains = _write_events(root, full, log, encoded)
+def _write(
+    root: Path, spec: Spec, log: Log, parts: Parts, encoded: Encoded, domains: dict[str, DomainInfo]
+) -> Manifest:
+    """Write every other file, the manifest last."""
+    splits = _write_splits(root, log, parts, encoded)
     _write_fitted(root, log, encoded)
     (root / "spec.yaml").write_text(dump_yaml(spec.model_dump(mode="json")))
     manifest = Manifest(
@@ -85,9 +77,9 @@ def _write(root: Path, spec: Spec, full: Spec, log: Log, parts: Parts, encoded: 
         spec_sha256=spec.digest(),
         users=len(log.users),
         items=len(log.items),
-        features=encoded.described[None],
+        features=encoded.features,
         tables=encoded.table_infos,
-        domains=domains,
+        domains={name: domains[name] for name in spec.domains},
         tokens=spec.tokens,
         slices=list(spec.slices),
         splits=splits,
@@ -98,23 +90,23 @@ def _write(root: Path, spec: Spec, full: Spec, log: Log, parts: Parts, encoded: 
     return manifest
 
 
-def _write_splits(root: Path, spec: Spec, log: Log, parts: Parts, encoded: Encoded) -> dict[str, SplitInfo]:
+def _write_splits(root: Path, log: Log, parts: Parts, encoded: Encoded) -> dict[str, SplitInfo]:
     infos = {}
     for name in SPLITS:
-        part = split_tables(name, spec, log, parts, encoded)
+        part = split_tables(name, log, parts, encoded)
         write_arrow(root / name / "requests.arrow", part.requests)
         write_arrow(root / name / "impressions.arrow", part.impressions)
         infos[name] = part.info
     return infos
 
 
-def _write_events(root: Path, spec: Spec, log: Log, encoded: Encoded) -> dict[str, DomainInfo]:
-    infos = {}
-    for name in spec.domains:
-        table, infos[name] = event_table(name, spec, log, encoded)
-        # One record batch: a history is then one slice, without a copy.
-        write_arrow(root / "events" / f"{name}.arrow", table, batch_rows=None)
-    return infos
+def _write_events(root: Path, name: str, log: Log, encoded: Encoded) -> DomainInfo:
+    """Write the event store of a domain, and let its columns go."""
+    table, info = event_table(name, log, encoded)
+    # One record batch: a history is then one slice, without a copy.
+    write_arrow(root / "events" / f"{name}.arrow", table, batch_rows=None)
+    encoded.columns[name].clear()
+    return info
 
 
 def _write_fitted(root: Path, log: Log, encoded: Encoded) -> None:

@@ -1,4 +1,4 @@
-"""Encode the log's columns: tables and scalers are fitted on the training period and applied to everything.
+"""Encode columns: tables and scalers are fitted on the training period and applied to everything.
 
 The training period of the impressions is the train part; that of the events is what lies before the first
 clock outside the train part.
@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from features.clock import CLOCK, TIME
-from features.columns import is_request_level
+from features.columns import feature_columns, is_request_level
 from features.dataset import Column, TableInfo
 from features.encode import FittedTable, fit_table, log_buckets
 from features.log import Log
@@ -26,18 +26,29 @@ from features.values import Values, values_of
 Level = Literal["request", "candidate", "event"]
 _KINDS = ("id", "weight", "dense")
 _CALENDAR_ROWS = {"hour": 25, "weekday": 8}
+_SLICE = 2**18  # rows that are encoded at a time
 
 
 @dataclass(frozen=True)
 class Use:
-    """One feature or field of side info, and the frame it is computed from."""
+    """One feature or field of side info, and the log that holds its columns."""
 
     domain: str | None  # None: a feature of the impressions
     name: str
     feature: Feature | SincePrevious
-    frame: pl.DataFrame
+    log: Log
     training: np.ndarray  # bool (rows of the frame,): in the training period
     level: Level
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The impressions or events as they are now: columns come and go."""
+        return self.log.frame(self.domain)
+
+    @property
+    def ready(self) -> bool:
+        """Whether its columns are there: those of counters, matches and pages come one after the other."""
+        return set(feature_columns(self.feature)) <= set(self.frame.columns)
 
     @property
     def what(self) -> str:
@@ -56,92 +67,91 @@ class Use:
 class Encoded:
     """Encoded columns (one value per impression or event), and what was fitted for them."""
 
+    spec: Spec
     columns: dict[str | None, dict[str, pa.Array]]  # domain (None: impressions) → Arrow column → values
-    described: dict[str | None, list[Column]]
+    described: dict[str, Column] = field(default_factory=dict)  # key of the use → its description
     tables: dict[str, FittedTable] = field(default_factory=dict)
     implicit: dict[str, TableInfo] = field(default_factory=dict)
-    fitted: dict[str, Any] = field(default_factory=dict)  # plain data for scalers.json
+    fitted: dict[str, Any] = field(default_factory=lambda: {"tables": {}, "scalers": {}})  # for scalers.json
     counters: dict[str, int] = field(default_factory=dict)
 
     @property
     def table_infos(self) -> dict[str, TableInfo]:
-        """Every table for the manifest."""
-        return {name: t.info for name, t in self.tables.items()} | self.implicit
+        """Every table for the manifest, in the spec's order."""
+        return {n: self.tables[n].info for n in self.spec.tables if n in self.tables} | self.implicit
+
+    @property
+    def features(self) -> list[Column]:
+        """The features, in the spec's order."""
+        return [self.described[name] for name in self.spec.features]
+
+    def side(self, domain: str) -> list[Column]:
+        """The side info of a domain, in the spec's order."""
+        return [self.described[f"{domain}/{name}"] for name in self.spec.domains[domain].side]
 
     def of_level(self, level: Level) -> dict[str, pa.Array]:
         """The Arrow columns of the features of one level, a value per impression, in the spec's order."""
-        every = self.columns[None]
-        names = [c.name for c in self.described[None] if c.level == level]
-        return {n: every[n] for name in names for kind in _KINDS if (n := f"{kind}.{name}") in every}
+        return self._arrays(None, [c for c in self.features if c.level == level])
+
+    def of_domain(self, domain: str) -> dict[str, pa.Array]:
+        """The Arrow columns of a domain's side info, by ID table, in the order of the tables."""
+        place = {name: i for i, name in enumerate(self.spec.tables)}
+        return self._arrays(
+            domain, sorted(self.side(domain), key=lambda c: place.get(c.table or "", len(place)))
+        )
+
+    def _arrays(self, domain: str | None, columns: list[Column]) -> dict[str, pa.Array]:
+        every = self.columns[domain]
+        return {n: every[n] for c in columns for kind in _KINDS if (n := f"{kind}.{c.name}") in every}
 
 
-def encode_log(spec: Spec, log: Log, parts: Parts) -> Encoded:
-    """Fit on the training period and encode everything.
-
-    Raises:
-        DataError: a column of a type that its feature cannot use.
-    """
-    uses = _uses(spec, log, parts)
-    domains: list[str | None] = [None, *spec.domains]
-    encoded = Encoded(
-        {d: {} for d in domains}, {d: [] for d in domains}, fitted={"tables": {}, "scalers": {}}
-    )
-    described: dict[str, Column] = {}
-    for name in spec.tables:
-        members = [u for u in uses if isinstance(u.feature, IdFeature) and u.feature.table == name]
-        if members:
-            described |= _encode_table(spec, name, members, encoded)
-    for use in uses:
-        if isinstance(use.feature, DenseFeature):
-            described[use.key] = _encode_dense(use, encoded)
-        elif not isinstance(use.feature, IdFeature):
-            described[use.key] = _encode_time(use, encoded)
-    for use in uses:
-        encoded.described[use.domain].append(described[use.key])
-    return encoded
-
-
-def _uses(spec: Spec, log: Log, parts: Parts) -> list[Use]:
+def all_uses(spec: Spec, log: Log, parts: Parts) -> list[Use]:
+    """Every feature, then the side info of every domain, in the spec's order."""
     in_train = np.arange(log.rows.height) < parts.valid_start
     uses = [
-        Use(None, n, f, log.rows, in_train, "request" if is_request_level(spec, f) else "candidate")
+        Use(None, n, f, log, in_train, "request" if is_request_level(spec, f) else "candidate")
         for n, f in spec.features.items()
     ]
     for name, domain in spec.domains.items():
-        events = log.events[name]
-        clock = events[CLOCK].to_numpy()
+        clock = log.events[name][CLOCK].to_numpy()
         before = clock < parts.fit_before if parts.fit_before is not None else np.ones(len(clock), dtype=bool)
-        uses += [Use(name, n, f, events, before, "event") for n, f in domain.side.items()]
+        uses += [Use(name, n, f, log, before, "event") for n, f in domain.side.items()]
     return uses
 
 
-def _encode_table(spec: Spec, name: str, uses: list[Use], encoded: Encoded) -> dict[str, Column]:
+def encode_table(name: str, uses: list[Use], encoded: Encoded) -> None:
     """Fit one table on all its uses, and look them up."""
-    what = f"table {name!r}"
+    table, what = encoded.spec.tables[name], f"table {name!r}"
     values = [_values(use) for use in uses]
     training = [(u.domain is None, v.of(u.training)) for u, v in zip(uses, values, strict=True)]
     shown, happened = ([v for is_shown, v in training if is_shown is kind] for kind in (True, False))
-    fitted = fit_table(spec.tables[name], shown, happened, what=what)
+    fitted = fit_table(table, shown, happened, what=what)
     encoded.tables[name] = fitted
     encoded.fitted["tables"][name] = {
-        "encode": spec.tables[name].encode,
+        "encode": table.encode,
         "fit": _fit_range(uses),
         **fitted.state(),
     }
-    described = {}
     for use, value in zip(uses, values, strict=True):
         columns = encoded.columns[use.domain]
-        columns[f"id.{use.name}"] = value.arrow(fitted.look_up(value.flat, what=use.what))
+        columns[f"id.{use.name}"] = value.arrow(_ids(fitted, value.flat, what=use.what))
         if value.weights is not None:
             columns[f"weight.{use.name}"] = value.arrow_weights()
-        described[use.key] = Column(
+        encoded.described[use.key] = Column(
             name=use.name,
             level=use.level,
             kind="id" if value.offsets is None else "ids",
             table=name,
             weighted=value.weights is not None,
         )
-    return described
+
+
+def _ids(fitted: FittedTable, values: pl.Series, *, what: str) -> np.ndarray:
+    """Look up a slice at a time: what a search needs beside its result stays small."""
+    ids = np.empty(len(values), dtype=np.int32)
+    for low in range(0, len(values), _SLICE):
+        ids[low : low + _SLICE] = fitted.look_up(values.slice(low, _SLICE), what=what)
+    return ids
 
 
 def _values(use: Use) -> Values:
@@ -149,16 +159,25 @@ def _values(use: Use) -> Values:
     return values_of(use.frame, use.feature, what=use.what)
 
 
+def encode_other(use: Use, encoded: Encoded) -> None:
+    """Encode what has no table in the spec: dense numbers, calendar features, gaps between events."""
+    encode = _encode_dense if isinstance(use.feature, DenseFeature) else _encode_time
+    encoded.described[use.key] = encode(use, encoded)
+
+
 def _encode_dense(use: Use, encoded: Encoded) -> Column:
     assert isinstance(use.feature, DenseFeature)
-    fitted = fit_dense(use.frame.filter(pl.Series(use.training)), use.feature, what=use.what)
-    matrix = fitted.apply(use.frame, what=use.what)
+    frame = use.frame.select(use.feature.columns)
+    fitted = fit_dense(frame.filter(pl.Series(use.training)), use.feature, what=use.what)
+    matrix = np.empty((frame.height, len(fitted.fields)), dtype=np.float32)
+    for low in range(0, frame.height, _SLICE):
+        matrix[low : low + _SLICE] = fitted.apply(frame.slice(low, _SLICE), what=use.what)
     flat = pa.array(matrix.reshape(-1), type=pa.float32())
     encoded.columns[use.domain][f"dense.{use.name}"] = pa.FixedSizeListArray.from_arrays(
         flat, matrix.shape[1]
     )
     encoded.fitted["scalers"][use.key] = {"fit": _fit_range([use]), "columns": fitted.state()}
-    if count := count_not_finite(use.frame, use.feature):
+    if count := count_not_finite(frame, use.feature):
         encoded.counters[f"not_finite.{use.key}"] = count
     return Column(name=use.name, level=use.level, kind="dense", dim=matrix.shape[1], fields=fitted.fields)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +49,21 @@ def new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_arrow(path: Path, table: pa.Table, *, batch_rows: int | None = BATCH_ROWS) -> None:
+def write_arrow(
+    path: Path, table: pa.Table | Iterable[pa.Table], *, batch_rows: int | None = BATCH_ROWS
+) -> None:
     """Write an Arrow file, in record batches of at most `batch_rows`, or in one.
 
-    The same values give the same bytes.
+    The same values give the same bytes, whether they come as one table or as slices of `batch_rows` rows.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = table.combine_chunks()
-    batches = table.to_batches(max_chunksize=batch_rows) or [
-        pa.RecordBatch.from_pylist([], schema=table.schema)
-    ]
-    with pa.OSFile(str(path), "wb") as sink, ipc.new_file(sink, table.schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
+    slices = iter([table] if isinstance(table, pa.Table) else table)
+    first = next(slices)
+    with pa.OSFile(str(path), "wb") as sink, ipc.new_file(sink, first.schema) as writer:
+        for part in chain([first], slices):
+            batches = part.combine_chunks().to_batches(max_chunksize=batch_rows)
+            for batch in batches or [pa.RecordBatch.from_pylist([], schema=part.schema)]:
+                writer.write_batch(batch)
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
