@@ -37,8 +37,8 @@ def match_columns(rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Ma
         match: which fields, and which outputs.
 
     Returns:
-        Columns `match.<name>.<output>` in the order of `rows`: count, count_recent and recency (seconds) int64, last
-        int8, others float64.
+        Columns `match.<name>.<output>` in the order of `rows`: counts and recency (seconds) int64, last int8,
+        others float64.
 
     Raises:
         ConfigError: a field is missing, the two fields differ in type, or positive_share without an outcome.

@@ -21,12 +21,14 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from features.computed import Strict
 from features.errors import ConfigError, DataError
 from features.scan import Needed, check_columns
-from features.sources.given_lists import Askers, Files, Lists, read_events
+from features.sources.given_lists import Askers, Files, read_events
+from features.sources.list_batch import Lists
+from features.spec import Positive
 
 KEYS = ("user_id", "item_id", "label_type", "timestamp")
 
@@ -35,7 +37,7 @@ class Options(Strict):
     """What a spec must say of the lists."""
 
     order: Literal["newest_first", "oldest_first"]
-    cap: dict[str, int] = {}
+    cap: dict[str, Positive] = Field(default={})
 
 
 class Sequence(Strict):

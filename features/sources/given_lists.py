@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from features.errors import DataError
 from features.history import pointers
-from features.sources.list_batch import Batch, event_hashes, list_sums, read_batch
+from features.sources.list_batch import Batch, Lists, event_hashes, list_sums, read_batch
 
 BATCH_ROWS = 1024  # a thousand rows of a thousand events are 8 MB a column
 
@@ -93,25 +93,6 @@ class Askers:
         previous[order] = before[np.cumsum(~same) - 1]
         code[order] = np.cumsum(~same_user) - 1
         return cls(user, code, time, owner, previous)
-
-
-@dataclass(frozen=True)
-class Lists:
-    """The list columns of one domain, and what is declared of them.
-
-    Attributes:
-        domain: its name.
-        time: the column of the events' seconds.
-        values: column → size of its vocabulary; values lie in [0, size).
-        newest_first: the order of the lists.
-        cap: the most events of a list; longer histories hold the newest.
-    """
-
-    domain: str
-    time: str
-    values: dict[str, int]
-    newest_first: bool
-    cap: int | None = None
 
 
 @dataclass

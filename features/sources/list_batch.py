@@ -7,39 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from features.errors import DataError
 
 Place = Callable[[int], str]  # number of a row → where it is
 
 
-class Declared(Protocol):
-    """What a log declares of the lists of a domain."""
+@dataclass(frozen=True)
+class Lists:
+    """The list columns of one domain, and what is declared of them.
 
-    @property
-    def domain(self) -> str:
-        """Its name."""
+    Attributes:
+        domain: its name.
+        time: the column of the events' seconds.
+        values: column → size of its vocabulary; values lie in [0, size).
+        newest_first: the order of the lists.
+        cap: the most events of a list; longer histories hold the newest.
+    """
 
-    @property
-    def time(self) -> str:
-        """The column of the events' seconds."""
-
-    @property
-    def values(self) -> dict[str, int]:
-        """Column → size of its vocabulary."""
-
-    @property
-    def newest_first(self) -> bool:
-        """The order of the lists."""
-
-    @property
-    def cap(self) -> int | None:
-        """The most events of a list."""
+    domain: str
+    time: str
+    values: dict[str, int]
+    newest_first: bool
+    cap: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +52,7 @@ class Batch:
     values: dict[str, np.ndarray]
 
 
-def read_batch(
-    raw: pa.RecordBatch, first_row: int, lists: Declared, asked: np.ndarray, place: Place
-) -> Batch:
+def read_batch(raw: pa.RecordBatch, first_row: int, lists: Lists, asked: np.ndarray, place: Place) -> Batch:
     """Flatten and check the lists of consecutive rows.
 
     Args:
@@ -80,25 +71,15 @@ def read_batch(
     for name, size in lists.values.items():
         own, values[name] = _flat(raw, name, first_row, place)
         if len(differ := np.flatnonzero(own != lengths)):
-            at = differ[0]
+            at = int(differ[0])
             raise DataError(
-                f"{place(first_row + int(at))}: the lists of domain {lists.domain!r} must be of one length, "
+                f"{place(first_row + at)}: the lists of domain {lists.domain!r} must be of one length, "
                 f"but {lists.time} has {lengths[at]} and {name} has {own[at]} values; repair the row"
             )
         _check_range(values[name], size, row, name, place)
     _check_order(time, row, lists, place)
-    if (late := time >= asked[row]).any():
-        at = int(late.argmax())
-        raise DataError(
-            f"{place(int(row[at]))}: every event must be strictly before its row, but {lists.time} holds "
-            f"{time[at]} and the row's time is {asked[row[at]]}; drop these events from the lists"
-        )
-    if lists.cap is not None and (longer := lengths > lists.cap).any():
-        at = int(longer.argmax())
-        raise DataError(
-            f"{place(first_row + at)}: source.options.cap says that lists of domain {lists.domain!r} hold at "
-            f"most {lists.cap} events, got {lengths[at]}; correct the option"
-        )
+    _check_before(time, row, lists, asked, place)
+    _check_cap(lengths, first_row, lists, place)
     return Batch(lengths, row, time, values)
 
 
@@ -142,12 +123,11 @@ def _flat(raw: pa.RecordBatch, name: str, first_row: int, place: Place) -> tuple
         kind.value_type
     ):
         raise DataError(f"{place(first_row)}: column {name!r} must hold lists of integers, got {kind}")
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     values = column.flatten()
     if values.null_count:
-        at = int(
-            np.searchsorted(np.cumsum(lengths), pc.index(pc.is_null(values), True).as_py(), side="right")
-        )
+        missing = int(values.is_null().to_numpy(zero_copy_only=False).argmax())
+        at = int(np.searchsorted(np.cumsum(lengths), missing, side="right"))
         raise DataError(f"{place(first_row + at)}: a list of {name!r} holds a missing value; fill or drop it")
     return lengths, values.to_numpy().astype(np.int64, copy=False)
 
@@ -162,7 +142,7 @@ def _check_range(values: np.ndarray, size: int, row: np.ndarray, name: str, plac
     )
 
 
-def _check_order(time: np.ndarray, row: np.ndarray, lists: Declared, place: Place) -> None:
+def _check_order(time: np.ndarray, row: np.ndarray, lists: Lists, place: Place) -> None:
     step = np.diff(time)
     wrong = ((step > 0) if lists.newest_first else (step < 0)) & (row[1:] == row[:-1])
     if not wrong.any():
@@ -173,3 +153,21 @@ def _check_order(time: np.ndarray, row: np.ndarray, lists: Declared, place: Plac
         f"{place(int(row[at]))}: lists must be {said} first, as source.options.order says, but {lists.time} "
         f"has {time[at]} and then {time[at + 1]}; if they are {other} first, set order: {other}_first"
     )
+
+
+def _check_before(time: np.ndarray, row: np.ndarray, lists: Lists, asked: np.ndarray, place: Place) -> None:
+    if (late := time >= asked[row]).any():
+        at = int(late.argmax())
+        raise DataError(
+            f"{place(int(row[at]))}: every event must be strictly before its row, but {lists.time} holds "
+            f"{time[at]} and the row's time is {asked[row[at]]}; drop these events from the lists"
+        )
+
+
+def _check_cap(lengths: np.ndarray, first_row: int, lists: Lists, place: Place) -> None:
+    if lists.cap is not None and (longer := lengths > lists.cap).any():
+        at = int(longer.argmax())
+        raise DataError(
+            f"{place(first_row + at)}: source.options.cap says that lists of domain {lists.domain!r} hold at "
+            f"most {lists.cap} events, got {lengths[at]}; correct the option"
+        )

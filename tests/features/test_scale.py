@@ -68,3 +68,12 @@ def test_indicator_only_if_training_rows_have_missing_values() -> None:
     later = pl.DataFrame({"a": [1.0, None], "b": [2, None]})
     assert fitted.apply(later, what="feature").tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     assert count_not_finite(train, DenseFeature(columns=["a", "b"])) == 1
+
+
+def test_an_array_column_is_scaled_place_by_place() -> None:
+    train = pl.DataFrame({"v": pl.Series([[1.0, 5.0], [3.0, None]], dtype=pl.Array(pl.Float32, 2))})
+    dense = DenseFeature(columns=["v"])
+    fitted = fit_dense(train, dense, what="feature")
+    assert fitted.fields == ["v.0", "v.1", "v.1.missing"]
+    assert fitted.apply(train, what="feature").tolist() == [[-1.0, 0.0, 0.0], [1.0, 0.0, 1.0]]
+    assert count_not_finite(train, dense) == 0

@@ -20,4 +20,5 @@ def test_a_shipped_spec_is_valid_and_says_its_command(path: Path) -> None:
 
 
 def test_there_is_a_spec_for_every_source() -> None:
-    assert {"ml-100k", "ml-1m", "ml-latest-small", "simulator", "trivago"} <= {path.stem for path in SPECS}
+    names = {"ml-100k", "ml-1m", "ml-latest-small", "simulator", "trivago", "competition"}
+    assert names <= {path.stem for path in SPECS}

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from features.errors import ConfigError
+from features.safe_yaml import dump_yaml
+from features.spec import load_spec
+from tests.features.small_log import RATINGS_SPEC
+
+
+def write(path: Path, **own: object) -> Path:
+    path.write_text(dump_yaml(own))
+    return path
+
+
+def test_a_spec_extends_another_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(dump_yaml(RATINGS_SPEC))
+    base = load_spec(tmp_path / "base.yaml")
+    table = {"item": {"min_count": 7}, "extra": {}}
+    more = load_spec(write(tmp_path / "more.yaml", extends="base", name="more", tables=table, order=None))
+    assert (more.name, more.order) == ("more", [])
+    assert (more.tables["item"].min_count, more.tables["item"].oov_rows) == (7, 3)
+    assert more.tables.keys() == base.tables.keys() | {"extra"}
+    assert more.features == base.features
+
+
+def test_what_is_extended_is_a_name_beside_the_spec(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="extended spec name must start"):
+        load_spec(write(tmp_path / "out.yaml", extends="../base"))
+    with pytest.raises(ConfigError, match=r"gone\.yaml"):
+        load_spec(write(tmp_path / "none.yaml", extends="gone"))
+    write(tmp_path / "chain.yaml", extends="base")
+    with pytest.raises(ConfigError, match=r"extends: .*unknown key"):
+        load_spec(write(tmp_path / "end.yaml", extends="chain"))
