@@ -8,38 +8,48 @@ R requests, L events of one, N queries of one request, D width, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 
 
-class KeyValue(NamedTuple):
-    """Projected events of each request, padded behind with zeros.
+class Memory(NamedTuple):
+    """Projected events, padded in buckets of requests of similar length (see ctr.blocks.buckets).
 
-    key, value: (R, L, D).  valid: (R, L) bool, None when nothing is padded.
+    key, value: (R_b, L_b, D) of each bucket.  valid: (R_b, L_b) bool of each, None where nothing is padded.
     """
 
-    key: Tensor
-    value: Tensor
-    valid: Tensor | None
+    buckets: Buckets
+    key: list[Tensor]
+    value: list[Tensor]
+    valid: list[Tensor | None]
 
-    def mask(self) -> Tensor | None:
-        """(R, 1, 1, L) bool for queries that see every event.
+    def joined(self, others: list[Tensor]) -> Memory:
+        """These keys and values and, behind them, those of `others`, (R_b, N, 2 D) of each bucket."""
+        pairs = [other.chunk(2, dim=-1) for other in others]
+        key = [torch.cat([mine, k], dim=1) for mine, (k, _) in zip(self.key, pairs, strict=True)]
+        value = [torch.cat([mine, v], dim=1) for mine, (_, v) in zip(self.value, pairs, strict=True)]
+        return self._replace(key=key, value=value)
 
-        The first slot is always visible: in an empty request it holds the value 0, so that attention gives
-        exactly 0 on every backend, without a row that is masked throughout.
+    def masks(self, own: Tensor | None = None) -> list[Tensor | None]:
+        """Who is seen: the events, and of the N keys behind them those that `own` (N, N) allows.
+
+        Without `own` the first place is always seen: in an empty request it holds the value 0, so that
+        attention gives exactly 0 on every backend, without a row that is masked throughout.
+        Each broadcasts to (R_b, H, N, L_b), or to (R_b, H, N, L_b + N) with `own`; None where all are seen.
         """
-        if self.valid is None:
-            return None
-        return (self.valid | self.first_slot())[:, None, None, :]
-
-    def first_slot(self) -> Tensor:
-        """(L,) bool: True at place 0."""
-        return torch.arange(self.key.shape[1], device=self.key.device) == 0
+        if own is None:
+            return [None if valid is None else _with_first(valid)[:, None, None] for valid in self.valid]
+        return [
+            _beside(valid, own, key)
+            for valid, key in zip(self.valid, self.key, strict=True)
+        ]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int, mask: Tensor | None = None) -> Tensor:
@@ -84,18 +94,31 @@ class MultiHeadAttention(nn.Module):
         self.output = nn.Linear(width, width, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
-    def memory(self, events: Jagged) -> KeyValue:
+    def memory(self, events: Jagged) -> Memory:
         """K = S W_K and V = S W_V of the packed events (ΣL, D), then padded."""
-        projected = events.with_values(self.key_value(events.values)).padded()
-        key, value = projected.chunk(2, dim=-1)
-        return KeyValue(key, value, None if events.is_full else events.valid())
+        buckets = Buckets.of(events)
+        padded = buckets.pad(events.with_values(self.key_value(events.values)))
+        key, value = zip(*(part.chunk(2, dim=-1) for part in padded), strict=True)
+        return Memory(buckets, list(key), list(value), buckets.valid(events))
 
-    def forward(self, queries: Tensor, memory: KeyValue) -> Tensor:
-        """Queries (R, N, D) that see all events of their request, to (R, N, D)."""
-        mixed = attend(self.query(queries), memory.key, memory.value, heads=self.heads, mask=memory.mask())
-        return self.finish(mixed)
+    def forward(self, queries: Tensor, memory: Memory, *, own: Tensor | None = None) -> Tensor:
+        """Queries that see all events of their request and, with `own`, each other.
 
-    def attend_events(self, queries: Jagged, memory: KeyValue, *, visible: Tensor | None = None) -> Jagged:
+        Args:
+            queries: (R, N, D).
+            memory: of the same requests.
+            own: (N, N) bool: which query sees which as a key; None: none.
+
+        Returns:
+            (R, N, D).
+        """
+        asked = memory.buckets.rows(self.query(queries))
+        if own is not None:
+            memory = memory.joined(memory.buckets.rows(self.key_value(queries)))
+        masks = memory.masks(own)
+        return self.finish(memory.buckets.unrows(self._attend(asked, memory, masks)))
+
+    def attend_events(self, queries: Jagged, memory: Memory, *, visible: Tensor | None = None) -> Jagged:
         """Queries that are packed like events, as in self-attention.
 
         Args:
@@ -106,15 +129,41 @@ class MultiHeadAttention(nn.Module):
         Returns:
             The queries' layout with values (ΣN, D).
         """
-        mask = memory.mask()
-        if visible is not None:
-            places = torch.arange(memory.key.shape[1], device=visible.device)
-            mask = (places < queries.with_values(visible).padded()[..., None]) | memory.first_slot()
-            mask = mask[:, None]
-        padded = queries.with_values(self.query(queries.values)).padded()
-        mixed = attend(padded, memory.key, memory.value, heads=self.heads, mask=mask)
-        return queries.with_values(self.finish(queries.unpad(mixed).values))
+        buckets = memory.buckets
+        asked = buckets.pad(queries.with_values(self.query(queries.values)))
+        if visible is None:
+            masks = memory.masks()
+        else:
+            masks = [
+                _causal_mask(seen, key.shape[1])
+                for seen, key in zip(buckets.pad(queries.with_values(visible[:, None])), memory.key, strict=True)
+            ]
+        mixed = buckets.unpad(self._attend(asked, memory, masks), queries)
+        return queries.with_values(self.finish(mixed.values))
+
+    def _attend(self, queries: list[Tensor], memory: Memory, masks: Sequence[Tensor | None]) -> list[Tensor]:
+        return [
+            attend(query, key, value, heads=self.heads, mask=mask)
+            for query, key, value, mask in zip(queries, memory.key, memory.value, masks, strict=True)
+        ]
 
     def finish(self, mixed: Tensor) -> Tensor:
         """Output projection and dropout of (..., D)."""
         return self.dropout(self.output(mixed))
+
+
+def _causal_mask(seen: Tensor, length: int) -> Tensor:
+    """(R, 1, N, L) bool of `seen` (R, N, 1): how many events each query sees; the first place always."""
+    places = torch.arange(length, device=seen.device)
+    return (places < seen.clamp(min=1))[:, None]
+
+
+def _with_first(valid: Tensor) -> Tensor:
+    return valid | (torch.arange(valid.shape[1], device=valid.device) == 0)
+
+
+def _beside(valid: Tensor | None, own: Tensor, key: Tensor) -> Tensor:
+    """(R, 1, N, L + N) bool: the valid events, and the keys behind them as `own` (N, N) says."""
+    count, length = key.shape[0], key.shape[1] - own.shape[0]
+    events = own.new_ones(count, length) if valid is None else valid
+    return torch.cat([events[:, None].expand(-1, len(own), -1), own.expand(count, -1, -1)], dim=2)[:, None]

@@ -9,14 +9,18 @@ R requests, L events of one request, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+HOST_LENGTHS = "host_lengths"
 Side = Literal["left", "right"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,7 @@ class Jagged:
         values: (ΣL, ...), the events of request r at `offsets[r]:offsets[r + 1]`.
         offsets: (R + 1,) int64, from 0 to ΣL.
         max_length: upper bound of the lengths; known beforehand, so that no device has to be asked.
+        known: what has been derived from the layout, shared by all values that have it (see `derive`).
 
     Example:
         >>> jagged = Jagged.from_lengths(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2, 0, 1]))
@@ -37,6 +42,7 @@ class Jagged:
     values: Tensor
     offsets: Tensor
     max_length: int
+    known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_lengths(cls, values: Tensor, lengths: Tensor, *, max_length: int | None = None) -> Jagged:
@@ -94,18 +100,28 @@ class Jagged:
         """Whether every request has `padded_length` events, so that padding is a view."""
         return self.values.shape[0] == self.requests * self.padded_length
 
+    def derive(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` derives from the layout alone, made once for all layers that share the layout."""
+        if key not in self.known:
+            self.known[key] = make()
+        found: T = self.known[key]
+        return found
+
+    def host_lengths(self) -> np.ndarray:
+        """(R,) int64 on the host; waits for the device unless the batch brought them (`HOST_LENGTHS`)."""
+        return self.derive(HOST_LENGTHS, lambda: self.lengths.cpu().numpy())
+
     def segment_ids(self) -> Tensor:
         """(ΣL,) int64: the request of each event."""
-        requests = torch.arange(self.requests, device=self.offsets.device)
-        return requests.repeat_interleave(self.lengths, output_size=self.values.shape[0])
+        return self.derive("segment_ids", self._segment_ids)
 
     def positions(self) -> Tensor:
         """(ΣL,) int64: the place of each event in its request, 0 is the oldest."""
-        return self._rows() - self.offsets[self.segment_ids()]
+        return self.derive("positions", lambda: self._rows() - self.offsets[self.segment_ids()])
 
     def ages(self) -> Tensor:
         """(ΣL,) int64: the place of each event counted from the end, 0 is the newest."""
-        return self.offsets[self.segment_ids() + 1] - 1 - self._rows()
+        return self.derive("ages", lambda: self.offsets[self.segment_ids() + 1] - 1 - self._rows())
 
     def with_values(self, values: Tensor) -> Jagged:
         """The same sequences with other values (ΣL, ...)."""
@@ -146,6 +162,9 @@ class Jagged:
 
     def last_k_index(self, k: int) -> Jagged:
         """Rows of the newest min(L, k) events of each request, for `take`."""
+        return self.derive(("last", k), lambda: self._last_k_index(k))
+
+    def _last_k_index(self, k: int) -> Jagged:
         index = self._index_frame(k)
         return index.with_values(self.offsets[index.segment_ids() + 1] - 1 - index.ages())
 
@@ -182,6 +201,10 @@ class Jagged:
         values = torch.empty_like(values).index_copy(0, torch.cat([front, behind]), values)
         return Jagged(values, offsets, self.max_length + count)
 
+    def _segment_ids(self) -> Tensor:
+        requests = torch.arange(self.requests, device=self.offsets.device)
+        return requests.repeat_interleave(self.lengths, output_size=self.values.shape[0])
+
     def _rows(self) -> Tensor:
         return torch.arange(self.values.shape[0], device=self.offsets.device)
 
@@ -194,9 +217,10 @@ class Jagged:
     def _index_frame(self, k: int) -> Jagged:
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
+        lengths = np.minimum(self.host_lengths(), k)
         offsets = offsets_of(self.lengths.clamp(max=k))
-        rows = torch.empty(int(offsets[-1]), dtype=torch.int64, device=offsets.device)
-        return Jagged(rows, offsets, min(self.max_length, k))
+        rows = torch.empty(int(lengths.sum()), dtype=torch.int64, device=offsets.device)
+        return Jagged(rows, offsets, min(self.max_length, k), {HOST_LENGTHS: lengths})
 
 
 def offsets_of(lengths: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ctr.blocks.attention import KeyValue, MultiHeadAttention, attend
+from ctr.blocks.attention import Memory, MultiHeadAttention
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement
 from ctr.blocks.requests import RequestMap
@@ -119,11 +119,11 @@ class CausalLayer(nn.Module):
         self.ffn = FeedForward(width, hidden=hidden, dropout=dropout)
         self.around_ffn = AddNorm(width, norm=norm, placement=placement)
 
-    def memory(self, events: Jagged) -> KeyValue:
+    def memory(self, events: Jagged) -> Memory:
         """K and V of the sequence's tokens (ΣL, D), once per request."""
         return self.attention.memory(events.with_values(self.around_attention.before(events.values)))
 
-    def encode(self, queries: EventQueries, memory: KeyValue) -> Jagged:
+    def encode(self, queries: EventQueries, memory: Memory) -> Jagged:
         """The sequence side: H_S (Σn, D) to H_S' (Σn, D)."""
         tokens = queries.tokens
         asked = tokens.with_values(self.around_attention.before(tokens.values))
@@ -131,7 +131,7 @@ class CausalLayer(nn.Module):
         values = self.around_attention.after(tokens.values, update.values)
         return tokens.with_values(self.around_ffn(values, self.ffn))
 
-    def read(self, globals_: Tensor, memory: KeyValue, requests: RequestMap) -> Tensor:
+    def read(self, globals_: Tensor, memory: Memory, requests: RequestMap) -> Tensor:
         """The candidate side: global tokens (B, m, D) see each other and all tokens of `memory`.
 
         One attention call per request: the keys are [its events; the global tokens of all its candidates],
@@ -141,15 +141,8 @@ class CausalLayer(nn.Module):
             (B, m, D).
         """
         asked = requests.pack(self.around_attention.before(globals_))
-        key, value = self.attention.key_value(asked).chunk(2, dim=-1)
-        mixed = attend(
-            self.attention.query(asked),
-            torch.cat([memory.key, key], dim=1),
-            torch.cat([memory.value, value], dim=1),
-            heads=self.attention.heads,
-            mask=_reading_mask(memory, requests, globals_.shape[1]),
-        )
-        update = requests.unpack(self.attention.finish(mixed))
+        mixed = self.attention(asked, memory, own=requests.same_candidate(globals_.shape[1]))
+        update = requests.unpack(mixed)
         return self.around_ffn(self.around_attention.after(globals_, update), self.ffn)
 
 
@@ -202,14 +195,3 @@ def causal(tokens: Jagged, *, prefix: int = 0) -> EventQueries:
         everything = tokens.lengths[tokens.segment_ids()]
         return EventQueries(tokens, torch.where(position < prefix, everything, position + 1))
     return EventQueries(tokens, position + 1)
-
-
-def _reading_mask(memory: KeyValue, requests: RequestMap, tokens: int) -> Tensor | None:
-    """(R, 1, C m, L + C m) bool: all events of the request, and the tokens of the same candidate."""
-    if memory.valid is None and requests.max_candidates == 1:
-        return None
-    count, length, _ = memory.key.shape
-    asked = requests.max_candidates * tokens
-    events = memory.key.new_ones(count, length, dtype=torch.bool) if memory.valid is None else memory.valid
-    own = requests.same_candidate(tokens).expand(count, -1, -1)
-    return torch.cat([events[:, None].expand(-1, asked, -1), own], dim=2)[:, None]

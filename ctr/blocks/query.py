@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctr.blocks.attention import KeyValue, MultiHeadAttention
+from ctr.blocks.attention import Memory, MultiHeadAttention
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import AddNorm, NormName, Placement, build_norm
 from ctr.blocks.mixing import PerTokenFFN, PerTokenLinear, check_mixable, mix_tokens
@@ -122,11 +122,11 @@ class SequenceDecoding(nn.Module):
         self.around = AddNorm(width, norm=norm, placement=placement)
         self.event_norm = build_norm(norm, width) if placement == "pre" else nn.Identity()
 
-    def memory(self, events: Jagged) -> KeyValue:
+    def memory(self, events: Jagged) -> Memory:
         """K and V of H (ΣL, D); they depend on the request alone."""
         return self.attention.memory(events.with_values(self.event_norm(events.values)))
 
-    def forward(self, queries: Tensor, memory: KeyValue, requests: RequestMap) -> Tensor:
+    def forward(self, queries: Tensor, memory: Memory, requests: RequestMap) -> Tensor:
         """(B, n, D) to (B, n, D): the queries of all candidates of a request in one attention call."""
         read = requests.unpack(self.attention(requests.pack(self.around.before(queries)), memory))
         return self.around.after(queries, read) if self.residual else read
@@ -164,12 +164,12 @@ class QueryDecoding(nn.Module):
             for _ in queries
         )
 
-    def memories(self, sequences: Sequence[Jagged]) -> list[KeyValue]:
+    def memories(self, sequences: Sequence[Jagged]) -> list[Memory]:
         """K and V of the S sequences, values (ΣL_s, D)."""
         layers = cast("list[SequenceDecoding]", self.layers)
         return [layer.memory(events) for layer, events in zip(layers, sequences, strict=True)]
 
-    def forward(self, queries: Tensor, memories: Sequence[KeyValue], requests: RequestMap) -> Tensor:
+    def forward(self, queries: Tensor, memories: Sequence[Memory], requests: RequestMap) -> Tensor:
         """(B, N, D) to (B, N, D); `memories` are those of this layer."""
         parts = zip(self.layers, queries.split(self.queries, dim=1), memories, strict=True)
         return torch.cat([layer(part, memory, requests) for layer, part, memory in parts], dim=1)
