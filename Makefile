@@ -12,10 +12,11 @@ PIP := $(RUN) -m pip --disable-pip-version-check -qq install --no-deps
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 STAMP := .venv/stamp-$(LOCK)
 
-.PHONY: help env demo test test-slow test-gpu check clean
+.PHONY: help env demo bench test test-slow test-gpu check clean
 
 help:
 	@echo "make demo       simulate a click log, train HyFormer on it, evaluate, report (4 minutes)"
+	@echo "make bench      speed, memory and what each optimisation contributes (5 minutes)"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests of more than 5 seconds each"
 	@echo "make test-gpu   the tests that need an NVIDIA GPU"
@@ -26,6 +27,9 @@ help:
 
 demo: $(STAMP)
 	@$(RUN) -m pipelines.cli demo
+
+bench: $(STAMP)
+	@$(RUN) -m pipelines.cli bench $(ARGS)
 
 test: $(STAMP)
 	@$(PYTEST) -n 2 $(ARGS)

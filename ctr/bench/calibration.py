@@ -1,0 +1,89 @@
+"""How fast this machine is right now: matrix products, copies and gathers with the threads in use.
+
+Figures of two machines, or of one machine on two days, are compared after division by these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from ctr.bench.timing import Job, Samples, interleave
+
+SIDE = 2048  # of the square matrices
+GATHERED = 64  # floats of one gathered row
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The machine's limits; each the best of the rounds, as a limit should be."""
+
+    threads: int
+    matmul_fp32: float  # GFLOP/s of a 2048³ product
+    matmul_bf16: float
+    copy: float  # GB/s, bytes read plus bytes written
+    gather_small: float  # GB/s read, rows of 64 floats from a table that fits into the cache
+    gather_large: float  # … from a table of 2 M rows
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain data."""
+        return asdict(self)
+
+
+def calibrate(
+    *, rounds: int = 7, side: int = SIDE, rows: int = 2_000_000, uses: int = 400_000
+) -> Calibration:
+    """Measure; about three seconds and 0.7 GB at the default sizes.
+
+    Args:
+        rounds: interleaved rounds; the fastest counts.
+        side: of the matrices.
+        rows: of the large table.
+        uses: rows gathered at a time.
+    """
+    torch.manual_seed(0)
+    jobs, amounts = _matrix_jobs(side)
+    more, sizes = _memory_jobs(rows, uses)
+    samples = interleave(jobs | more, rounds=rounds)
+    best = {name: amount / samples[name].best / 1e9 for name, amount in (amounts | sizes).items()}
+    return Calibration(threads=torch.get_num_threads(), **best)
+
+
+def matmul_gflops(*, rounds: int = 3, side: int = SIDE) -> float:
+    """fp32 GFLOP/s alone, in a fraction of a second: taken beside each suite, since the machine drifts."""
+    jobs, amounts = _matrix_jobs(side)
+    name = "matmul_fp32"
+    samples: dict[str, Samples] = interleave({name: jobs[name]}, rounds=rounds)
+    return amounts[name] / samples[name].best / 1e9
+
+
+def _matrix_jobs(side: int) -> tuple[dict[str, Job], dict[str, float]]:
+    """Products of two matrices in both precisions, and their operations."""
+
+    def product(dtype: torch.dtype) -> Job:
+        a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+        out = torch.empty(side, side, dtype=dtype)
+        return lambda: torch.mm(a, b, out=out)
+
+    jobs = {"matmul_fp32": product(torch.float32), "matmul_bf16": product(torch.bfloat16)}
+    return jobs, dict.fromkeys(jobs, 2.0 * side**3)
+
+
+def _memory_jobs(rows: int, uses: int) -> tuple[dict[str, Job], dict[str, float]]:
+    """A copy and two gathers, and the bytes that count."""
+    large, small = torch.zeros(rows, GATHERED), torch.zeros(2048, GATHERED)
+    source, target = torch.zeros(uses, GATHERED), torch.empty(uses, GATHERED)
+
+    def gather(table: Tensor) -> Job:
+        index = torch.randint(len(table), (uses,))
+        return lambda: torch.index_select(table, 0, index, out=target)
+
+    jobs: dict[str, Job] = {
+        "copy": lambda: target.copy_(source),
+        "gather_small": gather(small),
+        "gather_large": gather(large),
+    }
+    size = 4.0 * uses * GATHERED
+    return jobs, {"copy": 2 * size, "gather_small": size, "gather_large": size}

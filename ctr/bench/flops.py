@@ -1,0 +1,42 @@
+"""Floating-point operations of a training step, counted while it runs, attention included.
+
+torch's counter knows matrix products and the attention kernels of a GPU; the CPU's attention kernel is added
+here. Norms, activations and gathers are left out, as in the papers.
+
+R requests, H heads, N queries, L keys, d width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+Shape = tuple[int, ...]
+
+
+def count_flops(step: Callable[[], object]) -> int:
+    """Operations of everything that `step` computes, forward and backward; a multiply-add counts as two."""
+    with FlopCounterMode(display=False, custom_mapping=dict(_CPU_ATTENTION)) as counter:
+        step()
+    return int(counter.get_total_flops())
+
+
+def _attention(query: Shape, key: Shape, value: Shape, *rest: Any, **named: Any) -> int:
+    """Q Kᵀ and its product with V: 2 R H N L (d + d)."""
+    requests, heads, queries, width = query
+    return 2 * requests * heads * queries * key[2] * (width + value[3])
+
+
+def _attention_backward(gradient: Shape, *inputs: Any, **named: Any) -> int:
+    """Gradients of V, weights, Q and K: twice the forward; scores computed again do not count."""
+    return 2 * _attention(*inputs)
+
+
+_OPS = torch.ops.aten
+_CPU_ATTENTION: dict[Any, Callable[..., int]] = {
+    _OPS._scaled_dot_product_flash_attention_for_cpu: _attention,
+    _OPS._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}

@@ -1,0 +1,47 @@
+"""The charts of the suites as small PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ctr.bench.results import Chart
+
+SIZE, DOTS = (6.4, 4.0), 90
+COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8e5ea2", "#c77d0a", "#555555")
+MARKERS = "osD^vP"
+
+
+def draw_all(charts: Iterable[Chart], folder: Path) -> list[Path]:
+    """Draw every chart into `<folder>/<name>.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [draw(chart, folder / f"{chart.name}.png") for chart in charts]
+
+
+def draw(chart: Chart, path: Path) -> Path:
+    """Draw one chart; without a window system."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for i, (name, points) in enumerate(chart.lines.items()):
+        x, y = zip(*points, strict=True)
+        axes.plot(
+            x, y, label=name, color=COLOURS[i % 6], marker=MARKERS[i % 6], markersize=4.5, linewidth=1.6
+        )
+    for name, level in chart.levels.items():
+        axes.axhline(level, color="#999999", linestyle="--", linewidth=1, label=name)
+    if chart.log:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        ticks = sorted({x for points in chart.lines.values() for x, _ in points})
+        axes.set_xticks(ticks, [f"{t:,.0f}" if t >= 1 else f"{t:g}" for t in ticks])
+        axes.minorticks_off()
+    axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=DOTS)
+    return path

@@ -1,0 +1,108 @@
+"""What a suite found, as plain data: tables, charts, and targets with the figure beside each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ctr.durable import replace_file
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; numbers stay numbers until it is shown."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over one axis; `name` becomes the file's."""
+
+    name: str
+    title: str
+    x: str
+    y: str
+    lines: dict[str, list[tuple[float, float]]]
+    log: bool = True  # both axes
+    levels: dict[str, float] = field(default_factory=dict)  # horizontal lines to compare with
+
+
+@dataclass(frozen=True)
+class Target:
+    """What must hold, and what was measured."""
+
+    what: str
+    measured: float
+    bound: float
+    kind: Literal["at least", "at most"]
+
+    @property
+    def met(self) -> bool:
+        """Whether it holds."""
+        return self.measured >= self.bound if self.kind == "at least" else self.measured <= self.bound
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """All of one suite."""
+
+    suite: str
+    title: str
+    tables: list[Table] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run of the command."""
+
+    environment: dict[str, str]
+    calibration: dict[str, float]
+    settings: dict[str, Any]
+    suites: list[SuiteResult]
+    drift: dict[str, float] = field(default_factory=dict)  # suite → matmul GFLOP/s taken beside it
+
+    def write_json(self, path: Path) -> None:
+        """Everything, for later comparison."""
+        replace_file(path, json.dumps(asdict(self), indent=1).encode())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every suite is told.
+
+    Args:
+        scratch: an empty directory for synthetic data sets.
+        quick: tiny sizes, to see that everything works; its figures mean nothing.
+        dataset: a prepared data set, or None for synthetic ones.
+        config: a run's configuration whose model, embedding and loader sections replace the peer's.
+        precision: of the forward pass, fp32 or bf16.
+        rows_per_request: candidates of a request in the synthetic data sets of suite train.
+        requests: requests in a training batch.
+        gflops: fp32 GFLOP/s of the calibration, for MFU and for scaling the peer's figures.
+        rounds: interleaved rounds.
+        budget: seconds of measured rounds of one comparison.
+        say: takes a line of progress.
+    """
+
+    scratch: Path
+    quick: bool = False
+    dataset: Path | None = None
+    config: dict[str, Any] | None = None
+    precision: str = "fp32"
+    rows_per_request: tuple[int, ...] = (5,)
+    requests: int = 40
+    gflops: float = 0.0
+    rounds: int = 5
+    budget: float = 20.0
+    say: Callable[[str], None] = print

@@ -1,0 +1,138 @@
+"""Batches written as they would be without an optimisation; what the model computes from them is the same.
+
+B candidates, R requests, L events of one request, U unique IDs of one table, V uses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ctr.batch import Batch, IdColumn, SequenceBatch
+from ctr.blocks.jagged import offsets_of
+from ctr.loader.collate import CANDIDATE, EVENT, REQUEST, use_tables
+from features.dataset import Manifest
+
+
+def unshare(batch: Batch) -> Batch:
+    """Every candidate as a request of its own (R = B): user, context and histories once per row."""
+    index = batch.request_index
+    return take_requests(batch, index, request_index=torch.arange(batch.num_rows, device=index.device))
+
+
+def take_requests(batch: Batch, picked: Tensor, *, request_index: Tensor) -> Batch:
+    """The candidates of a batch on its requests `picked` (R',), where `request_index` (B,) leads."""
+    return replace(
+        batch,
+        request_ids={name: take_ids(use, picked) for name, use in batch.request_ids.items()},
+        request_dense={name: values[picked] for name, values in batch.request_dense.items()},
+        sequences={name: take_histories(events, picked) for name, events in batch.sequences.items()},
+        request_index=request_index,
+        request_id=batch.request_id[picked],
+        user_id=batch.user_id[picked],
+        time=batch.time[picked],
+    )
+
+
+def take_histories(events: SequenceBatch, picked: Tensor) -> SequenceBatch:
+    """The histories of the requests at positions `picked`, copied."""
+    index, offsets = positions(events.offsets, picked)
+    return take_events(events, index, offsets)
+
+
+def take_events(events: SequenceBatch, index: Tensor, offsets: Tensor) -> SequenceBatch:
+    """Histories with `offsets` of the events at positions `index`."""
+    lengths = offsets.diff()
+    return replace(
+        events,
+        offsets=offsets,
+        max_length=int(lengths.max()) if lengths.numel() else 0,
+        time_gap=events.time_gap[index],
+        ids={name: take_ids(use, index) for name, use in events.ids.items()},
+        dense={name: values[index] for name, values in events.dense.items()},
+    )
+
+
+def take_ids(use: IdColumn, owners: Tensor) -> IdColumn:
+    """The IDs of the owners at these positions."""
+    if use.offsets is None:
+        return replace(use, inverse_indices=use.inverse_indices[owners])
+    index, offsets = positions(use.offsets, owners)
+    weights = None if use.weights is None else use.weights[index]
+    return replace(use, inverse_indices=use.inverse_indices[index], offsets=offsets, weights=weights)
+
+
+def positions(offsets: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the entries of some owners lie, and the offsets of a list of them alone.
+
+    Example:
+        >>> positions(torch.tensor([0, 2, 2, 5]), torch.tensor([2, 0]))
+        (tensor([2, 3, 4, 0, 1]), tensor([0, 3, 5]))
+    """
+    lengths = offsets.diff()[owners]
+    fresh = offsets_of(lengths)
+    shift = torch.repeat_interleave(offsets[owners] - fresh[:-1], lengths)
+    return torch.arange(int(fresh[-1]), device=offsets.device) + shift, fresh
+
+
+def pad_events(batch: Batch) -> Batch:
+    """As many events as if every history were padded to the longest of its domain.
+
+    The padding stands in requests without candidates, behind the others, so that the loss is that of the
+    packed batch to the last rounding. Projections, feed-forward parts, norms, time features and embeddings
+    meet R · max L events, as in a padded implementation; attention meets no more than there.
+    """
+    missing = {
+        name: batch.num_requests * events.max_length - len(events.time_gap)
+        for name, events in batch.sequences.items()
+    }
+    extra = max(-(-lack // max(1, batch.sequences[name].max_length)) for name, lack in missing.items())
+    if extra == 0:
+        return batch
+    requests = torch.arange(batch.num_requests)
+    picked = torch.cat([requests, torch.zeros(extra, dtype=torch.int64)])
+    padded = take_requests(batch, picked, request_index=batch.request_index)
+    sequences = {name: _padded(batch.sequences[name], lack, extra) for name, lack in missing.items()}
+    return replace(padded, sequences=sequences)
+
+
+def _padded(events: SequenceBatch, lack: int, extra: int) -> SequenceBatch:
+    """`lack` further events in `extra` further requests: the first event over and over."""
+    full, rest = divmod(lack, max(1, events.max_length))
+    lengths = torch.zeros(extra, dtype=torch.int64)
+    lengths[:full] = events.max_length
+    if rest:
+        lengths[full] = rest
+    kept = torch.arange(len(events.time_gap))
+    index = torch.cat([kept, torch.zeros(lack, dtype=torch.int64)])
+    return take_events(events, index, offsets_of(torch.cat([events.offsets.diff(), lengths])))
+
+
+def unpool(batch: Batch, manifest: Manifest) -> Batch:
+    """An ID for every use: `unique_ids` (V,) repeats itself, and each use has a row of its own."""
+    table_of = use_tables(manifest)
+    travelling: dict[str, list[Tensor]] = {table: [] for table in batch.unique_ids}
+    used = dict.fromkeys(batch.unique_ids, 0)
+
+    def spread(owner: str, uses: dict[str, IdColumn]) -> dict[str, IdColumn]:
+        changed = {}
+        for name, use in uses.items():
+            table, count = table_of[owner, name], len(use.inverse_indices)
+            travelling[table].append(batch.unique_ids[table][use.inverse_indices])
+            changed[name] = replace(use, inverse_indices=torch.arange(used[table], used[table] + count))
+            used[table] += count
+        return changed
+
+    sequences = {
+        name: replace(events, ids=spread(EVENT + name, events.ids))
+        for name, events in batch.sequences.items()
+    }
+    return replace(
+        batch,
+        request_ids=spread(REQUEST, batch.request_ids),
+        candidate_ids=spread(CANDIDATE, batch.candidate_ids),
+        sequences=sequences,
+        unique_ids={t: torch.cat(ids) if ids else batch.unique_ids[t] for t, ids in travelling.items()},
+    )

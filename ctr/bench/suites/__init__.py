@@ -1,0 +1,21 @@
+"""What `ctr bench` measures, by name; each module's `run(settings)` gives a `SuiteResult`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ctr.bench.results import Settings, SuiteResult
+from ctr.bench.suites import ablate, candidates, curves, length, loader, memory, optimizer, train, unique
+
+SUITES: dict[str, Callable[[Settings], SuiteResult]] = {
+    "train": train.run,
+    "ablate": ablate.run,
+    "length": length.run,
+    "candidates": candidates.run,
+    "unique": unique.run,
+    "memory": memory.run,
+    "loader": loader.run,
+    "optimizer": optimizer.run,
+    "curves": curves.run,
+}
+DEFAULT = tuple(name for name in SUITES if name != "curves")  # curves takes minutes

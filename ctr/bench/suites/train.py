@@ -1,0 +1,121 @@
+"""Training rows/s of every model: the whole step, from the loader's batch to the updated rows."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import replace
+
+from ctr.batch import Batch
+from ctr.bench.flops import count_flops
+from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table, Target
+from ctr.bench.shape import Shape
+from ctr.bench.suites.common import build_all, given_or_synthetic, sized
+from ctr.bench.timing import Job, Samples, interleave
+from ctr.bench.workload import MODELS, Workload, endless, first_batches, training_batches
+from features.dataset import Dataset
+
+# Training rows/s of the competition's public HyFormer, tuned, where a 2048³ product reaches PEER_GFLOPS.
+PEER = {"HyFormer, Transformer": 25.5, "HyFormer, LONGER-style": 99.0, "HyFormer, SwiGLU": 46.0}
+PEER_GFLOPS = 190.0
+# Rows per request → rows/s to reach on such a machine.
+GOALS = {
+    1: {name: 2 * rows for name, rows in PEER.items()},
+    5: {"HyFormer, Transformer": 150.0, "HyFormer, LONGER-style": 450.0, "HyFormer, SwiGLU": 250.0},
+    25: {"HyFormer, Transformer": 450.0, "HyFormer, LONGER-style": 1500.0, "HyFormer, SwiGLU": 900.0},
+}
+
+
+def run(settings: Settings) -> SuiteResult:
+    """A table per number of rows per request; targets for the models that the peer has."""
+    result = SuiteResult("train", "Training speed")
+    lines: dict[str, list[tuple[float, float]]] = {name: [] for name in MODELS}
+    sessions = (None,) if settings.dataset is not None else settings.rows_per_request
+    for rows in sessions:
+        dataset = _dataset(settings, rows)
+        split = dataset.manifest.splits["train"]
+        per_request = split.impressions / max(1, split.requests)
+        speeds, table = _measure(settings, dataset, per_request)
+        result.tables.append(table)
+        result.targets.extend(_targets(settings, speeds, round(per_request)))
+        for name, speed in speeds.items():
+            lines[name].append((per_request, speed))
+    if len(sessions) > 1:
+        result.charts.append(Chart("train", "Training speed", "rows per request", "training rows/s", lines))
+    return result
+
+
+def _dataset(settings: Settings, rows: int | None) -> Dataset:
+    shape = replace(sized(Shape(), settings), requests=5 * settings.requests, rows_per_request=rows or 5)
+    return given_or_synthetic(settings, shape, f"train-{rows}")
+
+
+def _measure(settings: Settings, dataset: Dataset, per_request: float) -> tuple[dict[str, float], Table]:
+    workloads = build_all(settings, dataset, list(MODELS), requests=settings.requests)
+    seconds, batch_rows = _step_times(settings, dataset, workloads)
+    scale = settings.gflops / PEER_GFLOPS
+    speeds: dict[str, float] = {}
+    rows: list[list[Cell]] = []
+    for name, samples in seconds.items():
+        (batch,) = first_batches(dataset, workloads[name].config, 1)
+        flops = _flops(workloads[name], batch) / batch.num_rows
+        speeds[name] = samples.per_second(batch_rows[name])
+        rate = flops * speeds[name] / 1e9
+        peer = PEER[name] * scale if name in PEER else None
+        rows.append(
+            [
+                name,
+                speeds[name],
+                peer,
+                speeds[name] / peer if peer else None,
+                flops / 1e9,
+                rate,
+                f"{rate / settings.gflops:.0%}",
+            ]
+        )
+    columns = ["model", "rows/s", "peer, scaled", "times the peer", "GFLOP/row", "GFLOP/s", "MFU"]
+    size = round(sum(batch_rows.values()) / len(batch_rows))
+    title = f"{dataset.manifest.name}: {per_request:.3g} rows a request, {size} rows a batch"
+    note = (
+        "Whole step, waiting for the loader included; medians of interleaved rounds. Peer: the competition's "
+        "public HyFormer, tuned, scaled by this machine's fp32 matrix product "
+        f"({settings.gflops:.0f} against {PEER_GFLOPS:.0f} GFLOP/s). GFLOP/row is what this code computes "
+        "for a row, forward and backward, shared work divided; MFU is over the same product."
+    )
+    return speeds, Table(title, columns, rows, note)
+
+
+def _step_times(
+    settings: Settings, dataset: Dataset, workloads: dict[str, Workload]
+) -> tuple[dict[str, Samples], dict[str, float]]:
+    """Seconds of a step with its share of the loader, and rows of a batch on average."""
+    counted: dict[str, list[int]] = {name: [] for name in workloads}
+    with ExitStack() as stack:
+
+        def job(name: str, workload: Workload) -> Job:
+            batches = stack.enter_context(closing(endless(training_batches(dataset, workload.config))))
+
+            def step() -> None:
+                settings.say(f"train: {name}")
+                batch = next(batches)
+                counted[name].append(batch.num_rows)
+                workload.step(batch)
+
+            return step
+
+        jobs = {name: job(name, workload) for name, workload in workloads.items()}
+        samples = interleave(jobs, rounds=settings.rounds, budget=settings.budget)
+    return samples, {name: sum(rows) / len(rows) for name, rows in counted.items()}
+
+
+def _flops(workload: Workload, batch: Batch) -> int:
+    return count_flops(lambda: workload.step(batch))
+
+
+def _targets(settings: Settings, speeds: dict[str, float], rows: int) -> list[Target]:
+    """Goals on the peer's data shape, scaled like the peer."""
+    scale = settings.gflops / PEER_GFLOPS
+    goals = GOALS.get(rows, {})
+    return [
+        Target(f"{name}: rows/s, requests of {rows}", speeds[name], goal * scale, "at least")
+        for name, goal in goals.items()
+    ]

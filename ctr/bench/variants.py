@@ -1,0 +1,133 @@
+"""One optimisation switched off, from outside: the batch is rewritten or a function exchanged for a while.
+
+The model's code has no switches for it. Each variant computes the same loss; the suites check that before
+they time anything.
+
+V uses, U unique IDs, E embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ctr.batch import Batch, SequenceBatch
+from ctr.bench.rewrite import pad_events, unpool, unshare
+from ctr.blocks.jagged import Jagged
+from ctr.embedding.sparse_optim import RowwiseAdagrad
+from ctr.sequence_tokens import SequenceTokenizer
+from ctr.tokens import Rows, look_up
+from features.dataset import Manifest
+
+Rewrite = Callable[[Batch, Manifest], Batch]
+Patch = tuple[Any, str, Any]  # owner, attribute, what stands there instead
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is done instead of an optimisation.
+
+    Args:
+        name: of the optimisation that is off.
+        instead: what happens in its place.
+        rewrites: applied to the batch, in order.
+        patches: functions exchanged while it runs.
+    """
+
+    name: str
+    instead: str
+    rewrites: tuple[Rewrite, ...] = ()
+    patches: tuple[Patch, ...] = field(default=())
+
+    def batch(self, batch: Batch, manifest: Manifest) -> Batch:
+        """The batch as this variant sees it."""
+        for rewrite in self.rewrites:
+            batch = rewrite(batch, manifest)
+        return batch
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """While this is open, the functions are exchanged."""
+        with ExitStack() as stack:
+            for owner, name, function in self.patches:
+                stack.callback(setattr, owner, name, getattr(owner, name))
+                setattr(owner, name, function)
+            yield
+
+
+def expand_first(self: SequenceTokenizer, events: SequenceBatch, rows: Rows) -> Jagged:
+    """`SequenceTokenizer.forward` that gathers each column's embeddings (V, E), then maps every one."""
+    seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
+    numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
+    token = self.of_numbers(torch.cat(numbers, dim=-1)) + self.gap_bucket(self._bucket(seconds))
+    for column, linear in zip(self.side, self.maps, strict=True):
+        token = token + linear(look_up(rows[str(column.table)], events.ids[column.name]))
+    layout = Jagged(token, events.offsets, events.max_length)
+    if self.position is not None:
+        token = token + self.position(layout.ages().clamp(max=self.position.num_embeddings - 1))
+    return layout.with_values(self.dropout(self.norm(token)))
+
+
+_update_touched = RowwiseAdagrad.update
+
+
+def update_uses(
+    self: RowwiseAdagrad, weight: Tensor, ids: Tensor, gradient: Tensor, *, lr: float, step: int
+) -> None:
+    """Row-wise Adagrad from a gradient per use (V, E): sorted and summed here instead of in the backward."""
+    total = torch.sparse_coo_tensor(ids[None], gradient, weight.shape, check_invariants=False).coalesce()
+    _update_touched(self, weight, total.indices()[0], total.values(), lr=lr, step=step)
+
+
+def update_whole_table(
+    self: RowwiseAdagrad, weight: Tensor, ids: Tensor, gradient: Tensor, *, lr: float, step: int
+) -> None:
+    """Row-wise Adagrad with a gradient of the whole table, as nn.Embedding and torch.optim give it."""
+    dense = torch.zeros_like(weight).index_add_(0, ids, gradient)
+    self.sum.add_(dense.square().mean(1))
+    weight.sub_(dense.mul_((lr / self.sum.sqrt().add_(self.config.eps))[:, None]))
+
+
+def attention_with_dropout(*arguments: Any, **named: Any) -> Tensor:
+    """Attention that drops a weight in a thousand million: the same result, without the fused kernel."""
+    named["dropout_p"] = 1e-9
+    return _attention(*arguments, **named)
+
+
+_attention = F.scaled_dot_product_attention
+
+_DROPOUT: Patch = (F, "scaled_dot_product_attention", attention_with_dropout)
+_EXPAND: Patch = (SequenceTokenizer, "forward", expand_first)
+_USES: Patch = (RowwiseAdagrad, "update", update_uses)
+_WHOLE: Patch = (RowwiseAdagrad, "update", update_whole_table)
+
+
+def _unshare(batch: Batch, manifest: Manifest) -> Batch:
+    return unshare(batch)
+
+
+def _pad(batch: Batch, manifest: Manifest) -> Batch:
+    return pad_events(batch)
+
+
+BASELINE = Variant("as it is", "every optimisation on")
+VARIANTS: tuple[Variant, ...] = (
+    Variant("request sharing", "every candidate a request of its own", (_unshare,)),
+    Variant("packing", "every history padded to the longest", (_pad,)),
+    Variant("unique pooling", "an ID and a row for every use", (unpool,), (_USES,)),
+    Variant("project before expand", "rows gathered first, then each mapped", (), (_EXPAND,)),
+    Variant("touched rows only", "gradient and update of whole tables", (), (_WHOLE,)),
+    Variant("fused attention", "dropout on attention weights, of no effect", (), (_DROPOUT,)),
+)
+ALL_OFF = Variant(
+    "all of them",
+    "none of the above",
+    (_unshare, _pad, unpool),
+    (_EXPAND, _WHOLE, _DROPOUT),
+)

@@ -1,0 +1,96 @@
+"""`ctr bench [SUITE …]`: calibrated, interleaved measurements with targets; tables, plots and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ctr.bench.results import Settings
+from ctr.bench.session import check_suites, measure, write_docs
+from ctr.bench.suites import DEFAULT, SUITES
+from ctr.config import load_config
+from features.dataset import Dataset
+from features.errors import ConfigError
+
+PAGE = Path("docs/benchmarks.md")
+IMAGES = "images/bench"
+# What of a run's configuration says what is measured; the rest names places and schedules.
+SECTIONS = ("model", "embedding", "optimizer", "loader")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add = parser.add_argument
+    add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; default: all but curves")
+    add(
+        "--quick",
+        action="store_true",
+        help="tiny sizes: shows that everything works, the figures mean nothing",
+    )
+    add("--threads", type=_positive, help="threads of torch; default: torch's own choice")
+    add("--dataset", type=Path, metavar="DIR", help="a prepared data set instead of synthetic ones")
+    add("--config", type=Path, help="a run's YAML: its model, embedding, optimizer and loader are measured")
+    add("--precision", choices=["fp32", "bf16"], default="fp32", help="of the forward pass")
+    add("--rows-per-request", type=_positive, nargs="+", default=[5], metavar="N", help="of synthetic data")
+    add("--requests", type=_positive, help="requests in a training batch; default: 40")
+    add("--rounds", type=_positive, help="interleaved rounds; default: 5")
+    add("--out", type=Path, default=Path("runs/bench"), help="directory of the results; default: runs/bench")
+    add("--write-docs", action="store_true", help=f"put tables and plots into {PAGE}")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print, write."""
+    suites = arguments.suites or DEFAULT
+    check_suites(suites)
+    if arguments.write_docs and not PAGE.is_file():
+        raise ConfigError(
+            f"--write-docs must run where {PAGE} is, in the root of the checkout; got {Path.cwd()}"
+        )
+    if arguments.dataset is not None:
+        Dataset(arguments.dataset)  # wrong places are named before anything is measured
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory(prefix="ctr-bench-") as scratch:
+        settings = Settings(
+            scratch=Path(scratch),
+            quick=arguments.quick,
+            dataset=arguments.dataset,
+            config=_sections(arguments),
+            precision=arguments.precision,
+            rows_per_request=tuple(arguments.rows_per_request),
+            requests=arguments.requests or (4 if arguments.quick else 40),
+            rounds=arguments.rounds or (1 if arguments.quick else 5),
+            say=_say,
+        )
+        report = measure(suites, settings, out=arguments.out, show=_show)
+    if arguments.write_docs:
+        write_docs(report, PAGE, images=IMAGES)
+    print(f"results: {arguments.out}/bench.md, bench.json, images/")
+
+
+def _sections(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """The part of a configuration that is measured, or None for the peer's."""
+    if arguments.config is None:
+        return None
+    plain = load_config(arguments.config).model_dump(mode="json")
+    return {name: plain[name] for name in SECTIONS}
+
+
+def _show(text: str) -> None:
+    print(text + "\n", flush=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
