@@ -13,9 +13,9 @@ requests.arrow: request_id, user_id (dense codes), time (s), clock, num_rows, kn
 end.<domain> (pointers into the event store: the events strictly before the request, at most the last
 max_len), request-level features.
 impressions.arrow: row_id, label, item_id (dense code), candidate-level features, slice.<name>.
-Feature columns: `id.<feature>` int32, or large_list<int32> when several values; `weight.<feature>`
-large_list<float32>; `dense.<feature>` fixed_size_list<float32>[dim]. Event columns: user_id, time, clock and
-the same three prefixes for side info.
+Feature columns: `id.<feature>` of the smallest of uint8, uint16 and int32 that holds its table's rows, or
+large_list of it when several values; `weight.<feature>` large_list<float32>; `dense.<feature>`
+fixed_size_list<float32>[dim]. Event columns: user_id, time, clock and the same three prefixes for side info.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Manifest(Plain):
 class IdValues:
     """IDs of consecutive owners: one each (no `offsets`), or values[offsets[i]:offsets[i+1]] for owner i."""
 
-    values: np.ndarray  # int32
+    values: np.ndarray  # uint8, uint16 or int32
     offsets: np.ndarray | None = None  # int64 (owners + 1,)
     weights: np.ndarray | None = None  # float32, as values
 
@@ -191,6 +191,16 @@ class Dataset:
         dense = {c.name: dense_values(table, c) for c in info.side if c.kind == "dense"}
         time, clock, user_id = (_flat(table[name]).to_numpy() for name in ("time", "clock", "user_id"))
         return EventStore(info, time, clock, user_id, ids, dense)
+
+
+def id_type(rows: int) -> type[np.integer[Any]]:
+    """The type that IDs of a table of so many rows are written in.
+
+    Example:
+        >>> [id_type(rows).__name__ for rows in (256, 257, 65_536, 65_537)]
+        ['uint8', 'uint16', 'uint16', 'int32']
+    """
+    return np.uint8 if rows <= 2**8 else np.uint16 if rows <= 2**16 else np.int32
 
 
 def id_values(table: pa.Table, column: Column) -> IdValues:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from features.clock import CLOCK, TIME
 from features.columns import feature_columns, is_request_level
-from features.dataset import Column, TableInfo
+from features.dataset import Column, TableInfo, id_type
 from features.encode import FittedTable, fit_table, log_buckets
 from features.log import Log
 from features.scale import count_not_finite, fit_dense
@@ -148,7 +148,7 @@ def encode_table(name: str, uses: list[Use], encoded: Encoded) -> None:
 
 def _ids(fitted: FittedTable, values: pl.Series, *, what: str) -> np.ndarray:
     """Look up a slice at a time: what a search needs beside its result stays small."""
-    ids = np.empty(len(values), dtype=np.int32)
+    ids = np.empty(len(values), dtype=id_type(fitted.info.rows))
     for low in range(0, len(values), _SLICE):
         ids[low : low + _SLICE] = fitted.look_up(values.slice(low, _SLICE), what=what)
     return ids
@@ -192,7 +192,7 @@ def _encode_time(use: Use, encoded: Encoded) -> Column:
         buckets = log_buckets(use.feature.rows, 2.0)
         ids, table, info = buckets.look_up(_gaps(use.frame), what=use.what), f"gap.{use.domain}", buckets.info
     encoded.implicit[table] = info
-    encoded.columns[use.domain][f"id.{use.name}"] = pa.array(ids, type=pa.int32())
+    encoded.columns[use.domain][f"id.{use.name}"] = pa.array(ids.astype(id_type(info.rows)))
     return Column(name=use.name, level=use.level, kind="id", table=table)
 
 

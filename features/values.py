@@ -31,8 +31,8 @@ class Values:
         return self.flat.filter(pl.Series(np.repeat(owners, np.diff(self.offsets))))
 
     def arrow(self, ids: np.ndarray) -> pa.Array:
-        """The IDs of the values as int32, or as a list per owner."""
-        return self._wrap(pa.array(ids, type=pa.int32()))
+        """The IDs of the values, or a list of them per owner."""
+        return self._wrap(pa.array(ids))
 
     def arrow_weights(self) -> pa.Array:
         """The weights as a list per owner."""
