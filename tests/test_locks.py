@@ -23,6 +23,8 @@ def read_lock(path: Path) -> dict[str, Requirement]:
             pins |= read_lock(path.with_name(line[3:]))
         elif line and not line.startswith("#"):
             pin = Requirement(line)
+            if pin.marker and not pin.marker.evaluate():
+                continue
             pins[canonicalize_name(pin.name)] = pin
     return pins
 

@@ -12,9 +12,6 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-# Below, numpy's sort is over before scipy has checked its arguments.
-_SMALL = 1024
-
 
 class Layout(NamedTuple):
     """The entries of A in compressed rows: owner i holds the entries starts[i] to starts[i + 1] - 1."""
@@ -49,8 +46,6 @@ def transpose(layout: Layout, num_rows: int) -> Layout:
     """
     if layout.indices.is_cuda:
         return _by_radix_sort(layout, num_rows)
-    if layout.indices.numel() < _SMALL:
-        return _by_numpy_sort(layout, num_rows)
     return _by_counting(layout, num_rows)
 
 
@@ -65,16 +60,6 @@ def _by_counting(layout: Layout, num_rows: int) -> Layout:
     if layout.weights is None:
         return Layout(owners, starts)
     return Layout(owners, starts, torch.from_numpy(by_row.data).to(layout.weights.dtype))
-
-
-def _by_numpy_sort(layout: Layout, num_rows: int) -> Layout:
-    indices = layout.indices.reshape(-1).numpy()
-    order = indices.argsort(kind="stable")
-    starts = np.zeros(num_rows + 1, np.int32)
-    np.cumsum(np.bincount(indices, minlength=num_rows), out=starts[1:])
-    owners = np.repeat(np.arange(layout.owners, dtype=np.int32), np.diff(_starts(layout)))[order]
-    weights = None if layout.weights is None else layout.weights[torch.from_numpy(order)]
-    return Layout(torch.from_numpy(owners), torch.from_numpy(starts), weights)
 
 
 def _starts(layout: Layout) -> np.ndarray:

@@ -20,6 +20,9 @@ from torch.library import define, impl, register_autograd, register_fake
 
 from kernels.unique_pooling.layout import Layout, transpose
 
+# So few plain tokens are added one by one before a sort would be over.
+_FEW = 1024
+
 _GATHER, _SCATTER = "unique_pooling::gather_sum", "unique_pooling::scatter_sum"
 _LAYOUT = "Tensor indices, Tensor? starts, Tensor? weights"
 
@@ -53,14 +56,18 @@ def _scatter_sum(
     Deterministic on the CPU. On a GPU with `torch.use_deterministic_algorithms` too, by sorted sums, and
     always for lists; otherwise a plain gather's backward adds atomically in float32.
     """
-    plain = starts is None and indices.dim() == 1
-    if gradients.is_cuda and plain and not torch.are_deterministic_algorithms_enabled():
-        exact = torch.promote_types(gradients.dtype, torch.float32)
-        total = torch.zeros(num_rows, gradients.shape[1], dtype=exact, device=gradients.device)
-        return total.index_add_(0, indices, gradients.to(exact)).to(gradients.dtype)
+    if starts is None and indices.dim() == 1 and _add_singly(gradients, len(indices)):
+        exact = gradients.to(torch.promote_types(gradients.dtype, torch.float32))
+        total = exact.new_zeros(num_rows, exact.shape[1]).index_add_(0, indices, exact)
+        return total.to(gradients.dtype)
     by_row = transpose(Layout(indices, starts, weights), num_rows)
     out: Tensor = gather_sum(gradients, *by_row)
     return out
+
+
+def _add_singly(gradients: Tensor, uses: int) -> bool:
+    """Whether tokens are added as they come: where there are few, or on a GPU that may add in any order."""
+    return not torch.are_deterministic_algorithms_enabled() if gradients.is_cuda else uses <= _FEW
 
 
 def _triton_runs(rows: Tensor) -> bool:

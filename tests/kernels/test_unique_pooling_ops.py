@@ -1,0 +1,108 @@
+"""The registered operators: torch's own checks, compiled graphs, autocast, layouts, independence of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kernels.unique_pooling import expand, expand_sum, reduce
+from kernels.unique_pooling.layout import Layout, transpose
+from kernels.unique_pooling.ops import gather_sum, scatter_sum
+
+LAYOUTS = {
+    "plain": Layout(torch.tensor([2, 0, 2, 1])),
+    "columns": Layout(torch.tensor([[2, 0], [1, 1], [0, 2]])),
+    "lists": Layout(torch.tensor([2, 0, 2, 1]), torch.tensor([0, 3, 3, 4]), torch.tensor([0.5, 0.2, 0.3, 1])),
+    "empty": Layout(torch.empty(0, dtype=torch.int64), torch.tensor([0, 0])),
+    "sorted": Layout(torch.arange(1500) * 7 % 3),
+}
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    made = torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=dtype)
+    return made.requires_grad_()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
+def test_opcheck(layout: Layout) -> None:
+    torch.library.opcheck(gather_sum, (random(3, 5), *layout))
+    torch.library.opcheck(scatter_sum, (random(layout.owners, 5), *layout, 3))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
+def test_each_is_the_gradient_of_the_other(layout: Layout) -> None:
+    if layout.owners > 4:
+        return
+    rows, tokens = random(3, 2, dtype=torch.float64), random(layout.owners, 2, dtype=torch.float64)
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda r: gather_sum(r, *layout), (rows,))
+        assert check(lambda g: scatter_sum(g, *layout, 3), (tokens,))
+
+
+def pooled(rows: Tensor, inverse: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    lists = expand(rows, inverse, offsets, weights).sum(0) + expand(rows, inverse, offsets).sum(0)
+    return lists + expand(rows, inverse).sum(0) + expand_sum([rows, 2 * rows], [inverse, inverse]).sum(0)
+
+
+def test_one_compiled_graph() -> None:
+    given_ = (torch.tensor([0, 1, 4, 4]), torch.tensor([0, 3, 3, 4]), torch.rand(4))
+    rows = random(5, 3)
+    (wanted,) = torch.autograd.grad(pooled(rows, *given_).square().sum(), rows)
+    compiled: Callable[..., Tensor] = torch.compile(pooled, fullgraph=True, backend="aot_eager")
+    out = compiled(rows, *given_)
+    torch.testing.assert_close(out, pooled(rows, *given_))
+    (got,) = torch.autograd.grad(out.square().sum(), rows)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_autocast_leaves_the_dtype_to_the_rows() -> None:
+    rows, weight, inverse = random(4, 3), random(6, 3), torch.tensor([3, 0, 0, 1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert expand(rows, inverse).dtype == torch.float32
+        mapped = torch.nn.functional.linear(rows, weight)
+        out = expand_sum([mapped, mapped], [inverse, inverse])
+    assert out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert rows.grad is not None and rows.grad.dtype == torch.float32 and not rows.grad[2].any()
+
+
+@pytest.mark.parametrize("unique", [1, 20, 3000])
+def test_sums_do_not_depend_on_threads(unique: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(20_000, 8, generator=generator)
+    inverse = torch.randint(unique, (20_000,), generator=generator)
+    both = torch.stack([inverse, inverse.flip(0)], dim=1)
+    threads = torch.get_num_threads()
+
+    def sums() -> Tensor:
+        columns = scatter_sum(gradients, both, None, None, unique)
+        return torch.cat([reduce(gradients, inverse, unique), columns, gather_sum(columns, both, None, None)])
+
+    try:
+        torch.set_num_threads(1)
+        one = sums()
+        torch.set_num_threads(3)
+        assert all(torch.equal(one, sums()) for _ in range(3))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@given(
+    lists=st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=1, max_size=8), weighted=st.booleans()
+)
+def test_transpose_keeps_every_entry(lists: list[list[int]], weighted: bool) -> None:
+    indices = torch.tensor([row for one in lists for row in one], dtype=torch.int64)
+    starts = torch.tensor([0, *(len(one) for one in lists)]).cumsum(0)
+    weights = torch.arange(1.0, len(indices) + 1) if weighted else None
+    owners, by_row, moved = transpose(Layout(indices, starts, weights), 6)
+    entries = sorted((row, owner) for owner, one in enumerate(lists) for row in one)
+    rows = torch.repeat_interleave(by_row.diff())
+    assert list(zip(rows.tolist(), owners.tolist(), strict=True)) == entries
+    if weights is not None and moved is not None:
+        assert moved.tolist() == weights[indices.argsort(stable=True)].tolist()
