@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,9 @@ from ctr.embedding.sparse_optim import OPTIMIZERS, SparseOptimizer
 class TorchTables(EmbeddingTables):
     """Tables whose looked-up rows are autograd leaves; `apply_gradients` updates them right after backward.
 
+    All tables lie one behind the other in one tensor, so that a step gathers once and updates once, however
+    many tables there are.
+
     Args: see `make_tables`.
     """
 
@@ -20,40 +25,35 @@ class TorchTables(EmbeddingTables):
         self, rows: dict[str, int], config: EmbeddingConfig, *, seed: int, device: torch.device
     ) -> None:
         super().__init__(rows, config, device=device)
-        self._weight = {
-            table: initial_weight(table, count, config, seed=seed).to(device) for table, count in rows.items()
-        }
-        make = OPTIMIZERS[config.optimizer]
-        self._optimizer: dict[str, SparseOptimizer] = {
-            table: make(count, config, device) for table, count in rows.items()
-        }
+        self._first = dict(zip(rows, accumulate(rows.values(), initial=0), strict=False))
+        total = sum(rows.values())
+        self._weight = torch.empty(total, config.dim, device=device)
+        for table, part in self._split(self._weight).items():
+            part.copy_(initial_weight(table, rows[table], config, seed=seed))
+        self._optimizer: SparseOptimizer = OPTIMIZERS[config.optimizer](total, config, device)
         self._step = torch.zeros(1, dtype=torch.int64)
-        self._pending: list[dict[str, tuple[Tensor, Tensor]]] = []  # per lookup: table → IDs, leaf
+        self._pending: list[tuple[Tensor, Tensor]] = []  # per lookup: places in `_weight`, leaf
 
     def lookup(self, unique_ids: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `EmbeddingTables.lookup`."""
         self.check_ids(unique_ids)
-        with torch.no_grad():
-            rows = {table: self._weight[table].index_select(0, ids) for table, ids in unique_ids.items()}
+        if not unique_ids:
+            return {}
+        places = torch.cat([ids + self._first[table] for table, ids in unique_ids.items()])
+        rows = self._weight.index_select(0, places)
         if torch.is_grad_enabled():
-            for leaf in rows.values():
-                leaf.requires_grad_()
-            self._pending.append({table: (ids, rows[table]) for table, ids in unique_ids.items()})
-        return rows
+            self._pending.append((places, rows.requires_grad_()))
+        parts = rows.split([len(ids) for ids in unique_ids.values()])
+        return dict(zip(unique_ids, parts, strict=True))
 
     @torch.no_grad()
     def apply_gradients(self) -> None:
         """Update with every lookup that a backward reached; tables it did not reach then have gradient 0."""
         pending, self._pending = self._pending, []
-        for lookup in pending:
-            if all(leaf.grad is None for _, leaf in lookup.values()):
-                continue
-            self._step += 1
-            for table, (ids, leaf) in lookup.items():
-                gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-                self._optimizer[table].update(
-                    self._weight[table], ids, gradient, lr=self.lr, step=int(self._step)
-                )
+        for places, leaf in pending:
+            if leaf.grad is not None:
+                self._step += 1
+                self._optimizer.update(self._weight, places, leaf.grad, lr=self.lr, step=int(self._step))
 
     def discard(self) -> None:
         """See `EmbeddingTables.discard`."""
@@ -62,7 +62,9 @@ class TorchTables(EmbeddingTables):
     def state(self) -> dict[str, Tensor]:
         """See `EmbeddingTables.state`: `<table>.weight`, `<table>.<optimizer state>` and `step`."""
         state = {STEP: self._step}
-        for table, weight in self._weight.items():
-            state[f"{table}.weight"] = weight
-            state |= {f"{table}.{name}": value for name, value in self._optimizer[table].state().items()}
+        for name, whole in {"weight": self._weight, **self._optimizer.state()}.items():
+            state |= {f"{table}.{name}": part for table, part in self._split(whole).items()}
         return state
+
+    def _split(self, whole: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.rows, whole.split(list(self.rows.values())), strict=True))

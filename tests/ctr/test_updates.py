@@ -71,6 +71,8 @@ def test_a_step_is_adamw_on_the_weights_and_adagrad_on_the_rows(dataset: Dataset
     )
     _, twin, _, _ = start(dataset)
     rows = twin.tables.lookup(batch.unique_ids)
+    for part in rows.values():
+        part.retain_grad()
     loss = click_loss(twin.model(batch, rows), batch.label)
     loss.backward()
     result = updates.step(batch, 4)
