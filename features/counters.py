@@ -77,8 +77,8 @@ def _tally(
     rows: pl.DataFrame, keys: Keys, counter: Counter, *, value: np.ndarray, surplus: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The count and what else is asked for, but the rate, (N,)."""
-    clock, time = rows["__clock"].to_numpy()[keys.row], rows["__time"].to_numpy()[keys.row]
-    past = Past(keys.code, clock=clock, time=time)
+    time = rows["__time"].to_numpy()[keys.row]
+    past = Past(keys.code, clock=rows["__clock"].to_numpy()[keys.row], time=time)
     start, end = past.before_own()
     if counter.window is not None:
         start = np.clip(past.since(keys.code, time - int(counter.window)), start, end)

@@ -158,7 +158,7 @@ def _key_column(frame: pl.DataFrame, column: str | None, what: str) -> pl.Series
 
 
 def _narrow(frame: pl.DataFrame, *, keep: str | None = None) -> pl.DataFrame:
-    """Integers in the smallest type that holds them: the same values in an eighth of the memory; not `keep`."""
+    """Integers in the smallest type that holds them, but for `keep`: the same values in less memory."""
     wide = [c for c in frame.columns if frame[c].dtype.is_integer() and c != keep and not c.startswith("__")]
     return frame.with_columns(frame[c].shrink_dtype() for c in wide)
 

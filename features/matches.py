@@ -6,6 +6,7 @@ Letters: N rows, E events, P pairs (event, value of the field), Q pairs (row, va
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from features.errors import ConfigError
 from features.keys import Keys, encode_keys, nullable
 from features.past import Past, running_rate
 from features.spec import Match
+
+_CHUNK = 2**18  # rows and events that are looked at together
 
 
 def match_columns(rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Match) -> pl.DataFrame:
@@ -47,13 +50,41 @@ def match_columns(rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Ma
     if "positive_share" in match.outputs and "__outcome" not in events.columns:
         remedy = f"give domain {match.domain!r} an outcome column or drop the output"
         raise ConfigError(f"{what}: positive_share needs an outcome; {remedy}")
-    found = _find(rows, events, match, what)
+    running = _running(rows, events) if "positive_share" in match.outputs else np.empty(len(rows))
+    rows, events = _fields(rows, match.candidate), _fields(events, match.event)
+    chunks = list(_user_chunks(rows, events))
+    parts = []
+    for own, happened in chunks:
+        found = _find(rows[own], events[happened], running[own], match, what)
+        parts.append(_outputs(found, name, match))
+    back = np.empty(len(rows), dtype=np.int64)
+    back[np.concatenate([own for own, _ in chunks])] = np.arange(len(rows))
+    return pl.concat(parts)[back]
+
+
+def _fields(table: pl.DataFrame, column: str) -> pl.DataFrame:
+    """What is read of the rows or events; a missing column is for encode_keys to name."""
+    wanted = dict.fromkeys(("__user", "__clock", "__time", "__outcome", column))
+    return table.select(c for c in wanted if c in table.columns) if column in table.columns else table
+
+
+def _outputs(found: _Found, name: str, match: Match) -> pl.DataFrame:
     outputs = {output: _OUTPUTS[output](found, match) for output in match.outputs}
-    present = found.keys.present(len(rows))
+    present = found.keys.present(len(found.rows))
     valid = {"recency": present & (_count(found, match) > 0)}
     return pl.DataFrame(
         [nullable(f"match.{name}.{o}", values, valid.get(o, present)) for o, values in outputs.items()]
     )
+
+
+def _user_chunks(rows: pl.DataFrame, events: pl.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places of the rows and of the events of some users at a time: a history is of one user alone."""
+    asked, happened = rows["__user"].to_numpy() + 1, events["__user"].to_numpy() + 1  # −1: none
+    users = 1 + max(asked.max(initial=0), happened.max(initial=0))
+    load = np.bincount(asked, minlength=users) + np.bincount(happened, minlength=users)
+    chunk = (np.cumsum(load) - 1) // _CHUNK
+    for k in np.unique(chunk[load > 0]) if load.any() else [0]:
+        yield np.flatnonzero(chunk[asked] == k), np.flatnonzero(chunk[happened] == k)
 
 
 @dataclass(frozen=True)
@@ -71,6 +102,7 @@ class _Found:
     history: Past  # events, by user
     user_start: np.ndarray  # (N,) positions in `history`
     user_end: np.ndarray
+    running: np.ndarray  # (N,) share of outcome 1 among everyone's earlier events
 
     @property
     def time(self) -> np.ndarray:
@@ -82,7 +114,7 @@ class _Found:
         return self.keys.per_row(np.add, pairs, len(self.rows))
 
 
-def _find(rows: pl.DataFrame, events: pl.DataFrame, match: Match, what: str) -> _Found:
+def _find(rows: pl.DataFrame, events: pl.DataFrame, running: np.ndarray, match: Match, what: str) -> _Found:
     """Search the matches of every pair and the earlier events of every row."""
     fields = [["__user", match.candidate], ["__user", match.event]]
     asked, known = encode_keys(rows, events, by=fields, separator=match.separator, what=what)
@@ -93,7 +125,7 @@ def _find(rows: pl.DataFrame, events: pl.DataFrame, match: Match, what: str) -> 
     history = Past(owner.code, clock=event_clock, time=event_time)
     span = matches.before(asked.code, clock[asked.row])
     user_span = history.before(user.code, clock)
-    return _Found(rows, events, asked, known.row, matches, *span, user.code, history, *user_span)
+    return _Found(rows, events, asked, known.row, matches, *span, user.code, history, *user_span, running)
 
 
 def _count(found: _Found, match: Match) -> np.ndarray:
@@ -156,19 +188,24 @@ def _since(found: _Found, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _positive_share(found: _Found, match: Match) -> np.ndarray:
-    outcome = found.events["__outcome"]
-    known, positive = outcome.is_not_null().to_numpy(), (outcome == 1).fill_null(False).to_numpy()
-    running = _running(found, positive[known], known)
+    known, positive = _outcomes(found.events)
     sums = [found.matches.sums(f[found.event], found.start, found.end) for f in (positive, known)]
-    return (found.total(sums[0]) + running) / (found.total(sums[1]) + 1)
+    return (found.total(sums[0]) + found.running) / (found.total(sums[1]) + 1)
 
 
-def _running(found: _Found, positive: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _running(rows: pl.DataFrame, events: pl.DataFrame) -> np.ndarray:
     """Share (N,) of outcome 1 among all events with a known outcome strictly before each row."""
-    clock, time = (found.events[name].to_numpy()[known] for name in ("__clock", "__time"))
+    known, positive = _outcomes(events)
+    clock, time = (events[name].to_numpy()[known] for name in ("__clock", "__time"))
     every = Past(np.zeros(len(clock), dtype=np.int64), clock=clock, time=time)
-    _, end = every.before(np.zeros(len(found.rows), dtype=np.int64), found.rows["__clock"].to_numpy())
-    return running_rate(every, positive, end)
+    _, end = every.before(np.zeros(len(rows), dtype=np.int64), rows["__clock"].to_numpy())
+    return running_rate(every, positive[known], end)
+
+
+def _outcomes(events: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Which events (E,) have a known outcome, and which outcome 1."""
+    outcome = events["__outcome"]
+    return outcome.is_not_null().to_numpy(), (outcome == 1).fill_null(False).to_numpy()
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

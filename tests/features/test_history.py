@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.history import pointers
+from features.past import Past
 
 Pairs = list[tuple[int, int]]
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5)), max_size=30)
@@ -35,3 +36,12 @@ def test_pointers_equal_brute_force(events: Pairs, requests: Pairs, max_len: int
 def test_pointers_of_extreme_codes_and_clocks(events: Pairs, requests: Pairs) -> None:
     """Clocks in nanoseconds and sparse user codes overflow no composite key."""
     check(events, requests, 3)
+
+
+def test_an_event_store_is_not_sorted_again() -> None:
+    """It is sorted by (user, clock): its own arrays are searched, without a copy in another order."""
+    user, clock = np.array([0, 0, 1, 1]), np.array([2, 5, 1, 1])
+    past = Past(user, clock=clock, time=clock)
+    assert np.shares_memory(past.code, user) and np.shares_memory(past.time, clock)
+    mixed = Past(user[::-1].copy(), clock=clock[::-1].copy(), time=clock[::-1].copy())
+    assert mixed.code.tolist() == past.code.tolist() and mixed.clock.tolist() == past.clock.tolist()

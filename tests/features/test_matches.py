@@ -53,13 +53,19 @@ def by_definition(row: Row, domain: list[Row], match: Match) -> list[float | Non
     ]
 
 
-@settings(deadline=None, max_examples=200)
+@pytest.mark.parametrize("chunk", [1, 2**18])
+@settings(deadline=None, max_examples=100)
 @given(impressions, events, st.sampled_from(["item", "item.genres"]), st.sampled_from([0.5, 1.0, 2.5]))
-def test_equals_the_definition(rows: list[Row], domain: list[Row], field: str, seconds: float) -> None:
+def test_equals_the_definition(
+    chunk: int, rows: list[Row], domain: list[Row], field: str, seconds: float
+) -> None:
+    """Also where every user is looked at alone."""
     scales = {"half_life": 1.5, "old": seconds, "recent": seconds}
     match = Match(domain="d", candidate=field, event=field, outputs=MATCH_OUTPUTS, **scales)
     expected = [by_definition(row, domain, match) for row in rows]
-    got = match_columns(table(rows), table(domain), "n", match)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("features.matches._CHUNK", chunk)
+        got = match_columns(table(rows), table(domain), "n", match)
     assert got.columns == [f"match.n.{output}" for output in MATCH_OUTPUTS]
     assert [pytest.approx(line) for line in expected] == [list(line) for line in got.rows()]
 
