@@ -20,6 +20,7 @@ from ctr.config import ModelConfig
 from ctr.tokens import Rows, look_up
 from features.dataset import DomainInfo, Manifest
 from features.errors import ConfigError
+from kernels.unique_pooling import expand_sum
 
 
 class SequenceTokenizer(nn.Module):
@@ -52,13 +53,26 @@ class SequenceTokenizer(nn.Module):
         """Tokens (ΣL, D), the oldest event first."""
         seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
         numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
-        token = self.of_numbers(torch.cat(numbers, dim=-1)) + self.gap_bucket(self._bucket(seconds))
-        for column, linear in zip(self.side, self.maps, strict=True):
-            token = token + look_up(linear(rows[str(column.table)]), events.ids[column.name])
-        layout = Jagged(token, events.offsets, events.max_length)
+        layout = Jagged(events.time_gap, events.offsets, events.max_length)
+        gathers = [(self.gap_bucket.weight, self._bucket(seconds))]
         if self.position is not None:
-            token = token + self.position(layout.ages().clamp(max=self.position.num_embeddings - 1))
+            gathers.append((self.position.weight, self._age(layout, len(self.position.weight))))
+        token = self.of_numbers(torch.cat(numbers, dim=-1))
+        for column, linear in zip(self.side, self.maps, strict=True):
+            vectors, use = rows[str(column.table)], events.ids[column.name]
+            if len(vectors) > len(events.time_gap):  # the table serves others too: map only what is used here
+                token = token + linear(look_up(vectors, use))
+            elif use.offsets is not None:
+                token = token + look_up(linear(vectors), use)
+            else:
+                gathers.append((linear(vectors), use.inverse_indices))
+        token = token + expand_sum(*zip(*gathers, strict=True))
         return layout.with_values(self.dropout(self.norm(token)))
+
+    @staticmethod
+    def _age(layout: Jagged, positions: int) -> Tensor:
+        """Place from the newest event, 0, on; the oldest events share the last one."""
+        return layout.ages().clamp(max=positions - 1)
 
     def _bucket(self, gap: Tensor) -> Tensor:
         """⌊log2(1 + gap)⌋, the last bucket for all longer gaps; exact on every device, unlike a log."""

@@ -110,7 +110,7 @@ def reduce(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> Tensor:
 
 
 def _shares(offsets: Tensor, weights: Tensor | None, uses: int, dtype: torch.dtype) -> Tensor:
-    """The share w / Σ|w| of each of the V uses in its owner's mean, (V,); 0 where the owner weighs nothing."""
+    """The share w / Σ|w| of each use in its owner's mean, (V,); 0 where the owner's weights are 0."""
     lengths = offsets.diff()
     owner = owner_of_entry(Layout(offsets.new_empty(uses), offsets))
     if weights is None:

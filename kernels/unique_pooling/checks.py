@@ -48,9 +48,9 @@ def check_together(rows: Sequence[Tensor], inverse_indices: Sequence[Tensor]) ->
     widths = {table.shape[-1] for table in rows}
     if not rows or len(rows) != len(inverse_indices) or len(uses) > 1 or len(widths) > 1:
         raise ValueError(
-            "a sum over columns needs one inverse_indices (V,) for each of its rows (U_j, E), all of one V and "
-            f"E, got {len(rows)} rows of widths {sorted(widths)} and {len(inverse_indices)} inverse_indices of "
-            f"lengths {sorted(uses)}; take the columns of one owner"
+            "a sum over columns needs one inverse_indices (V,) for each of its rows (U_j, E), all of one V "
+            f"and E, got {len(rows)} rows of widths {sorted(widths)} and {len(inverse_indices)} "
+            f"inverse_indices of lengths {sorted(uses)}; take the columns of one owner"
         )
 
 

@@ -50,9 +50,11 @@ def transpose(layout: Layout, num_rows: int) -> Layout:
 
 
 def _by_counting(layout: Layout, num_rows: int) -> Layout:
-    entries = layout.indices.numel()
     # scipy moves the values along with the entries; without weights they are one unread byte each.
-    values = np.empty(entries, np.int8) if layout.weights is None else layout.weights.float().numpy()
+    if layout.weights is None:
+        values = np.empty(layout.indices.numel(), np.int8)
+    else:
+        values = layout.weights.to(torch.promote_types(layout.weights.dtype, torch.float32)).numpy()
     indices = layout.indices.reshape(-1).numpy().astype(np.int32)
     by_owner = (values, indices, _starts(layout).astype(np.int32))
     by_row = sparse.csr_matrix(by_owner, shape=(layout.owners, num_rows), copy=False).tocsc()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ctr.batch import SequenceBatch
 from ctr.blocks.jagged import Jagged
@@ -92,13 +92,9 @@ def test_gap_buckets_are_exact_powers_of_two(dtype: torch.dtype) -> None:
 
 def test_positions_count_from_the_newest_event() -> None:
     """The newest event of every request has position 0, whatever the length; the oldest share the last."""
-    module = view_tokenizer(positions=3)
-    seen: list[Tensor] = []
-    assert module.position is not None
-    module.position.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-    module(BATCH.sequences["view"], batches.make_rows())
-    expected = [min(n - 1 - i, 2) for n in batches.ALL_LENGTHS["view"] for i in range(n)]
-    assert seen[0].tolist() == expected
+    module, events = view_tokenizer(positions=3), BATCH.sequences["view"]
+    ages = module._age(Jagged(events.time_gap, events.offsets, events.max_length), 3)
+    assert ages.tolist() == [min(n - 1 - i, 2) for n in batches.ALL_LENGTHS["view"] for i in range(n)]
 
 
 @pytest.mark.parametrize("merge", [False, True])

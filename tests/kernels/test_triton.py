@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def tokens(uses: int, width: int, dtype: torch.dtype) -> Tensor:
 
 
 def skewed(uses: int, rows: int) -> Tensor:
-    """Positions among the rows but the last; one row owns half of them, so that chunks lie wholly inside it."""
+    """Positions among the rows but the last; one row owns half of them, and thus whole chunks."""
     generator = torch.Generator().manual_seed(uses)
     inverse = torch.randint(rows - 1, (uses,), generator=generator)
     inverse[torch.rand(uses, generator=generator) < 0.5] = 1
@@ -73,7 +74,7 @@ def test_pool_of_lists(dtype: torch.dtype, width: int) -> None:
     inverse, starts = skewed(60, 9), torch.tensor([0, 0, 1, 40, 40, 60])
     weights = torch.rand(60, generator=torch.Generator().manual_seed(1))
     share = torch.zeros(5, 60, dtype=torch.float64)
-    for owner, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+    for owner, (start, stop) in enumerate(pairwise(starts)):
         share[owner, start:stop] = weights[start:stop].double()
     assert_close(gather_sum(rows, Layout(inverse, starts, weights)), share @ rows[inverse].double())
 

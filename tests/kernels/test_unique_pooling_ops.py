@@ -1,4 +1,4 @@
-"""The registered operators: torch's own checks, compiled graphs, autocast, layouts, independence of threads."""
+"""The registered operators: torch's own checks, compiled graphs, autocast, layouts, threads."""
 
 from __future__ import annotations
 
