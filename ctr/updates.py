@@ -71,18 +71,23 @@ class Updates:
         """
         rate = self._set_rates(step)
         rows = self.tables.lookup(batch.unique_ids)
+        # A fused engine updates in its backward: cut off, it waits until every gradient is known and checked.
+        seen = {table: part.detach().requires_grad_() for table, part in rows.items()}
         with self.autocast(batch.label.device):
-            logits = self.model(batch, rows)
+            logits = self.model(batch, seen)
         loss = click_loss(logits, batch.label)
         if fault_point("loss", step):
             loss = loss * float("nan")
-        if not all_finite(loss, logits):  # before backward: a fused backward updates rows at once
+        if not all_finite(loss, logits):
             return self._refuse(batch, step, "the loss or a logit", rate)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = self._clip()
-        if not all_finite(norm):
+        gradients = {table: part.grad for table, part in seen.items() if part.grad is not None}
+        if not all_finite(norm, *gradients.values()):
             return self._refuse(batch, step, "a gradient", rate)
+        if gradients:
+            torch.autograd.backward([rows[table] for table in gradients], list(gradients.values()))
         self.tables.apply_gradients()
         self.optimizer.step()
         if self.averaged is not None:

@@ -21,8 +21,9 @@ class EmbeddingTables(ABC):
     """The embedding tables of a model and their optimizer, which updates only the rows that were looked up.
 
     A training step is ``rows = tables.lookup(batch.unique_ids)``, forward, ``loss.backward()``,
-    ``tables.apply_gradients()``. A fused engine has applied the update when ``backward`` returns, so a loss
-    that must not be learned from has to be found before ``backward``; `discard` then forgets the lookup.
+    ``tables.apply_gradients()``. A fused engine has applied the update when ``backward`` through the rows
+    returns, so what must not be learned from has to be found before: `ctr.updates` gives the model detached
+    rows and hands their gradients over once they are checked. `discard` forgets a lookup.
 
     Args:
         rows: table → number of rows.
