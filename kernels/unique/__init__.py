@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Marking rows takes one pass over the table; sorting costs about as much as 16 such passes over the uses.
-_ROWS_PER_USE = 16
+from kernels.unique.cpu import make_unique
+
+__all__ = ["Column", "unique_ids", "unique_ids_on_device"]
 
 Column = np.ndarray | Tensor
 
@@ -21,12 +22,11 @@ def unique_ids(columns: Sequence[Column], *, rows: int | None = None) -> tuple[n
     """Find the unique values of all columns together, in one pass: ``unique[inverse[j]] == columns[j]``.
 
     All columns given in one call share one ID space; columns of different tables go into different calls, so
-    that IDs of two tables never mix.
+    that IDs of two tables never mix. May be called from several threads at once.
 
     Args:
         columns: each (V_j,) integers, numpy or a CPU tensor; may be empty.
-        rows: number of table rows, where known: values lie in [0, rows), which is checked, and small tables
-            are served without sorting.
+        rows: number of table rows, where known: values lie in [0, rows), which is checked.
 
     Returns:
         ``unique`` (U,) int64, ascending, and for every column ``inverse_indices`` (V_j,) int64 in [0, U).
@@ -41,31 +41,39 @@ def unique_ids(columns: Sequence[Column], *, rows: int | None = None) -> tuple[n
     """
     arrays = [column.numpy() if isinstance(column, Tensor) else np.asarray(column) for column in columns]
     uses = np.concatenate(arrays) if arrays else np.empty(0, np.int64)
+    if not len(uses):
+        return np.empty(0, np.int64), [np.empty(0, np.int64) for _ in arrays]
+    low, high = int(uses.min()), int(uses.max())
     if rows is not None:
-        _check_range(uses, rows)
-    if rows is not None and rows <= _ROWS_PER_USE * len(uses):
-        unique, inverse = _by_marks(uses, rows)
-    else:
-        unique, inverse = _by_sorting(uses)
-    return unique, np.split(inverse, np.cumsum([len(a) for a in arrays])[:-1]) if arrays else []
+        _check_range(low, high, rows)
+    unique, inverse = make_unique(uses, low=low, high=high)
+    return unique, np.split(inverse, np.cumsum([len(a) for a in arrays])[:-1])
 
 
-def _by_marks(uses: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    marked = np.zeros(rows, dtype=bool)
-    marked[uses] = True
-    unique = np.flatnonzero(marked)
-    position = np.empty(rows, dtype=np.int64)  # read only where it is written in the next line
-    position[unique] = np.arange(len(unique))
-    return unique, position.take(uses)
+def unique_ids_on_device(columns: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """`unique_ids` for columns that are on a GPU already; the host waits there for U. Values are not checked.
+
+    Args:
+        columns: each (V_j,) integers, all on one device.
+
+    Returns:
+        ``unique`` (U,), ascending, and for every column ``inverse_indices`` (V_j,) int64.
+
+    Raises:
+        ValueError: no column, which has no device.
+
+    Example:
+        >>> unique, (item, history) = unique_ids_on_device([torch.tensor([7, 2]), torch.tensor([2, 2, 5])])
+        >>> unique.tolist(), item.tolist(), history.tolist()
+        ([2, 5, 7], [2, 0], [0, 0, 1])
+    """
+    if not columns:
+        raise ValueError("unique_ids_on_device needs at least one column, got none; skip tables without uses")
+    unique, inverse = torch.unique(torch.cat(list(columns)), return_inverse=True)
+    return unique, list(inverse.split([len(column) for column in columns]))
 
 
-def _by_sorting(uses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    unique, inverse = torch.unique(torch.from_numpy(uses.astype(np.int64)), return_inverse=True)
-    return unique.numpy(), inverse.numpy()
-
-
-def _check_range(uses: np.ndarray, rows: int) -> None:
-    low, high = (int(uses.min()), int(uses.max())) if len(uses) else (0, -1)
+def _check_range(low: int, high: int, rows: int) -> None:
     if low < 0 or high >= rows:
         raise ValueError(
             f"IDs must lie in [0, {rows}) (the number of table rows), got {low} to {high}; "
