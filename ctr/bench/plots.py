@@ -22,6 +22,7 @@ def draw(chart: Chart, path: Path) -> Path:
     """Draw one chart; without a window system."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=SIZE, layout="constrained")
     FigureCanvasAgg(figure)
@@ -39,6 +40,8 @@ def draw(chart: Chart, path: Path) -> Path:
         ticks = sorted({x for points in chart.lines.values() for x, _ in points})
         axes.set_xticks(ticks, [f"{t:,.0f}" if t >= 1 else f"{t:g}" for t in ticks])
         axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+        axes.yaxis.set_major_formatter("{x:,g}")
     axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -8,22 +8,27 @@ V uses, U unique IDs, E embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from inspect import getattr_static
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ctr import sequence_tokens
 from ctr.batch import Batch, SequenceBatch
 from ctr.bench.rewrite import pad_events, unpool, unshare
+from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.embedding.sparse_optim import RowwiseAdagrad
 from ctr.sequence_tokens import SequenceTokenizer
 from ctr.tokens import Rows, look_up
 from features.dataset import Manifest
+from kernels.unique_pooling import expand
 
 Rewrite = Callable[[Batch, Manifest], Batch]
 Patch = tuple[Any, str, Any]  # owner, attribute, what stands there instead
@@ -56,7 +61,7 @@ class Variant:
         """While this is open, the functions are exchanged."""
         with ExitStack() as stack:
             for owner, name, function in self.patches:
-                stack.callback(setattr, owner, name, getattr(owner, name))
+                stack.callback(setattr, owner, name, getattr_static(owner, name))
                 setattr(owner, name, function)
             yield
 
@@ -94,6 +99,19 @@ def update_whole_table(
     weight.sub_(dense.mul_((lr / self.sum.sqrt().add_(self.config.eps))[:, None]))
 
 
+def expand_each(rows: Sequence[Tensor], inverse_indices: Sequence[Tensor]) -> Tensor:
+    """`expand_sum` with the tokens (V, D) of every column made one after another."""
+    tokens = expand(rows[0], inverse_indices[0])
+    for table, inverse in zip(rows[1:], inverse_indices[1:], strict=True):
+        tokens = tokens + expand(table, inverse)
+    return tokens
+
+
+def one_bucket(lengths: np.ndarray) -> Buckets:
+    """`Buckets.plan` that pads all requests to the longest."""
+    return Buckets(np.arange(len(lengths)), [len(lengths)])
+
+
 def attention_with_dropout(*arguments: Any, **named: Any) -> Tensor:
     """Attention that drops a weight in a thousand million: the same result, without the fused kernel."""
     named["dropout_p"] = 1e-9
@@ -104,6 +122,8 @@ _attention = F.scaled_dot_product_attention
 
 _DROPOUT: Patch = (F, "scaled_dot_product_attention", attention_with_dropout)
 _EXPAND: Patch = (SequenceTokenizer, "forward", expand_first)
+_EACH: Patch = (sequence_tokens, "expand_sum", expand_each)
+_ONE: Patch = (Buckets, "plan", staticmethod(one_bucket))
 _USES: Patch = (RowwiseAdagrad, "update", update_uses)
 _WHOLE: Patch = (RowwiseAdagrad, "update", update_whole_table)
 
@@ -120,8 +140,10 @@ BASELINE = Variant("as it is", "every optimisation on")
 VARIANTS: tuple[Variant, ...] = (
     Variant("request sharing", "every candidate a request of its own", (_unshare,)),
     Variant("packing", "every history padded to the longest", (_pad,)),
+    Variant("length buckets", "attention padded to the longest of all", (), (_ONE,)),
     Variant("unique pooling", "an ID and a row for every use", (unpool,), (_USES,)),
     Variant("project before expand", "rows gathered first, then each mapped", (), (_EXPAND,)),
+    Variant("one gather for all fields", "a gather and an addition for each field", (), (_EACH,)),
     Variant("touched rows only", "gradient and update of whole tables", (), (_WHOLE,)),
     Variant("fused attention", "dropout on attention weights, of no effect", (), (_DROPOUT,)),
 )
@@ -129,5 +151,5 @@ ALL_OFF = Variant(
     "all of them",
     "none of the above",
     (_unshare, _pad, unpool),
-    (_EXPAND, _WHOLE, _DROPOUT),
+    (_EXPAND, _WHOLE, _ONE, _DROPOUT),
 )

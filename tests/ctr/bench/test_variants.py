@@ -1,0 +1,98 @@
+"""Each optimisation switched off alone gives the same logits, gradients and updates, and leaves no trace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ctr.bench.shape import Shape
+from ctr.bench.suites.ablate import ParityError, check_parity
+from ctr.bench.suites.curves import TOLERANCE, loss_curve
+from ctr.bench.synthetic import write_dataset
+from ctr.bench.variants import ALL_OFF, BASELINE, VARIANTS, Variant
+from ctr.bench.workload import MODELS, Workload, bench_config, first_batches
+from ctr.config import RunConfig
+from ctr.embedding.sparse_optim import RowwiseAdagrad
+from ctr.sequence_tokens import SequenceTokenizer
+from features.dataset import Dataset
+
+every = pytest.mark.parametrize("variant", [*VARIANTS, ALL_OFF], ids=lambda v: v.name)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    shape = replace(Shape().small(), requests=24, rows_per_request=3)
+    return write_dataset(tmp_path_factory.mktemp("data") / "set", shape)
+
+
+@every
+@pytest.mark.parametrize("model", ["HyFormer, LONGER-style", "LONGER"])
+def test_the_same_result(dataset: Dataset, variant: Variant, model: str) -> None:
+    config = bench_config(dataset, MODELS[model], requests=6)
+    workload = Workload.build(config, dataset.manifest)
+    (batch,) = first_batches(dataset, config, 1)
+    workload.step(batch)
+    assert check_parity(workload, batch, variant, dataset.manifest) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def few_steps(dataset: Dataset) -> tuple[RunConfig, list[float]]:
+    config = bench_config(dataset, MODELS["HyFormer, LONGER-style"], requests=6)
+    return config, loss_curve(dataset, config, BASELINE, steps=3)
+
+
+@every
+def test_the_same_updates(
+    dataset: Dataset, variant: Variant, few_steps: tuple[RunConfig, list[float]]
+) -> None:
+    config, expected = few_steps
+    assert loss_curve(dataset, config, variant, steps=3) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def many_steps(dataset: Dataset) -> tuple[RunConfig, list[float]]:
+    config = bench_config(dataset, MODELS["HyFormer, Transformer"], requests=6)
+    return config, loss_curve(dataset, config, BASELINE, steps=200)
+
+
+@pytest.mark.slow
+@every
+def test_the_same_loss_curve(
+    dataset: Dataset, variant: Variant, many_steps: tuple[RunConfig, list[float]]
+) -> None:
+    config, expected = many_steps
+    assert expected[-1] < 0.5 * expected[0]  # it learns
+    assert loss_curve(dataset, config, variant, steps=200) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_functions_come_back_even_after_an_error() -> None:
+    before = (RowwiseAdagrad.update, SequenceTokenizer.forward, F.scaled_dot_product_attention)
+    with pytest.raises(KeyError), ALL_OFF.active():
+        inside = (RowwiseAdagrad.update, SequenceTokenizer.forward, F.scaled_dot_product_attention)
+        assert not set(before) & set(inside)
+        raise KeyError
+    assert before == (RowwiseAdagrad.update, SequenceTokenizer.forward, F.scaled_dot_product_attention)
+
+
+def test_a_variant_that_computes_something_else_is_refused(dataset: Dataset) -> None:
+    config = bench_config(dataset, MODELS["HyFormer, SwiGLU"], requests=6)
+    workload = Workload.build(config, dataset.manifest)
+    (batch,) = first_batches(dataset, config, 1)
+    wrong = Variant("wrong", "labels turned", (lambda b, manifest: replace(b, label=1 - b.label),))
+    with pytest.raises(ParityError, match="wrong on and off"):
+        check_parity(workload, batch, wrong, dataset.manifest)
+
+
+def test_probing_updates_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    config = bench_config(dataset, MODELS["HyFormer, SwiGLU"], requests=6)
+    (batch,) = first_batches(dataset, config, 1)
+    workload = Workload.build(config, dataset.manifest)
+    before = [p.detach().clone() for p in workload.model.parameters()]
+    tables = {name: t.clone() for name, t in workload.tables.state().items()}
+    workload.probe(batch)
+    assert all(torch.equal(a, b) for a, b in zip(before, workload.model.parameters(), strict=True))
+    assert all(torch.equal(t, tables[name]) for name, t in workload.tables.state().items())

@@ -1,0 +1,88 @@
+"""`ctr bench` end to end at its smallest, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ctr.bench.report import BEGIN, END
+from ctr.bench.suites import DEFAULT, SUITES
+from pipelines.cli import main
+
+
+def bench(*arguments: object) -> int:
+    return main(["bench", "--quick", *(str(a) for a in arguments)])
+
+
+def test_suites_give_tables_targets_and_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "benchmarks.md"
+    page.write_text(f"# Benchmarks\n{BEGIN}\n{END}\n")
+    suites = ("train", "length", "candidates", "unique", "loader", "optimizer")
+    code = bench(
+        *suites, "--out", tmp_path / "out", "--rows-per-request", 2, 5, "--requests", 2, "--write-docs"
+    )
+    shown = capsys.readouterr()
+    assert code == 0 and "results:" in shown.out and "train: LONGER" in shown.err
+    found = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert [suite["suite"] for suite in found["suites"]] == list(suites)
+    assert found["settings"]["rows per request"] == [1, 2] and found["calibration"]["matmul_fp32"] > 0
+    speeds = found["suites"][0]["tables"]
+    assert len(speeds) == 2 and all(row[1] > 0 and row[4] > 0 for row in speeds[0]["rows"])
+    pictures = {p.name for p in (tmp_path / "docs" / "images" / "bench").iterdir()}
+    assert pictures == {"train.png", "unique.png", "optimizer.png"}
+    text = page.read_text()
+    assert text.startswith(f"# Benchmarks\n{BEGIN}") and "images/bench/unique.png" in text and "MFU" in text
+    assert (tmp_path / "out" / "bench.md").read_text().count("|---|") > 5
+
+
+@pytest.mark.slow
+def test_the_other_suites(tmp_path: Path) -> None:
+    suites = ("ablate", "length", "candidates", "memory", "loader")
+    assert bench(*suites, "--out", tmp_path) == 0
+    found = {suite["suite"]: suite for suite in json.loads((tmp_path / "bench.json").read_text())["suites"]}
+    assert tuple(found) == suites and all(suite["tables"] for suite in found.values())
+    rows = found["ablate"]["tables"][0]["rows"]
+    assert rows[-1][0] == "all of them" and all(0 <= row[2] < 1e-3 for row in rows)
+    assert all(value > 0 for row in rows for value in row[3:])
+    assert len(found["length"]["targets"]) == 5 and len(found["memory"]["targets"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["trian"], ["trian", "train", "curves"]),
+        (["train", "--dataset", "gone"], ["gone", "ctr prepare"]),
+        (["train", "--config", "gone.yaml"], ["gone.yaml"]),
+        (["train", "--write-docs"], ["docs/benchmarks.md", "root of the checkout"]),
+    ],
+)
+def test_refusals_name_the_remedy(
+    arguments: list[str],
+    names: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = bench(*arguments)
+    text = capsys.readouterr().err
+    assert code == (3 if "--dataset" in arguments else 2) and text.startswith("error: ")
+    assert all(name in text for name in names), text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", [["--threads", "0"], ["--rounds", "x"], ["--rows-per-request"]])
+def test_wrong_numbers_are_code_2(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bench("train", *option)
+    assert ended.value.code == 2 and "usage: ctr bench" in capsys.readouterr().err
+
+
+def test_the_default_is_everything_but_the_slow_curves() -> None:
+    assert {*DEFAULT, "curves"} == set(SUITES) and "curves" not in DEFAULT
