@@ -25,17 +25,33 @@ def build_model(manifest: Manifest, config: ModelConfig, *, dim: int, seed: int)
     """A freshly initialised model; the same seed gives the same weights.
 
     Raises:
-        ConfigError: the configuration and the data set's tokens and domains do not fit together.
+        ConfigError: the configuration and the data set's tokens and domains do not fit together, or it holds
+            a choice that the kind of model does not have.
     """
     known = {"merged"} if config.merge_sequences else set(manifest.domains)
     if unknown := sorted(set(config.queries) - known):
         raise ConfigError(f"model.queries must name sequences of the model {sorted(known)}, got {unknown}")
+    _refuse_ignored(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             return MODELS[config.kind](manifest, config, dim=dim)
         except ValueError as error:  # the blocks check widths and counts
             raise ConfigError(f"model: {error}") from None
+
+
+def _refuse_ignored(config: ModelConfig) -> None:
+    """A choice that this kind of model does not have is a mistake, not a wish to be passed over."""
+    if config.kind != "hyformer" and config.head_reads == "queries":
+        raise ConfigError(
+            f"model.head_reads: queries is a choice of kind hyformer, got kind {config.kind!r}, whose head "
+            "reads all tokens; set it to all or mean"
+        )
+    if config.kind != "longer" and config.longer.events_see_request_globals:
+        raise ConfigError(
+            "model.longer.events_see_request_globals: true is a choice of kind longer, got kind "
+            f"{config.kind!r}, whose events see no global token; set it to false or delete it"
+        )
 
 
 def build_state(config: RunConfig, manifest: Manifest, device: torch.device) -> TrainingState:

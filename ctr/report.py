@@ -77,6 +77,8 @@ def write_report(
     files["metrics.json"] = (evaluation.to_json() + "\n").encode()
     files["index.html"] = page.encode()
     out_dir.mkdir(parents=True, exist_ok=True)
+    for torso in out_dir.glob("*.part"):  # of a job that was killed here
+        torso.unlink()
     for name in {f"{name}.png" for name in CAPTIONS} - set(files):
         (out_dir / name).unlink(missing_ok=True)
     for name, content in files.items():

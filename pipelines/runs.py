@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ctr.build import build_state, pick_device
-from ctr.checkpoint import Checkpoint, load_checkpoint, load_latest
+from ctr.checkpoint import Checkpoint, load_checkpoint, load_latest, steps
 from ctr.config import RunConfig, load_config
 from ctr.errors import CheckpointError
 from ctr.run_dir import RunDir
@@ -44,6 +44,9 @@ def open_run(run_dir: RunDir, *, dataset: Path | None = None, checkpoint: str = 
         run_dir: an existing run.
         dataset: where its data set is now, if it moved.
         checkpoint: `best`, `last` or a step number.
+
+    Raises:
+        CheckpointError: the run has no checkpoint, not that one, or a damaged one.
     """
     config = read_run_config(run_dir.path)
     data = Dataset(dataset or config.dataset)
@@ -53,6 +56,10 @@ def open_run(run_dir: RunDir, *, dataset: Path | None = None, checkpoint: str = 
     if latest is None:
         raise CheckpointError(f"{run_dir.path} has no checkpoint yet; run ctr train first")
     step = _named_step(checkpoint, latest)
+    if step not in (present := steps(run_dir.checkpoints)):
+        raise CheckpointError(
+            f"--checkpoint must name a step of {run_dir.checkpoints}, got {step}; there are {present}"
+        )
     chosen = latest if step == latest.step else load_checkpoint(run_dir.checkpoints / f"step-{step}")
     state.restore(chosen, weights_only=True)
     return OpenRun(config, data, state, device, chosen.step)

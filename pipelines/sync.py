@@ -15,6 +15,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Sync each run and say how many rows went."""
+    """Sync each run and say how many values went."""
     for path in arguments.runs:
-        print(f"{path}: sent {sync(path, arguments.uri)} rows")
+        print(f"{path}: sent {sync(path, arguments.uri):,} values")

@@ -129,7 +129,10 @@ def test_checkpoints_are_chosen_by_name_or_step(place: Path, capsys: pytest.Capt
     steps = sorted(int(p.name.removeprefix("step-")) for p in (run / "checkpoints").iterdir())
     assert f"weights of step {steps[-1]})" in ctr(capsys, "predict", run, "--checkpoint", "last")
     assert f"weights of step {steps[0]})" in ctr(capsys, "predict", run, "--checkpoint", steps[0])
-    for wrong, code, names in (("first", 2, "best, last or a step number"), ("7777", 5, "step-7777")):
+    for wrong, code, names in (
+        ("first", 2, "best, last or a step number"),
+        ("7777", 5, f"got 7777; there are {steps}"),
+    ):
         assert main(["predict", str(run), "--checkpoint", wrong]) == code
         assert names in capsys.readouterr().err
 
@@ -162,6 +165,13 @@ def test_a_moved_data_set_is_found_and_another_one_refused(
 def test_baselines_print_their_figures(place: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = ctr(capsys, "baseline", place / "dataset", "--kind", kind)
     assert "(seed 1) on test: auc 0." in text and "[" in text
+
+
+def test_sync_counts_values(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.sync.sync", lambda path, uri: 1234)
+    assert ctr(capsys, "sync", place / "run").endswith("run: sent 1,234 values\n")
 
 
 def test_sync_without_a_server_to_send_to(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,15 @@ def test_seed_decides_the_weights_and_leaves_the_generator_alone() -> None:
         ({"queries": {"seen": 3}}, r"\['buy', 'view'\], got \['seen'\]"),
         ({"merge_sequences": True, "queries": {"view": 1}}, r"\['merged'\], got \['view'\]"),
         ({"queries": {"view": 2}, "heads": 5}, "width=12, heads=5"),
+        (
+            {"kind": "longer", "head_reads": "queries"},
+            "head_reads: .* kind 'longer', .* all or mean",
+        ),
+        ({"kind": "two_stage", "head_reads": "queries"}, "head_reads: .* kind 'two_stage'"),
+        (
+            {"kind": "two_stage", "longer": {"events_see_request_globals": True}},
+            "events_see_request_globals: true .* got kind 'two_stage', .* delete it",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(options: dict[str, Any], text: str) -> None:
