@@ -34,7 +34,6 @@ gather_sum = torch.ops.unique_pooling.gather_sum.default
 scatter_sum = torch.ops.unique_pooling.scatter_sum.default
 
 
-@impl(_GATHER, ("cpu", "cuda"))
 def _gather_sum(rows: Tensor, indices: Tensor, starts: Tensor | None, weights: Tensor | None) -> Tensor:
     """Return A R, (n, E) in the dtype of rows; 16-bit rows are summed in float32."""
     layout = Layout(indices, starts, weights)
@@ -47,7 +46,6 @@ def _gather_sum(rows: Tensor, indices: Tensor, starts: Tensor | None, weights: T
     return _bags(rows, layout)
 
 
-@impl(_SCATTER, ("cpu", "cuda"))
 def _scatter_sum(
     gradients: Tensor, indices: Tensor, starts: Tensor | None, weights: Tensor | None, num_rows: int
 ) -> Tensor:
@@ -123,5 +121,7 @@ def _scatter_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return gather_sum(gradient, *ctx.saved_tensors), None, None, None, None
 
 
+impl(_GATHER, ("cpu", "cuda"), _gather_sum)
+impl(_SCATTER, ("cpu", "cuda"), _scatter_sum)
 register_autograd(_GATHER, _gather_backward, setup_context=_save_gather)
 register_autograd(_SCATTER, _scatter_backward, setup_context=_save_scatter)

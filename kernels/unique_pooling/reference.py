@@ -1,9 +1,11 @@
-"""The plain definition of `expand`, for tests: autograd derives its backward.
+"""The plain definitions of `expand` and `expand_sum`, for tests: autograd derives their backward.
 
 U unique rows, V uses, n owners, E embedding width.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +24,12 @@ def expand_reference(
         for start, end in zip(offsets.tolist(), offsets.tolist()[1:], strict=False)
     ]
     return torch.stack(owners) if owners else rows.new_zeros(0, rows.shape[1])
+
+
+def expand_sum_reference(rows: Sequence[Tensor], inverse_indices: Sequence[Tensor]) -> Tensor:
+    """Gather every column's rows (V, E) and add them up, column by column; see `expand_sum`."""
+    columns = [table[inverse] for table, inverse in zip(rows, inverse_indices, strict=True)]
+    return torch.stack(columns).sum(0)
 
 
 def _mean(tokens: Tensor, share: Tensor) -> Tensor:

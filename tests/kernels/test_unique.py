@@ -36,7 +36,7 @@ def test_every_way_gives_the_same(values: list[int]) -> None:
     uses = np.array(values)
     wanted = np.unique(uses, return_inverse=True)
     ways = [cpu._by_sorting(uses)]
-    if 0 <= uses.min() and uses.max() < cpu._MOST_ROWS:
+    if uses.min() >= 0 and uses.max() < cpu._MOST_ROWS:
         places = cpu._places(int(uses.max()) + 1)
         ways += [cpu._by_marks(uses, places, int(uses.max()) + 1), cpu._by_stamps(uses, places)]
     for way in [*ways, unique_ids([uses])]:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from kernels.unique_pooling import expand, reduce
-from kernels.unique_pooling.reference import expand_reference
+from kernels.unique_pooling import expand, expand_sum, ops, reduce
+from kernels.unique_pooling.reference import expand_reference, expand_sum_reference
+
+BF16 = torch.bfloat16
 
 
 def inputs(
-    unique: int, uses: int, owners: int | None, *, weighted: bool = False, dtype: torch.dtype = torch.float32
+    unique: int,
+    uses: int,
+    owners: int | None,
+    *,
+    weighted: bool = False,
+    dtype: torch.dtype = torch.float32,
+    width: int = 7,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     generator = torch.Generator().manual_seed(unique * 31 + uses)
-    rows = torch.randn(unique, 7, generator=generator).to(dtype).requires_grad_()
+    rows = torch.randn(unique, width, generator=generator).to(dtype).requires_grad_()
     inverse = (
         torch.randint(unique, (uses,), generator=generator) if uses else torch.empty(0, dtype=torch.int64)
     )
@@ -26,24 +38,90 @@ def inputs(
     return rows, inverse, offsets, weights
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def assert_parity(out: Tensor, exact: Tensor, rows: list[Tensor], exact_rows: list[Tensor]) -> None:
+    """Outputs and gradients against those of a reference in float64."""
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).to(out.dtype)
+    got = torch.autograd.grad(out, rows, upstream)
+    wanted = torch.autograd.grad(exact, exact_rows, upstream.double())
+    tolerance = {"rtol": 2e-2, "atol": 5e-2} if out.dtype == BF16 else {"rtol": 1e-5, "atol": 5e-5}
+    for mine, plain in zip([out, *got], [exact, *wanted], strict=True):
+        assert mine.dtype == rows[0].dtype
+        torch.testing.assert_close(mine.double(), plain, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
 @pytest.mark.parametrize("owners", [None, 1, 9])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(("unique", "uses"), [(5, 33), (1, 20), (33, 5), (4, 0)])
+@pytest.mark.parametrize(("unique", "uses"), [(5, 33), (1, 20), (33, 5), (4, 0), (300, 1500)])
 def test_equals_reference(
     dtype: torch.dtype, owners: int | None, weighted: bool, unique: int, uses: int
 ) -> None:
     rows, inverse, offsets, weights = inputs(unique, uses, owners, weighted=weighted, dtype=dtype)
-    out = expand(rows, inverse, offsets, weights)
     exact_rows = rows.detach().double().requires_grad_()
     exact = expand_reference(exact_rows, inverse, offsets, None if weights is None else weights.double())
-    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
-    (got,) = torch.autograd.grad(out, rows, upstream)
-    (wanted,) = torch.autograd.grad(exact, exact_rows, upstream.double())
-    tolerance = {"rtol": 2e-2, "atol": 5e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
-    assert out.dtype == got.dtype == dtype
-    torch.testing.assert_close(out.double(), exact, **tolerance)
-    torch.testing.assert_close(got.double(), wanted, **tolerance)
+    assert_parity(expand(rows, inverse, offsets, weights), exact, [rows], [exact_rows])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
+@pytest.mark.parametrize("width", [1, 3, 64, 65])
+@pytest.mark.parametrize("owners", [None, 9])
+def test_any_width(dtype: torch.dtype, width: int, owners: int | None) -> None:
+    rows, inverse, offsets, _ = inputs(200, 1300, owners, dtype=dtype, width=width)
+    exact_rows = rows.detach().double().requires_grad_()
+    exact = expand_reference(exact_rows, inverse, offsets)
+    # Sums of so many bf16 gradients are large; the tolerance of the rows is relative to one.
+    assert_parity(expand(rows, inverse, offsets), exact, [rows], [exact_rows])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
+@pytest.mark.parametrize("width", [1, 3, 64, 65])
+@pytest.mark.parametrize(("unique", "uses"), [([5], 33), ([5, 1, 20], 33), ([7, 3], 0), ([90, 300, 2], 700)])
+def test_sum_of_columns(dtype: torch.dtype, width: int, unique: list[int], uses: int) -> None:
+    columns = [inputs(count, uses, None, dtype=dtype, width=width)[:2] for count in unique]
+    rows, inverse = [c[0] for c in columns], [c[1] for c in columns]
+    exact_rows = [table.detach().double().requires_grad_() for table in rows]
+    assert_parity(expand_sum(rows, inverse), expand_sum_reference(exact_rows, inverse), rows, exact_rows)
+
+
+def test_unused_rows_are_not_read() -> None:
+    rows = torch.full((4, 3), torch.nan)
+    rows[1] = 1.0
+    rows.requires_grad_()
+    ones = torch.ones(2000, dtype=torch.int64)
+    total = expand(rows, ones).sum(0) + expand(rows, ones, torch.tensor([0, 0, 2000]))[1]
+    (total + expand_sum([rows, rows], [ones, ones]).sum(0)).sum().backward()
+    assert total.tolist() == [2001.0] * 3
+    assert rows.grad is not None and rows.grad[:, 0].tolist() == [0.0, 6001.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("uses", [40, 3000])  # added one by one, and sorted
+def test_gradients_need_not_be_contiguous(uses: int) -> None:
+    gradients = torch.randn(5, uses, generator=torch.Generator().manual_seed(1))
+    inverse = torch.arange(uses) * 7 % 11
+    rows = torch.zeros(11, 5, requires_grad=True)
+    expand(rows, inverse).backward(gradients.t())
+    assert rows.grad is not None
+    assert torch.equal(rows.grad, reduce(gradients.t().contiguous(), inverse, 11))
+
+
+def test_the_entries_of_lists_are_never_a_tensor() -> None:
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            out = func(*args, **(kwargs or {}))
+            floats = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.is_floating_point()]
+            self.size = max([self.size, *(t.numel() for t in floats)])
+            return out
+
+    rows, inverse, offsets, weights = inputs(20, 5000, 30, weighted=True, width=16)
+    with Largest() as seen:
+        ops._gather_sum(rows.detach(), inverse, offsets, weights)
+        ops._scatter_sum(torch.ones(30, 16), inverse, offsets, weights, 20)
+        ops._gather_sum(rows.detach(), inverse.view(-1, 10), None, None)
+    assert 0 < seen.size <= 500 * 16  # the largest result; the entries would be 5000 * 16
 
 
 @pytest.mark.gpu
@@ -92,19 +170,6 @@ def test_reduce_of_16_bit_gradients_sums_in_float32() -> None:
     assert reduce(many, torch.zeros(1000, dtype=torch.int64), 1).item() == 1000
 
 
-def test_sum_does_not_depend_on_threads() -> None:
-    gradients = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(0))
-    inverse = torch.randint(3000, (20_000,), generator=torch.Generator().manual_seed(1))
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        one = reduce(gradients, inverse, 3000)
-        torch.set_num_threads(3)
-        assert all(torch.equal(one, reduce(gradients, inverse, 3000)) for _ in range(5))
-    finally:
-        torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize(
     ("inverse", "offsets", "weights", "message"),
     [
@@ -144,3 +209,25 @@ def test_wrong_types_are_named() -> None:
         expand(torch.zeros(3, 2, dtype=torch.int64), torch.tensor([0]))
     with pytest.raises(ValueError, match="inverse_indices must be int64"):
         expand(torch.zeros(3, 2), torch.tensor([0], dtype=torch.int32))
+
+
+@pytest.mark.parametrize(
+    ("rows", "uses", "message"),
+    [
+        ([], [], r"one inverse_indices \(V,\) for each of its rows .* got 0 rows"),
+        ([(3, 2)], [4, 4], r"got 1 rows of widths \[2\] and 2 inverse_indices"),
+        ([(3, 2), (3, 2)], [4, 5], r"lengths \[4, 5\]; take the columns of one owner"),
+        ([(3, 2), (3, 5)], [4, 4], r"widths \[2, 5\]"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(
+    rows: list[tuple[int, int]], uses: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        expand_sum([torch.zeros(r) for r in rows], [torch.zeros(n, dtype=torch.int64) for n in uses])
+
+
+def test_a_column_never_reads_the_next_one() -> None:
+    inverse = [torch.tensor([0, 3]), torch.tensor([0, 0])]
+    with pytest.raises(ValueError, match=r"must lie in \[0, 3\) .* got 0 to 3"):
+        expand_sum([torch.zeros(3, 2), torch.zeros(3, 2)], inverse)
