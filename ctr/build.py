@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,11 @@ from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
 
 MODELS: dict[str, type[nn.Module]] = {"hyformer": HyFormer, "longer": Longer, "two_stage": TwoStage}
+
+
+def open_dataset(config: RunConfig, *, at: Path | None = None, verify: bool = False) -> Dataset:
+    """The data set of a run, without what the run drops; `at`: where it is now, if it moved."""
+    return Dataset(at or config.dataset, verify=verify).without(config.drop)
 
 
 def build_model(manifest: Manifest, config: ModelConfig, *, dim: int, seed: int) -> nn.Module:

@@ -156,6 +156,7 @@ class RunConfig(Knobs):
     dataset: str
     run: str  # the run directory
     seed: int = 1
+    drop: list[str] = []  # features, domains or domain.side fields to leave out; * stands for anything
     model: ModelConfig = ModelConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

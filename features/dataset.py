@@ -20,8 +20,11 @@ fixed_size_list<float32>[dim]. Event columns: user_id, time, clock and the same 
 
 from __future__ import annotations
 
+import copy
+import fnmatch
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +35,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from features.errors import DataError
+from features.errors import ConfigError, DataError
 from features.names import under
 
 FORMAT = 1
@@ -111,6 +114,42 @@ class Manifest(Plain):
         """The feature of that name."""
         return next(c for c in self.features if c.name == name)
 
+    def without(self, patterns: Sequence[str]) -> Manifest:
+        """A view with fewer features: the files stay as they are, what is dropped is not read.
+
+        Args:
+            patterns: names, with * and ? for any characters: `feature`, `domain` (a whole sequence) or
+                `domain.side` (one field of its events).
+
+        Raises:
+            ConfigError: a pattern that names nothing.
+        """
+        sides = {f"{d}.{c.name}" for d, info in self.domains.items() for c in info.side}
+        names = [c.name for c in self.features] + [*self.domains, *sides]
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise ConfigError(
+                    f"drop must name features, domains or domain.side fields of data set {self.name!r}, "
+                    f"got {pattern!r}; it has {', '.join(sorted(names)[:30])} …"
+                )
+        gone = {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
+        features = [c for c in self.features if c.name not in gone]
+        domains = {
+            d: info.model_copy(update={"side": [c for c in info.side if f"{d}.{c.name}" not in gone]})
+            for d, info in self.domains.items()
+            if d not in gone
+        }
+        used = {c.table for c in features} | {c.table for i in domains.values() for c in i.side}
+        tokens = {token: [n for n in members if n not in gone] for token, members in self.tokens.items()}
+        return self.model_copy(
+            update={
+                "features": features,
+                "domains": domains,
+                "tables": {name: info for name, info in self.tables.items() if name in used},
+                "tokens": {token: members for token, members in tokens.items() if members},
+            }
+        )
+
 
 @dataclass(frozen=True)
 class IdValues:
@@ -171,6 +210,12 @@ class Dataset:
                     f"{path} has changed since it was written: sha256 must be {digest}, is {found}; "
                     "run ctr prepare again"
                 )
+
+    def without(self, patterns: Sequence[str]) -> Dataset:
+        """The same files read through `Manifest.without`."""
+        view = copy.copy(self)
+        view.manifest = self.manifest.without(patterns)
+        return view
 
     def split(self, name: str) -> SplitData:
         """The requests and impressions of `train`, `valid` or `test`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ctr.build import build_state, pick_device
+from ctr.build import build_state, open_dataset, pick_device
 from ctr.checkpoint import Checkpoint, load_checkpoint, load_latest, steps
 from ctr.config import RunConfig, load_config
 from ctr.errors import CheckpointError
@@ -49,7 +49,7 @@ def open_run(run_dir: RunDir, *, dataset: Path | None = None, checkpoint: str = 
         CheckpointError: the run has no checkpoint, not that one, or a damaged one.
     """
     config = read_run_config(run_dir.path)
-    data = Dataset(dataset or config.dataset)
+    data = open_dataset(config, at=dataset)
     device = pick_device(config.train.device)
     state = build_state(config, data.manifest, device)
     latest = load_latest(run_dir.checkpoints)

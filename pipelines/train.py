@@ -6,7 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from ctr.build import build_state, parameter_counts, pick_device, scoring_loader, training_loader
+from ctr.build import (
+    build_state,
+    open_dataset,
+    parameter_counts,
+    pick_device,
+    scoring_loader,
+    training_loader,
+)
 from ctr.config import RunConfig, dump_config, load_config
 from ctr.durable import replace_file
 from ctr.run_dir import RunDir
@@ -14,7 +21,6 @@ from ctr.signals import GracefulStop
 from ctr.tracking import Tracker
 from ctr.trainer import Outcome, Trainer
 from ctr.versions import check_versions
-from features.dataset import Dataset
 from pipelines.display import make_display
 
 
@@ -55,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def dry_run(config: RunConfig) -> str:
     """The resolved configuration and the model's size, after building everything."""
-    dataset = Dataset(config.dataset)
+    dataset = open_dataset(config)
     counts = parameter_counts(build_state(config, dataset.manifest, pick_device(config.train.device)))
     sizes = "\n".join(f"# {name}: {count:,}" for name, count in counts.items())
     return f"{dump_config(config)}{sizes}\n# dataset {dataset.manifest.name}: {dataset.manifest.digest()}"
@@ -63,7 +69,7 @@ def dry_run(config: RunConfig) -> str:
 
 def train(config: RunConfig) -> Outcome:
     """Train or resume the run that a configuration names."""
-    dataset = Dataset(config.dataset, verify=True)
+    dataset = open_dataset(config, verify=True)
     device = pick_device(config.train.device)
     display = make_display()
     tracking = config.tracking
