@@ -104,5 +104,5 @@ class Settings:
     requests: int = 40
     gflops: float = 0.0
     rounds: int = 5
-    budget: float = 20.0
+    budget: float = 12.0
     say: Callable[[str], None] = print

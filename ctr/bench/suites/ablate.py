@@ -8,13 +8,14 @@ from dataclasses import replace
 from ctr.batch import Batch
 from ctr.bench.results import Cell, Settings, SuiteResult, Table
 from ctr.bench.shape import Shape
-from ctr.bench.suites.common import HYFORMER, build_all, given_or_synthetic, sized
+from ctr.bench.suites.common import build_all, given_or_synthetic, sized
 from ctr.bench.timing import Job, interleave, ratio
 from ctr.bench.variants import ALL_OFF, BASELINE, VARIANTS, Variant
 from ctr.bench.workload import Workload, first_batches
 from features.dataset import Dataset, Manifest
 from features.errors import CtrError
 
+MODELS = ("HyFormer, Transformer", "HyFormer, LONGER-style")  # much attention, and little
 REQUESTS = 8  # of a step: without sharing and pooling 40 rows take seconds and gigabytes
 WARM_STEPS = 3  # before parity is checked: fresh weights hide much
 TOLERANCE = {"fp32": 2e-4, "bf16": 5e-2}  # relative to the largest logit or gradient
@@ -29,11 +30,11 @@ def run(settings: Settings) -> SuiteResult:
     rows = settings.rows_per_request[0]
     shape = replace(sized(Shape(), settings), requests=3 * REQUESTS, rows_per_request=rows)
     dataset = given_or_synthetic(settings, shape, f"ablate-{rows}")
-    workloads = build_all(settings, dataset, HYFORMER, requests=REQUESTS)
-    (batch,) = first_batches(dataset, workloads[HYFORMER[0]].config, 1)
+    workloads = build_all(settings, dataset, MODELS, requests=REQUESTS)
+    (batch,) = first_batches(dataset, workloads[MODELS[0]].config, 1)
     columns = ["optimisation switched off", "instead", "difference"]
     cells: list[list[Cell]] = [[v.name, v.instead, 0.0] for v in (*VARIANTS, ALL_OFF)]
-    for name in HYFORMER:
+    for name in MODELS:
         settings.say(f"ablate: {name}")
         found = _one_model(settings, workloads[name], batch, dataset)
         columns.append(f"{name}: times slower")

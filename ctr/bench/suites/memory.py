@@ -37,7 +37,8 @@ def run(settings: Settings) -> SuiteResult:
         cells.append([shown, config.loader.batch_rows, peak, peak - loaded])
         if variant is BASELINE:
             targets.append(Target(f"{shown}: peak, GiB", peak, LIMIT, "at most"))
-    embeddings = sum(table.rows for table in dataset.manifest.tables.values()) * 64 * 4 / GIB
+    rows_of_tables = sum(table.rows for table in dataset.manifest.tables.values())
+    embeddings = rows_of_tables * config.embedding.dim * 4 / GIB
     columns = ["model", "rows a batch", "peak, GiB", "of it beyond the loaded libraries, GiB"]
     note = (
         f"The high-water mark of a fresh process after {STEPS} steps (1 without optimisation). The tables "
