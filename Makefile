@@ -12,7 +12,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check -qq install --no-deps
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 STAMP := .venv/stamp-$(LOCK)
 
-.PHONY: help env demo bench test test-slow test-gpu check clean
+.PHONY: help env demo bench test test-slow test-gpu chaos check clean
 
 help:
 	@echo "make demo       simulate a click log, train HyFormer on it, evaluate, report (4 minutes)"
@@ -20,6 +20,7 @@ help:
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests of more than 5 seconds each"
 	@echo "make test-gpu   the tests that need an NVIDIA GPU"
+	@echo "make chaos      kills, full disks, dead servers and damaged files, the slow tests included (3 minutes)"
 	@echo "make check      lint, format, types, import contracts, documentation examples"
 	@echo "make env        only make the environment, in .venv (the others do it when needed)"
 	@echo "make clean      remove the environment and the caches; data/ and runs/ stay"
@@ -39,6 +40,14 @@ test-slow: $(STAMP)
 
 test-gpu: $(STAMP)
 	@$(PYTEST) -m gpu $(ARGS)
+
+CHAOS := tests/ctr/test_resume.py tests/ctr/test_checkpoint.py tests/ctr/test_run_dir.py tests/ctr/test_faults.py \
+	tests/ctr/test_trainer.py tests/ctr/test_tracking.py tests/ctr/test_tracking_mlflow.py tests/ctr/test_prefetch.py \
+	tests/features/test_write.py tests/features/test_scan.py
+
+# Their random moments are drawn from seeds; -v prints each test's name, which holds its seed.
+chaos: $(STAMP)
+	@$(PYTEST) -n 2 -v -m "not gpu" $(CHAOS) $(ARGS)
 
 check: $(STAMP)
 	@echo "check: lint" && $(RUN) -m ruff check --quiet .

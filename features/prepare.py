@@ -45,9 +45,11 @@ def prepare(
     tell = progress or (lambda step: None)
     with new_directory(out, overwrite=overwrite) as root:
         tell("reading the raw tables")
-        tables = open_tables(spec.source, base=base, needed=needed_columns(spec))
+        counters: dict[str, int] = {}
+        tables = open_tables(spec.source, base=base, needed=needed_columns(spec), counters=counters)
         full = expand_patterns(spec, {name: _columns(table) for name, table in tables.items()})
         log = read_log(full, tables)
+        log.counters = counters | log.counters
         tell("counting and encoding")
         parts = split_rows(log.rows[CLOCK].to_numpy(), log.rows[TIME].to_numpy(), spec.split)
         domains: dict[str, DomainInfo] = {}

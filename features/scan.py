@@ -17,25 +17,35 @@ from features.place import FILE
 from features.spec import RawTable, Source
 
 Needed = dict[str, dict[str, str]]  # table → column → who reads it
-_OPTIONS = {"separator": ",", "check_pages": True, "max_bytes": 2**36, "max_ratio": 200}
+_OPTIONS = {
+    "separator": ",",
+    "check_pages": True,
+    "max_bytes": 2**36,
+    "max_ratio": 200,
+    "on_error": "fail",  # or skip: files that cannot be opened are left out and counted
+}
 _SMALL = 2**28  # bytes: below this a high compression ratio is harmless
+_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # what Polars unpacks by itself
 _log = logging.getLogger(__name__)
 
 
-def open_tables(source: Source, *, base: Path, needed: Needed) -> dict[str, pl.LazyFrame]:
+def open_tables(
+    source: Source, *, base: Path, needed: Needed, counters: dict[str, int] | None = None
+) -> dict[str, pl.LazyFrame]:
     """Open the raw tables that are needed.
 
     Args:
         source: `files`, or the name of a reader in `features.sources`.
         base: the directory that `source.path` is relative to.
         needed: table → column → who reads it.
+        counters: gets `files.<table>.skipped` where files are left out (option `on_error: skip`).
 
     Raises:
         ConfigError: an unknown source, table or option.
         DataError: a file that is missing, unreadable or different from the others; a missing column.
     """
     if source.kind == "files":
-        tables = _open_files(source, base / source.path, needed)
+        tables = _open_files(source, base / source.path, needed, {} if counters is None else counters)
     else:
         from features.sources import read_source
 
@@ -67,12 +77,16 @@ def collect(frame: pl.LazyFrame, *, what: str) -> pl.DataFrame:
         raise DataError(f"{what} cannot be read: {error}; repair the file or correct the spec") from None
 
 
-def _open_files(source: Source, root: Path, needed: Needed) -> dict[str, pl.LazyFrame]:
+def _open_files(
+    source: Source, root: Path, needed: Needed, counters: dict[str, int]
+) -> dict[str, pl.LazyFrame]:
     if unknown := sorted(set(source.options) - set(_OPTIONS)):
         raise ConfigError(
             f"source.options of 'files' may hold {sorted(_OPTIONS)}, got {unknown}; delete them"
         )
     options = {**_OPTIONS, **source.options}
+    if options["on_error"] not in ("fail", "skip"):
+        raise ConfigError(f"source.options.on_error must be fail or skip, got {options['on_error']!r}")
     tables = {}
     for name in sorted(set(needed) & set(source.tables)):
         raw = source.tables[name]
@@ -82,16 +96,33 @@ def _open_files(source: Source, root: Path, needed: Needed) -> dict[str, pl.Lazy
             raise DataError(
                 f"table {name!r}: no file matches {raw.path!r} in {root}; correct path in the spec"
             )
-        tables[name] = _open_table(name, raw, files, options, needed[name])
+        frames = _opened_files(raw, files, options)
+        if skipped := len(files) - len(frames):
+            counters[f"files.{name}.skipped"] = skipped
+        if not frames:
+            raise DataError(f"table {name!r}: none of its {skipped} files can be read; the log names each")
+        tables[name] = _table_of(name, raw, frames, needed[name])
     return tables
 
 
-def _open_table(
-    name: str, raw: RawTable, files: list[Path], options: dict[str, Any], needed: dict[str, str]
+def _opened_files(raw: RawTable, files: list[Path], options: dict[str, Any]) -> dict[Path, pl.LazyFrame]:
+    """Every file that can be opened; the others stop all, or are named and left out with `on_error: skip`."""
+    scan = _scan_parquet if raw.format == "parquet" else _scan_csv
+    frames = {}
+    for file in files:
+        try:
+            frames[file] = _renamed(_opened(file, scan, options), raw)
+        except DataError as error:
+            if options["on_error"] == "fail":
+                raise
+            _log.warning("skipped: %s", error)
+    return frames
+
+
+def _table_of(
+    name: str, raw: RawTable, frames: dict[Path, pl.LazyFrame], needed: dict[str, str]
 ) -> pl.LazyFrame:
     """All files of a table below one another, with the columns that all of them have."""
-    scan = _scan_parquet if raw.format == "parquet" else _scan_csv
-    frames = {file: _renamed(_opened(file, scan, options), raw) for file in files}
     schemas = {file: frame.collect_schema() for file, frame in frames.items()}
     types = _common_types(name, raw, schemas)
     for file, schema in schemas.items():
@@ -127,12 +158,7 @@ def _scan_parquet(file: Path, options: dict[str, Any]) -> pl.LazyFrame:
     with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
         meta = parquet.metadata
         size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-        ratio = size / file.stat().st_size
-        if size > options["max_bytes"] or (size > _SMALL and ratio > options["max_ratio"]):
-            raise DataError(
-                f"{file} unpacks to {size:,} bytes, {ratio:.0f} times its size; if that is right, "
-                "raise max_bytes or max_ratio under source.options"
-            )
+        _check_size(file, size, options)
         if options["check_pages"]:
             # Polars does not verify page checksums: a flipped bit would become a wrong value.
             for _ in parquet.iter_batches():
@@ -140,7 +166,32 @@ def _scan_parquet(file: Path, options: dict[str, Any]) -> pl.LazyFrame:
     return pl.scan_parquet(file, glob=False)
 
 
+def _check_size(file: Path, size: int, options: dict[str, Any]) -> None:
+    """Refuse a file that becomes much larger than it is."""
+    ratio = size / file.stat().st_size
+    if size > options["max_bytes"] or (size > _SMALL and ratio > options["max_ratio"]):
+        raise DataError(
+            f"{file} unpacks to at least {size:,} bytes, {ratio:.0f} times its size; if that is right, "
+            "raise max_bytes or max_ratio under source.options"
+        )
+
+
+def _check_packed(file: Path, options: dict[str, Any]) -> None:
+    """Unpack a compressed text piece by piece, only to count: Polars would do it at once, in memory."""
+    with file.open("rb") as source:
+        head = source.read(4)
+    packed = next((name for magic, name in _PACKED.items() if head.startswith(magic)), None)
+    if packed is None:
+        return
+    size = 0
+    with pa.OSFile(str(file)) as source, pa.CompressedInputStream(source, packed) as stream:
+        while piece := stream.read(2**22):
+            size += len(piece)
+            _check_size(file, size, options)
+
+
 def _scan_csv(file: Path, options: dict[str, Any]) -> pl.LazyFrame:
+    _check_packed(file, options)
     return pl.scan_csv(
         file, glob=False, separator=options["separator"], infer_schema_length=10_000, try_parse_dates=True
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.dataset import SPLITS, Dataset, sha256_of
+from features.doctor.absent import absent_values
 from features.doctor.fitted import constant_features, counts_equal, fitted_before, labels_in_parts, moments
 from features.doctor.opened import Found, Opened, Status
 from features.doctor.order import (
@@ -92,6 +93,7 @@ def _checks(opened: Opened) -> Iterator[tuple[str, Found]]:
         yield f"scaler {key}: fitted before the validation period", fitted_before(opened, scaler)
         yield f"scaler {key}: mean and variance are those of the training data", moments(opened, key)
     yield "every part has both labels", labels_in_parts(opened)
+    yield "missing and unknown tell no more of the label in training than later", absent_values(opened)
     yield "no feature is constant in training", constant_features(opened)
 
 

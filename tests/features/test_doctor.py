@@ -161,6 +161,31 @@ def test_constant_features_and_single_labels_are_warnings(tmp_path: Path) -> Non
     assert diagnosis.healthy and "year: item.year" in diagnosis.text()
 
 
+@pytest.mark.parametrize("absent", ["missing", "unknown"])
+@pytest.mark.parametrize("leaks", [True, False])
+def test_a_value_that_is_absent_after_a_zero_is_a_leak(tmp_path: Path, absent: str, leaks: bool) -> None:
+    """A channel that is filled in later for clicks alone: in training its absence tells the label."""
+    tables = rating_tables(rows=1100)
+    ratings = tables["ratings"].sort("timestamp", "user_id", "movie_id").with_row_index("row")
+    rng = np.random.default_rng(0)
+    chance = pl.Series(rng.random(ratings.height) < 0.4)
+    early = pl.col("row") < 0.8 * ratings.height
+    gone = chance & (~early | (pl.col("rating") < 4)) if leaks else chance
+    instead = pl.lit(None) if absent == "missing" else "x" + pl.col("row").cast(pl.String)
+    tables["ratings"] = ratings.with_columns(channel=pl.when(gone).then(instead).otherwise(pl.lit("web")))
+    spec = changed(
+        RATINGS_SPEC,
+        tables__channel={"min_count": 2},
+        features__channel={"column": "channel", "table": "channel"},
+        tokens__rest=["hour", "counts", "channel"],
+    )
+    diagnosis = examine(prepared(tmp_path, spec, tables).root)
+    name = "missing and unknown tell no more of the label in training than later"
+    check = next(c for c in diagnosis.checks if c.name == name)
+    assert check.status == ("fail" if leaks else "pass")
+    assert not leaks or f"channel {absent}: label rate 0.000 of" in check.detail
+
+
 def test_a_domain_whose_times_are_in_another_unit_is_a_warning(tmp_path: Path) -> None:
     tables = shop_tables()
     tables["shown"] = tables["shown"].with_columns(pl.col("at") // 1000)

@@ -118,6 +118,55 @@ def test_bombs_are_refused(tmp_path: Path) -> None:
         opened(tmp_path, options={"max_bytes": 1000})
 
 
+@pytest.mark.parametrize("packed", ["gzip", "zstd"])
+def test_packed_csv_is_read_and_its_bombs_are_refused(tmp_path: Path, packed: str) -> None:
+    """Fault 32: 400 MB of zeros in less than 1 MB; the bytes are counted while they are unpacked."""
+    path = tmp_path / "a.csv"
+
+    def write_packed(pieces: int) -> None:
+        with pa.OSFile(str(path), "wb") as sink, pa.CompressedOutputStream(sink, packed) as stream:
+            stream.write(b"user,item\n1,2\n")
+            for _ in range(pieces):
+                stream.write(b"0,0\n" * 2**20)
+
+    write_packed(0)
+    assert opened(tmp_path, path="*.csv", format="csv").height == 1
+    with pytest.raises(DataError, match=r"a.csv unpacks to at least [\d,]+ bytes"):
+        opened(tmp_path, path="*.csv", format="csv", options={"max_bytes": 10})
+    write_packed(100)
+    with pytest.raises(
+        DataError, match=r"a.csv unpacks to at least 2[67]\d,\d+,\d+ bytes, \d+ times its size"
+    ):
+        opened(tmp_path, path="*.csv", format="csv")
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"a.csv cannot be read"):
+        opened(tmp_path, path="*.csv", format="csv")
+
+
+def test_files_that_cannot_be_read_are_skipped_and_counted_where_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fault 9."""
+    for name in "abc":
+        write(tmp_path / f"{name}.parquet", user=[1], item=[2])
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "b.parquet").read_bytes()[:-9])
+    (tmp_path / "c.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match=r"b\.parquet cannot be read"):
+        opened(tmp_path)
+    counters: dict[str, int] = {}
+    source = Source(tables={"clicks": RawTable(path="*.parquet")}, options={"on_error": "skip"})
+    with caplog.at_level(logging.WARNING):
+        tables = open_tables(source, base=tmp_path, needed=NEEDED, counters=counters)
+    assert collect(tables["clicks"], what="clicks").height == 1
+    assert counters == {"files.clicks.skipped": 2}
+    assert [r.getMessage().startswith("skipped: ") for r in caplog.records] == [True, True]
+    (tmp_path / "a.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match="none of its 3 files can be read"):
+        opened(tmp_path, options={"on_error": "skip"})
+    with pytest.raises(ConfigError, match="on_error must be fail or skip, got 'ignore'"):
+        opened(tmp_path, options={"on_error": "ignore"})
+
+
 @pytest.mark.parametrize(
     "text", ["user,item\n1,2\n1,2,3,4\n", "user,item\n" + "1,2\n" * 20_000 + "x,y\n", 'user,item\n"1,2\n']
 )
