@@ -55,7 +55,8 @@ def test_the_same_updates(
 
 @pytest.fixture(scope="module")
 def many_steps(dataset: Dataset) -> tuple[RunConfig, list[float]]:
-    config = bench_config(dataset, MODELS["HyFormer, Transformer"], requests=6)
+    smaller = ["model.layers=1", "model.d_model=32", "model.heads=2"]
+    config = bench_config(dataset, [*MODELS["HyFormer, Transformer"], *smaller], requests=6)
     return config, loss_curve(dataset, config, BASELINE, steps=200)
 
 
