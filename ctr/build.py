@@ -15,6 +15,7 @@ from ctr.models.hyformer import HyFormer
 from ctr.models.longer import Longer
 from ctr.models.two_stage import TwoStage
 from ctr.optim import AveragedWeights, make_optimizer
+from ctr.speed import speed_up
 from ctr.state import Progress, TrainingState
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
@@ -65,6 +66,7 @@ def build_state(config: RunConfig, manifest: Manifest, device: torch.device) -> 
     model = build_model(manifest, config.model, dim=config.embedding.dim, seed=config.seed).to(device)
     rows = {name: table.rows for name, table in manifest.tables.items()}
     tables = make_tables(rows, config.embedding, seed=config.seed, device=device)
+    speed_up(model, config.train)
     averaged = AveragedWeights(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
     torch.manual_seed(config.seed)
     return TrainingState(
@@ -106,7 +108,7 @@ def identity(config: RunConfig, manifest: Manifest) -> dict[str, Any]:
     plain = config.model_dump(mode="json")
     free = {
         "loader": ("workers", "prefetch"),
-        "train": ("keep_last", "device", "checkpoint_every", "max_skipped"),
+        "train": ("keep_last", "device", "checkpoint_every", "max_skipped", "recompute"),
     }
     for section, keys in free.items():
         for key in keys:

@@ -134,6 +134,8 @@ class TrainConfig(Knobs):
     metric: Literal["auc", "gauc", "query_auc", "ne", "auc+gauc", "auc+query_auc"] = "auc"
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    recompute: bool = False  # keep only the inputs of layers for backward: less memory, a third more time
+    compile: bool = False  # torch.compile of feed-forward blocks: seconds at the start, for long jobs
     checkpoint_every: Positive | None = None  # steps; an evaluation always saves
     keep_last: Positive = 2
     non_finite: Literal["stop", "skip"] = "stop"

@@ -1,0 +1,52 @@
+"""What changes how a model is computed, never what: recomputed activations and compiled blocks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ctr.blocks.layers import FeedForward, SwiGLU
+from ctr.blocks.longer import CausalLayer
+from ctr.blocks.mixing import PerTokenFFN, RankMixerBlock
+from ctr.config import TrainConfig
+from ctr.models.hyformer import HyFormerLayer
+from features.errors import ConfigError
+
+# Whole layers: their inputs are kept, everything inside is computed again for the backward.
+_RECOMPUTED = (HyFormerLayer, CausalLayer, RankMixerBlock)
+# Chains of products and pointwise maps without data-dependent shapes inside.
+_COMPILED = (FeedForward, SwiGLU, PerTokenFFN)
+
+
+def speed_up(model: nn.Module, config: TrainConfig) -> None:
+    """Apply `recompute` and `compile` to a model in place; names of its parameters stay as they are.
+
+    Raises:
+        ConfigError: compile without a C++ compiler on a machine without CUDA.
+    """
+    if config.compile:
+        _check_compiler()
+        for block in _all(model, _COMPILED):
+            block.compile(dynamic=True)
+    if config.recompute:
+        for layer in _all(model, _RECOMPUTED):
+            # Set as an attribute, so that hooks and `state_dict` see the module unchanged.
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
+
+
+def _all(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+def _check_compiler() -> None:
+    compiler = os.environ.get("CXX", "g++")
+    if not torch.cuda.is_available() and shutil.which(compiler) is None:
+        raise ConfigError(
+            f"train.compile on a CPU needs a C++ compiler, {compiler!r} is not on the PATH; install one "
+            "(Debian: g++), name it in CXX, or set train.compile: false"
+        )
