@@ -81,7 +81,7 @@ def build_state(config: RunConfig, manifest: Manifest, device: torch.device) -> 
 
 def training_loader(config: RunConfig, dataset: Dataset) -> Loader:
     """Batches of the training split."""
-    return Loader(dataset, "train", config.loader, seed=config.seed)
+    return Loader(dataset, "train", config.loader, seed=config.seed, pin=_on_gpu(config))
 
 
 def scoring_loader(config: RunConfig, dataset: Dataset, split: str) -> Loader:
@@ -89,7 +89,11 @@ def scoring_loader(config: RunConfig, dataset: Dataset, split: str) -> Loader:
     loader = LoaderConfig(
         **{**config.loader.model_dump(), "order": "time", "batch_rows": 2 * config.loader.batch_rows}
     )
-    return Loader(dataset, split, loader, seed=config.seed)
+    return Loader(dataset, split, loader, seed=config.seed, pin=_on_gpu(config))
+
+
+def _on_gpu(config: RunConfig) -> bool:
+    return pick_device(config.train.device).type == "cuda"
 
 
 def pick_device(name: str) -> torch.device:

@@ -36,7 +36,7 @@ def speed_up(model: nn.Module, config: TrainConfig) -> None:
     if config.recompute:
         for layer in _all(model, _RECOMPUTED):
             # Set as an attribute, so that hooks and `state_dict` see the module unchanged.
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def _all(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:

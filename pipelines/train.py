@@ -21,6 +21,7 @@ from ctr.signals import GracefulStop
 from ctr.tracking import Tracker
 from ctr.trainer import Outcome, Trainer
 from ctr.versions import check_versions
+from features.dataset import Dataset
 from pipelines.display import make_display
 
 

@@ -41,6 +41,7 @@ class Loader:
         config: batch size, order and threads.
         seed: of the shuffle.
         patience: seconds without a batch until the job is given up.
+        pin: batches come in page-locked memory, from where a GPU copies while the CPU goes on.
 
     Raises:
         ConfigError: max_len names an unknown domain or exceeds what the data set holds.
@@ -55,8 +56,10 @@ class Loader:
         *,
         seed: int,
         patience: float = 600.0,
+        pin: bool = False,
     ) -> None:
         self.config = config
+        self.pin = pin
         self.seed = seed
         self.patience = patience
         self.splits = (split,) if isinstance(split, str) else tuple(split)
@@ -93,7 +96,8 @@ class Loader:
                 window, requests = plan.locate(step)
                 with lock:
                     data, order = open_window(window)
-                return self._collate(data, order[requests])
+                batch = self._collate(data, order[requests])
+                return batch.pin_memory() if self.pin else batch
             except Exception as error:
                 error.add_note(
                     f"while making batch {step} of epoch {epoch} of split {' + '.join(self.splits)}"
