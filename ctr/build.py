@@ -11,6 +11,7 @@ from torch import nn
 from ctr.config import LoaderConfig, ModelConfig, RunConfig
 from ctr.embedding import make_tables
 from ctr.loader import Loader
+from ctr.models.aligned import align
 from ctr.models.hyformer import HyFormer
 from ctr.models.longer import Longer
 from ctr.models.two_stage import TwoStage
@@ -42,9 +43,12 @@ def build_model(manifest: Manifest, config: ModelConfig, *, dim: int, seed: int)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return MODELS[config.kind](manifest, config, dim=dim)
+            model = MODELS[config.kind](manifest, config, dim=dim)
         except ValueError as error:  # the blocks check widths and counts
             raise ConfigError(f"model: {error}") from None
+        if config.aligned_start:
+            align(model)
+    return model
 
 
 def _refuse_ignored(config: ModelConfig) -> None:

@@ -73,6 +73,8 @@ class ModelConfig(Knobs):
     queries: dict[str, Positive] = {}  # hyformer: query tokens per sequence; others get default_queries
     default_queries: Positive = 1
     norm: Literal["layer", "rms"] = "layer"
+    attention_sink: bool = False  # hyformer: queries may also read nothing, so that amounts can be told
+    aligned_start: bool = False  # initial weights in which a candidate recognises itself in the history
     pools: Literal["all", "own", "none"] = "all"  # what a query sees of the sequences' pools
     query_inputs: Literal["all", "candidate"] = "all"  # … and of the non-sequence tokens
     merge_sequences: bool = False  # the paper's ablation: one merged sequence

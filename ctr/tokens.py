@@ -43,7 +43,12 @@ class FeatureVectors(nn.Module):
         self.columns = list(columns)
         self.dropout = dropout
         self.bins = bins
-        self.width = sum(dim if c.kind != "dense" else c.dim * (bins + 1) for c in self.columns)
+        self.dim = dim
+        self.width = sum(self.widths())
+
+    def widths(self) -> list[int]:
+        """How wide the vector of each column is."""
+        return [self.dim if c.kind != "dense" else c.dim * (self.bins + 1) for c in self.columns]
 
     def forward(self, ids: dict[str, IdColumn], dense: dict[str, Tensor], rows: Rows) -> Tensor:
         """(owners, width)."""

@@ -38,11 +38,11 @@ class Memory(NamedTuple):
         return self._replace(key=key, value=value)
 
     def masks(self, own: Tensor | None = None) -> list[Tensor | None]:
-        """Who is seen: the events, and of the N keys behind them those that `own` (N, N) allows.
+        """Who is seen: the events, and of the K keys behind them those that `own`, (N, K) or (1, K), allows.
 
         Without `own` the first place is always seen: in an empty request it holds the value 0, so that
         attention gives exactly 0 on every backend, without a row that is masked throughout.
-        Each broadcasts to (R_b, H, N, L_b), or to (R_b, H, N, L_b + N) with `own`; None where all are seen.
+        Each broadcasts to (R_b, H, N, L_b), or to (R_b, H, N, L_b + K) with `own`; None where all are seen.
         """
         if own is None:
             return [None if valid is None else _with_first(valid)[:, None, None] for valid in self.valid]
@@ -86,9 +86,14 @@ class MultiHeadAttention(nn.Module):
         heads: H, a divisor of D.
         bias: whether the four projections have a bias.
         dropout: probability in [0, 1).
+        sink: queries of `forward` also see one learned key with the value 0. Without it attention gives
+            shares alone; with it a query can tell how much there is to read: the weight left for events is
+            Σ exp s / (exp s₀ + Σ exp s), which grows with their number.
     """
 
-    def __init__(self, width: int, heads: int, *, bias: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int, heads: int, *, bias: bool = True, dropout: float = 0.0, sink: bool = False
+    ) -> None:
         super().__init__()
         if heads < 1 or width % heads:
             raise ValueError(
@@ -99,6 +104,7 @@ class MultiHeadAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width, bias=bias)
         self.output = nn.Linear(width, width, bias=bias)
         self.dropout = nn.Dropout(dropout)
+        self.sink = nn.Parameter(torch.zeros(width)) if sink else None
 
     def memory(self, events: Jagged) -> Memory:
         """K = S W_K and V = S W_V of the packed events (ΣL, D), then padded."""
@@ -113,7 +119,7 @@ class MultiHeadAttention(nn.Module):
         Args:
             queries: (R, N, D).
             memory: of the same requests.
-            own: (N, N) bool: which query sees which as a key; None: none.
+            own: (N, N) bool: which query sees which as a key; None: none. Not together with a sink.
 
         Returns:
             (R, N, D).
@@ -121,6 +127,10 @@ class MultiHeadAttention(nn.Module):
         asked = memory.buckets.rows(self.query(queries))
         if own is not None:
             memory = memory.joined(memory.buckets.rows(self.key_value(queries)))
+        elif self.sink is not None:
+            both = torch.cat([self.sink, torch.zeros_like(self.sink)]).to(asked[0].dtype)
+            memory = memory.joined([both.expand(len(part), 1, -1) for part in asked])
+            own = torch.ones(1, 1, dtype=torch.bool, device=queries.device)
         masks = memory.masks(own)
         return self.finish(memory.buckets.unrows(self._attend(asked, memory, masks)))
 
@@ -171,7 +181,7 @@ def _with_first(valid: Tensor) -> Tensor:
 
 
 def _beside(valid: Tensor | None, own: Tensor, key: Tensor) -> Tensor:
-    """(R, 1, N, L + N) bool: the valid events, and the keys behind them as `own` (N, N) says."""
-    count, length = key.shape[0], key.shape[1] - own.shape[0]
+    """(R, 1, N, L + K) bool: the valid events, and the K keys behind them as `own` (N, K) says."""
+    count, length = key.shape[0], key.shape[1] - own.shape[1]
     events = own.new_ones(count, length) if valid is None else valid
     return torch.cat([events[:, None].expand(-1, len(own), -1), own.expand(count, -1, -1)], dim=2)[:, None]

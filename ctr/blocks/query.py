@@ -102,6 +102,7 @@ class SequenceDecoding(nn.Module):
         placement: `pre` norms queries and events, `post` the sum, `none` nothing; without a residual there
             is no sum to norm.
         dropout: probability in [0, 1), on the output of the attention.
+        sink: see `MultiHeadAttention`; not in the paper.
     """
 
     def __init__(
@@ -113,12 +114,13 @@ class SequenceDecoding(nn.Module):
         norm: NormName = "layer",
         placement: Placement = "pre",
         dropout: float = 0.0,
+        sink: bool = False,
     ) -> None:
         super().__init__()
         if placement == "post" and not residual:
             raise ValueError("placement 'post' norms the residual sum: it needs residual=True")
         self.residual = residual
-        self.attention = MultiHeadAttention(width, heads, dropout=dropout)
+        self.attention = MultiHeadAttention(width, heads, dropout=dropout, sink=sink)
         self.around = AddNorm(width, norm=norm, placement=placement)
         self.event_norm = build_norm(norm, width) if placement == "pre" else nn.Identity()
 
@@ -143,6 +145,7 @@ class QueryDecoding(nn.Module):
         norm: `layer` or `rms`.
         placement: `pre`, `post` or `none`.
         dropout: probability in [0, 1).
+        sink: see `MultiHeadAttention`.
     """
 
     def __init__(
@@ -155,12 +158,15 @@ class QueryDecoding(nn.Module):
         norm: NormName = "layer",
         placement: Placement = "pre",
         dropout: float = 0.0,
+        sink: bool = False,
     ) -> None:
         super().__init__()
         check_queries(queries)
         self.queries = list(queries)
         self.layers = nn.ModuleList(
-            SequenceDecoding(width, heads, residual=residual, norm=norm, placement=placement, dropout=dropout)
+            SequenceDecoding(
+                width, heads, residual=residual, norm=norm, placement=placement, dropout=dropout, sink=sink
+            )
             for _ in queries
         )
 

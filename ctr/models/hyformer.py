@@ -52,7 +52,9 @@ class HyFormerLayer(nn.Module):
             )
             for _ in queries
         )
-        self.decoding = QueryDecoding(width, heads, queries, norm=config.norm, dropout=config.dropout)
+        self.decoding = QueryDecoding(
+            width, heads, queries, norm=config.norm, dropout=config.dropout, sink=config.attention_sink
+        )
         self.boosting = QueryBoosting(
             sum(queries) + ns_tokens,
             width,

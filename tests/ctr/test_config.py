@@ -46,6 +46,8 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "norm": ({}, "rms"),
     "pools": ({}, "own"),
     "query_inputs": ({}, "candidate"),
+    "attention_sink": ({}, True),
+    "aligned_start": ({}, True),
     "merge_sequences": ({"queries": {}, "default_queries": 3, "d_model": 18}, True),
     "update_ns_tokens": ({}, False),
     "head_reads": ({}, "mean"),

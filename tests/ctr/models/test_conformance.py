@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "pools own": HYFORMER | {"pools": "own"},
     "pools none": HYFORMER | {"pools": "none"},
     "query from candidate": HYFORMER | {"query_inputs": "candidate"},
+    "attention sink": HYFORMER | {"attention_sink": True, "encoder": {"kind": "transformer"}},
     "merged sequences": HYFORMER | MERGED,
     "ns tokens start again": HYFORMER | {"update_ns_tokens": False, "layers": 3},
     "head reads queries": HYFORMER | {"head_reads": "queries"},

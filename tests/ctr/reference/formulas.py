@@ -51,7 +51,10 @@ def swiglu(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def attention(layer: nn.Module, queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Queries (n, D) over keys (L, D), head by head; mask (n, L) is True where a query sees a key."""
+    """Queries (n, D) over keys (L, D), head by head; mask (n, L) is True where a query sees a key.
+
+    A sink is one more key, whose value is 0.
+    """
     query = linear(layer.query, queries)
     key, value = linear(layer.key_value, keys).chunk(2, dim=-1)
     width = query.shape[1] // layer.heads
@@ -62,7 +65,10 @@ def attention(layer: nn.Module, queries: Tensor, keys: Tensor, mask: Tensor | No
         for row in range(len(query)):
             seen = torch.ones(len(key), dtype=torch.bool) if mask is None else mask[row]
             logits = key[seen, part] @ query[row, part] / math.sqrt(width)
-            weights = torch.exp(logits) / torch.exp(logits).sum()
+            total = torch.exp(logits).sum()
+            if layer.sink is not None:
+                total = total + torch.exp(layer.sink[part] @ query[row, part] / math.sqrt(width))
+            weights = torch.exp(logits) / total
             rows.append(weights @ value[seen, part])
         out.append(torch.stack(rows) if rows else query[:, part])
     return linear(layer.output, torch.cat(out, dim=1))

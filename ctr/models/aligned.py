@@ -1,0 +1,128 @@
+"""A start in which a candidate already recognises itself in the history.
+
+With random weights attention is blind at first: query and key are two unrelated random images of the same
+embedding, and a short training may end before they have met. Nothing but initial values changes here; the
+formulas are the papers', and all weights are learned as before:
+
+1. the maps of one table's embeddings, into candidate tokens and into event tokens, start equal;
+2. HyFormer's query FFNs start as the identity on one candidate token, plus their usual small random map of
+   everything else: GELU(x) − GELU(−x) = x, so W_1 = [A; −A], W_2 = [I, −I] computes exactly A x;
+3. W_Q = W_K starts as one orthogonal matrix where candidates ask events.
+
+Then ⟨query, key⟩ starts large where the event shares the candidate's values. Worth it where candidate and
+history share ID spaces (docs/results.md has the figures).
+
+M ns tokens, D width, E embedding width, h hidden width of a query FFN.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor, nn
+
+from ctr.blocks.attention import MultiHeadAttention
+from ctr.blocks.longer import CausalLayer
+from ctr.blocks.query import QueryGeneration, SequenceDecoding
+from ctr.sequence_tokens import SequenceTokenizer
+from ctr.tokens import GroupToken, SemanticTokenizer
+from features.errors import ConfigError
+
+# Share of the usual random map of GlobalInfo that stays beside the identity.
+_REST = 0.3
+# How much louder shared values start than the other parts of a token, and queries than keys.
+_SHARED, _QUERY = 2.0, 2.0
+# Where the sink stands among the scores: it weighs as much as exp(4) ≈ 55 events of score 0.
+_SINK = 4.0
+
+
+@torch.no_grad()
+def align(model: nn.Module) -> None:
+    """Give a freshly built model the aligned start, in place.
+
+    Raises:
+        ConfigError: the tokenizer is not semantic, has a hidden layer, or no candidate token shares a table
+            with the events.
+    """
+    sequences = [m for m in model.modules() if isinstance(m, SequenceTokenizer)]
+    tokenizer = next((m for m in model.modules() if isinstance(m, SemanticTokenizer)), None)
+    shared = {str(column.table) for sequence in sequences for column in sequence.side}
+    groups = [] if tokenizer is None else [g for g in tokenizer.groups if isinstance(g, GroupToken)]
+    places = [_shared_maps(group, shared) for group in groups]
+    token = max(range(len(places)), key=lambda i: len(places[i]), default=0)
+    if not groups or not places[token] or any(group.out is not None for group in groups):
+        raise ConfigError(
+            "model.aligned_start needs a semantic tokenizer without hidden layer, and a candidate feature "
+            "that shares its table with side information of events; set it to false, or share an ID space"
+        )
+    _equal_maps(places, sequences)
+    for module in model.modules():
+        if isinstance(module, QueryGeneration):
+            _pass_through(module, token)
+        elif isinstance(module, SequenceDecoding | CausalLayer):
+            _same_side(module.attention)
+
+
+def _shared_maps(group: GroupToken, shared: set[str]) -> dict[str, Tensor]:
+    """table → the (D, E) part of the group's map that reads a candidate feature of that table."""
+    if group.of_candidate is None:
+        return {}
+    columns, parts, first = group.vectors.candidate.columns, {}, 0
+    widths = group.vectors.candidate.widths()
+    for column, width in zip(columns, widths, strict=True):
+        if column.table in shared:
+            parts[str(column.table)] = group.of_candidate.weight[:, first : first + width]
+        first += width
+    return parts
+
+
+def _equal_maps(places: list[dict[str, Tensor]], sequences: list[SequenceTokenizer]) -> None:
+    """One orthogonal (D, E) map per table, wherever candidates or events read it."""
+    tables = Counter(table for parts in places for table in parts)
+    for table in tables:
+        one: Tensor | None = None
+        targets = [parts[table] for parts in places if table in parts]
+        targets += [
+            linear.weight
+            for sequence in sequences
+            for column, linear in zip(sequence.side, sequence.maps, strict=True)
+            if column.table == table and isinstance(linear, nn.Linear)
+        ]
+        for target in targets:
+            one = nn.init.orthogonal_(torch.empty_like(target), gain=_SHARED) if one is None else one
+            target.copy_(one)
+
+
+def _pass_through(generation: QueryGeneration, token: int) -> None:
+    """Q_i = F_token + a small random map of GlobalInfo, exactly, for every query i."""
+    up, down = generation.tokens_up, generation.down
+    width, hidden = down.weight.shape[2], down.weight.shape[1]
+    if hidden < 2 * width:
+        raise ConfigError(f"model.aligned_start needs model.expansion of at least 2, got {hidden / width:g}")
+    first = 0 if generation.target is not None else token * width
+    maps = [up.weight, up.bias] + ([generation.pools_up.weight] if generation.pools_up is not None else [])
+    for part in maps:
+        assert part is not None
+        part.mul_(_REST)
+        part[..., width : 2 * width] = -part[..., :width]
+    one = torch.eye(width)
+    up.weight[:, first : first + width, :width] += one
+    up.weight[:, first : first + width, width : 2 * width] -= one
+    down.weight[:, :width] = one
+    down.weight[:, width : 2 * width] = -one
+    down.weight[:, 2 * width :].mul_(_REST)
+
+
+def _same_side(attention: MultiHeadAttention) -> None:
+    """W_Q = W_K, orthogonal, without biases."""
+    width = attention.query.weight.shape[0]
+    one = nn.init.orthogonal_(torch.empty(width, width))
+    attention.query.weight.copy_(_QUERY * one)
+    attention.key_value.weight[:width] = one
+    attention.key_value.bias[:width] = 0
+    attention.query.bias.zero_()
+    if attention.sink is not None:
+        heads = attention.query.bias.view(attention.heads, -1)
+        heads[:, 0] = _SINK  # s₀ = q · k₀ / √(D / H), along one axis of each head
+        attention.sink.view_as(heads)[:, 0] = heads.shape[1] ** 0.5

@@ -1,0 +1,82 @@
+"""The aligned start: initial values alone, and the ones it promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ctr.blocks.query import QueryGeneration
+from ctr.blocks.requests import RequestMap
+from ctr.build import build_model
+from ctr.config import ModelConfig
+from ctr.models import aligned
+from features.errors import ConfigError
+from tests.ctr import batches
+
+HYFORMER: dict[str, Any] = {"d_model": 12, "heads": 2, "queries": {"view": 2}, "attention_sink": True}
+LONGER: dict[str, Any] = {"kind": "longer", "d_model": 12, "heads": 2, "longer": {"num_queries": 3}}
+
+
+def build(options: dict[str, Any]) -> Any:
+    return build_model(batches.manifest(), ModelConfig(**options), dim=batches.DIM, seed=1)
+
+
+@pytest.mark.parametrize("options", [HYFORMER, LONGER], ids=["hyformer", "longer"])
+def test_only_values_change(options: dict[str, Any]) -> None:
+    plain, start = build(options), build(options | {"aligned_start": True})
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {
+        k: v.shape for k, v in start.state_dict().items()
+    }
+    assert build(options | {"aligned_start": True}).state_dict().keys() == start.state_dict().keys()
+    again = build(options | {"aligned_start": True}).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in start.state_dict().items())
+
+
+def test_maps_of_a_shared_table_start_equal_and_queries_are_the_candidate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(aligned, "_REST", 0.0)
+    model = build(HYFORMER | {"aligned_start": True})
+    tables = {
+        str(c.table): linear.weight
+        for t in model.sequence_tokenizers.tokenizers
+        for c, linear in zip(t.side, t.maps, strict=True)
+    }
+    shared = [aligned._shared_maps(group, set(tables)) for group in model.ns_tokenizer.groups]
+    assert any(shared)
+    for parts in shared:
+        for table, part in parts.items():
+            assert torch.equal(part, tables[table])
+    token = max(range(len(shared)), key=lambda i: len(shared[i]))
+    batch, rows = batches.make_batch(), batches.make_rows()
+    requests = RequestMap.build(batch.request_index, requests=batch.num_requests)
+    model.double()
+    tokens = model.ns_tokenizer(batch, rows, requests)
+    pools = torch.stack([s.mean_pool() for s in model.sequence_tokenizers(batch, rows)], dim=1)
+    generation: QueryGeneration = model.generation
+    with torch.no_grad():
+        generation.down.bias.zero_()  # type: ignore[union-attr]
+    queries = generation(tokens, pools, requests)
+    torch.testing.assert_close(queries, tokens[:, token : token + 1].expand_as(queries), atol=1e-6, rtol=1e-5)
+
+
+def test_queries_and_keys_start_on_the_same_side() -> None:
+    for options in (HYFORMER, LONGER):
+        model = build(options | {"aligned_start": True})
+        asked = model.layers[0].decoding.layers if options is HYFORMER else model.tower.layers
+        for layer in asked:
+            attention = layer.attention
+            width = attention.query.weight.shape[0]
+            torch.testing.assert_close(attention.query.weight, 2 * attention.key_value.weight[:width])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"tokenizer": {"kind": "auto", "tokens": 3}}, {"tokenizer": {"hidden": 4}}, {"expansion": 1.0}],
+    ids=["auto", "hidden", "narrow"],
+)
+def test_what_cannot_be_aligned_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="aligned_start needs"):
+        build(HYFORMER | changes | {"aligned_start": True})

@@ -1,0 +1,57 @@
+"""Recomputed activations and compiled blocks: the same bits, or the same values within rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctr import speed
+from ctr.build import build_model
+from ctr.config import ModelConfig, TrainConfig
+from features.errors import ConfigError
+from tests.ctr import batches
+
+MODELS: dict[str, dict[str, Any]] = {
+    "hyformer": {"d_model": 12, "heads": 2, "queries": {"view": 2}, "dropout": 0.3},
+    "longer": {"kind": "longer", "d_model": 12, "heads": 2, "longer": {"num_queries": 3}, "dropout": 0.3},
+    "two_stage": {"kind": "two_stage", "d_model": 12, "heads": 2, "dropout": 0.3},
+}
+
+
+def outcome(options: dict[str, Any], **switches: bool) -> tuple[dict[str, Tensor], int]:
+    """Logits and gradients of one seed, and how many tensors were kept for backward."""
+    model = build_model(batches.manifest(), ModelConfig(**options), dim=batches.DIM, seed=1).double()
+    speed.speed_up(model, TrainConfig(**switches))
+    kept: list[int] = []
+    torch.manual_seed(1)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        logits = model(batches.make_batch(), batches.make_rows())
+    logits.square().sum().backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"logits": logits.detach(), **found}, sum(kept)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_recomputing_gives_the_same_bits_and_keeps_less(name: str) -> None:
+    (plain, much), (again, little) = outcome(MODELS[name]), outcome(MODELS[name], recompute=True)
+    assert plain.keys() == again.keys() and little < much
+    assert all(torch.equal(plain[key], again[key]) for key in plain)
+
+
+@pytest.mark.slow
+def test_compiling_gives_the_same_values() -> None:
+    options = MODELS["hyformer"] | {"dropout": 0.0}
+    (plain, _), (compiled, _) = outcome(options), outcome(options, compile=True)
+    assert plain.keys() == compiled.keys()
+    for key, value in plain.items():
+        torch.testing.assert_close(compiled[key], value, atol=1e-9, rtol=1e-9)
+
+
+def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler, 'no-such-compiler'"):
+            outcome(MODELS["hyformer"], compile=True)
