@@ -2,6 +2,6 @@
 
 import os
 
-# Torch asks Linux for huge pages: large tensors fault in 512 times fewer pages (docs/performance.md). Torch reads
-# it when it is imported, which no module of this package does before.
+# Torch asks Linux for huge pages, so that large tensors fault in fewer pages (docs/performance.md). It reads
+# this when it is imported, which no module of this package does before.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -159,6 +159,17 @@ class MultiHeadAttention(nn.Module):
         mixed = buckets.unpad(self._attend(asked, memory, masks), queries)
         return queries.with_values(self.finish(mixed.values))
 
+    def attend_itself(self, events: Jagged) -> Jagged:
+        """All events ask all events of their request: `attend_events` with one product and one padding."""
+        weight = torch.cat([self.query.weight, self.key_value.weight])
+        bias = None if self.query.bias is None else torch.cat([self.query.bias, self.key_value.bias])
+        buckets = Buckets.of(events)
+        padded = buckets.pad(events.with_values(F.linear(events.values, weight, bias)))
+        query, key, value = zip(*(part.chunk(3, dim=-1) for part in padded), strict=True)
+        memory = Memory(buckets, list(key), list(value), buckets.valid(events))
+        mixed = buckets.unpad(self._attend(list(query), memory, memory.masks()), events)
+        return events.with_values(self.finish(mixed.values))
+
     def _attend(self, queries: list[Tensor], memory: Memory, masks: Sequence[Tensor | None]) -> list[Tensor]:
         return [
             attend(query, key, value, heads=self.heads, mask=mask)

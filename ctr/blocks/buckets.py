@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from ctr.blocks.jagged import Jagged
 
 # A request joins a bucket if it fills at least this share of it; more buckets mean more calls.
-_FILL = 0.8
+_FILL = 0.9
 # Buckets of fewer places than this are not worth a call of their own.
 _PLACES = 2048
 

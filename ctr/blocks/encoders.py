@@ -63,10 +63,12 @@ class AttentionEncoder(nn.Module):
 
     def forward(self, sequence: Jagged) -> Jagged:
         """Events (ΣL, D) to H of min(L, k) events per request, the newest."""
-        memory = self.attention.memory(sequence.with_values(self.around_attention.before(sequence.values)))
-        short = sequence if self.recent is None else sequence.last_k(self.recent)
-        queries = short.with_values(self.around_attention.before(short.values))
-        update = self.attention.attend_events(queries, memory)
+        normed = sequence.with_values(self.around_attention.before(sequence.values))
+        if self.recent is None:
+            short, update = sequence, self.attention.attend_itself(normed)
+        else:
+            short, queries = sequence.last_k(self.recent), normed.last_k(self.recent)
+            update = self.attention.attend_events(queries, self.attention.memory(normed))
         values = self.around_attention.after(short.values, update.values)
         return short.with_values(self.around_ffn(values, self.ffn))
 
