@@ -61,4 +61,5 @@ def all_finite(*tensors: Tensor) -> bool:
 
     A value above 1e19 counts as infinite in float32.
     """
-    return bool(torch.stack([torch.linalg.vector_norm(t.detach()) for t in tensors]).isfinite().all())
+    norms = torch._foreach_norm([t.detach() for t in tensors])
+    return bool(torch.stack([norm.float() for norm in norms]).isfinite().all())
