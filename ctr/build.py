@@ -84,8 +84,8 @@ def build_state(config: RunConfig, manifest: Manifest, device: torch.device) -> 
 
 
 def training_loader(config: RunConfig, dataset: Dataset) -> Loader:
-    """Batches of the training split."""
-    return Loader(dataset, "train", config.loader, seed=config.seed, pin=_on_gpu(config))
+    """Batches of the split or splits that the run trains on."""
+    return Loader(dataset, config.train.data.split("+"), config.loader, seed=config.seed, pin=_on_gpu(config))
 
 
 def scoring_loader(config: RunConfig, dataset: Dataset, split: str) -> Loader:

@@ -129,6 +129,7 @@ class LoaderConfig(Knobs):
 class TrainConfig(Knobs):
     """The training loop."""
 
+    data: Literal["train", "train+valid"] = "train"  # train+valid: the final fit, nothing left to validate on
     epochs: Positive = 1
     max_steps: Positive | None = None
     evaluate_every: Positive | None = None  # steps; None = at the end of each epoch

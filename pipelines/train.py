@@ -77,7 +77,7 @@ def train(config: RunConfig) -> Outcome:
     # All that a wrong configuration can break comes before the run directory is made.
     state = build_state(config, dataset.manifest, device)
     batches = training_loader(config, dataset)
-    has_valid = dataset.manifest.splits["valid"].impressions > 0
+    has_valid = dataset.manifest.splits["valid"].impressions > 0 and config.train.data == "train"
     valid = scoring_loader(config, dataset, "valid") if has_valid else None
     with RunDir.open(config.run) as run_dir, GracefulStop() as stop:
         tracker = Tracker(

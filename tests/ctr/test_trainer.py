@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ctr.build import open_dataset, training_loader
 from ctr.checkpoint import load_latest, steps
 from ctr.errors import CheckpointError, NonFiniteError
 from ctr.faults import InjectedFault, injected
@@ -214,3 +215,16 @@ def test_what_selects_the_best_step() -> None:
     assert selection_value(figures, "ne") == -0.9
     assert selection_value(figures, "query_auc") is None
     assert selection_value(figures, "auc+query_auc") is None
+
+
+def test_the_final_fit_uses_all_but_the_test_part(dataset: Path, tmp_path: Path) -> None:
+    both = tiny_config(dataset, tmp_path / "both", "train.data=train+valid")
+    alone = tiny_config(dataset, tmp_path / "alone")
+    counts = open_dataset(both).manifest.splits
+    batches = list(training_loader(both, open_dataset(both)).iterate(0))
+    wanted = counts["train"].impressions + counts["valid"].impressions
+    assert sum(batch.num_rows for batch in batches) == wanted
+    assert sum(b.num_rows for b in training_loader(alone, open_dataset(alone)).iterate(0)) < wanted
+    outcome = train(both)
+    assert outcome.best_step is None and not rows(tmp_path / "both", "valid")
+    assert load_latest(RunDir(tmp_path / "both").checkpoints) is not None
