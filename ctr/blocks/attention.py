@@ -9,7 +9,7 @@ R requests, L events of one, N queries of one request, D width, H heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
+from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement
 
 
 class Memory(NamedTuple):
@@ -179,6 +180,48 @@ class MultiHeadAttention(nn.Module):
     def finish(self, mixed: Tensor) -> Tensor:
         """Output projection and dropout of (..., D)."""
         return self.dropout(self.output(mixed))
+
+
+class LayerOptions(TypedDict, total=False):
+    """What every Transformer layer lets choose."""
+
+    hidden: int | None
+    norm: NormName
+    placement: Placement
+    dropout: float
+
+
+class TransformerLayer(nn.Module):
+    """The parts of a Transformer layer: attention and a feed-forward network, each in a residual connection.
+
+    Args:
+        width: D.
+        heads: H.
+        hidden: width inside the FFN; 4 D unless given.
+        norm: `layer` or `rms`.
+        placement: of the norms: `pre`, `post` or `none`.
+        dropout: probability in [0, 1), on the output of attention and FFN.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        hidden: int | None = None,
+        norm: NormName = "layer",
+        placement: Placement = "pre",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(width, heads, dropout=dropout)
+        self.around_attention = AddNorm(width, norm=norm, placement=placement)
+        self.ffn = FeedForward(width, hidden=hidden, dropout=dropout)
+        self.around_ffn = AddNorm(width, norm=norm, placement=placement)
+
+    def after_attention(self, x: Tensor, update: Tensor) -> Tensor:
+        """x joined with what attention gave for it, then through the FFN; shapes (..., D)."""
+        return self.around_ffn(self.around_attention.after(x, update), self.ffn)
 
 
 def _causal_mask(seen: Tensor, length: int) -> Tensor:

@@ -15,18 +15,18 @@ R requests, L events of one, D width, H heads.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Unpack
 
 from torch import nn
 
-from ctr.blocks.attention import MultiHeadAttention
+from ctr.blocks.attention import LayerOptions, TransformerLayer
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement, SwiGLU
+from ctr.blocks.layers import AddNorm, NormName, Placement, SwiGLU
 
 Strategy = Literal["transformer", "longer", "swiglu"]
 
 
-class AttentionEncoder(nn.Module):
+class AttentionEncoder(TransformerLayer):
     """A Transformer encoder layer in which the newest `recent` events ask all events (both directions).
 
     A = S_short + Attn(norm(S_short), norm(S), norm(S));  H = A + FFN(norm(A)).
@@ -35,31 +35,16 @@ class AttentionEncoder(nn.Module):
         width: D.
         heads: H.
         recent: k, the events kept; None keeps all (the full encoder). Shorter histories keep all theirs.
-        hidden: width inside the FFN; 4 D unless given.
-        norm: `layer` or `rms`.
-        placement: of the norms: `pre`, `post` or `none`.
-        dropout: probability in [0, 1), on the output of attention and FFN.
+        options: see `TransformerLayer`.
     """
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        recent: int | None = None,
-        hidden: int | None = None,
-        norm: NormName = "layer",
-        placement: Placement = "pre",
-        dropout: float = 0.0,
+        self, width: int, heads: int, *, recent: int | None = None, **options: Unpack[LayerOptions]
     ) -> None:
-        super().__init__()
+        super().__init__(width, heads, **options)
         if recent is not None and recent < 1:
             raise ValueError(f"recent must be at least 1 event, or None for all, got {recent}")
         self.recent = recent
-        self.attention = MultiHeadAttention(width, heads, dropout=dropout)
-        self.around_attention = AddNorm(width, norm=norm, placement=placement)
-        self.ffn = FeedForward(width, hidden=hidden, dropout=dropout)
-        self.around_ffn = AddNorm(width, norm=norm, placement=placement)
 
     def forward(self, sequence: Jagged) -> Jagged:
         """Events (ΣL, D) to H of min(L, k) events per request, the newest."""
@@ -69,8 +54,7 @@ class AttentionEncoder(nn.Module):
         else:
             short, queries = sequence.last_k(self.recent), normed.last_k(self.recent)
             update = self.attention.attend_events(queries, self.attention.memory(normed))
-        values = self.around_attention.after(short.values, update.values)
-        return short.with_values(self.around_ffn(values, self.ffn))
+        return short.with_values(self.after_attention(short.values, update.values))
 
 
 class SwiGLUEncoder(nn.Module):

@@ -27,9 +27,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ctr.blocks.attention import Memory, MultiHeadAttention
+from ctr.blocks.attention import Memory, TransformerLayer
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement
 from ctr.blocks.requests import RequestMap
 
 Select = Literal["recent", "uniform", "learnable"]
@@ -89,35 +88,11 @@ def show_to_events(prefix: Tensor, events: Jagged, queries: EventQueries) -> tup
     return memory, EventQueries(queries.tokens.prepend(prefix), visible.values)
 
 
-class CausalLayer(nn.Module):
+class CausalLayer(TransformerLayer):
     """A Transformer layer in two halves: `encode` for the request, `read` for its candidates.
 
     Both halves have the same weights: A = O + Attn(norm(O), norm(R), norm(R)), O' = A + FFN(norm(A)).
-
-    Args:
-        width: D.
-        heads: H.
-        hidden: width inside the FFN; 4 D unless given.
-        norm: `layer` or `rms`.
-        placement: of the norms: `pre`, `post` or `none`.
-        dropout: probability in [0, 1), on the output of attention and FFN.
     """
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        hidden: int | None = None,
-        norm: NormName = "layer",
-        placement: Placement = "pre",
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.attention = MultiHeadAttention(width, heads, dropout=dropout)
-        self.around_attention = AddNorm(width, norm=norm, placement=placement)
-        self.ffn = FeedForward(width, hidden=hidden, dropout=dropout)
-        self.around_ffn = AddNorm(width, norm=norm, placement=placement)
 
     def memory(self, events: Jagged) -> Memory:
         """K and V of the sequence's tokens (ΣL, D), once per request."""
@@ -128,8 +103,7 @@ class CausalLayer(nn.Module):
         tokens = queries.tokens
         asked = tokens.with_values(self.around_attention.before(tokens.values))
         update = self.attention.attend_events(asked, memory, visible=queries.visible)
-        values = self.around_attention.after(tokens.values, update.values)
-        return tokens.with_values(self.around_ffn(values, self.ffn))
+        return tokens.with_values(self.after_attention(tokens.values, update.values))
 
     def read(self, globals_: Tensor, memory: Memory, requests: RequestMap) -> Tensor:
         """The candidate side: global tokens (B, m, D) see each other and all tokens of `memory`.
@@ -143,7 +117,7 @@ class CausalLayer(nn.Module):
         asked = requests.pack(self.around_attention.before(globals_))
         mixed = self.attention(asked, memory, own=requests.same_candidate(globals_.shape[1]))
         update = requests.unpack(mixed)
-        return self.around_ffn(self.around_attention.after(globals_, update), self.ffn)
+        return self.after_attention(globals_, update)
 
 
 class CrossCausalAttention(CausalLayer):
