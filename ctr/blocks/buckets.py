@@ -50,9 +50,9 @@ class Buckets:
         """Cut the requests, sorted by length, wherever the next one would fill its places too badly.
 
         Example:
-            >>> buckets = Buckets.plan(np.array([900, 200, 800, 0, 300]) * 10)
+            >>> buckets = Buckets.plan(np.array([9000, 2000, 8500, 0, 1900]))
             >>> buckets.order.tolist(), buckets.counts
-            ([0, 2, 4, 1, 3], [2, 1, 2])
+            ([0, 2, 1, 4, 3], [2, 2, 1])
         """
         order = np.argsort(-lengths, kind="stable")
         cuts, longest = [0], 0
