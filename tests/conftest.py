@@ -11,6 +11,9 @@ from hypothesis import settings
 # Two workers share the cores; more threads only get in each other's way. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("POLARS_MAX_THREADS", "2")
+# Without a GPU its kernels are interpreted. Triton reads this when it is imported, by whatever comes first.
+if not any(Path("/dev").glob("nvidia[0-9]*")):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # No deadline: a busy machine is no fault. Derandomized: the same examples in every run.
 settings.register_profile("ctr", deadline=None, derandomize=True, max_examples=50)

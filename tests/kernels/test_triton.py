@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
 
 import pytest
@@ -13,8 +12,6 @@ from kernels.unique_pooling import expand, expand_sum, reduce
 from kernels.unique_pooling.layout import Layout, transpose
 
 ON_GPU = torch.cuda.is_available()
-if not ON_GPU:
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, which nothing else here does earlier
 pytest.importorskip("triton", reason="triton is not installed: see requirements/dev.txt")
 pytestmark = [pytest.mark.gpu] if ON_GPU else []
 
