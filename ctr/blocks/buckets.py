@@ -74,8 +74,7 @@ class Buckets:
     def pad(self, jagged: Jagged) -> list[Tensor]:
         """Padded values (R_b, L_b, D) of each bucket.
 
-        What stands in a padded place is another event's, to be masked by `valid`; its gradient is dropped.
-        The first place of a request without events holds zeros.
+        Padded places hold zeros, to be masked by `valid`; their gradient is dropped.
         """
         places = self.places(jagged)
         flat = places.pad(jagged.values)
@@ -133,14 +132,12 @@ class Places:
         slot_of: (ΣL,) int64: the place of each event.
         event_at: (P,) int64: the event at each of the P places; any event at a padded one.
         padded: int64: the padded places.
-        empty: int64: the first place of each request without events.
     """
 
     widths: list[int]
     slot_of: Tensor
     event_at: Tensor
     padded: Tensor
-    empty: Tensor
 
     @classmethod
     def build(cls, buckets: Buckets, layout: Jagged) -> Places:
@@ -158,7 +155,7 @@ class Places:
         event_at[slots] = np.arange(events)
         free = np.ones(total, bool)
         free[slots] = False
-        arrays = slots, event_at, np.flatnonzero(free), starts[lengths == 0]
+        arrays = slots, event_at, np.flatnonzero(free)
         return cls(widths, *(torch.from_numpy(a).to(layout.offsets.device) for a in arrays))
 
     def pad(self, values: Tensor) -> Tensor:
@@ -167,14 +164,14 @@ class Places:
             return values.new_zeros(len(self.event_at), *values.shape[1:])
         if not len(self.padded) and self._in_order:
             return values
-        flat: Tensor = _Take.apply(values, self.event_at, self.slot_of)
-        return flat.index_fill_(0, self.empty, 0.0) if len(self.empty) else flat
+        flat: Tensor = _Take.apply(values, self.event_at, self.slot_of, self.padded)
+        return flat
 
     def unpad(self, flat: Tensor) -> Tensor:
         """(P, D) to (ΣL, D)."""
         if not len(self.padded) and self._in_order:
             return flat
-        values: Tensor = _Take.apply(flat, self.slot_of, self.event_at, self.padded)
+        values: Tensor = _Take.apply(flat, self.slot_of, self.event_at, None, self.padded)
         return values
 
     @property
@@ -183,18 +180,32 @@ class Places:
 
 
 class _Take(torch.autograd.Function):
-    """Rows at `forth`; the gradient is its rows at `back`, with zeros at `none`: two gathers, no sums."""
+    """Rows at `forth`, zeros at `blank`; the gradient is its rows at `back`, with zeros at `blank_back`.
+
+    Two gathers and no sums, where each row is taken once; rows taken to fill a blank do not count.
+    """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, forth: Tensor, back: Tensor, none: Tensor | None = None) -> Tensor:
-        ctx.save_for_backward(back, none)
-        return rows.index_select(0, forth)
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        forth: Tensor,
+        back: Tensor,
+        blank: Tensor | None = None,
+        blank_back: Tensor | None = None,
+    ) -> Tensor:
+        ctx.save_for_backward(back, blank_back)
+        return _gather(rows, forth, blank)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        back, none = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        back, blank_back = ctx.saved_tensors
         if len(gradient) == 0:
-            return gradient.new_zeros(len(back), *gradient.shape[1:]), None, None, None
-        rows = gradient.index_select(0, back)
-        return rows if none is None else rows.index_fill_(0, none, 0.0), None, None, None
+            return gradient.new_zeros(len(back), *gradient.shape[1:]), None, None, None, None
+        return _gather(gradient, back, blank_back), None, None, None, None
+
+
+def _gather(rows: Tensor, index: Tensor, blank: Tensor | None) -> Tensor:
+    taken = rows.index_select(0, index)
+    return taken if blank is None else taken.index_fill_(0, blank, 0)

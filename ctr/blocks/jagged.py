@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 HOST_LENGTHS = "host_lengths"
-Side = Literal["left", "right"]
 T = TypeVar("T")
 
 
@@ -49,14 +48,6 @@ class Jagged:
         """Build from the lengths (R,) and check; the longest is looked up when it is not given."""
         longest = int(lengths.max()) if lengths.numel() else 0
         return cls(values, offsets_of(lengths), longest if max_length is None else max_length).check()
-
-    @classmethod
-    def from_padded(cls, padded: Tensor, lengths: Tensor, *, side: Side = "right") -> Jagged:
-        """Drop the padding of (R, Lmax, ...); whatever stands in it, NaN too, is never read."""
-        slots = torch.arange(padded.shape[1], device=padded.device)
-        position = slots if side == "right" else slots - (padded.shape[1] - lengths[:, None])
-        valid = (position >= 0) & (position < lengths[:, None])
-        return cls.from_lengths(padded[valid], lengths, max_length=padded.shape[1])
 
     def check(self) -> Jagged:
         """Return self; for the border of a batch, as it waits for the device.
@@ -90,16 +81,6 @@ class Jagged:
         """(R,) int64: the number of events of each request."""
         return self.offsets.diff()
 
-    @property
-    def padded_length(self) -> int:
-        """Lmax, the length of the padded form: at least 1, so that attention never meets an empty axis."""
-        return max(self.max_length, 1)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether every request has `padded_length` events, so that padding is a view."""
-        return self.values.shape[0] == self.requests * self.padded_length
-
     def derive(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` derives from the layout alone, made once for all layers that share the layout."""
         if key not in self.known:
@@ -108,7 +89,7 @@ class Jagged:
         return found
 
     def host_lengths(self) -> np.ndarray:
-        """(R,) int64 on the host; waits for the device unless the batch brought them (`HOST_LENGTHS`)."""
+        """(R,) int64 on the host; where the layout lies on a device, the first call waits for it."""
         return self.derive(HOST_LENGTHS, lambda: self.lengths.cpu().numpy())
 
     def segment_ids(self) -> Tensor:
@@ -126,31 +107,6 @@ class Jagged:
     def with_values(self, values: Tensor) -> Jagged:
         """The same sequences with other values (ΣL, ...)."""
         return replace(self, values=values)
-
-    def valid(self) -> Tensor:
-        """(R, Lmax) bool: True where `to_padded(side="right")` holds an event."""
-        return torch.arange(self.padded_length, device=self.offsets.device) < self.lengths[:, None]
-
-    def to_padded(self, *, side: Side = "right") -> tuple[Tensor, Tensor]:
-        """Pad with zeros on `side`.
-
-        Returns:
-            The events (R, Lmax, ...) and the mask (R, Lmax) bool, True for an event.
-        """
-        return self.padded(side=side), self.valid() if side == "right" else self.valid().flip(1)
-
-    def padded(self, *, side: Side = "right") -> Tensor:
-        """`to_padded` without the mask."""
-        shape = (self.requests, self.padded_length, *self.values.shape[1:])
-        if self.is_full:
-            return self.values.reshape(shape)
-        empty = self.values.new_zeros(shape[0] * shape[1], *shape[2:])
-        return empty.index_copy(0, self._padded_slots(side), self.values).view(shape)
-
-    def unpad(self, padded: Tensor, *, side: Side = "right") -> Jagged:
-        """The inverse of `padded`, with these offsets: (R, Lmax, ...) to (ΣL, ...)."""
-        flat = padded.flatten(0, 1)
-        return self.with_values(flat if self.is_full else flat.index_select(0, self._padded_slots(side)))
 
     def mean_pool(self) -> Tensor:
         """(R, ...): the mean event of each request, zeros for an empty one; summed in float32 at least."""
@@ -207,12 +163,6 @@ class Jagged:
 
     def _rows(self) -> Tensor:
         return torch.arange(self.values.shape[0], device=self.offsets.device)
-
-    def _padded_slots(self, side: Side) -> Tensor:
-        segment = self.segment_ids()
-        if side == "right":
-            return segment * self.padded_length + self._rows() - self.offsets[segment]
-        return (segment + 1) * self.padded_length - (self.offsets[segment + 1] - self._rows())
 
     def _index_frame(self, k: int) -> Jagged:
         if k < 1:

@@ -337,28 +337,3 @@ def test_stopping_early_ends_the_threads(dataset: Dataset) -> None:
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
-
-
-def test_a_view_reads_less_and_changes_nothing_else(dataset: Dataset) -> None:
-    """Dropping features is a view: the batches hold the rest, as before."""
-    name = next(c.name for c in dataset.manifest.features if c.kind != "dense")
-    domain, info = next((d, i) for d, i in dataset.manifest.domains.items() if len(i.side) > 1)
-    side = f"{domain}.{info.side[0].name}"
-    view = dataset.without([name, side])
-    assert name not in {c.name for c in view.manifest.features} | {
-        n for t in view.manifest.tokens.values() for n in t
-    }
-    assert view.manifest.digest() != dataset.manifest.digest()
-    config = LoaderConfig(batch_rows=16)
-    for less, whole in zip(
-        Loader(view, "train", config, seed=1).iterate(0),
-        Loader(dataset, "train", config, seed=1).iterate(0),
-        strict=True,
-    ):
-        assert torch.equal(less.row_id, whole.row_id)
-        assert info.side[0].name not in less.sequences[domain].ids
-        rest = whole.sequences[domain].ids.keys() - {info.side[0].name}
-        assert less.sequences[domain].ids.keys() == rest
-    assert domain not in dataset.without([domain]).manifest.domains
-    with pytest.raises(ConfigError, match="drop must name features"):
-        dataset.without(["no_such_*"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctr.blocks.jagged import Jagged, Side
+from ctr.blocks.jagged import Jagged
 from ctr.blocks.requests import RequestMap
 from tests.ctr.reference.parity import CANDIDATES, LENGTHS, gradients, rand, request_index, split
 
@@ -20,25 +20,6 @@ def build(lengths: list[int]) -> tuple[Jagged, list[Tensor]]:
 
 def join(parts: list[Tensor]) -> Tensor:
     return torch.cat([torch.zeros(0, 2, dtype=torch.float64), *parts])
-
-
-@pytest.mark.parametrize("lengths", ALL_LENGTHS, ids=str)
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_keeps_every_event_in_its_place(lengths: list[int], side: Side) -> None:
-    jagged, events = build(lengths)
-    padded, mask = jagged.to_padded(side=side)
-    assert padded.shape == (len(lengths), max([*lengths, 1]), 2)
-    assert mask.sum(1).tolist() == lengths
-    for row, own in enumerate(events):
-        zeros = torch.zeros(padded.shape[1] - len(own), 2, dtype=torch.float64)
-        want = torch.cat([zeros, own] if side == "left" else [own, zeros])
-        torch.testing.assert_close(padded[row], want)
-    assert torch.equal(jagged.unpad(padded, side=side).values, jagged.values)
-    garbage = padded.masked_fill(~mask[..., None], float("nan"))
-    back = Jagged.from_padded(garbage, jagged.lengths, side=side)
-    assert torch.equal(back.values, jagged.values)
-    (grad,) = gradients([back.values], [jagged.values])
-    assert bool(grad.isfinite().all())
 
 
 @pytest.mark.parametrize("lengths", ALL_LENGTHS, ids=str)
