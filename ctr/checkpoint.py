@@ -1,59 +1,112 @@
 """Checkpoints that are either whole and proven, or not there.
 
-A checkpoint is a directory ``step-N`` with ``tensors.safetensors``, ``state.json`` and ``manifest.json``. It
-is written under a temporary name, hashed, forced to the disk and renamed, so a kill at any moment leaves the
-earlier ones as they were. Loading checks every byte against the manifest first, and reads only safetensors
-and JSON: nothing is unpickled.
+A checkpoint is a directory ``step-N`` with ``tensors.safetensors``, ``state.json`` and ``manifest.json``;
+each further rank of a job adds a ``tensors-RANK.safetensors`` with its shards. It is written under a
+temporary name, hashed, forced to the disk and renamed when every rank has finished, so a kill at any moment
+leaves the earlier ones as they were. Loading checks every byte against the manifest first, and reads only
+safetensors and JSON: nothing is unpickled. All ranks see one directory, on a file system that they share.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import re
-import stat
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from ctr.agreement import together
+from ctr.distributed import World
 from ctr.durable import TMP_PREFIX, canonical_json, fsync_path, remove, write_file
 from ctr.errors import CheckpointError, RetryableError
 from ctr.faults import fault_point
+from ctr.manifest import (
+    MANIFEST,
+    MAX_JSON_BYTES,
+    STATE,
+    TENSORS,
+    Layout,
+    Manifest,
+    check_file,
+    describe_file,
+    read_json,
+    tensors_file,
+)
+from ctr.shards import Sharded, copied
+from ctr.stored import StoredTensors, write_tensors
 
-TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-FORMAT = 1
-MAX_JSON_BYTES = 64 * 2**20
+__all__ = [
+    "MANIFEST",
+    "STATE",
+    "TENSORS",
+    "Checkpoint",
+    "Snapshot",
+    "load_checkpoint",
+    "load_latest",
+    "save_checkpoint",
+    "steps",
+    "write_snapshot",
+]
 _STEP = re.compile(r"step-(\d{1,15})")
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: the last finished step, tensors by name (on the CPU), the rest as plain data."""
+    """A verified checkpoint: its step (the last finished one), tensors, read when used, and plain data."""
 
     step: int
-    tensors: dict[str, torch.Tensor]
+    tensors: StoredTensors
     state: dict[str, Any]
     path: Path
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one rank has to save, in memory that training does not touch."""
+
+    whole: dict[str, Tensor]  # of the first rank only: all have the same
+    sharded: dict[str, Sharded]
+    state: bytes
+
+    @classmethod
+    def take(
+        cls, tensors: Mapping[str, Tensor | Sharded], state: Mapping[str, Any], *, first: bool = True
+    ) -> Snapshot:
+        """Copy the present values into CPU memory.
+
+        Raises:
+            ValueError: what could not be read back: a reserved name, or data that is no strict, short JSON.
+        """
+        if "__metadata__" in tensors:
+            raise ValueError("no tensor may be named __metadata__: the safetensors format uses it itself")
+        state_bytes = canonical_json(dict(state))
+        if len(state_bytes) > MAX_JSON_BYTES:
+            raise ValueError(
+                f"state must take at most {MAX_JSON_BYTES} bytes of JSON, got {len(state_bytes)}; "
+                f"move arrays to tensors"
+            )
+        whole = {n: copied(t) for n, t in tensors.items() if first and not isinstance(t, Sharded)}
+        sharded = {n: t.copy() for n, t in tensors.items() if isinstance(t, Sharded)}
+        return cls(whole, sharded, state_bytes)
 
 
 def save_checkpoint(
     root: Path,
     step: int,
     *,
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, Tensor | Sharded],
     state: Mapping[str, Any],
     keep_last: int = 3,
     keep: Collection[int] = (),
+    world: World | None = None,
 ) -> Path:
-    """Write ``root/step-N`` and delete what is no longer wanted.
+    """Write ``root/step-N`` and delete what is no longer wanted; every rank calls it and writes its part.
 
     A checkpoint of the same step is replaced. Those of later steps belong to a course that was given up when
     training resumed from an earlier one: they go too, unless `keep` names them.
@@ -62,82 +115,95 @@ def save_checkpoint(
         root: the directory of all checkpoints of the run.
         step: the last finished step.
         tensors: any shapes, dtypes and devices, stored bit by bit; those that share memory are stored apart.
-        state: strict JSON, so no NaN; tuples come back as lists.
+            A plain tensor is the same on every rank and written once, a sharded one part by part.
+        state: strict JSON, so no NaN; tuples come back as lists. The first rank's is written.
         keep_last: how many of the newest stay, this one among them.
         keep: steps that stay whatever their age, such as the best one.
+        world: the processes that save together; None for this one alone.
 
     Returns:
         The directory of the checkpoint.
 
     Raises:
-        RetryableError: the disk is full or fails; the earlier checkpoints are untouched and no half is left.
+        RetryableError: a rank's disk is full or fails; the earlier checkpoints are untouched and no half is
+            left.
     """
+    world = world or World.single()
+    snapshot = Snapshot.take(tensors, state, first=world.first)
+    return write_snapshot(root, step, snapshot, keep_last=keep_last, keep=keep, world=world)
+
+
+def write_snapshot(
+    root: Path, step: int, snapshot: Snapshot, *, keep_last: int, keep: Collection[int], world: World
+) -> Path:
+    """The part of `save_checkpoint` that takes its time and touches nothing of the training."""
     if step < 0 or keep_last < 1:
         raise ValueError(f"step must be >= 0 and keep_last >= 1, got {step} and {keep_last}")
-    if "__metadata__" in tensors:
-        raise ValueError("no tensor may be named __metadata__: the safetensors format uses this name itself")
-    state_bytes = canonical_json(dict(state))
-    if len(state_bytes) > MAX_JSON_BYTES:
-        raise ValueError(
-            f"state must take at most {MAX_JSON_BYTES} bytes of JSON, got {len(state_bytes)}; "
-            f"move arrays to tensors"
-        )
-    target, temporary = root / f"step-{step}", root / f"{TMP_PREFIX}step-{step}-{uuid.uuid4().hex[:8]}"
+    target = root / f"step-{step}"
+    temporary = root / world.broadcast_json(f"{TMP_PREFIX}step-{step}-{uuid.uuid4().hex[:8]}")
+
+    def open_directory() -> None:
+        if world.first:
+            root.mkdir(exist_ok=True)
+            temporary.mkdir()
+
+    def finish() -> None:
+        if world.first:
+            _seal(temporary, step, reports, snapshot.sharded)
+            _publish(temporary, target, step)
+            _prune(root, step, keep_last, set(keep))
+
     try:
-        root.mkdir(exist_ok=True)
-        _write(temporary, step, tensors, state_bytes)
-        replaced = _set_aside(target)
-        temporary.rename(target)
-        fsync_path(root)
-        remove(replaced)
-        fault_point("ckpt.after_rename", step)
-        _prune(root, step, keep_last, set(keep))
+        together(world, open_directory, failure=RetryableError)
+        reports = together(
+            world, lambda: _write(temporary, step, snapshot, world.rank), failure=RetryableError
+        )
+        together(world, finish, failure=RetryableError)
     except (OSError, SafetensorError) as error:
         raise RetryableError(
             f"the checkpoint {target} could not be written: {error}; earlier ones are untouched, "
             f"free space or mend the disk and run the command again"
         ) from error
     finally:
-        remove(temporary)
+        if world.first:
+            remove(temporary)
     return target
 
 
-def _write(directory: Path, step: int, tensors: Mapping[str, torch.Tensor], state: bytes) -> None:
-    directory.mkdir()
+def _write(directory: Path, step: int, snapshot: Snapshot, rank: int) -> dict[str, Any]:
+    """Write one rank's files; returns their entries, and where which part of a tensor is."""
     fault_point("ckpt.before_data", step)
-    save_file(_storable(tensors), directory / TENSORS)
-    fsync_path(directory / TENSORS)
-    write_file(directory / STATE, state)
+    parts = write_tensors(directory, rank, whole=snapshot.whole, sharded=snapshot.sharded)
+    names = [tensors_file(rank)]
+    if rank == 0:
+        write_file(directory / STATE, snapshot.state)
+        names.append(STATE)
     fault_point("ckpt.after_data", step)
-    files = {
-        name: {"sha256": _sha256(directory / name), "size": (directory / name).stat().st_size}
-        for name in (TENSORS, STATE)
+    files = {name: describe_file(directory / name) for name in names}
+    return {"files": files, "parts": {name: [vars(part) for part in own] for name, own in parts.items()}}
+
+
+def _seal(directory: Path, step: int, reports: list[dict[str, Any]], sharded: Mapping[str, Sharded]) -> None:
+    """Put the manifest to what all ranks have written."""
+    files = {name: entry for report in reports for name, entry in report["files"].items()}
+    layouts = {
+        name: Layout.from_json(
+            {"shape": held.shape, "parts": [p for report in reports for p in report["parts"][name]]}
+        )
+        for name, held in sharded.items()
     }
-    write_file(directory / MANIFEST, _sealed({"format": FORMAT, "step": step, "files": files}))
+    Manifest(step, files, layouts).write(directory)
     fault_point("ckpt.after_manifest", step)
     fsync_path(directory)
     fault_point("ckpt.before_rename", step)
 
 
-def _storable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    stored: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        plain = tensor.detach().cpu().contiguous()
-        memory = plain.untyped_storage().data_ptr()
-        stored[name] = plain.clone() if memory in seen else plain
-        seen.add(memory)
-    return stored
-
-
-def _sealed(body: dict[str, Any]) -> bytes:
-    """The manifest with a hash of itself, so that a flipped bit in it is found too."""
-    return canonical_json({**body, "seal": hashlib.sha256(canonical_json(body)).hexdigest()})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _publish(temporary: Path, target: Path, step: int) -> None:
+    replaced = _set_aside(target)
+    temporary.rename(target)
+    fsync_path(target.parent)
+    remove(replaced)
+    fault_point("ckpt.after_rename", step)
 
 
 def _set_aside(path: Path) -> Path:
@@ -161,20 +227,22 @@ def steps(root: Path) -> list[int]:
     return sorted(int(match[1]) for path in root.iterdir() if (match := _STEP.fullmatch(path.name)))
 
 
-def load_latest(root: Path) -> Checkpoint | None:
+def load_latest(root: Path, *, world: World | None = None) -> Checkpoint | None:
     """The newest checkpoint whose every byte is proven; None if there is none at all.
 
-    Steps back over damaged ones, with a warning for each.
+    Steps back over damaged ones, with a warning for each; all ranks take the same one.
 
     Raises:
         CheckpointError: there are checkpoints, but every one is damaged.
     """
-    found = steps(root)
+    world = world or World.single()
+    found = world.broadcast_json(steps(root))
     for step in reversed(found):
         try:
-            return load_checkpoint(root / f"step-{step}")
+            return load_checkpoint(root / f"step-{step}", world=world)
         except CheckpointError as error:
-            _log.warning("%s; stepping back to an earlier checkpoint", error)
+            if world.first:
+                _log.warning("%s; stepping back to an earlier checkpoint", error)
     if found:
         raise CheckpointError(
             f"{root} must hold an intact checkpoint, but all {len(found)} (last steps {found[-5:]}) are "
@@ -183,92 +251,24 @@ def load_latest(root: Path) -> Checkpoint | None:
     return None
 
 
-def load_checkpoint(directory: Path) -> Checkpoint:
-    """Verify and read one checkpoint.
+def load_checkpoint(directory: Path, *, world: World | None = None) -> Checkpoint:
+    """Verify one checkpoint and open it; the ranks share the work of verifying its files.
 
     Raises:
         CheckpointError: a file is missing, unknown, cut or altered; the message names it and both hashes.
     """
+    world = world or World.single()
+    opened: list[Checkpoint] = []
+    together(world, lambda: opened.append(_open(directory, world)), failure=CheckpointError)
+    return opened[0]
+
+
+def _open(directory: Path, world: World) -> Checkpoint:
     try:
-        step = verify(directory)
-        state = _read_json(directory / STATE)
-        return Checkpoint(step, load_file(directory / TENSORS), state, directory)
+        manifest = Manifest.read(directory)
+        for name in sorted(manifest.files)[world.rank :: world.size]:
+            check_file(directory / name, manifest.files[name])
+        state = read_json(directory / STATE)
+        return Checkpoint(manifest.step, StoredTensors(directory, manifest), state, directory)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{directory} must be a readable checkpoint, got {error}") from error
-
-
-def verify(directory: Path) -> int:
-    """Check every file of a checkpoint against its manifest, and return its step.
-
-    Raises:
-        CheckpointError: as for `load_checkpoint`.
-    """
-    manifest = _read_json(directory / MANIFEST)
-    _check_manifest(directory, manifest)
-    known = {TENSORS, STATE, MANIFEST}
-    for path in directory.iterdir():
-        if path.name not in known or not stat.S_ISREG(path.lstat().st_mode):
-            raise CheckpointError(
-                f"{path}: a checkpoint must hold only the regular files {', '.join(sorted(known))}; "
-                f"nothing else is ever read, remove it"
-            )
-    for name, entry in manifest["files"].items():
-        _check_file(directory / name, entry)
-    return int(manifest["step"])
-
-
-def _check_manifest(directory: Path, manifest: dict[str, Any]) -> None:
-    path = directory / MANIFEST
-    body = {key: value for key, value in manifest.items() if key != "seal"}
-    if path.read_bytes() != _sealed(body):
-        raise CheckpointError(
-            f"{path} is damaged: expected the seal {hashlib.sha256(canonical_json(body)).hexdigest()}, "
-            f"got {manifest.get('seal')}"
-        )
-    files, step = body.get("files"), body.get("step")
-    entries_ok = isinstance(files, dict) and all(
-        isinstance(e, dict) and e.keys() == {"sha256", "size"} for e in files.values()
-    )
-    # Comparing with the fixed names also keeps a hostile manifest from naming a path outside.
-    if (
-        body.get("format") != FORMAT
-        or not entries_ok
-        or not isinstance(files, dict)
-        or files.keys() != {TENSORS, STATE}
-    ):
-        raise CheckpointError(
-            f"{path} must be of format {FORMAT} and list {TENSORS} and {STATE}, got {str(body)[:200]}"
-        )
-    if directory.name != f"step-{step}":
-        raise CheckpointError(
-            f"{directory} must hold the step of its name, got {step} in {MANIFEST}; undo the renaming"
-        )
-
-
-def _check_file(path: Path, entry: dict[str, Any]) -> None:
-    if not path.exists():
-        raise CheckpointError(
-            f"{path}: the manifest lists it with sha256 {entry['sha256']}, but it is missing"
-        )
-    size, digest = path.stat().st_size, _sha256(path)
-    if (size, digest) != (entry["size"], entry["sha256"]):
-        raise CheckpointError(
-            f"{path} is damaged: expected {entry['size']} bytes with sha256 {entry['sha256']}, "
-            f"got {size} bytes with {digest}"
-        )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing: the checkpoint is not complete")
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path} must have at most {MAX_JSON_BYTES} bytes, got {path.stat().st_size}")
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} must be JSON, got {type(error).__name__}: {str(error)[:200]}"
-        ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must be a JSON object, got {type(value).__name__}")
-    return value

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -41,6 +41,7 @@ class World:
         data: gloo on a CPU, NCCL on CUDA: embedding rows and their gradients.
         dense: the same, for the gradients of dense weights alone.
         control: always gloo: plain numbers and small messages.
+        timeout: seconds that a rank waits for the others.
     """
 
     rank: int
@@ -50,6 +51,7 @@ class World:
     data: dist.ProcessGroup | None = None
     dense: dist.ProcessGroup | None = None
     control: dist.ProcessGroup | None = None
+    timeout: float = 600.0
 
     @classmethod
     def single(cls, device: torch.device | str = "cpu") -> World:
@@ -60,6 +62,16 @@ class World:
     def first(self) -> bool:
         """Whether this is the process that writes and draws."""
         return self.rank == 0
+
+    def apart(self) -> World:
+        """The same ranks with a control group of their own, for a thread that talks beside the others.
+
+        Every rank calls it at the same place.
+        """
+        if self.size == 1:
+            return self
+        control = dist.new_group(backend="gloo", timeout=timedelta(seconds=self.timeout))
+        return replace(self, data=None, dense=None, control=control)
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the ranks, in place; the same bits everywhere."""
@@ -172,7 +184,7 @@ def _join(rank: int, size: int, local_rank: int, device: torch.device, timeout: 
     dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
     dense = dist.new_group(backend=backend, timeout=timeout)
     control = dist.new_group(backend="gloo", timeout=timeout)
-    world = World(rank, size, local_rank, device, dist.group.WORLD, dense, control)
+    world = World(rank, size, local_rank, device, dist.group.WORLD, dense, control, timeout.total_seconds())
     world.barrier()
     return world
 

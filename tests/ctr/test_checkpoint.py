@@ -19,7 +19,6 @@ from ctr.checkpoint import (
     MANIFEST,
     STATE,
     TENSORS,
-    _sealed,
     load_checkpoint,
     load_latest,
     save_checkpoint,
@@ -28,6 +27,7 @@ from ctr.checkpoint import (
 from ctr.durable import sweep
 from ctr.errors import CheckpointError, RetryableError
 from ctr.faults import injected
+from ctr.manifest import sealed
 
 POINTS = [
     "ckpt.before_data",
@@ -180,7 +180,7 @@ def no_manifest(path: Path) -> None:
 
 
 def renamed_step(path: Path) -> None:
-    (path / MANIFEST).write_bytes(_sealed(json.loads((path / MANIFEST).read_bytes()) | {"step": 9}))
+    (path / MANIFEST).write_bytes(sealed(json.loads((path / MANIFEST).read_bytes()) | {"step": 9}))
 
 
 def deep_manifest(path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_pickle_is_refused_and_never_run(tmp_path: Path, name: str) -> None:
         manifest = json.loads((path / MANIFEST).read_bytes())
         manifest.pop("seal")
         manifest["files"][name] = {"sha256": hashlib.sha256(bomb).hexdigest(), "size": len(bomb)}
-        (path / MANIFEST).write_bytes(_sealed(manifest))
+        (path / MANIFEST).write_bytes(sealed(manifest))
     with pytest.raises(CheckpointError, match="step-1"):
         load_checkpoint(path)
     assert not (tmp_path / "sentinel").exists()
@@ -248,8 +248,8 @@ def test_a_manifest_cannot_name_files_outside(tmp_path: Path, name: str) -> None
     manifest = json.loads((path / MANIFEST).read_bytes())
     manifest.pop("seal")
     manifest["files"][name] = {"sha256": "0" * 64, "size": 0}
-    (path / MANIFEST).write_bytes(_sealed(manifest))
-    with pytest.raises(CheckpointError, match=r"must be of format 1 and list"):
+    (path / MANIFEST).write_bytes(sealed(manifest))
+    with pytest.raises(CheckpointError, match=r"must be of format 1 or 2 and list"):
         load_checkpoint(path)
 
 
