@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ctr.config import LoaderConfig, ModelConfig, RunConfig
+from ctr.config import LoaderConfig, ModelConfig, PeriodConfig, RunConfig
 from ctr.embedding import make_tables
 from ctr.loader import Loader
 from ctr.models.aligned import align
@@ -16,6 +16,7 @@ from ctr.models.hyformer import HyFormer
 from ctr.models.longer import Longer
 from ctr.models.two_stage import TwoStage
 from ctr.optim import AveragedWeights, make_optimizer
+from ctr.periods import restrict
 from ctr.speed import speed_up
 from ctr.state import Progress, TrainingState
 from features.dataset import Dataset, Manifest
@@ -25,8 +26,8 @@ MODELS: dict[str, type[nn.Module]] = {"hyformer": HyFormer, "longer": Longer, "t
 
 
 def open_dataset(config: RunConfig, *, at: Path | None = None, verify: bool = False) -> Dataset:
-    """The data set of a run, without what the run drops; `at`: where it is now, if it moved."""
-    return Dataset(at or config.dataset, verify=verify).without(config.drop)
+    """The data set of a run, without what it drops, in its period; `at`: where it is now, if it moved."""
+    return restrict(Dataset(at or config.dataset, verify=verify).without(config.drop), config.period)
 
 
 def build_model(manifest: Manifest, config: ModelConfig, *, dim: int, seed: int) -> nn.Module:
@@ -123,6 +124,8 @@ def identity(config: RunConfig, manifest: Manifest) -> dict[str, Any]:
             del plain[section][key]
     for key in ("run", "dataset", "tracking"):
         del plain[key]
+    if config.period == PeriodConfig():  # runs from before there were periods go on
+        del plain["period"]
     return {"config": plain, "dataset": manifest.digest()}
 
 

@@ -155,6 +155,14 @@ class TrackingConfig(Knobs):
     system_every: float = Field(default=10.0, gt=0)  # seconds between memory and CPU samples
 
 
+class PeriodConfig(Knobs):
+    """Which stretch of the data set's time a run sees (ctr.periods)."""
+
+    windows: Positive = 1  # the test part in so many windows, each tested by a training that ends before it
+    window: Count = 0  # which of them
+    train_fraction: float = Field(default=1.0, gt=0, le=1)  # the newest part of the training requests
+
+
 class RunConfig(Knobs):
     """One run: data set, model, training, tracking."""
 
@@ -162,6 +170,7 @@ class RunConfig(Knobs):
     run: str  # the run directory
     seed: int = 1
     drop: list[str] = []  # features, domains or domain.side fields to leave out; * stands for anything
+    period: PeriodConfig = PeriodConfig()
     model: ModelConfig = ModelConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

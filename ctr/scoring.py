@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +20,17 @@ import torch
 
 from ctr.batch import Batch
 from ctr.durable import TMP_PREFIX
-from ctr.loader import Loader
 from ctr.state import TrainingState
 from features.dataset import Dataset, SplitData
 from features.errors import DataError
 
 HISTORY_BUCKETS = (0, 1, 5, 20, 50, 100)
+
+
+class BatchSource(Protocol):
+    """What gives every row of a split once, in file order: a loader, or one that changes its batches."""
+
+    def iterate(self, epoch: int, start_step: int = 0) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def score_batches(
             yield batch, logits.float().cpu().numpy()
 
 
-def score_split(state: TrainingState, loader: Loader, *, bf16: bool, device: torch.device) -> Scores:
+def score_split(state: TrainingState, loader: BatchSource, *, bf16: bool, device: torch.device) -> Scores:
     """Score a whole split in memory (24 bytes a row)."""
     logit, label, user, request = [], [], [], []
     for batch, logits in score_batches(state, loader.iterate(0), bf16=bf16, device=device):
@@ -75,7 +81,7 @@ def score_split(state: TrainingState, loader: Loader, *, bf16: bool, device: tor
 def write_predictions(
     path: Path,
     state: TrainingState,
-    loader: Loader,
+    loader: BatchSource,
     dataset: Dataset,
     split: str,
     *,

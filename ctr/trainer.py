@@ -104,13 +104,19 @@ class Trainer:
         """Where the run stands."""
         return self.state.progress
 
-    def fit(self, stop: GracefulStop) -> Outcome:
-        """Train to the end, to early stopping or until a signal; saves in each case. Call `resume` before."""
+    def fit(self, stop: GracefulStop, *, until: int | None = None) -> Outcome:
+        """Train to the end, to early stopping, to a signal or a pause; saves in each case. Call `resume` before.
+
+        Args:
+            stop: rises with a signal.
+            until: pause when so many steps are done; a later call goes on as if there had been no pause.
+        """
         self.display.start(step=self.progress.step, total=self.total_steps)
         self._clock = time.monotonic()
-        for batch, last_of_epoch in self._batches():
+        there = until is not None and self.progress.step >= until
+        for batch, last_of_epoch in () if there else self._batches():
             self._one_step(batch, last_of_epoch)
-            if stop.requested:
+            if stop.requested or self.progress.step == until:
                 self._save()
                 break
             if self.progress.finished:

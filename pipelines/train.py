@@ -68,8 +68,8 @@ def dry_run(config: RunConfig) -> str:
     return f"{dump_config(config)}{sizes}\n# dataset {dataset.manifest.name}: {dataset.manifest.digest()}"
 
 
-def train(config: RunConfig) -> Outcome:
-    """Train or resume the run that a configuration names."""
+def train(config: RunConfig, *, until: int | None = None) -> Outcome:
+    """Train or resume the run that a configuration names; `until`: pause at a step, and validate there."""
     dataset = open_dataset(config, verify=True)
     device = pick_device(config.train.device)
     display = make_display()
@@ -104,7 +104,9 @@ def train(config: RunConfig) -> Outcome:
             replace_file(run_dir.config, dump_config(config).encode())
             tracker.artifact(run_dir.config)
             try:
-                outcome = trainer.fit(stop)
+                outcome = trainer.fit(stop, until=until)
+                if until is not None and valid is not None and outcome.stopped_by is None:
+                    tracker.log("rung", outcome.steps, trainer.validation_metrics())
             finally:
                 display.stop()
             tracker.close("FINISHED" if outcome.stopped_by is None else "KILLED")

@@ -1,0 +1,130 @@
+"""From a plan and a data set to variants: each a whole run configuration and what is permuted in its test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ctr.ablate.plan import Plan, VariantPlan, settings
+from ctr.ablate.select import GROUP, complement, members, parts, tidy
+from ctr.config import RunConfig, parse_config
+from features.dataset import Manifest
+from features.errors import ConfigError
+from features.names import check_name
+from features.safe_yaml import apply_overrides
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named configuration; seed and window are still those of the base."""
+
+    name: str
+    config: RunConfig
+    permute: tuple[str, ...] = ()  # names of the data set, sorted
+    changes: str = ""  # in words, for people
+
+
+def base_config(plan: Plan) -> RunConfig:
+    """The base run of a plan, with the changes that all variants share."""
+    assert isinstance(plan.base, dict)
+    whole = {"run": str(plan.directory), **plan.base}
+    config = parse_config(apply_overrides(whole, settings(plan.set)), what=f"base of plan {plan.name}")
+    if config.period.windows != 1 or config.period.window:
+        raise ConfigError(
+            "the windows of an ablation are set by the plan's own `windows`; delete them in base"
+        )
+    return config
+
+
+def expand(plan: Plan, manifest: Manifest) -> list[Variant]:
+    """The base, then every variant of the plan in its order: list, one at a time, leave one in, grid.
+
+    Args:
+        plan: as read.
+        manifest: of the whole data set, nothing dropped.
+
+    Raises:
+        ConfigError: a variant that is not a valid run, names nothing of the data set, or has another's name.
+    """
+    base = base_config(plan)
+    named = [*plan.variants.items(), *_one_at_a_time(plan, manifest, base), *_grid(plan)]
+    variants = [variant(BASE, VariantPlan(), base, manifest)]
+    variants += [variant(name, change, base, manifest) for name, change in named]
+    names = [v.name for v in variants]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(
+            f"variants of plan {plan.name} must have different names, got {twice} twice; rename"
+        )
+    if len(variants) == 1:
+        raise ConfigError(
+            f"plan {plan.name} must have something to compare: variants, one_at_a_time, leave_one_in or grid"
+        )
+    return variants
+
+
+def variant(name: str, change: VariantPlan, base: RunConfig, manifest: Manifest) -> Variant:
+    """One variant: the base's plain data with everything that the change says."""
+    gone = members(manifest, [*base.drop, *change.drop])
+    if change.keep:
+        gone |= complement(manifest, change.keep)
+    view = manifest.without(dropped := tidy(manifest, gone))
+    overrides = settings(change.set)
+    plain: dict[str, Any] = apply_overrides(base.model_dump(mode="json"), overrides)
+    lengths = {d: n for d, n in plain["loader"]["max_len"].items() if d in view.domains}
+    plain["loader"]["max_len"] = lengths | _lengths(change.max_len, lengths, view)
+    plain["model"]["queries"] = {q: n for q, n in plain["model"]["queries"].items() if q not in gone}
+    if not any(override.startswith("drop=") for override in overrides):
+        plain["drop"] = dropped
+    if change.train_fraction is not None:
+        plain["period"]["train_fraction"] = change.train_fraction
+    if change.width is not None:
+        plain["embedding"]["dim"] = change.width
+    permuted = tuple(sorted(members(view, change.permute)))
+    return Variant(name, parse_config(plain, what=f"variant {name}"), permuted, _words(change))
+
+
+def _lengths(wanted: int | dict[str, int] | None, now: dict[str, int], view: Manifest) -> dict[str, int]:
+    """max_len as a run has it; one number shortens every domain and lengthens none."""
+    if wanted is None or isinstance(wanted, dict):
+        return wanted or {}
+    return {d: min(wanted, now.get(d, info.max_len)) for d, info in view.domains.items()}
+
+
+def _one_at_a_time(plan: Plan, manifest: Manifest, base: RunConfig) -> Iterator[tuple[str, VariantPlan]]:
+    """`without-x` for each item, `only-x` for each that is left in while the others of the list go."""
+    there = manifest.without(base.drop)
+    for item in parts(there, plan.one_at_a_time):
+        yield f"without-{_name(item)}", VariantPlan(drop=(item,))
+    alone = parts(there, plan.leave_one_in)
+    for item in alone:
+        yield f"only-{_name(item)}", VariantPlan(drop=tuple(other for other in alone if other != item))
+
+
+def _name(item: str) -> str:
+    """An item as a part of a variant's name; a pattern's signs cannot stand in one."""
+    plain = item.replace(GROUP, "group-").replace("*", "all").replace("?", "any")
+    return check_name(plain, "variant")
+
+
+def _grid(plan: Plan) -> Iterator[tuple[str, VariantPlan]]:
+    """Every combination of the values, named by the last part of each option and its value."""
+    for values in itertools.product(*plan.grid.values()) if plan.grid else ():
+        point = dict(zip(plan.grid, values, strict=True))
+        name = "_".join(f"{path.rpartition('.')[2]}-{value}" for path, value in point.items())
+        yield check_name(name, "variant of a grid"), VariantPlan(set=point)
+
+
+def _words(change: VariantPlan) -> str:
+    """What a variant changes, in a line."""
+    told = settings(change.set)
+    for word in ("drop", "keep", "permute"):
+        if items := getattr(change, word):
+            told.append(f"{word} {', '.join(items)}")
+    for word in ("max_len", "train_fraction", "width"):
+        if value := getattr(change, word):
+            told.append(f"{word} {value}")
+    return "; ".join(told)

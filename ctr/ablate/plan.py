@@ -1,0 +1,99 @@
+"""What an ablation plan says: a base run, named variants of it, seeds and windows. Plain data, from YAML."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from ctr.config import Count, Knobs, Positive
+from features.errors import ConfigError
+from features.names import check_name
+from features.safe_yaml import apply_overrides, load_yaml
+from features.spec import explain
+
+Settings = tuple[str, ...] | dict[str, Any]  # [model.layers=3] or {model.layers: 3}
+Metric = Literal["auc", "gauc", "query_auc", "log_loss", "ne"]
+Names = tuple[str, ...]
+Parts = Literal["features", "groups", "domains", "sides"] | Names
+
+
+class VariantPlan(Knobs):
+    """One change of the base. What it does not name stays as it is there."""
+
+    set: Settings = ()  # options of the run
+    drop: Names = ()  # features, domains, domain.side fields (* and ? as in a run), group:<token group>
+    keep: Names = ()  # … only these; empty: all
+    permute: Names = ()  # exchanged among rows when the trained model is tested; no training of its own
+    max_len: Positive | dict[str, Positive] | None = None  # newest events, of every domain or by domain
+    train_fraction: float | None = Field(default=None, gt=0, le=1)  # the newest part of the training period
+    width: Positive | None = None  # of the embedding tables
+
+
+class Plan(Knobs):
+    """A base and what is compared with it."""
+
+    name: str
+    base: str | dict[str, Any]  # the configuration of a run: a file (relative to the plan) or written out
+    set: Settings = ()  # changes of the base that all variants share
+    out: str | None = None  # directory; None = runs/ablate-<name>
+    seeds: tuple[Count, ...] = Field(default=(1,), min_length=1)
+    windows: Positive = 1  # rolling origin: the test part in so many windows (ctr.periods)
+    variants: dict[str, VariantPlan] = Field(default_factory=dict)
+    one_at_a_time: Parts = ()  # a variant without each of them
+    leave_one_in: Parts = ()  # a variant with each of them alone; what is not of the listed kind stays
+    # option → values: a variant for every combination
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ("auc", "gauc", "query_auc", "ne")
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError(f"seeds must differ from each other, got {list(seeds)}")
+        return seeds
+
+    @property
+    def directory(self) -> Path:
+        """Where the ablation's runs and report go."""
+        return Path(self.out or f"runs/ablate-{self.name}")
+
+
+def load_plan(path: Path, overrides: list[str] | None = None) -> Plan:
+    """Read a plan; `base` becomes the plain data of its file.
+
+    Args:
+        path: the YAML file.
+        overrides: `seeds=[1]` and the like, of the plan itself.
+
+    Raises:
+        ConfigError: naming every wrong key with the value that came.
+    """
+    return parse_plan(apply_overrides(load_yaml(path), overrides or []), what=str(path), folder=path.parent)
+
+
+def parse_plan(data: dict[str, Any], *, what: str = "plan", folder: Path = Path()) -> Plan:
+    """Build a Plan from plain data; a base that is a file is looked for beside `folder`."""
+    try:
+        plan = Plan.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{what} is not valid:\n{explain(error)}") from None
+    check_name(plan.name, "plan")
+    for name in plan.variants:
+        check_name(name, "variant")
+    base = load_yaml(folder / plan.base) if isinstance(plan.base, str) else plan.base
+    return plan.model_copy(update={"base": base})
+
+
+def settings(changes: Settings) -> list[str]:
+    """Changes as `path=value` overrides.
+
+    Example:
+        >>> settings({"model.layers": 3, "model.queries": {"view": 2}})
+        ['model.layers=3', 'model.queries={"view": 2}']
+    """
+    if isinstance(changes, tuple):
+        return list(changes)
+    return [f"{path}={json.dumps(value)}" for path, value in changes.items()]

@@ -1,0 +1,161 @@
+"""Trainings in parallel: as many worker processes as asked for, each with its share of the cores."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from ctr.ablate.subruns import SubRun
+from ctr.ablate.task import Task
+from ctr.errors import LockedError, RetryableError
+
+TRIES = 5
+AGAIN = {LockedError.exit_code, RetryableError.exit_code}  # a worker whose parent was killed holds its lock
+SECONDS_BETWEEN_TRIES = 2.0
+SECONDS_BETWEEN_LOOKS = 0.1
+WORKER = "pipelines.ablate_worker"
+OWN_MIB = 1024  # a worker without its tables
+
+
+class Worker(Protocol):
+    """A training that goes on."""
+
+    def poll(self) -> int | None:
+        """Its exit code, or None."""
+
+    def stop(self) -> None:
+        """Ask it to save and end."""
+
+
+Launch = Callable[[Task], Worker]
+
+
+class ProcessWorker:
+    """A worker process; it reads its task from stdin, whose end tells it that this process is gone.
+
+    Args:
+        task: what to do.
+        threads: of OpenMP.
+    """
+
+    def __init__(self, task: Task, *, threads: int) -> None:
+        folder = Path(task.config.run)
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        with (folder / "log.txt").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", WORKER],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the parent, which then asks each worker once
+            )
+        assert self._process.stdin is not None
+        self._process.stdin.write(task.to_json().encode() + b"\n")
+        self._process.stdin.flush()
+
+    def poll(self) -> int | None:
+        """Its exit code; 128 + signal where one ended it."""
+        code = self._process.poll()
+        return code if code is None or code >= 0 else 128 - code
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self._process.terminate()
+
+
+@dataclass
+class Failure:
+    """A training that could not be finished."""
+
+    subrun: SubRun
+    code: int
+    message: str  # the last line of its log
+
+
+@dataclass
+class Pool:
+    """Runs trainings, at most `workers` at a time, in the given order.
+
+    Args:
+        launch: starts a worker.
+        workers: how many at a time.
+        look: called often, with those at work and those that are done, for the display.
+        stopped: whether a signal has come.
+    """
+
+    launch: Launch
+    workers: int
+    look: Callable[[Sequence[SubRun], Sequence[SubRun]], None] = lambda at_work, done: None
+    stopped: Callable[[], bool] = lambda: False
+    pause: float = SECONDS_BETWEEN_TRIES
+    failures: list[Failure] = field(default_factory=list)
+
+    def run(self, jobs: Sequence[tuple[SubRun, int | None]]) -> bool:
+        """Do all jobs, (sub-run, pause step or None); a failure does not stop the others.
+
+        Returns:
+            False if a signal came; every worker has then saved and ended.
+        """
+        waiting = deque((subrun, until, 1, 0.0) for subrun, until in jobs)
+        going: list[tuple[Worker, SubRun, int | None, int]] = []
+        done: list[SubRun] = []
+        while waiting or going:
+            if self.stopped():
+                waiting.clear()
+                for worker, *_ in going:
+                    worker.stop()
+                _wait([worker for worker, *_ in going])
+                return False
+            while len(going) < self.workers and waiting and waiting[0][3] <= time.monotonic():
+                subrun, until, tries, _ = waiting.popleft()
+                going.append((self.launch(Task.of(subrun, until)), subrun, until, tries))
+            for entry in list(going):
+                worker, subrun, until, tries = entry
+                if (code := worker.poll()) is None:
+                    continue
+                going.remove(entry)
+                if code in AGAIN and tries < TRIES:
+                    waiting.append((subrun, until, tries + 1, time.monotonic() + self.pause))
+                    continue
+                done.append(subrun)
+                if code:
+                    self.failures.append(Failure(subrun, code, last_line(subrun.path / "log.txt")))
+            self.look([subrun for _, subrun, *_ in going], done)
+            time.sleep(SECONDS_BETWEEN_LOOKS if going or waiting else 0)
+        return True
+
+
+def _wait(workers: Sequence[Worker]) -> None:
+    while any(worker.poll() is None for worker in workers):
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def last_line(path: Path) -> str:
+    """The last line that a worker wrote, for messages."""
+    if not path.is_file():
+        return ""
+    lines = path.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or [""])[-1]
+
+
+def how_many(subruns: Sequence[SubRun], *, on_gpu: bool) -> int:
+    """As many workers as fit: a core each, and memory for the largest tables with their optimizer."""
+    if on_gpu:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    rows = max(sum(t.rows for t in s.manifest.tables.values()) * s.config.embedding.dim for s in subruns)
+    each = OWN_MIB + rows * 4 * 3 / 2**20  # weights, two moments
+    fitting = int(psutil.virtual_memory().available / 2**20 / each)
+    return max(1, min(cores, fitting, len(subruns)))

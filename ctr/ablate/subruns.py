@@ -1,0 +1,136 @@
+"""Trainings that a plan needs, each once: variants × seeds × windows, and what of them is there already.
+
+<directory>/subruns/<variant>.s<seed>.w<window>-<key>/   a run directory; <key> is its identity
+    predictions/test.parquet  predictions/test.permuted-<digest>.parquet
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from ctr.ablate.expand import Variant
+from ctr.build import identity
+from ctr.config import RunConfig, load_config
+from ctr.durable import canonical_json
+from ctr.periods import restrict
+from features.dataset import Dataset, Manifest
+from features.errors import CtrError
+
+SYSTEM_SECONDS = 2.0  # between samples of memory: the runs of an ablation may be short
+
+
+@dataclass(frozen=True)
+class Place:
+    """One training of a variant."""
+
+    variant: str
+    seed: int
+    window: int
+
+
+@dataclass
+class SubRun:
+    """One training, and all places of the plan that it serves."""
+
+    key: str
+    config: RunConfig  # its `run` is the directory
+    manifest: Manifest = field(repr=False)  # of the whole data set
+    steps: int  # of the whole training, about
+    places: list[Place] = field(default_factory=list)
+    permutations: list[tuple[str, ...]] = field(default_factory=list)  # of columns, in its test
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return Path(self.config.run)
+
+    def predictions(self, permute: Sequence[str] = ()) -> Path:
+        """The predictions table of the test part, or of it with some columns permuted."""
+        return self.path / "predictions" / f"{predictions_name(permute)}.parquet"
+
+    def is_finished(self) -> bool:
+        """Whether every prediction is there, made with this configuration."""
+        wanted = [self.predictions(permute) for permute in ((), *self.permutations)]
+        return all(path.is_file() for path in wanted) and self.is_of_this_config()
+
+    def is_of_this_config(self) -> bool:
+        """Whether config.yaml in its directory says what this run is."""
+        try:
+            found = load_config(self.path / "config.yaml")
+        except CtrError:
+            return False
+        return run_key(found, self.manifest) == self.key
+
+
+def predictions_name(permute: Sequence[str] = ()) -> str:
+    """The name of a predictions table of the test part, without `.parquet`.
+
+    Example:
+        >>> predictions_name(), predictions_name(["price"])
+        ('test', 'test.permuted-19b9c28e0e')
+    """
+    if not permute:
+        return "test"
+    return f"test.permuted-{hashlib.sha256(','.join(permute).encode()).hexdigest()[:10]}"
+
+
+def run_key(config: RunConfig, manifest: Manifest) -> str:
+    """What two runs that are the same run have in common: settings that decide the course, and the data."""
+    return hashlib.sha256(canonical_json(identity(config, manifest))).hexdigest()[:12]
+
+
+def plan_subruns(
+    variants: Sequence[Variant],
+    dataset: Dataset,
+    *,
+    seeds: Sequence[int],
+    windows: int,
+    directory: Path,
+) -> list[SubRun]:
+    """The trainings, those of the base first; variants that ask for the same one share it.
+
+    Args:
+        variants: from `expand`.
+        dataset: as a whole.
+        seeds, windows: of the plan.
+        directory: of the ablation; runs that lie there under another variant's name are found by their key.
+
+    Raises:
+        ConfigError: too many windows for the test part.
+    """
+    rows = cache(lambda period: restrict(dataset, period).manifest.splits)
+    found: dict[str, SubRun] = {}
+    for variant in variants:
+        for place in (Place(variant.name, seed, window) for window in range(windows) for seed in seeds):
+            config = _config(variant, place, windows)
+            key = run_key(config, dataset.manifest)
+            if key not in found:
+                splits = rows(config.period)
+                trained = sum(splits[name].impressions for name in config.train.data.split("+"))
+                found[key] = _subrun(key, config, place, dataset.manifest, trained, directory)
+            found[key].places.append(place)
+            if variant.permute and variant.permute not in found[key].permutations:
+                found[key].permutations.append(variant.permute)
+    return list(found.values())
+
+
+def _config(variant: Variant, place: Place, windows: int) -> RunConfig:
+    period = variant.config.period.model_copy(update={"windows": windows, "window": place.window})
+    tracking = variant.config.tracking.model_copy(update={"uri": None, "system_every": SYSTEM_SECONDS})
+    return variant.config.model_copy(update={"seed": place.seed, "period": period, "tracking": tracking})
+
+
+def _subrun(
+    key: str, config: RunConfig, place: Place, manifest: Manifest, rows: int, directory: Path
+) -> SubRun:
+    there = sorted((directory / "subruns").glob(f"*-{key}"))
+    name = f"{place.variant[:80]}.s{place.seed}.w{place.window}-{key}"
+    path = there[0] if there else directory / "subruns" / name
+    steps = config.train.epochs * math.ceil(rows / config.loader.batch_rows)
+    steps = min(steps, config.train.max_steps or steps)
+    return SubRun(key, config.model_copy(update={"run": str(path)}), manifest, steps)
