@@ -1,16 +1,36 @@
-"""One difference from several trainings: users by bootstrap, seeds and windows by Student's t."""
+"""One difference from several trainings: users by bootstrap, seeds and windows by Student's t.
+
+K: clusters. D: bootstrap draws. R: units at the top (trainings or windows).
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ctr.compare.paired import Paired
-from ctr.compare.sums import MetricName
+from ctr.compare.student import Error
+from ctr.compare.sums import METRICS, ClusterSums, MetricName, union_of_keys
+from ctr.compare.units import Units, error_of, pooled_variance
+from ctr.metrics.bootstrap import MIN_CLUSTERS, poisson_weights
+from ctr.metrics.records import Floats
+from features.errors import ConfigError
 
 Noise: TypeAlias = Literal["own", "pooled"]
 Windows: TypeAlias = Literal["fixed", "random"]
+Figures: TypeAlias = dict[MetricName, Floats]
+UNDEFINED: dict[MetricName, str] = {
+    "auc": "only one class",
+    "gauc": "no user ids, or no user with rows of both classes",
+    "query_auc": "no request ids, or no request with rows of both classes",
+    "log_loss": "no rows",
+    "ne": "only one class",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +39,7 @@ class Cell:
 
     Args:
         pair: from `paired_sums` or `compare_files`.
-        seed: of both trainings; every cell has a base trained for it alone.
+        seed: of both trainings; every cell has a base that was trained for its seed and window.
         window: name of the test window.
     """
 
@@ -30,48 +50,147 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The mean difference of one metric with its standard error.
+    """The mean difference in one metric with its standard error.
 
     Args:
-        base, variant: mean metric of each.
-        delta: variant − base, mean over windows of the mean over seeds; NaN where undefined.
-        var_users: variance from the sample of users.
-        var_training: variance from seeds (and windows); None where one training says nothing of it.
-        df_users, df_training: degrees of freedom of the two.
+        base, variant: mean of the metric over the trainings; NaN where undefined.
+        error: of variant − base; None where `reason` says why.
+        clusters: users (or requests, or rows) that count in this metric.
         reason: why there is no difference or no standard error, or None.
     """
 
     base: float
     variant: float
-    delta: float
-    var_users: float
-    var_training: float | None
-    df_users: int
-    df_training: int
+    error: Error | None
+    clusters: int
     reason: str | None = None
+
+    @property
+    def delta(self) -> float:
+        """Variant − base: the mean over windows of the mean over seeds."""
+        return self.variant - self.base
 
 
 def combine(
     variants: Mapping[str, Sequence[Cell]],
-    metric: MetricName,
     *,
     noise: Noise = "own",
     windows: Windows = "fixed",
     draws: int = 1000,
     seed: int = 0,
-) -> dict[str, Estimate]:
-    """Mean difference and its variance for each variant.
+) -> dict[MetricName, dict[str, Estimate]]:
+    """Mean difference and its error for each metric and variant.
 
     Args:
-        variants: name → its cells; (window, seed) is unique in a variant.
-        metric: which.
-        noise: "own": training noise of a variant from its own seeds; "pooled": one training noise for all
-            variants, which gives far more degrees of freedom with few seeds and assumes that they are alike.
-        windows: "fixed": the verdict is about these windows; "random": about further windows of their kind
-            (the spread between windows counts; three windows at least).
+        variants: name → its cells.
+        noise: "own": the noise of training of a variant from its own seeds; "pooled": one noise for all
+        variants, which
+            gives far more degrees of freedom with few seeds and takes the variants' noise as equal.
+        windows: "fixed": the difference in these windows; "random": in further windows of their kind, so that
+            the spread between windows counts (two at least; with fewer than four it can tell little).
         draws, seed: of the bootstrap over users.
 
     Raises:
-        ConfigError: cells that are repeated or missing.
+        ConfigError: no cells, cells that are repeated, or too few windows, or missing cells under "pooled".
     """
-    raise NotImplementedError
+    _check(variants, noise=noise, windows=windows)
+    cells = [cell for group in variants.values() for cell in group]
+    keys = union_of_keys([cell.pair.base for cell in cells])
+    drawer = _Drawer(keys, poisson_weights(len(keys), draws, seed))
+    drawn = {name: [drawer.delta(cell.pair) for cell in group] for name, group in variants.items()}
+    results: dict[MetricName, dict[str, Estimate]] = {}
+    for metric in METRICS:
+        units = {name: _units(group, drawn[name], metric) for name, group in variants.items()}
+        if windows == "random":
+            units = {name: each.by_window() for name, each in units.items()}
+        pooled = _pooled(list(units.values())) if noise == "pooled" else None
+        results[metric] = {
+            name: _estimate(each, metric, _clusters(variants[name], metric), pooled)
+            for name, each in units.items()
+        }
+    return results
+
+
+def _check(variants: Mapping[str, Sequence[Cell]], *, noise: Noise, windows: Windows) -> None:
+    names = {name: [(cell.window, cell.seed) for cell in cells] for name, cells in variants.items()}
+    for name, found in names.items():
+        repeated = [cell for cell, count in Counter(found).items() if count > 1]
+        if repeated or not found:
+            what = f"(window, seed) {repeated[0]} twice" if repeated else "none"
+            raise ConfigError(
+                f"a variant must have one training for each window and seed, got {what} for {name}"
+            )
+        if windows == "random" and len({window for window, _ in found}) < 2:
+            raise ConfigError(
+                f"windows taken as random must be two or more, got {found} for {name}; use fixed"
+            )
+    if noise == "pooled" and len({tuple(sorted(found)) for found in names.values()}) > 1:
+        raise ConfigError(f"pooled noise must have every variant in the same windows and seeds, got {names}")
+
+
+class _Drawer:
+    """Bootstrap draws of tables whose clusters are among `keys`; a base that many variants share is drawn
+    once."""
+
+    def __init__(self, keys: NDArray[np.uint16], weights: NDArray[np.uint8]) -> None:
+        self._keys, self._weights = keys, weights
+        self._known: dict[int, tuple[ClusterSums, Figures]] = {}
+
+    def draws(self, sums: ClusterSums) -> Figures:
+        if id(sums) not in self._known:
+            same = len(sums.keys) == len(self._keys)
+            weights = self._weights if same else self._weights[np.searchsorted(self._keys, sums.keys)]
+            self._known[id(sums)] = (sums, sums.draws(weights))  # kept alive, so that its id stays its own
+        return self._known[id(sums)][1]
+
+    def delta(self, pair: Paired) -> Figures:
+        base, variant = self.draws(pair.base), self.draws(pair.variant)
+        return {metric: variant[metric] - base[metric] for metric in METRICS}
+
+
+def _units(cells: Sequence[Cell], drawn: list[Figures], metric: MetricName) -> Units:
+    """Every training as a unit, sorted by window and seed, windows as strata."""
+    order = sorted(range(len(cells)), key=lambda k: (cells[k].window, cells[k].seed))
+    values = np.array([cells[k].pair.values(metric) for k in order])
+    names = [(cells[k].window, cells[k].seed) for k in order]
+    return Units(
+        names=tuple(names),
+        base=values[:, 0],
+        variant=values[:, 1],
+        drawn=np.stack([drawn[k][metric] for k in order], axis=1),
+        strata=np.unique([window for window, _ in names], return_inverse=True)[1],
+    )
+
+
+def _clusters(cells: Sequence[Cell], metric: MetricName) -> int:
+    """How many clusters have rows that count in the metric, in any cell."""
+    return len(np.unique(np.concatenate([cell.pair.base.counted(metric) for cell in cells])))
+
+
+def _pooled(variants: list[Units]) -> tuple[float, int] | None:
+    defined = [units for units in variants if np.isfinite(units.delta).all()]
+    return pooled_variance(defined) if defined and defined[0].df else None
+
+
+def _estimate(units: Units, metric: MetricName, clusters: int, pooled: tuple[float, int] | None) -> Estimate:
+    weights = units.weights
+    base, variant = float(weights @ units.base), float(weights @ units.variant)
+    finite: NDArray[np.bool_] = np.all(np.isfinite(units.drawn), axis=1)
+    reason = None
+    if not np.isfinite(units.delta).all():
+        reason = f"undefined: {UNDEFINED[metric]}"
+    elif clusters < MIN_CLUSTERS:
+        reason = f"no interval: {clusters} are too few to resample (at least {MIN_CLUSTERS})"
+    elif 2 * finite.sum() < len(finite) or finite.sum() < 2:
+        reason = f"no interval: undefined in {int((~finite).sum())} of {len(finite)} draws"
+    if reason:
+        return Estimate(base=base, variant=variant, error=None, clusters=clusters, reason=reason)
+    kept = Units(
+        names=units.names,
+        base=units.base,
+        variant=units.variant,
+        drawn=units.drawn[finite],
+        strata=units.strata,
+    )
+    error = error_of(kept, clusters=clusters, pooled=pooled)
+    return Estimate(base=base, variant=variant, error=error, clusters=clusters)

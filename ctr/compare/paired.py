@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from ctr.compare.comparison import CLUSTERS, Comparison, row_type
+from ctr.compare.delong import DeLong
+from ctr.compare.spill import Rows
 from ctr.compare.sums import ClusterSums, MetricName
+from ctr.metrics.ranking import check_rows
+from features.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +25,7 @@ class Paired:
         rows, positives: rows, and those with label 1.
         unit: what is resampled: "user", "request" or "row".
         base, variant: their sums over the same clusters.
-        delong_se: DeLong's standard error of the difference in AUC, rows taken as independent; NaN where
-        undefined.
+        delong: the AUCs with DeLong's errors, rows taken as independent.
     """
 
     rows: int
@@ -27,11 +33,16 @@ class Paired:
     unit: str
     base: ClusterSums
     variant: ClusterSums
-    delong_se: float
+    delong: DeLong
+
+    @property
+    def clusters(self) -> int:
+        """Clusters that are resampled: users, or a few users together where they are more than 65,521."""
+        return len(self.base.keys)
 
     def values(self, metric: MetricName) -> tuple[float, float]:
         """The metric of base and variant; NaN where it is undefined."""
-        return self.base.figure(metric), self.variant.figure(metric)
+        return self.base.figures()[metric], self.variant.figures()[metric]
 
     def delta(self, metric: MetricName) -> float:
         """Variant minus base."""
@@ -60,5 +71,63 @@ def paired_sums(
 
     Raises:
         DataError: wrong labels or scores, or lengths that differ.
+
+    Example:
+        >>> pairs = paired_sums([0, 1, 1, 0], [0.2, 0.4, 0.3, 0.3], {"new": [0.1, 0.9, 0.6, 0.2]})
+        >>> pairs["new"].values("auc")
+        (0.875, 1.0)
     """
-    raise NotImplementedError
+    labels = np.asarray(label, dtype=np.float64)
+    scores = [np.asarray(score, dtype=np.float64) for score in (base, *variants.values())]
+    for score in scores:
+        check_rows(labels, score, probability=True)
+    given = {"user": user, "request": request}
+    keys = {name: _codes(values, len(labels)) for name, values in given.items() if values is not None}
+    unit = next(iter(keys), "row")
+    cluster = keys[unit] if keys else np.arange(len(labels), dtype=np.uint64)
+    rows = make_rows(labels, scores, cluster=cluster, keys=keys)
+    with Comparison(models=len(scores), keys=tuple(keys), chunk_rows=max(1, len(rows))) as comparison:
+        comparison.add(rows)
+        return pairs_of(comparison, list(variants), unit)
+
+
+def _codes(values: ArrayLike, count: int) -> NDArray[np.uint64]:
+    codes = np.asarray(values)
+    if codes.shape != (count,) or codes.dtype.kind not in "iu":
+        raise DataError(
+            f"user and request must be {count} integers like label, got {codes.dtype} {codes.shape}"
+        )
+    return codes.astype(np.int64).view(np.uint64)
+
+
+def make_rows(
+    label: NDArray[Any],
+    scores: list[NDArray[np.float64]],
+    *,
+    cluster: NDArray[np.uint64],
+    keys: Mapping[str, NDArray[np.uint64]],
+) -> Rows:
+    """Rows for `Comparison.add` from columns, (n,) each."""
+    rows = np.zeros(len(label), dtype=row_type(len(scores)))
+    rows["label"], rows["cluster"] = label, cluster % np.uint64(CLUSTERS)
+    for name, values in keys.items():
+        rows[name] = values
+    for m, score in enumerate(scores):
+        rows["score"][:, m] = score
+    return rows
+
+
+def pairs_of(comparison: Comparison, variants: list[str], unit: str) -> dict[str, Paired]:
+    """The finished comparison as pairs of base and variant."""
+    (base, *others), delongs = comparison.finish()
+    return {
+        name: Paired(
+            rows=comparison.rows,
+            positives=comparison.positives,
+            unit=unit,
+            base=base,
+            variant=sums,
+            delong=delong,
+        )
+        for name, sums, delong in zip(variants, others, delongs, strict=True)
+    }

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from ctr.compare.combine import Cell, Noise, Windows
-from ctr.compare.sums import MetricName
+from ctr.compare.combine import Cell, Estimate, Noise, Windows, combine
+from ctr.compare.student import Error
+from ctr.compare.sums import METRICS, MetricName
+from features.errors import ConfigError
 
 Verdict: TypeAlias = Literal["helps", "hurts", "no evidence"]
+DELONG = "auc_delong"
+POWER = 0.8
+# Sums of the same numbers in another order differ by less; two models that differ by less are equal.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,16 +24,17 @@ class Judgement:
     """One variant in one metric.
 
     Args:
-        variant, metric: which; metric "auc_delong" is the AUC with DeLong's standard error (rows independent).
+        variant, metric: which; "auc_delong" is the AUC with DeLong's standard error, which takes rows as
+            independent: a check of "auc", given for single trainings.
         base, value: the metric of the base and of the variant, mean over trainings.
         delta: value − base; None where undefined, `reason` then says why.
         low, high: ends of the 1 − alpha interval of delta, not corrected for the number of variants.
         se: standard error of delta.
         p, p_holm: two-sided p-value, and corrected over the variants of this metric.
-        verdict: by p_holm < alpha and the metric's direction.
-        detectable: smallest |delta| found with 80 % power at the level alpha / variants.
+        verdict: "helps" or "hurts" where p_holm < alpha, by the metric's direction.
+        detectable: the |delta| that is found with 80 % power at the level alpha / variants.
         seeds, windows: how many of each.
-        rows, clusters: test rows (sum over windows) and clusters resampled.
+        rows, clusters: test rows (over windows) and clusters that count.
         unit: what was resampled: "user", "request" or "row".
         caveats: what the interval does not cover, in plain words.
         reason: why there is no verdict, or None.
@@ -37,13 +45,13 @@ class Judgement:
     base: float | None
     value: float | None
     delta: float | None
-    low: float | None
-    high: float | None
-    se: float | None
-    p: float | None
-    p_holm: float | None
-    verdict: Verdict
-    detectable: float | None
+    low: float | None = None
+    high: float | None = None
+    se: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    verdict: Verdict = "no evidence"
+    detectable: float | None = None
     seeds: int
     windows: int
     rows: int
@@ -54,13 +62,13 @@ class Judgement:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain data for JSON."""
-        raise NotImplementedError
+        return asdict(self)
 
 
 def judge(
     variants: Mapping[str, Sequence[Cell]],
     *,
-    metrics: Sequence[MetricName] = ("auc", "gauc", "query_auc", "log_loss", "ne"),
+    metrics: Sequence[MetricName] = tuple(METRICS),
     alpha: float = 0.05,
     noise: Noise = "own",
     windows: Windows = "fixed",
@@ -70,24 +78,132 @@ def judge(
     """A verdict for every variant and metric, Holm-corrected over the variants of a metric.
 
     Args:
-        variants: name → its cells (one a seed and window).
+        variants: name → its cells, one for each seed and window.
         metrics: which; decide on one of them before looking.
         alpha: chance that any variant without effect gets a verdict, in each metric.
         noise, windows, draws, seed: see `combine`.
 
     Returns:
-        Judgements, by metric and then in the order of `variants`.
+        Judgements by metric, then in the order of `variants`; "auc" is followed by "auc_delong" where every
+        variant has a single training.
+
+    Raises:
+        ConfigError: see `combine`; an alpha outside (0, 1), or an unknown metric.
     """
-    raise NotImplementedError
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown or not 0.0 < alpha < 1.0:
+        raise ConfigError(
+            f"metrics must be among {list(METRICS)} and alpha in (0, 1), got {unknown} and {alpha}"
+        )
+    estimates = combine(variants, noise=noise, windows=windows, draws=draws, seed=seed) if variants else {}
+    single = all(len(cells) == 1 for cells in variants.values())
+    judgements = []
+    for metric in metrics if variants else ():
+        judgements += _judge_metric(variants, estimates[metric], metric, alpha=alpha, windows=windows)
+        if metric == "auc" and single:
+            checks = {name: _delong(cells[0], estimates["auc"][name]) for name, cells in variants.items()}
+            judgements += _judge_metric(variants, checks, DELONG, alpha=alpha, windows=windows)
+    return judgements
+
+
+def _delong(cell: Cell, estimate: Estimate) -> Estimate:
+    """The AUC's estimate with DeLong's standard error in place of the clusters'."""
+    if math.isnan(cell.pair.delong.se):
+        reason = estimate.reason or "no interval: DeLong needs two rows of each class"
+        return Estimate(base=estimate.base, variant=estimate.variant, error=None, clusters=0, reason=reason)
+    error = Error(users=cell.pair.delong.se**2, df_users=max(1, cell.pair.rows - 2))
+    return Estimate(base=estimate.base, variant=estimate.variant, error=error, clusters=cell.pair.rows)
+
+
+def _judge_metric(
+    variants: Mapping[str, Sequence[Cell]],
+    estimates: Mapping[str, Estimate],
+    metric: str,
+    *,
+    alpha: float,
+    windows: Windows,
+) -> list[Judgement]:
+    tested = {name: e.error.p_value(_delta(e)) for name, e in estimates.items() if e.error is not None}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    found = []
+    for name, estimate in estimates.items():
+        about = _about(variants[name], estimate, metric, windows=windows)
+        if estimate.error is None:
+            found.append(Judgement(variant=name, metric=metric, **about))
+            continue
+        error, delta = estimate.error, _delta(estimate)
+        half = error.critical(alpha) * error.se
+        detectable = (error.critical(alpha / len(tested)) + error.quantile(1.0 - POWER)) * error.se
+        judgement = Judgement(
+            variant=name,
+            metric=metric,
+            low=delta - half,
+            high=delta + half,
+            se=error.se,
+            p=tested[name],
+            p_holm=corrected[name],
+            verdict=_verdict(metric, delta, corrected[name] < alpha),
+            detectable=detectable,
+            **about,
+        )
+        found.append(judgement)
+    return found
+
+
+def _delta(estimate: Estimate) -> float:
+    return 0.0 if abs(estimate.delta) <= _ROUNDING else estimate.delta
+
+
+def _verdict(metric: str, delta: float, significant: bool) -> Verdict:
+    if not significant:
+        return "no evidence"
+    direction = METRICS["auc"] if metric == DELONG else METRICS[metric]  # type: ignore[index]
+    return "helps" if delta * direction > 0 else "hurts"
+
+
+def _about(cells: Sequence[Cell], estimate: Estimate, metric: str, *, windows: Windows) -> dict[str, Any]:
+    """What a judgement says beside its test."""
+    names = {cell.window: cell.pair for cell in cells}
+    finite = {
+        key: value if math.isfinite(value) else None
+        for key, value in (("base", estimate.base), ("value", estimate.variant), ("delta", _delta(estimate)))
+    }
+    unit = "row" if metric == DELONG else cells[0].pair.unit
+    return {
+        **finite,
+        "seeds": len({cell.seed for cell in cells}),
+        "windows": len(names),
+        "rows": sum(pair.rows for pair in names.values()),
+        "clusters": estimate.clusters,
+        "unit": unit,
+        "caveats": tuple(_caveats(estimate, unit, windows)),
+        "reason": estimate.reason,
+    }
+
+
+def _caveats(estimate: Estimate, unit: str, windows: Windows) -> list[str]:
+    caveats = []
+    if estimate.error is not None and estimate.error.df_training == 0:
+        caveats.append("noise of training is not covered: one seed")
+    if windows == "fixed":
+        caveats.append("other periods are not covered")
+    if unit == "row":
+        caveats.append("rows are taken as independent")
+    return caveats
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: sorted p_(i) → max over j ≤ i of min(1, (m − j + 1) p_(j)).
+    """Holm's step-down correction: the i-th smallest of m becomes max over j ≤ i of min(1, (m − j + 1) p_j).
 
-    Source: Holm, Scandinavian Journal of Statistics 6 (1979).
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979), section 3.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """
-    raise NotImplementedError
+    corrected = [0.0] * len(p)
+    largest = 0.0
+    for rank, k in enumerate(sorted(range(len(p)), key=lambda k: p[k])):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[k]))
+        corrected[k] = largest
+    return corrected
