@@ -1,13 +1,19 @@
-"""Prediction files of any size, matched row by row."""
+"""Prediction files of any size, matched row by row and compared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ctr.compare.paired import Paired
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-CHUNK_ROWS = 4_000_000
+from ctr.compare.comparison import CHUNK_ROWS, Comparison
+from ctr.compare.files import PredictionFile, open_predictions, text_codes
+from ctr.compare.matching import OrderDiffersError, by_id, in_step
+from ctr.compare.paired import Paired, make_rows, pairs_of
+from ctr.compare.spill import Rows
 
 
 def compare_files(
@@ -19,11 +25,13 @@ def compare_files(
 ) -> dict[str, Paired]:
     """Compare prediction files, matched by id, in memory bounded by `chunk_rows`.
 
+    Files whose rows come in the same order are read side by side; others are matched by id on disk.
+
     Args:
         base: run directory (its test predictions), or a Parquet or CSV file. Columns: row_id or id; label;
             score (probability) or logit; user_id or group, and request_id, where known.
-        variants: name → path, with the same rows in any order.
-        where: (slice name without `slice_`, its value as text): only these rows of the base count.
+        variants: name → path, with the same rows in any order; users and requests are those of the base.
+        where: (name of a slice without `slice_`, its value as text): only these rows of the base count.
         chunk_rows: rows held in memory.
 
     Returns:
@@ -33,4 +41,37 @@ def compare_files(
         DataError: unreadable file, missing column, or rows that do not match: ids that are missing, extra or
             repeated, or labels that differ; says how many, and the first.
     """
-    raise NotImplementedError
+    files = [open_predictions(base, where=where)]
+    files += [open_predictions(path, grouped=False) for path in variants.values()]
+    try:
+        return _compare(files, list(variants), chunk_rows, ordered=True)
+    except OrderDiffersError:
+        return _compare(files, list(variants), chunk_rows, ordered=False)
+
+
+def _compare(
+    files: Sequence[PredictionFile], names: list[str], chunk_rows: int, *, ordered: bool
+) -> dict[str, Paired]:
+    keys = [key for key in ("user", "request") if key in files[0].columns]
+    unit = keys[0] if keys else "row"
+    read = in_step if ordered else by_id
+    with Comparison(models=len(files), keys=keys, chunk_rows=chunk_rows) as comparison:
+        for tables in read(files, chunk_rows=chunk_rows):
+            comparison.add(_rows(tables, keys))
+        return pairs_of(comparison, names, unit)
+
+
+def _rows(tables: Sequence[pa.Table], keys: Sequence[str]) -> Rows:
+    base = tables[0]
+    columns = {key: base.column(key).to_numpy() for key in keys}
+    rows = make_rows(
+        base.column("label").to_numpy(),
+        [table.column("score").to_numpy() for table in tables],
+        cluster=columns[keys[0]] if keys else _id_codes(base.column("id")),
+        keys=columns,
+    )
+    return rows[base.column("kept").to_numpy()] if "kept" in base.column_names else rows
+
+
+def _id_codes(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
+    return ids.to_numpy().view(np.uint64) if pa.types.is_integer(ids.type) else text_codes(ids)

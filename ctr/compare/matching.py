@@ -1,0 +1,146 @@
+"""The same rows in several prediction files: in the same order, or matched by id outside memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.ipc as ipc
+from numpy.typing import NDArray
+
+from ctr.compare.files import PredictionFile, text_codes
+from ctr.compare.mismatch import Mismatches
+from ctr.compare.spill import Parts
+
+_MAX_PARTS = 200
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: neighbouring ids fall into different parts
+_ID = np.dtype([("id", "u8")])
+
+
+class OrderDiffersError(Exception):
+    """The files do not have the same ids in the same order."""
+
+
+def in_step(files: Sequence[PredictionFile], *, chunk_rows: int) -> Iterator[list[pa.Table]]:
+    """Pieces of all files side by side, for files whose rows come in the same order.
+
+    Args:
+        files: the base first.
+        chunk_rows: ids held in memory while looking for repeated ones.
+
+    Raises:
+        OrderDiffersError: ids differ at some place, or may be repeated; nothing that was yielded counts.
+        DataError: labels differ.
+    """
+    wrong = Mismatches([file.path for file in files])
+    with tempfile.TemporaryDirectory(prefix="ctr-compare-") as directory:
+        seen = _Distinct(Path(directory), max(file.rows_at_most() for file in files), chunk_rows)
+        for pieces in zip_longest(*(file.pieces() for file in files)):
+            ids = [piece.column("id") if piece is not None else None for piece in pieces]
+            if any(other is None or not other.equals(ids[0]) for other in ids):
+                raise OrderDiffersError
+            seen.add(pieces[0].column("id"))
+            wrong.compare_labels(pieces)
+            yield list(pieces)
+        if not seen.all_distinct():
+            raise OrderDiffersError
+    wrong.refuse()
+
+
+def by_id(files: Sequence[PredictionFile], *, chunk_rows: int) -> Iterator[list[pa.Table]]:
+    """Pieces of all files with the same ids, for files in any order: dealt to parts by id, and each part
+    sorted.
+
+    Args:
+        files: the base first.
+        chunk_rows: about twice the rows of a part, which are held in memory.
+
+    Raises:
+        DataError: ids that are missing, extra or repeated, or labels that differ.
+    """
+    wrong = Mismatches([file.path for file in files])
+    count = _part_count(max(file.rows_at_most() for file in files), chunk_rows)
+    with tempfile.TemporaryDirectory(prefix="ctr-compare-") as directory:
+        stems = [Path(directory) / str(k) for k in range(len(files))]
+        for file, stem in zip(files, stems, strict=True):
+            wrong.same_kind_of_id(_deal(file, stem, count))
+        for part in range(count):
+            tables = [_sorted(stem.with_name(f"{stem.name}-{part}")) for stem in stems]
+            if wrong.match(tables):
+                yield tables
+    wrong.refuse()
+
+
+def _part_count(rows: int, chunk_rows: int) -> int:
+    return min(_MAX_PARTS, max(1, -(-2 * rows // chunk_rows)))
+
+
+def _parts_of(ids: pa.ChunkedArray | pa.Array, count: int) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+    """A code of 64 bits for each id, and the part it belongs to."""
+    codes = ids.to_numpy().view(np.uint64) if pa.types.is_integer(ids.type) else text_codes(ids)
+    return codes, ((codes * _MIX >> np.uint64(33)) % np.uint64(count)).astype(np.intp)
+
+
+class _Distinct:
+    """Whether ids are all different: at once where they ascend, else from their codes, in parts."""
+
+    def __init__(self, directory: Path, rows: int, chunk_rows: int) -> None:
+        self._count = _part_count(rows, chunk_rows)
+        self._parts = Parts(_ID, directory / "ids", count=self._count)
+        self._last: int | None = None
+        self._ascending = True
+
+    def add(self, ids: pa.ChunkedArray) -> None:
+        codes, part = _parts_of(ids, self._count)
+        if self._ascending and pa.types.is_integer(ids.type):
+            signed = codes.view(np.int64)
+            follows = self._last is None or int(signed[0]) > self._last
+            self._ascending = follows and bool((signed[1:] > signed[:-1]).all())
+            self._last = int(signed[-1])
+        else:
+            self._ascending = False
+        self._parts.add(codes.view(_ID), part)
+
+    def all_distinct(self) -> bool:
+        """False also where two texts have one code; matching by id then tells."""
+        if self._ascending:
+            return True
+        return all(len(np.unique(rows["id"])) == len(rows) for rows in self._parts.take())
+
+
+def _deal(file: PredictionFile, stem: Path, count: int) -> pa.DataType | None:
+    """Write a file's rows to the files of their parts; returns the type of its ids."""
+    writers: list[ipc.RecordBatchStreamWriter] = []
+    kind = None
+    try:
+        for piece in file.pieces():
+            if not writers:
+                kind = piece.schema.field("id").type
+                names = [str(stem.with_name(f"{stem.name}-{part}")) for part in range(count)]
+                writers = [ipc.new_stream(name, piece.schema) for name in names]
+            part = _parts_of(piece.column("id"), count)[1].astype(np.uint16)
+            order = np.argsort(part, kind="stable")
+            dealt = piece.take(pa.array(order))
+            ends = np.cumsum(np.bincount(part, minlength=count))
+            for k, writer in enumerate(writers):
+                start = int(ends[k - 1]) if k else 0
+                writer.write_table(dealt.slice(start, int(ends[k]) - start))
+    finally:
+        for writer in writers:
+            writer.close()
+    return kind
+
+
+def _sorted(path: Path) -> pa.Table | None:
+    """The rows of a part in the order of their ids; None for a file without rows."""
+    if not path.exists():
+        return None
+    with pa.OSFile(str(path)) as file:
+        table = ipc.open_stream(file).read_all()
+    path.unlink()
+    return pl.DataFrame(pl.from_arrow(table)).sort("id").to_arrow() if len(table) else table
