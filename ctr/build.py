@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from ctr.config import LoaderConfig, ModelConfig, PeriodConfig, RunConfig
-from ctr.embedding import make_tables
+from ctr.embedding import EmbeddingTables, make_tables
 from ctr.loader import Loader
+from ctr.loader.collate import table_rows
 from ctr.models.aligned import align
 from ctr.models.hyformer import HyFormer
 from ctr.models.longer import Longer
 from ctr.models.two_stage import TwoStage
+from ctr.ngram import NgramField, ngram_fields
 from ctr.optim import AveragedWeights, make_optimizer
 from ctr.periods import restrict
 from ctr.speed import speed_up
@@ -64,13 +66,17 @@ def _refuse_ignored(config: ModelConfig) -> None:
             "model.longer.events_see_request_globals: true is a choice of kind longer, got kind "
             f"{config.kind!r}, whose events see no global token; set it to false or delete it"
         )
+    if config.token_filter.mode == "mask_loss":
+        raise ConfigError(
+            "model.token_filter.mode: mask_loss drops terms of a loss that predicts events, got kind "
+            f"{config.kind!r}, which predicts clicks; set it to remove or off"
+        )
 
 
 def build_state(config: RunConfig, manifest: Manifest, device: torch.device) -> TrainingState:
     """Model, tables and optimizer of a run, fresh, on a device; also seeds torch for dropout."""
     model = build_model(manifest, config.model, dim=config.embedding.dim, seed=config.seed).to(device)
-    rows = {name: table.rows for name, table in manifest.tables.items()}
-    tables = make_tables(rows, config.embedding, seed=config.seed, device=device)
+    tables = build_tables(config, manifest, device)
     speed_up(model, config.train)
     averaged = AveragedWeights(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
     torch.manual_seed(config.seed)
@@ -84,9 +90,24 @@ def build_state(config: RunConfig, manifest: Manifest, device: torch.device) -> 
     )
 
 
+def build_tables(
+    config: RunConfig, manifest: Manifest, device: torch.device | str = "cpu"
+) -> EmbeddingTables:
+    """The tables of the data set and those of n-grams, fresh."""
+    ngrams = ngrams_of(config, manifest)
+    widths = {table.name: field.dim for field in ngrams for table in field.tables}
+    rows = table_rows(manifest, ngrams)
+    return make_tables(rows, config.embedding, seed=config.seed, device=device, widths=widths)
+
+
+def ngrams_of(config: RunConfig, manifest: Manifest) -> list[NgramField]:
+    """The fields of events that the run makes n-grams of."""
+    return ngram_fields(manifest, config.model.ngram, dim=config.embedding.dim)
+
+
 def training_loader(config: RunConfig, dataset: Dataset) -> Loader:
     """Batches of the split or splits that the run trains on."""
-    return Loader(dataset, config.train.data.split("+"), config.loader, seed=config.seed, pin=_on_gpu(config))
+    return _loader(config, dataset, config.train.data.split("+"), config.loader)
 
 
 def scoring_loader(config: RunConfig, dataset: Dataset, split: str) -> Loader:
@@ -94,11 +115,13 @@ def scoring_loader(config: RunConfig, dataset: Dataset, split: str) -> Loader:
     loader = LoaderConfig(
         **{**config.loader.model_dump(), "order": "time", "batch_rows": 2 * config.loader.batch_rows}
     )
-    return Loader(dataset, split, loader, seed=config.seed, pin=_on_gpu(config))
+    return _loader(config, dataset, [split], loader)
 
 
-def _on_gpu(config: RunConfig) -> bool:
-    return pick_device(config.train.device).type == "cuda"
+def _loader(config: RunConfig, dataset: Dataset, splits: list[str], loader: LoaderConfig) -> Loader:
+    pin = pick_device(config.train.device).type == "cuda"
+    ngrams = ngrams_of(config, dataset.manifest)
+    return Loader(dataset, splits, loader, seed=config.seed, pin=pin, ngrams=ngrams)
 
 
 def pick_device(name: str) -> torch.device:

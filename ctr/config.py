@@ -56,6 +56,26 @@ class TwoStageConfig(Knobs):
     global_tokens: bool = True  # the NS tokens take part in reading the sequence
 
 
+class NgramConfig(Knobs):
+    """N-gram embedding of the IDs of behaviour events (arXiv 2601.21204; docs/ngram-and-filtering.md)."""
+
+    fields: list[str] = []  # domain.field of one ID per event; empty = no n-grams
+    max_order: int = Field(default=3, ge=2, le=8)  # N: n-grams of 2 … N events
+    tables_per_order: Positive = 2  # K hashes of each order
+    rows: Positive = 50_000  # of each sub-table, at least: the next sizes that fit
+    dim: Count = 0  # width of a sub-embedding; 0 = the paper's E / ((N − 1) K)
+
+
+class TokenFilterConfig(Knobs):
+    """Which events a model is not to learn from (arXiv 2601.21571; docs/ngram-and-filtering.md)."""
+
+    mode: Literal["off", "remove", "mask_loss"] = "off"  # mask_loss: in next-event training only
+    domains: list[str] = []  # whose events are scored; empty = of all domains
+    by: str = "classifier"  # or a dense field of the events, which is then no input of the model
+    hidden: Count = 0  # classifier: width of a hidden layer; 0 = linear in the event's token
+    threshold: float = 0.5  # events that score more are filtered
+
+
 class ModelConfig(Knobs):
     """Which model, how wide and deep, and the named choices where a paper leaves room."""
 
@@ -70,6 +90,8 @@ class ModelConfig(Knobs):
     encoder: EncoderConfig = EncoderConfig()
     longer: LongerConfig = LongerConfig()
     two_stage: TwoStageConfig = TwoStageConfig()
+    ngram: NgramConfig = NgramConfig()
+    token_filter: TokenFilterConfig = TokenFilterConfig()
     queries: dict[str, Positive] = {}  # hyformer: query tokens per sequence; others get default_queries
     default_queries: Positive = 1
     norm: Literal["layer", "rms"] = "layer"

@@ -17,6 +17,9 @@ from ctr.batch import Batch, SequenceBatch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import build_norm
 from ctr.config import ModelConfig
+from ctr.ngram import NgramField, ngram_fields
+from ctr.ngram_embedding import NgramEmbedding
+from ctr.token_filter import TokenFilters, input_domains
 from ctr.tokens import Rows, look_up
 from features.dataset import DomainInfo, Manifest
 from features.errors import ConfigError
@@ -33,7 +36,9 @@ class SequenceTokenizer(nn.Module):
     Differs from the paper: it concatenates the time difference; a linear map of a concatenation is this sum.
     """
 
-    def __init__(self, info: DomainInfo, config: ModelConfig, *, dim: int) -> None:
+    def __init__(
+        self, info: DomainInfo, config: ModelConfig, *, dim: int, ngrams: Sequence[NgramField] = ()
+    ) -> None:
         super().__init__()
         width = config.d_model
         self.side = [c for c in info.side if c.kind != "dense"]
@@ -48,6 +53,8 @@ class SequenceTokenizer(nn.Module):
         for table in (self.gap_bucket, self.position):
             if table is not None:
                 nn.init.normal_(table.weight, std=0.02)
+        self.ngrams = nn.ModuleList(NgramEmbedding(field, dim=dim) for field in ngrams)
+        self.ngram_place = {field.column.name: i for i, field in enumerate(ngrams)}
 
     def forward(self, events: SequenceBatch, rows: Rows) -> Jagged:
         """Tokens (ΣL, D), the oldest event first."""
@@ -60,7 +67,9 @@ class SequenceTokenizer(nn.Module):
         token = self.of_numbers(torch.cat(numbers, dim=-1))
         for column, linear in zip(self.side, self.maps, strict=True):
             vectors, use = rows[str(column.table)], events.ids[column.name]
-            if len(vectors) > len(events.time_gap):  # the table serves others too: map only what is used here
+            if column.name in self.ngram_place:
+                token = token + linear(self.ngrams[self.ngram_place[column.name]](events, rows))
+            elif len(vectors) > len(events.time_gap):  # it serves others too: map only what is used here
                 token = token + linear(look_up(vectors, use))
             elif use.offsets is not None:
                 token = token + look_up(linear(vectors), use)
@@ -115,9 +124,12 @@ class SequenceTokenizers(nn.Module):
         self.domains = list(manifest.domains)
         self.merge = merge
         self.names = ["merged"] if merge else self.domains
+        ngrams = ngram_fields(manifest, config.ngram, dim=dim)
         self.tokenizers = nn.ModuleList(
-            SequenceTokenizer(info, config, dim=dim) for info in manifest.domains.values()
+            SequenceTokenizer(info, config, dim=dim, ngrams=[n for n in ngrams if n.domain == domain])
+            for domain, info in input_domains(manifest, config.token_filter).items()
         )
+        self.filters = TokenFilters(manifest, config)
         tagged = merge and len(self.domains) > 1
         self.tag = nn.Parameter(torch.randn(len(self.domains), config.d_model) * 0.02) if tagged else None
 
@@ -125,6 +137,7 @@ class SequenceTokenizers(nn.Module):
         """One sequence of tokens (ΣL, D) per name in `names`, the oldest event first."""
         events = [batch.sequences[name] for name in self.domains]
         tokens = [tokenize(e, rows) for tokenize, e in zip(self.tokenizers, events, strict=True)]
+        tokens = self.filters(tokens, events)
         if self.tag is not None:
             tagged = [t.with_values(t.values + tag) for t, tag in zip(tokens, self.tag, strict=True)]
             return [merge_by_time(tagged, [e.time_gap for e in events])]

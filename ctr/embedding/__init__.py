@@ -5,10 +5,13 @@ Both engines start from the same weights, follow the same update rules and read 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from ctr.config import EmbeddingConfig
 from ctr.embedding.base import EmbeddingTables
+from ctr.embedding.by_width import TablesByWidth
 from ctr.embedding.torch_engine import TorchTables
 from ctr.versions import fbgemm_available
 
@@ -16,7 +19,12 @@ __all__ = ["EmbeddingTables", "make_tables"]
 
 
 def make_tables(
-    rows: dict[str, int], config: EmbeddingConfig, *, seed: int, device: torch.device | str = "cpu"
+    rows: dict[str, int],
+    config: EmbeddingConfig,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    widths: Mapping[str, int] | None = None,
 ) -> EmbeddingTables:
     """Make one table of `config.dim` columns per entry of `rows`, filled with N(0, init_std²).
 
@@ -28,6 +36,7 @@ def make_tables(
         config: width, optimizer and engine; `auto` takes FBGEMM where it is installed and has the optimizer.
         seed: of the weights.
         device: where the tables live.
+        widths: of the tables that are not `config.dim` wide.
 
     Raises:
         ConfigError: engine fbgemm, but it is not installed or lacks the optimizer on this device.
@@ -38,6 +47,25 @@ def make_tables(
         torch.Size([2, 4])
     """
     device = torch.device(device)
+    width_of = {table: (widths or {}).get(table, config.dim) for table in rows}
+    engines = {
+        width: _make_engine(
+            {table: count for table, count in rows.items() if width_of[table] == width},
+            config.model_copy(update={"dim": width}),
+            seed=seed,
+            device=device,
+        )
+        for width in dict.fromkeys(width_of.values()) or [config.dim]
+    }
+    if [*engines] == [config.dim]:
+        return engines[config.dim]
+    return TablesByWidth(engines, config, device=device)
+
+
+def _make_engine(
+    rows: dict[str, int], config: EmbeddingConfig, *, seed: int, device: torch.device
+) -> EmbeddingTables:
+    """Tables of one width."""
     if _choose_engine(rows, config, device) == "torch":
         return TorchTables(rows, config, seed=seed, device=device)
     from ctr.embedding.fbgemm_engine import FbgemmTables
@@ -49,4 +77,5 @@ def _choose_engine(rows: dict[str, int], config: EmbeddingConfig, device: torch.
     if config.engine != "auto":
         return config.engine
     has_optimizer = config.optimizer == "rowwise_adagrad" or device.type == "cuda"
-    return "fbgemm" if rows and has_optimizer and fbgemm_available() else "torch"
+    fits = rows and has_optimizer and config.dim % 4 == 0
+    return "fbgemm" if fits and fbgemm_available() else "torch"

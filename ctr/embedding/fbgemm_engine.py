@@ -39,6 +39,11 @@ class FbgemmTables(EmbeddingTables):
         remedy = "set embedding.engine to torch"
         if not self.rows:
             raise ConfigError(f"engine fbgemm needs at least one embedding table, got none; {remedy}")
+        if self.config.dim % 4:
+            raise ConfigError(
+                "the width of embeddings with engine fbgemm must be a multiple of 4, "
+                f"got {self.config.dim} (embedding.dim or model.ngram.dim); {remedy}"
+            )
         if self.config.optimizer == "adam" and self.device.type != "cuda":
             raise ConfigError(
                 "embedding.optimizer with engine fbgemm on the CPU must be rowwise_adagrad "

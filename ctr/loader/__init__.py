@@ -19,6 +19,7 @@ from ctr.loader.columns import WindowData, read_window
 from ctr.loader.plan import EpochPlan, plan_epoch, window_order
 from ctr.loader.prefetch import in_order
 from ctr.loader.stats import batch_stats
+from ctr.ngram import NgramField
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
 
@@ -42,6 +43,7 @@ class Loader:
         seed: of the shuffle.
         patience: seconds without a batch until the job is given up.
         pin: batches come in page-locked memory, from where a GPU copies while the CPU goes on.
+        ngrams: fields of events whose n-grams are hashed as well.
 
     Raises:
         ConfigError: max_len names an unknown domain or exceeds what the data set holds.
@@ -57,6 +59,7 @@ class Loader:
         seed: int,
         patience: float = 600.0,
         pin: bool = False,
+        ngrams: Sequence[NgramField] = (),
     ) -> None:
         self.config = config
         self.pin = pin
@@ -67,7 +70,8 @@ class Loader:
         self._data = [dataset.split(name) for name in self.splits]
         self._counts = [np.diff(data.row_offsets) for data in self._data]
         stores = {domain: dataset.events(domain) for domain in dataset.manifest.domains}
-        self._collate = Collator(dataset.manifest, stores, _history_lengths(dataset.manifest, config.max_len))
+        lengths = _history_lengths(dataset.manifest, config.max_len)
+        self._collate = Collator(dataset.manifest, stores, lengths, ngrams)
         self._plan = cache(partial(_plan, self._counts, config, seed))
 
     @classmethod

@@ -5,7 +5,7 @@ B candidates, R requests, L events of one request, U unique IDs of one table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ctr.batch import Batch, IdColumn, SequenceBatch
 from ctr.loader.columns import Columns, WindowData, event_columns, ranges
+from ctr.ngram import NgramField, ngram_ids
 from features.dataset import Column, EventStore, IdValues, Manifest
 from features.errors import DataError
 from kernels.unique import unique_ids
@@ -40,13 +41,19 @@ class Collator:
         manifest: of the data set.
         stores: event store of each domain.
         max_len: at most so many of the newest events, for each domain.
+        ngrams: fields whose events also use rows of n-gram tables.
     """
 
     def __init__(
-        self, manifest: Manifest, stores: Mapping[str, EventStore], max_len: Mapping[str, int]
+        self,
+        manifest: Manifest,
+        stores: Mapping[str, EventStore],
+        max_len: Mapping[str, int],
+        ngrams: Sequence[NgramField] = (),
     ) -> None:
-        self.table_of = use_tables(manifest)
-        self.rows = {table: info.rows for table, info in manifest.tables.items()}
+        self.table_of = use_tables(manifest, ngrams)
+        self.rows = table_rows(manifest, ngrams)
+        self.ngrams = ngrams
         self.events = {domain: event_columns(store) for domain, store in stores.items()}
         self.max_len = max_len
 
@@ -65,6 +72,10 @@ class Collator:
         uses |= {(CANDIDATE, name): ids for name, ids in candidates.ids.items()}
         for domain, history in histories.items():
             uses |= {(EVENT + domain, name): ids for name, ids in history.events.ids.items()}
+        for field in self.ngrams:
+            base = uses[EVENT + field.domain, field.column.name].values
+            found = ngram_ids(base, histories[field.domain].offsets, field)
+            uses |= {(EVENT + field.domain, name): IdValues(rows) for name, rows in found.items()}
         unique, columns = self._make_unique(uses)
         return Batch(
             unique_ids=unique,
@@ -118,11 +129,18 @@ class Collator:
         return unique, {key: columns[key] for key in uses}
 
 
-def use_tables(manifest: Manifest) -> dict[tuple[str, str], str]:
-    """The embedding table of every use: (owner, feature) → table."""
+def use_tables(manifest: Manifest, ngrams: Sequence[NgramField] = ()) -> dict[tuple[str, str], str]:
+    """The embedding table of every use: (owner, feature) → table; n-grams are named as their table."""
     uses: list[tuple[str, Column]] = [(c.level, c) for c in manifest.features]
     uses += [(EVENT + domain, c) for domain, info in manifest.domains.items() for c in info.side]
-    return {(owner, c.name): c.table for owner, c in uses if c.table is not None}
+    tables = {(owner, c.name): c.table for owner, c in uses if c.table is not None}
+    return tables | {(EVENT + field.domain, t.name): t.name for field in ngrams for t in field.tables}
+
+
+def table_rows(manifest: Manifest, ngrams: Sequence[NgramField] = ()) -> dict[str, int]:
+    """The number of rows of every embedding table."""
+    rows = {table: info.rows for table, info in manifest.tables.items()}
+    return rows | {table.name: table.rows for field in ngrams for table in field.tables}
 
 
 def _refuse_future_event(

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ctr.batch import Batch, IdColumn
 from ctr.loader.collate import CANDIDATE, EVENT, REQUEST, use_tables
+from ctr.ngram import NgramField
 from features.dataset import Manifest
 
 _ID_BYTES, _FLOAT_BYTES = 8, 4
 
 
-def batch_stats(batch: Batch, manifest: Manifest, *, dim: int) -> dict[str, float]:
+def batch_stats(
+    batch: Batch, manifest: Manifest, *, dim: int, ngrams: Sequence[NgramField] = ()
+) -> dict[str, float]:
     """Count a batch.
 
     Args:
         batch: the batch.
         manifest: of its data set.
         dim: width of the embedding tables.
+        ngrams: the n-grams that the batch was made with; counted as if they were `dim` wide.
 
     Returns:
         ``rows``, ``requests``, ``tokens`` (events of all domains), ``unique_ratio`` and
@@ -23,7 +29,7 @@ def batch_stats(batch: Batch, manifest: Manifest, *, dim: int) -> dict[str, floa
         embedding rows that travel: ``bytes_plain`` with an ID and a row for every use, ``bytes_unique`` with
         both once and a position per use.
     """
-    uses = _count_uses(batch, manifest)
+    uses = _count_uses(batch, use_tables(manifest, ngrams))
     unique = {table: len(ids) for table, ids in batch.unique_ids.items()}
     total, distinct = sum(uses.values()), sum(unique.values())
     entry = _ID_BYTES + _FLOAT_BYTES * dim
@@ -38,11 +44,11 @@ def batch_stats(batch: Batch, manifest: Manifest, *, dim: int) -> dict[str, floa
     }
 
 
-def _count_uses(batch: Batch, manifest: Manifest) -> dict[str, int]:
+def _count_uses(batch: Batch, table_of: dict[tuple[str, str], str]) -> dict[str, int]:
     """How many IDs of each table the batch uses."""
     owners: dict[str, dict[str, IdColumn]] = {REQUEST: batch.request_ids, CANDIDATE: batch.candidate_ids}
     owners |= {EVENT + domain: sequence.ids for domain, sequence in batch.sequences.items()}
     uses = dict.fromkeys(batch.unique_ids, 0)
-    for (owner, name), table in use_tables(manifest).items():
+    for (owner, name), table in table_of.items():
         uses[table] += len(owners[owner][name].inverse_indices)
     return uses

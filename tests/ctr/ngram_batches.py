@@ -1,0 +1,49 @@
+"""The batches of batches.py with n-grams: their IDs, made unique, and embeddings for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ctr.batch import Batch, IdColumn
+from ctr.ngram import NgramField, ngram_ids
+
+
+def base_ids(batch: Batch, field: NgramField) -> Tensor:
+    """The base-table row of every event of the field."""
+    use = batch.sequences[field.domain].ids[field.column.name]
+    return batch.unique_ids[str(field.column.table)][use.inverse_indices]
+
+
+def add_ngrams(batch: Batch, fields: Sequence[NgramField]) -> Batch:
+    """The batch as a loader with these n-grams would make it."""
+    unique, sequences = dict(batch.unique_ids), dict(batch.sequences)
+    for field in fields:
+        events = sequences[field.domain]
+        uses = dict(events.ids)
+        found = ngram_ids(base_ids(batch, field).numpy(), events.offsets.numpy(), field)
+        for name, ids in found.items():
+            unique[name], inverse = torch.from_numpy(ids).long().unique(return_inverse=True)
+            uses[name] = IdColumn(inverse)
+        sequences[field.domain] = replace(events, ids=uses)
+    return replace(batch, unique_ids=unique, sequences=sequences)
+
+
+def ngram_rows(batch: Batch, fields: Sequence[NgramField]) -> dict[str, Tensor]:
+    """Embeddings of every row that the batch uses of the sub-tables, as leaves that take gradients.
+
+    A row's values depend on its number, so that another hash gives another result.
+    """
+    return {
+        table.name: torch.stack(
+            [
+                torch.randn(field.dim, generator=torch.Generator().manual_seed(row), dtype=torch.float64)
+                for row in batch.unique_ids[table.name].tolist()
+            ]
+        ).requires_grad_()
+        for field in fields
+        for table in field.tables
+    }
