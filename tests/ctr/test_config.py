@@ -11,13 +11,17 @@ from torch import Tensor
 
 from ctr.build import build_model, identity, pick_device
 from ctr.config import ModelConfig, RunConfig, dump_config, parse_config
+from ctr.ngram import ngram_fields
 from features.errors import ConfigError
 from features.safe_yaml import parse_yaml
 from tests.ctr import batches
+from tests.ctr.ngram_batches import add_ngrams, ngram_rows
 
 BASE: dict[str, Any] = {"d_model": 12, "heads": 2, "queries": {"view": 2}, "encoder": {"recent": 4}}
 LONGER: dict[str, Any] = {"kind": "longer", "longer": {"num_queries": 3}, "layers": 3}
 TWO_STAGE: dict[str, Any] = {"kind": "two_stage"}
+NGRAM: dict[str, Any] = {"ngram": {"fields": ["view.item"], "rows": 90, "dim": 2}}
+FILTER: dict[str, Any] = {"token_filter": {"mode": "remove", "domains": ["view"], "threshold": 0.1}}
 # knob → (the options it needs to matter, another value than theirs)
 KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "kind": ({}, "two_stage"),
@@ -41,6 +45,16 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "longer.events_see_request_globals": (LONGER, True),
     "two_stage.mixer_layers": (TWO_STAGE, 1),
     "two_stage.global_tokens": (TWO_STAGE, False),
+    "ngram.fields": (NGRAM, ["buy.item"]),
+    "ngram.max_order": (NGRAM, 2),
+    "ngram.tables_per_order": (NGRAM, 1),
+    "ngram.rows": (NGRAM, 130),
+    "ngram.dim": (NGRAM, 3),
+    "token_filter.mode": (FILTER, "off"),
+    "token_filter.domains": (FILTER, ["buy"]),
+    "token_filter.by": (FILTER, "dwell"),
+    "token_filter.hidden": (FILTER, 2),
+    "token_filter.threshold": (FILTER, 0.9),
     "queries": ({}, {"buy": 2}),
     "default_queries": ({"queries": {}, "d_model": 35 * 2}, 2),
     "norm": ({}, "rms"),
@@ -78,12 +92,17 @@ def merged(options: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 def outcome(options: dict[str, Any]) -> tuple[int, Tensor]:
     """Number of parameters, and logits in training mode, of one seed."""
-    model = build_model(batches.manifest(), ModelConfig(**options), dim=batches.DIM, seed=1).double()
+    config = ModelConfig(**options)
+    model = build_model(batches.manifest(), config, dim=batches.DIM, seed=1).double()
+    ngrams = ngram_fields(batches.manifest(), config.ngram, dim=batches.DIM)
+    batch = add_ngrams(batches.make_batch(), ngrams)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():  # also those that start at zero
             parameter.add_(0.1)
-        return sum(p.numel() for p in model.parameters()), model(batches.make_batch(), batches.make_rows())
+        return sum(p.numel() for p in model.parameters()), model(
+            batch, batches.make_rows() | ngram_rows(batch, ngrams)
+        )
 
 
 def test_the_table_names_every_knob() -> None:
