@@ -126,6 +126,10 @@ class StoredTensors(Mapping[str, Tensor]):
             raise KeyError(name)
         return StoredTensor(name, self._files, self._sharded.get(name))
 
+    def within(self, prefix: str) -> dict[str, StoredTensor]:
+        """The tensors whose names begin with `prefix`, by the rest of their names; none is read."""
+        return {name.removeprefix(prefix): self.stored(name) for name in self if name.startswith(prefix)}
+
     def __getitem__(self, name: str) -> Tensor:
         tensor = self.stored(name)
         return tensor[tensor.whole]

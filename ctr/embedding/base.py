@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from ctr.config import EmbeddingConfig
 from ctr.errors import CheckpointError
+from ctr.shards import Readable, Sharded, as_sharded
 
 STEP = "step"
+_CHUNK = 2**16  # rows made at once; a multiple of 16, see `_chunks`
 
 
 class EmbeddingTables(ABC):
@@ -30,6 +33,8 @@ class EmbeddingTables(ABC):
         config: width and optimizer.
         device: where the tables live.
     """
+
+    collective = False  # whether a lookup takes all ranks together, those without IDs too
 
     def __init__(self, rows: dict[str, int], config: EmbeddingConfig, *, device: torch.device) -> None:
         self.rows = dict(rows)
@@ -74,23 +79,27 @@ class EmbeddingTables(ABC):
         self.lr = lr
 
     @abstractmethod
-    def state(self) -> dict[str, Tensor]:
-        """Return weights, optimizer state and step counter, complete; names and shapes of all engines agree.
+    def state(self) -> Mapping[str, Tensor | Sharded]:
+        """Return weights, optimizer state and step counter; names and whole shapes of all engines agree.
 
         The tensors are the live ones: write or copy them before the next step.
         """
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Copy a state back, bit by bit.
+    def load_state(self, state: Mapping[str, Readable]) -> None:
+        """Copy a state back, bit by bit; of stored tensors only the parts that this process holds are read.
 
         Raises:
             CheckpointError: names or shapes that are not those of these tables; nothing is changed then.
         """
         own = self.state()
         check_state(own, state)
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
+        for name, held in own.items():
+            as_sharded(held).load(state[name])
         self.discard()
+
+    def traffic(self) -> dict[str, float]:
+        """Bytes that this process sent to others in the last training step, by kind; none in one process."""
+        return {}
 
     def check_ids(self, unique_ids: dict[str, Tensor]) -> None:
         """Check tables and, where it costs no waiting for a GPU, IDs."""
@@ -111,12 +120,40 @@ class EmbeddingTables(ABC):
 
 def initial_weight(table: str, rows: int, config: EmbeddingConfig, *, seed: int) -> Tensor:
     """Return (rows, E) values of N(0, init_std²), a function of the seed and the table's name alone."""
+    weight = torch.empty(rows, config.dim)
+    fill_initial(Sharded((rows, config.dim), [((0, 0), weight)]), table, config, seed=seed)
+    return weight
+
+
+def fill_initial(held: Sharded, table: str, config: EmbeddingConfig, *, seed: int) -> None:
+    """Give the parts of a table that this process holds the values that `initial_weight` has there.
+
+    The table is made in pieces, so that no process needs memory for all of it.
+    """
+    for first, values in _chunks(table, held.shape[0], config, seed=seed):
+        for (row, column), part in held.parts:
+            low, high = max(row, first), min(row + len(part), first + len(values))
+            if low < high:
+                part[low - row : high - row] = values[
+                    low - first : high - first, column : column + part.shape[1]
+                ]
+
+
+def _chunks(table: str, rows: int, config: EmbeddingConfig, *, seed: int) -> Iterator[tuple[int, Tensor]]:
+    """Pieces of rows, each with its first row: torch draws the same numbers as for all rows at once.
+
+    Its normal generator works on blocks of 16 numbers and treats the last block apart, so every piece but the
+    last is whole blocks, and the last is never shorter than one.
+    """
     digest = hashlib.sha256(f"{seed}:{table}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-    return torch.randn(rows, config.dim, generator=generator).mul_(config.init_std)
+    pieces = max(rows // _CHUNK, 1)
+    for first in range(0, pieces * _CHUNK, _CHUNK):
+        size = _CHUNK if first < (pieces - 1) * _CHUNK else rows - first
+        yield first, torch.randn(size, config.dim, generator=generator).mul_(config.init_std)
 
 
-def check_state(own: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+def check_state(own: Mapping[str, Tensor | Sharded], other: Mapping[str, Readable]) -> None:
     """Check that a state has the names and shapes of `own`."""
     wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
     found = {name: tuple(tensor.shape) for name, tensor in other.items()}

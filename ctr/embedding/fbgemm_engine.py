@@ -7,6 +7,7 @@ what unique IDs need anyway. The other engine is the definition of both.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ctr.config import EmbeddingConfig
 from ctr.embedding.base import STEP, EmbeddingTables, initial_weight
+from ctr.shards import Readable
 from features.errors import ConfigError
 
 _STATE_NAMES = {"rowwise_adagrad": ("sum",), "adam": ("exp_avg", "exp_avg_sq")}
@@ -73,7 +75,7 @@ class FbgemmTables(EmbeddingTables):
         super().set_lr(lr)
         self._module.set_learning_rate(lr)
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Readable]) -> None:
         """See `EmbeddingTables.load_state`."""
         super().load_state(state)
         self._module.iter_cpu.copy_(self._module.iter)  # the count it computes with; `iter` is what it saves

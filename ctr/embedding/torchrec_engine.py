@@ -1,0 +1,198 @@
+"""Embedding tables that the ranks of a job hold together, by TorchRec.
+
+    rank 0: 7 2 9 ─┐                    ┌─► rows of 7 2 9      IDs go to the ranks that hold their rows, rows
+                   ├─► all-to-all ─► rows                      come back; in backward the rows' gradients go
+    rank 1: 2 5   ─┘                    └─► rows of 2 5        the way of the IDs and are summed there.
+
+Only the distinct IDs of a batch travel, each once. A rank gives the gradient of its share of the job's one
+mean loss: gradients are added, never divided, and an ID of several ranks gets one update with their sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctr.config import EmbeddingConfig
+from ctr.distributed import World
+from ctr.embedding.base import STEP, EmbeddingTables, fill_initial
+from ctr.embedding.columns import ColumnwiseAdagrad
+from ctr.embedding.torchrec_module import kernels, local_parts, make_module
+from ctr.embedding.torchrec_plan import kinds_of
+from ctr.shards import Readable, Sharded, box
+from features.errors import ConfigError
+
+_STATE_NAMES = {"rowwise_adagrad": ("sum",), "adam": ("exp_avg", "exp_avg_sq")}
+
+
+class ShardedTables(EmbeddingTables):
+    """Tables of which each rank holds a part; all ranks call every method together.
+
+    `lookup` and `apply_gradients` talk to the other ranks, whether or not this one has IDs or gradients; so
+    does a lookup without gradients. The update happens inside `apply_gradients`, in FBGEMM's backward.
+
+    Args:
+        rows: table → number of rows, the same on every rank.
+        config: width, optimizer, sharding.
+        seed: of the weights.
+        world: the ranks.
+
+    Raises:
+        ConfigError: TorchRec is not installed, or cannot do what the configuration asks for.
+    """
+
+    collective = True
+
+    def __init__(self, rows: dict[str, int], config: EmbeddingConfig, *, seed: int, world: World) -> None:
+        super().__init__(rows, config, device=world.device)
+        self.world = world
+        self._check_config()
+        kinds = kinds_of(rows, config)
+        self._keys = {table: f"t{place}" for place, table in enumerate(rows)}  # TorchRec's may hold no dots
+        exact = config.optimizer == "rowwise_adagrad"
+        self._columns = ColumnwiseAdagrad(
+            {t: rows[t] for t, kind in kinds.items() if exact and kind == "column_wise"}, config, world
+        )
+        self._module = make_module(
+            {key: rows[table] for table, key in self._keys.items()},
+            {key: kinds[table] for table, key in self._keys.items()},
+            config,
+            scaled=[self._keys[table] for table in self._columns.sums],
+            world=world,
+        )
+        self._state = self._parts()
+        for table in rows:
+            fill_initial(self._state[f"{table}.weight"], table, config, seed=seed)
+        self._step = torch.zeros(1, dtype=torch.int64)
+        self._pending: list[
+            list[tuple[Tensor, Tensor]]
+        ] = []  # per lookup and table: what TorchRec gave, leaf
+        self._sent: dict[str, float] = {}
+
+    def _check_config(self) -> None:
+        if self.config.optimizer == "adam" and self.device.type != "cuda":
+            raise ConfigError(
+                "embedding.optimizer of several processes on a CPU must be rowwise_adagrad (FBGEMM has no "
+                "other there), got 'adam'; change it, or train in one process or on GPUs"
+            )
+        if self.config.dim % 4:
+            raise ConfigError(
+                "the width of embeddings of several processes must be a multiple of 4 (FBGEMM's), got "
+                f"{self.config.dim} (embedding.dim or model.ngram.dim); change it, or train in one process"
+            )
+
+    def lookup(self, unique_ids: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `EmbeddingTables.lookup`; all ranks together, with gradients on all or on none."""
+        self.check_ids(unique_ids)
+        training = torch.is_grad_enabled()
+        self._set_steps(int(self._step) + len(self._pending))
+        found = self._exchange(self._features(unique_ids), training)
+        given = {table: found[key].values() for table, key in self._keys.items()}
+        if training:
+            leaves = {table: rows.detach().requires_grad_() for table, rows in given.items()}
+            self._pending.append([(given[table], leaf) for table, leaf in leaves.items()])
+            given = leaves
+        return {table: given[table] for table in unique_ids}
+
+    def _features(self, unique_ids: dict[str, Tensor]) -> Any:
+        """The IDs of all tables one after the other, as one sample of TorchRec's."""
+        from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+        none = torch.empty(0, dtype=torch.int64, device=self.device)
+        ids = [unique_ids.get(table, none) for table in self.rows]
+        lengths = torch.tensor([len(part) for part in ids], device=self.device)
+        return KeyedJaggedTensor(keys=[*self._keys.values()], values=torch.cat(ids), lengths=lengths)
+
+    def _exchange(self, features: Any, training: bool) -> Any:
+        """IDs to their ranks, rows back."""
+        module = self._module
+        context = module.create_context()
+        received = module.input_dist(context, features).wait().wait()
+        outputs = module.compute(context, received)
+        for kind, part, rows in zip(module._sharding_types, received, outputs, strict=True):
+            if training and kind == "column_wise" and self._columns.sums:
+                rows.register_hook(partial(self._columns.scale, self._segments(part), rows.detach()))
+        if training:
+            self._sent = self._count(context)
+        return module.output_dist(context, outputs).wait()
+
+    def _segments(self, received: Any) -> list[tuple[str, Tensor]]:
+        tables = {key: table for table, key in self._keys.items()}
+        ids = received.values().split(received.length_per_key())
+        return [(tables[key], part) for key, part in zip(received.keys(), ids, strict=True)]
+
+    def _count(self, context: Any) -> dict[str, float]:
+        """Bytes of IDs (8 each), rows and rows' gradients (float32) that this rank sends to others."""
+        sent = {"bytes_ids": 0.0, "bytes_rows": 0.0, "bytes_row_gradients": 0.0}
+        for kind, exchanged in zip(self._module._sharding_types, context.sharding_contexts, strict=True):
+            width = 4 * self._module._embedding_dim_for_sharding_type(kind)
+            others = [rank for rank in range(self.world.size) if rank != self.world.rank]
+            asked = sum(exchanged.input_splits[rank] for rank in others)
+            sent["bytes_ids"] += 8 * asked
+            sent["bytes_rows"] += width * sum(exchanged.output_splits[rank] for rank in others)
+            sent["bytes_row_gradients"] += width * asked
+        return sent
+
+    def traffic(self) -> dict[str, float]:
+        """See `EmbeddingTables.traffic`: `bytes_ids`, `bytes_rows`, `bytes_row_gradients`."""
+        return dict(self._sent)
+
+    def apply_gradients(self) -> None:
+        """Send every lookup's gradients to the ranks that hold the rows, which update them.
+
+        Rows without a gradient on this rank get zeros from it.
+        """
+        pending, self._pending = self._pending, []
+        for lookup in pending:
+            gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for _, leaf in lookup]
+            torch.autograd.backward([rows for rows, _ in lookup], gradients)
+            self._step += 1
+
+    def discard(self) -> None:
+        """See `EmbeddingTables.discard`."""
+        self._pending = []
+
+    def set_lr(self, lr: float) -> None:
+        """See `EmbeddingTables.set_lr`."""
+        super().set_lr(lr)
+        for kernel in kernels(self._module):
+            kernel.set_learning_rate(lr)
+
+    def _set_steps(self, steps: int) -> None:
+        """FBGEMM counts every forward as a step, also those of evaluation; Adam computes with the count."""
+        for kernel in kernels(self._module):
+            kernel.iter_cpu.fill_(steps)
+            kernel.iter.fill_(steps)
+
+    def state(self) -> dict[str, Tensor | Sharded]:
+        """See `EmbeddingTables.state`: of each tensor the parts that this rank holds."""
+        return {STEP: self._step, **self._state}
+
+    def load_state(self, state: Mapping[str, Readable]) -> None:
+        """See `EmbeddingTables.load_state`."""
+        super().load_state(state)
+        for table, sums in self._columns.sums.items():  # every rank has them, one saves them
+            sums.copy_(state[f"{table}.sum"][box((0,), sums.shape)])
+
+    def _parts(self) -> dict[str, Sharded]:
+        """Weights and optimizer state by their names in all engines."""
+        names = _STATE_NAMES[self.config.optimizer]
+        state = {
+            f"{table}.{name}": Sharded((rows,) if name == "sum" else (rows, self.dim), [])
+            for table, rows in self.rows.items()
+            for name in ("weight", *names)
+        }
+        tables = {key: table for table, key in self._keys.items()}
+        for part in local_parts(self._module):
+            state[f"{tables[part.table]}.weight"].parts.append((part.offset, part.weight))
+            for name, values in zip(names, part.states, strict=bool(part.states)):
+                offset = part.offset[: values.ndim]
+                state[f"{tables[part.table]}.{name}"].parts.append((offset, values))
+        for place, (table, sums) in enumerate(self._columns.sums.items()):
+            if place % self.world.size == self.world.rank:
+                state[f"{table}.sum"].parts.append(((0,), sums))
+        return state

@@ -1,0 +1,123 @@
+"""TorchRec's sharded collection of tables: how it is made, and what of it lies on this rank."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ctr.config import EmbeddingConfig
+from ctr.distributed import World
+from ctr.embedding.torchrec_plan import make_plan
+from ctr.shards import Offset
+from features.errors import ConfigError
+
+
+class LocalPart(NamedTuple):
+    """A part of a table on this rank, and the optimizer's state of its rows."""
+
+    table: str
+    offset: Offset
+    weight: Tensor
+    states: list[Tensor]
+
+
+def make_module(
+    rows: Mapping[str, int],
+    kinds: Mapping[str, str],
+    config: EmbeddingConfig,
+    *,
+    scaled: Collection[str],
+    world: World,
+) -> Any:
+    """Make a TorchRec ShardedEmbeddingCollection with fused optimizers; its weights are arbitrary.
+
+    Args:
+        rows: table → number of rows; names without dots.
+        kinds: table → kind of sharding.
+        config: width and optimizer.
+        scaled: tables whose gradients come scaled already: plain SGD.
+        world: the ranks.
+
+    Raises:
+        ConfigError: TorchRec is not installed, or the tables cannot be dealt to the ranks.
+    """
+    _import_torchrec()
+    from torch.distributed.optim import _apply_optimizer_in_backward
+    from torchrec.distributed.comm_ops import set_gradient_division
+    from torchrec.distributed.embedding import EmbeddingCollectionSharder
+    from torchrec.distributed.types import ShardingEnv
+    from torchrec.modules import embedding_configs
+    from torchrec.modules.embedding_modules import EmbeddingCollection
+
+    set_gradient_division(False)  # gradients of one mean loss: their sum is the gradient, not their mean
+    tables = [
+        embedding_configs.EmbeddingConfig(
+            name=table, feature_names=[table], num_embeddings=count, embedding_dim=config.dim, init_fn=_leave
+        )
+        for table, count in rows.items()
+    ]
+    collection = EmbeddingCollection(tables=tables, device=torch.device("meta"))
+    for table in scaled:
+        weight = collection.embeddings[table].weight
+        _apply_optimizer_in_backward(torch.optim.SGD, [weight], {"lr": config.lr})
+    sharder = EmbeddingCollectionSharder(_fused_parameters(config))
+    plan = make_plan(collection, sharder, kinds, world=world)
+    with torch.random.fork_rng(devices=[]):  # FBGEMM fills new tables with random numbers
+        env = ShardingEnv.from_process_group(world.data)
+        return sharder.shard(collection, plan, env, world.device)
+
+
+def _import_torchrec() -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import torchrec.distributed.embedding  # noqa: F401
+    except (ImportError, OSError) as error:
+        raise ConfigError(
+            f"engine torchrec needs torchrec and fbgemm-gpu of the pinned versions, importing gave: {error}; "
+            "install them with `make clean env`, or set embedding.engine to torch"
+        ) from None
+    for name in ("torchrec", "torch.fx._symbolic_trace"):  # hints for its developers, on every rank
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _leave(weight: Tensor) -> None:
+    """Initialise nothing: the engine fills in its own values."""
+
+
+def _fused_parameters(config: EmbeddingConfig) -> dict[str, Any]:
+    from fbgemm_gpu import split_table_batched_embeddings_ops_common as common
+    from fbgemm_gpu import split_table_batched_embeddings_ops_training as training
+    from fbgemm_gpu.split_embedding_configs import EmbOptimType
+
+    optimizers = {"rowwise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD, "adam": EmbOptimType.ADAM}
+    return {
+        "optimizer": optimizers[config.optimizer],
+        "learning_rate": config.lr,
+        "eps": config.eps,
+        "beta1": config.betas[0],
+        "beta2": config.betas[1],
+        "weight_decay": config.weight_decay,
+        "weight_decay_mode": training.WeightDecayMode.DECOUPLE,
+        "bounds_check_mode": common.BoundsCheckMode.FATAL,
+    }
+
+
+def kernels(module: Any) -> list[Any]:
+    """FBGEMM's table-batched embeddings of this rank."""
+    return [group.emb_module for lookup in module._lookups for group in lookup._emb_modules]
+
+
+def local_parts(module: Any) -> Iterator[LocalPart]:
+    """Every part of a table that lies on this rank; the tensors are the live ones."""
+    for lookup in module._lookups:
+        for group in lookup._emb_modules:
+            weights = group.emb_module.split_embedding_weights()
+            states = group.emb_module.split_optimizer_states() or [()] * len(weights)
+            for table, weight, state in zip(group.config.embedding_tables, weights, states, strict=True):
+                yield LocalPart(table.name, tuple(table.local_metadata.shard_offsets), weight, [*state])
