@@ -76,7 +76,7 @@ def combine(
     *,
     noise: Noise = "own",
     windows: Windows = "fixed",
-    draws: int = 1000,
+    draws: int = 500,
     seed: int = 0,
 ) -> dict[MetricName, dict[str, Estimate]]:
     """Mean difference and its error for each metric and variant.

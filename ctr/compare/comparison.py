@@ -26,7 +26,7 @@ from ctr.metrics.records import Floats
 
 # A prime: codes that are multiples of a power of two or ten still spread. Users beyond it share a cluster.
 CLUSTERS = 65_521
-CHUNK_ROWS = 4_000_000
+CHUNK_ROWS = 2_000_000
 _STEP = 1 << 20
 _SAMPLE_EVERY = 256
 

@@ -6,7 +6,9 @@ K: clusters. n: rows of a part.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from ctr.metrics.calibration import ProbabilitySums
 from ctr.metrics.ranking import GroupedAuc
 from ctr.metrics.records import Floats, Ints, Records, run_starts
 
+_THREADED_ROWS = 100_000
 _RANK_BITS = 31  # a part has fewer rows: a group's code, a rank and a label fit into 63 bits
 
 
@@ -90,13 +93,21 @@ def add_groups(
     """
     groups = {}
     for key, values in codes.items():
-        _, first, code = np.unique(values, return_index=True, return_inverse=True)
-        groups[key] = (code.astype(np.int64) << (_RANK_BITS + 1), cluster[first])
-    for model, score in zip(sums, scores, strict=True):
+        distinct, code = np.unique(values, return_inverse=True)
+        cluster_of = np.zeros(len(distinct), dtype=np.int64)
+        cluster_of[code] = cluster
+        groups[key] = (code.astype(np.int64) << (_RANK_BITS + 1), cluster_of)
+
+    def add(model: ModelSums, score: Floats) -> None:
         model.add_scores(label, cluster, score)
         below = (_ranks(score) << 1) | label
         for key, (code, cluster_of) in groups.items():
             model.grouped[key].add(_sorted_records(code | below, cluster_of))
+
+    # NumPy's sorts let go of the interpreter's lock: as many models at a time as there are cores.
+    threads = min(len(sums), os.cpu_count() or 1) if len(label) >= _THREADED_ROWS else 1
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(add, sums, scores))
 
 
 def _ranks(score: Floats) -> Ints:

@@ -1,12 +1,13 @@
-"""Tests and intervals for a difference whose variance is a sum of two estimates, one of them from few
-trainings."""
+"""Tests and intervals for a difference whose variance is a sum of two, one of them from few trainings."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from scipy import optimize, stats
+from scipy import optimize, special
+
+_SMALLEST_LOG_P = -460.0  # Student's quantile is not computed far beyond
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,9 @@ class Error:
         parts = [(self.users, self.df_users), (self.training, self.df_training)]
         parts = [(variance, df) for variance, df in parts if variance > 0]
         if not parts:
-            return float(stats.norm.isf(tail))
+            return -float(special.ndtri(tail))
         total = sum(variance for variance, _ in parts)
-        return sum(variance / total * float(stats.t.isf(tail, df)) for variance, df in parts)
+        return -sum(variance / total * float(special.stdtrit(df, tail)) for variance, df in parts)
 
     def critical(self, level: float) -> float:
         """The number of standard errors beyond which a difference is significant, two-sided."""
@@ -60,8 +61,7 @@ class Error:
         if self.se == 0.0:
             return 0.0
         ratio = abs(delta) / self.se
-        # The level lies between those of the two parts alone, 1 and the smallest that floats can tell.
-        low, high = -690.0, 0.0
-        if self.critical(math.exp(low)) <= ratio:
-            return math.exp(low)
-        return math.exp(optimize.brentq(lambda x: self.critical(math.exp(x)) - ratio, low, high))
+        if self.critical(math.exp(_SMALLEST_LOG_P)) <= ratio:
+            return math.exp(_SMALLEST_LOG_P)
+        log_p = optimize.brentq(lambda x: self.critical(math.exp(x)) - ratio, _SMALLEST_LOG_P, 0.0)
+        return math.exp(log_p)

@@ -72,7 +72,7 @@ def judge(
     alpha: float = 0.05,
     noise: Noise = "own",
     windows: Windows = "fixed",
-    draws: int = 1000,
+    draws: int = 500,
     seed: int = 0,
 ) -> list[Judgement]:
     """A verdict for every variant and metric, Holm-corrected over the variants of a metric.
