@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,21 +44,29 @@ def draw_all(evaluation: Evaluation, history: History) -> dict[str, bytes]:
         evaluation: metrics and curves.
         history: journal rows; those of kind "train" (step, loss) and "valid" (step, auc) are drawn.
     """
+    overall = evaluation.overall
+    return drawn(
+        {
+            "roc": lambda: roc(overall.curves, overall.metrics["auc"]),
+            "reliability": lambda: reliability(overall.curves, overall.metrics["ece"]),
+            "scores": lambda: scores(overall.curves),
+            "training": lambda: training(history),
+            "slices": lambda: forest(evaluation),
+        }
+    )
+
+
+def drawn(figures: Mapping[str, Callable[[], Figure | None]]) -> dict[str, bytes]:
+    """PNG images of the figures that there are, in the style of all reports."""
     import matplotlib as mpl
 
-    overall = evaluation.overall
     with mpl.rc_context(_STYLE):
-        figures = {
-            "roc": roc(overall.curves, overall.metrics["auc"]),
-            "reliability": reliability(overall.curves, overall.metrics["ece"]),
-            "scores": scores(overall.curves),
-            "training": training(history),
-            "slices": forest(evaluation),
-        }
-        return {name: _png(figure) for name, figure in figures.items() if figure is not None}
+        made = {name: make() for name, make in figures.items()}
+        return {name: _png(figure) for name, figure in made.items() if figure is not None}
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, inches, without a window system."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -84,7 +92,7 @@ def with_ends(metric: Metric, digits: int = 4) -> str:
 
 def roc(curves: Curves, auc: Metric) -> Figure:
     """The ROC curve with its AUC and interval, or the reason why there is none."""
-    figure = _figure(5.6, 5.2)
+    figure = new_figure(5.6, 5.2)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
     if auc.value is None:
@@ -101,7 +109,7 @@ def roc(curves: Curves, auc: Metric) -> Figure:
 
 def reliability(curves: Curves, ece: Metric) -> Figure:
     """Observed against predicted rate in bins of equal mass, with the rows of each bin below."""
-    figure = _figure(5.6, 5.2)
+    figure = new_figure(5.6, 5.2)
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     score, label, rows = curves.bin_score, curves.bin_label, curves.bin_rows
     if len(rows):
@@ -128,7 +136,7 @@ def _few_ticks() -> Any:
 
 def scores(curves: Curves) -> Figure:
     """Distribution of the score in each class, over the range that holds 99.8 % of the rows."""
-    figure = _figure(7.2, 4.0)
+    figure = new_figure(7.2, 4.0)
     axes = figure.add_subplot()
     total = np.cumsum(curves.hist_pos + curves.hist_neg)
     if total[-1]:
@@ -162,7 +170,7 @@ def training(history: History) -> Figure | None:
     panels = [p for p in (("Training loss", loss, ORANGE), ("Validation AUC", auc, BLUE)) if len(p[1])]
     if not panels:
         return None
-    figure = _figure(7.2, 2.7 * len(panels) + 0.3)
+    figure = new_figure(7.2, 2.7 * len(panels) + 0.3)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, points, colour) in zip(grid, panels, strict=True):
         noisy = title == "Training loss" and len(points) > 30
@@ -220,7 +228,7 @@ def forest(evaluation: Evaluation) -> Figure | None:
     if not rows:
         return None
     shown = rows[:MAX_FOREST_ROWS]
-    figure = _figure(7.6, 1.3 + 0.34 * len(shown))
+    figure = new_figure(7.6, 1.3 + 0.34 * len(shown))
     axes = figure.add_subplot()
     overall = evaluation.overall.metrics["auc"].value
     if overall is not None:

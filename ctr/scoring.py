@@ -1,14 +1,15 @@
 """A trained model over a split: scores in file order, streamed to a predictions table.
 
 Columns: row_id, request_id, user_id (dense codes), time (seconds), label, score (probability, float64),
-logit, and slice_<name> columns: history (length bucket, all domains together), known_user, and those the spec
-names.
+logit, and slice_<name> columns: history (length bucket, all domains together), known_user, item_age (days since
+the item was first shown), and those the spec names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -21,10 +22,12 @@ import torch
 from ctr.batch import Batch
 from ctr.durable import TMP_PREFIX
 from ctr.state import TrainingState
-from features.dataset import Dataset, SplitData
+from features.dataset import SPLITS, Dataset, SplitData
 from features.errors import DataError
 
 HISTORY_BUCKETS = (0, 1, 5, 20, 50, 100)
+AGE_BUCKETS = (0, 1, 3, 7, 14, 30)  # days
+DAY = 86_400
 
 
 class BatchSource(Protocol):
@@ -100,6 +103,7 @@ def write_predictions(
     if not data.info.impressions:
         raise DataError(f"a split to score must have rows; {split} of {dataset.root} is empty: name another")
     slices = slice_columns(data, dataset.manifest.slices, list(dataset.manifest.domains))
+    slices = slices.append_column("slice_item_age", item_ages(dataset, data))
     path.parent.mkdir(parents=True, exist_ok=True)
     writer: pq.ParquetWriter | None = None
     start = 0
@@ -139,22 +143,40 @@ def slice_columns(data: SplitData, names: list[str], domains: list[str]) -> pa.T
     requests = data.requests
     events = sum((_length(requests, d) for d in domains), np.zeros(requests.num_rows, dtype=np.int64))
     row = np.repeat(np.arange(requests.num_rows), np.diff(data.row_offsets))
-    labels = np.array([_bucket_label(i) for i in range(len(HISTORY_BUCKETS))])
-    bucket = np.searchsorted(HISTORY_BUCKETS, events, side="right") - 1
     known = np.where(requests["known_user"].to_numpy(zero_copy_only=False), "known", "new")
-    columns = {"slice_history": pa.array(labels[bucket][row]), "slice_known_user": pa.array(known[row])}
+    history = _bucket_labels(events, HISTORY_BUCKETS)
+    columns = {"slice_history": pa.array(history[row]), "slice_known_user": pa.array(known[row])}
     columns |= {f"slice_{n}": pc.cast(data.impressions[f"slice.{n}"], pa.string()) for n in names}
     return pa.table(columns)
+
+
+def item_ages(dataset: Dataset, data: SplitData) -> pa.Array:
+    """Whole days from the first time that each row's item was shown to the row, as bucket labels."""
+    first = np.full(dataset.manifest.items, np.iinfo(np.int64).max)
+    for name in SPLITS:
+        item, time = _shown(dataset.split(name))
+        np.minimum.at(first, item, time)
+    item, time = _shown(data)
+    return pa.array(_bucket_labels((time - first[item]) // DAY, AGE_BUCKETS))
+
+
+def _shown(data: SplitData) -> tuple[np.ndarray, np.ndarray]:
+    """Item code and time of every row of a split."""
+    time = np.repeat(data.requests["time"].to_numpy(), np.diff(data.row_offsets))
+    return data.impressions["item_id"].to_numpy(), time
 
 
 def _length(requests: pa.Table, domain: str) -> np.ndarray:
     return requests[f"end.{domain}"].to_numpy() - requests[f"start.{domain}"].to_numpy()
 
 
-def _bucket_label(index: int) -> str:
-    """`history` slices sort by name, so the bounds are padded."""
-    low = HISTORY_BUCKETS[index]
-    if index + 1 == len(HISTORY_BUCKETS):
-        return f"{low:03d}+"
-    high = HISTORY_BUCKETS[index + 1] - 1
-    return f"{low:03d}" if low == high else f"{low:03d}-{high:03d}"
+def _bucket_labels(values: np.ndarray, bounds: tuple[int, ...]) -> np.ndarray:
+    """Each value's bucket in words; they sort by name, so the bounds are padded.
+
+    Example:
+        >>> _bucket_labels(np.array([0, 3, 9]), (0, 1, 5)).tolist()
+        ['000', '001-004', '005+']
+    """
+    ends = [f"-{high - 1:03d}" if high - low > 1 else "" for low, high in pairwise(bounds)]
+    labels = np.array([f"{low:03d}{end}" for low, end in zip(bounds, [*ends, "+"], strict=True)])
+    return labels[np.searchsorted(bounds, values, side="right") - 1]

@@ -79,7 +79,13 @@ class LineDisplay:
 
 def describe(figures: dict[str, float]) -> str:
     """Loss, NE and speed in one short text."""
-    known = {"loss": "loss {:.4f}", "ne": "NE {:.4f}", "rows_per_s": "{:,.0f} rows/s"}
+    known = {
+        "loss": "loss {:.4f}",
+        "ne": "NE {:.4f}",
+        "rows_per_s": "{:,.0f} rows/s",
+        "trainings": "{:.0f} trainings finished",
+        "at_work": "{:.0f} at work",
+    }
     return "  ".join(form.format(figures[name]) for name, form in known.items() if name in figures)
 
 

@@ -46,7 +46,9 @@ class Plan(Knobs):
     leave_one_in: Parts = ()  # a variant with each of them alone; what is not of the listed kind stays
     # option → values: a variant for every combination
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
-    metrics: tuple[Metric, ...] = ("auc", "gauc", "query_auc", "ne")
+    metrics: tuple[Metric, ...] = ("auc", "gauc", "query_auc", "ne")  # the first one orders the report
+    noise: Literal["own", "pooled"] = "own"  # of training: each variant's own seeds, or one for all
+    slices: Names = ("history", "known_user", "item_age")  # slice_* columns of the predictions
 
     @field_validator("seeds")
     @classmethod

@@ -82,6 +82,20 @@ class Failure:
     code: int
     message: str  # the last line of its log
 
+    def describe(self) -> str:
+        """Code and message in a line."""
+        return f"exit code {self.code}" + (f": {self.message}" if self.message else "")
+
+
+@dataclass
+class Job:
+    """A training to do: to its end, or to a pause."""
+
+    subrun: SubRun
+    until: int | None = None
+    tries: int = 0
+    not_before: float = 0.0  # of the monotonic clock
+
 
 @dataclass
 class Pool:
@@ -90,55 +104,48 @@ class Pool:
     Args:
         launch: starts a worker.
         workers: how many at a time.
-        look: called often, with those at work and those that are done, for the display.
+        look: called often with the sub-runs at work, for a display.
         stopped: whether a signal has come.
+        pause: seconds before a worker that may succeed later is started again.
     """
 
     launch: Launch
     workers: int
-    look: Callable[[Sequence[SubRun], Sequence[SubRun]], None] = lambda at_work, done: None
+    look: Callable[[Sequence[SubRun]], None] = lambda at_work: None
     stopped: Callable[[], bool] = lambda: False
     pause: float = SECONDS_BETWEEN_TRIES
     failures: list[Failure] = field(default_factory=list)
 
-    def run(self, jobs: Sequence[tuple[SubRun, int | None]]) -> bool:
-        """Do all jobs, (sub-run, pause step or None); a failure does not stop the others.
+    def run(self, jobs: Sequence[Job]) -> bool:
+        """Do all jobs; a failure is kept in `failures` and does not stop the others.
 
         Returns:
             False if a signal came; every worker has then saved and ended.
         """
-        waiting = deque((subrun, until, 1, 0.0) for subrun, until in jobs)
-        going: list[tuple[Worker, SubRun, int | None, int]] = []
-        done: list[SubRun] = []
-        while waiting or going:
-            if self.stopped():
-                waiting.clear()
-                for worker, *_ in going:
-                    worker.stop()
-                _wait([worker for worker, *_ in going])
-                return False
-            while len(going) < self.workers and waiting and waiting[0][3] <= time.monotonic():
-                subrun, until, tries, _ = waiting.popleft()
-                going.append((self.launch(Task.of(subrun, until)), subrun, until, tries))
-            for entry in list(going):
-                worker, subrun, until, tries = entry
-                if (code := worker.poll()) is None:
-                    continue
-                going.remove(entry)
-                if code in AGAIN and tries < TRIES:
-                    waiting.append((subrun, until, tries + 1, time.monotonic() + self.pause))
-                    continue
-                done.append(subrun)
-                if code:
-                    self.failures.append(Failure(subrun, code, last_line(subrun.path / "log.txt")))
-            self.look([subrun for _, subrun, *_ in going], done)
-            time.sleep(SECONDS_BETWEEN_LOOKS if going or waiting else 0)
-        return True
+        waiting, going = deque(jobs), list[tuple[Worker, Job]]()
+        while (waiting or going) and not self.stopped():
+            while len(going) < self.workers and waiting and waiting[0].not_before <= time.monotonic():
+                job = waiting.popleft()
+                going.append((self.launch(Task.of(job.subrun, job.until)), job))
+            ended = [(job, code) for worker, job in going if (code := worker.poll()) is not None]
+            going = [(worker, job) for worker, job in going if all(job is not other for other, _ in ended)]
+            waiting.extend(again for job, code in ended if (again := self._again(job, code)))
+            self.look([job.subrun for _, job in going])
+            if not ended:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        for worker, _ in going:
+            worker.stop()
+        while any(worker.poll() is None for worker, _ in going):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        return not self.stopped()
 
-
-def _wait(workers: Sequence[Worker]) -> None:
-    while any(worker.poll() is None for worker in workers):
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+    def _again(self, job: Job, code: int) -> Job | None:
+        """The job once more, where that may help; a failure is noted."""
+        if code in AGAIN and job.tries + 1 < TRIES:
+            return Job(job.subrun, job.until, job.tries + 1, time.monotonic() + self.pause)
+        if code and not self.stopped():
+            self.failures.append(Failure(job.subrun, code, last_line(job.subrun.path / "log.txt")))
+        return None
 
 
 def last_line(path: Path) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
@@ -66,6 +67,12 @@ class Replica:
                 self._there = {}  # a part may have arrived: ask again
                 raise
             self._offset = offset
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        assert self._client is not None
+        for key, value in tags.items():
+            self._client.set_tag(self.run_id, key, value)
 
     def terminate(self, status: str, end_ms: int | None = None) -> None:
         """Set the final status of the run."""

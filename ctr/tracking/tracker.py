@@ -178,7 +178,13 @@ class Tracker:
             )
 
 
-def sync(path: Path | str, uri: str | None = None) -> int:
+def sync(
+    path: Path | str,
+    uri: str | None = None,
+    *,
+    experiment: str = "ctr",
+    tags: Mapping[str, str] | None = None,
+) -> int:
     """Send to MLflow whatever of a run's journal is not there yet; doing it again changes nothing.
 
     A run whose last session has no end has crashed, since nobody holds its lock: it is marked FAILED.
@@ -186,6 +192,8 @@ def sync(path: Path | str, uri: str | None = None) -> int:
     Args:
         path: the run directory.
         uri: as for `Tracker`; None = where the run reports to, else the SQLite file beside the runs.
+        experiment: of a run that has reported nowhere yet.
+        tags: further MLflow tags.
 
     Returns:
         How many metric values were new to MLflow.
@@ -198,10 +206,11 @@ def sync(path: Path | str, uri: str | None = None) -> int:
         known = known_identity(run)
         wanted = uri or (known.uri if known else "auto")
         target = tracking_uri(run.path, wanted) or tracking_uri(run.path, "auto") or ""
-        identity = known or keep_identity(run, experiment="ctr", uri=wanted)
+        identity = known or keep_identity(run, experiment=experiment, uri=wanted)
         replica = Replica(run, target, identity)
         try:
             replica.pump()
+            replica.tag(tags or {})
             sessions = [row["wall"] for row in read_rows(run.journal_file) if row["kind"] == "session"]
             if sessions and sessions[-1]["event"] == "start":
                 replica.terminate("FAILED")

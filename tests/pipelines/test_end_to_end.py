@@ -40,6 +40,7 @@ COLUMNS = [
     "logit",
     "slice_history",
     "slice_known_user",
+    "slice_item_age",
 ]
 
 

@@ -1,0 +1,225 @@
+"""The pictures of an ablation: differences, windows, quality against cost, slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ctr.ablate.results import Line, Results
+from ctr.compare import Judgement
+from ctr.report_plots import BLUE, GREEN, GREY, INK, ORANGE, drawn, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {"helps": GREEN, "hurts": ORANGE, "no evidence": GREY}
+NAMES = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "query_auc": "query AUC",
+    "log_loss": "log loss",
+    "ne": "NE",
+    "auc_delong": "AUC (DeLong)",
+}
+ROW = 0.36  # inches for a variant
+
+
+def draw_all(results: Results) -> dict[str, bytes]:
+    """PNG images by name: deltas, and, where there is something to show, windows, cost, slices."""
+    lines = results.compared()
+    figures = {
+        "deltas": lambda: deltas(lines, results),
+        "windows": lambda: windows(lines),
+        "cost": lambda: cost(results),
+        "slices": lambda: slices(lines, results),
+    }
+    return drawn(figures)
+
+
+def deltas(lines: Sequence[Line], results: Results) -> Figure | None:
+    """Bars of the difference in the first metric with 95 % intervals, the largest gain on top."""
+    metric = results.plan.metrics[0]
+    shown = [(line, line.judgements[metric]) for line in lines if line.judgements[metric].delta is not None]
+    if not shown:
+        return None
+    figure = new_figure(8.4, 1.5 + ROW * len(shown))
+    axes = figure.add_subplot()
+    axes.axvline(0, color=INK, linewidth=1)
+    for at, (_, j) in enumerate(shown):
+        assert j.delta is not None
+        axes.barh(at, j.delta, height=0.62, color=COLOURS[j.verdict], alpha=0.75, linewidth=0)
+        if j.low is not None and j.high is not None:
+            axes.plot([j.low, j.high], [at, at], color=INK, linewidth=1.6, solid_capstyle="butt")
+        axes.text(1.02, at, _p(j), transform=axes.get_yaxis_transform(), va="center", fontsize=10)
+    axes.text(1.02, -0.75, "p (Holm)", transform=axes.get_yaxis_transform(), fontsize=10, color=GREY)
+    _name_rows(axes, [line.name for line, _ in shown])
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(f"{NAMES[metric]} minus that of the base; lines are 95 % intervals")
+    axes.set_title(f"Difference in {NAMES[metric]} from the base")
+    _legend(axes, {j.verdict for _, j in shown})
+    return figure
+
+
+def _p(judgement: Judgement) -> str:
+    if judgement.p_holm is None:
+        return "–"
+    return "< 0.001" if judgement.p_holm < 0.001 else f"{judgement.p_holm:.3f}"
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.9)
+    axes.tick_params(axis="y", length=0)
+
+
+def _short(name: str, limit: int = 34) -> str:
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def _legend(axes: Axes, verdicts: set[str]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=c, alpha=0.75, label=v) for v, c in COLOURS.items() if v in verdicts]
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16 - 0.4 / (len(handles) + 1)),
+                ncols=3, fontsize=10)  # fmt: skip
+
+
+def windows(lines: Sequence[Line]) -> Figure | None:
+    """Difference in AUC, variant × window; None where there is one window."""
+    rows = [line for line in lines if len(line.windows) > 1]
+    if not rows:
+        return None
+    values = np.array([line.windows for line in rows])
+    columns = [f"window {i}" for i in range(values.shape[1])]
+    return heat_map(
+        values, [line.name for line in rows], columns, title="Difference in AUC from the base, by window"
+    )
+
+
+def slices(lines: Sequence[Line], results: Results) -> Figure | None:
+    """Difference in AUC, variant × slice; bold where the 95 % interval leaves out 0."""
+    if not results.slices or not lines:
+        return None
+    wheres = list(results.slices)
+    cells = [[results.slices[where].get(line.name) for where in wheres] for line in lines]
+    values = np.array([[_value(j) for j in row] for row in cells])
+    bold = np.array([[_leaves_out_zero(j) for j in row] for row in cells])
+    columns = [f"{name}\n{value}" for name, value in wheres]
+    title = "Difference in AUC by slice (bold: the interval leaves out 0, not corrected)"
+    return heat_map(values, [line.name for line in lines], columns, title=title, bold=bold)
+
+
+def _value(judgement: Judgement | None) -> float:
+    return np.nan if judgement is None or judgement.delta is None else judgement.delta
+
+
+def _leaves_out_zero(judgement: Judgement | None) -> bool:
+    if judgement is None or judgement.low is None or judgement.high is None:
+        return False
+    return judgement.low > 0 or judgement.high < 0
+
+
+def heat_map(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str,
+    bold: np.ndarray | None = None,
+) -> Figure:
+    """Signed values as a table with colours: orange below 0, green above, grey where undefined."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    figure = new_figure(3.6 + 0.95 * len(columns), 1.5 + ROW * len(rows))
+    axes = figure.add_subplot()
+    colours = LinearSegmentedColormap.from_list("signed", [ORANGE, "#FFFFFF", GREEN])
+    colours.set_bad("#E5E8EC")
+    known = np.abs(values[np.isfinite(values)])
+    top = max(float(known.max()), 1e-6) if known.size else 1.0
+    axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=-top, vmax=top, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        text = f"{value:+.4f}" if np.isfinite(value) else "–"
+        weight = "bold" if bold is not None and bold[i, j] else "normal"
+        dark = np.isfinite(value) and abs(value) > 0.75 * top
+        axes.text(j, i, text, ha="center", va="center", fontsize=9, weight=weight,
+                  color="white" if dark else INK)  # fmt: skip
+    axes.set_xticks(range(len(columns)), columns, fontsize=9)
+    axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
+    return figure
+
+
+def cost(results: Results) -> Figure | None:
+    """Difference in the first metric against operations per row; the base is the square at 0."""
+    metric = results.plan.metrics[0]
+    points = [
+        (line.name, line.cost.flops_per_row, delta, line.judgements[metric])
+        for line in results.compared()
+        if line.cost and (delta := line.judgements[metric].delta) is not None
+    ]
+    if not points or results.base.cost is None:
+        return None
+    figure = new_figure(8.4, 5.0)
+    axes = figure.add_subplot()
+    axes.axhline(0, color=INK, linewidth=1)
+    axes.plot(results.base.cost.flops_per_row, 0, marker="s", color=INK, markersize=8)
+    labels = [("base", results.base.cost.flops_per_row, 0.0)]
+    for name, flops, delta, j in points:
+        if j.low is not None and j.high is not None:
+            axes.plot([flops, flops], [j.low, j.high], color=COLOURS[j.verdict], linewidth=1.4, alpha=0.7)
+        axes.plot(flops, delta, marker="o", color=COLOURS[j.verdict], markersize=7)
+        labels.append((name, flops, delta))
+    axes.set_xscale("log")
+    _few_log_ticks(axes, [flops for _, flops, _ in labels])
+    _label(axes, labels)
+    axes.set_xlabel("operations of forward and backward, per row")
+    axes.set_ylabel(f"{NAMES[metric]} minus that of the base")
+    axes.set_title("Quality against cost")
+    return figure
+
+
+def _few_log_ticks(axes: Axes, values: Sequence[float]) -> None:
+    """A few round numbers, also where all costs lie within one decade."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+    low, high = min(values), max(values)
+    axes.set_xlim(low / 1.15, high * 1.45)  # room for the names
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: si(x)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def si(value: float | None) -> str:
+    """A large number in few letters.
+
+    Example:
+        >>> si(1234567), si(950), si(None)
+        ('1.23 M', '950', '–')
+    """
+    if value is None:
+        return "–"
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def _label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Names beside points, moved apart where points are close."""
+    low, high = axes.get_ylim()
+    step = (high - low) * 0.045
+    taken: list[tuple[float, float]] = []
+    for name, x, y in sorted(points, key=lambda p: (p[1], p[2])):
+        at = y
+        while any(abs(at - other_y) < step and 0.7 < x / other_x < 1.4 for other_x, other_y in taken):
+            at += step
+        taken.append((x, at))
+        axes.annotate(_short(name, 24), (x, y), xytext=(x * 1.015, at), fontsize=9, va="center",
+                      color=BLUE if name == "base" else INK)  # fmt: skip

@@ -1,0 +1,145 @@
+"""`ctr ablate PLAN`: train variants of a run, compare them with it, report what pays and how sure that is."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ctr.ablate.ablation import Ablation
+from ctr.ablate.estimate import estimate
+from ctr.ablate.expand import BASE
+from ctr.ablate.plan import load_plan
+from ctr.ablate.publish import log_results, publish_children
+from ctr.ablate.report import text, write_report
+from ctr.ablate.results import Results, evaluate
+from ctr.ablate.run import Ended, Runner
+from ctr.ablate.schedule import Launch, Pool, ProcessWorker, how_many
+from ctr.build import pick_device
+from ctr.durable import replace_file
+from ctr.run_dir import RunDir
+from ctr.signals import GracefulStop
+from ctr.tracking import Tracker
+from ctr.tracking.rows import tracking_uri
+from ctr.versions import check_versions
+from features.safe_yaml import dump_yaml
+from pipelines.ablate_display import Watch
+from pipelines.display import make_display
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("plan", type=Path, help="YAML plan: a base run and its variants")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=1", dest="overrides",
+                        help="override a value of the plan, such as seeds=[1]; repeatable")  # fmt: skip
+    parser.add_argument("--workers", type=int, help="trainings at a time; default: as cores and memory allow")
+    stop = "stop the worse half of the variants, by validation, if time runs short"
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help=stop)
+    parser.add_argument("--dry-run", action="store_true", help="list the trainings and their time, stop")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do the ablation, or what of it is missing; the exit code is 0, a failed training's, or 128 + signal."""
+    check_versions()
+    ablation = Ablation.open(load_plan(arguments.plan, arguments.overrides))
+    on_gpu = pick_device(ablation.variants[0].config.train.device).type == "cuda"
+    workers = arguments.workers or how_many(ablation.subruns, on_gpu=on_gpu)
+    if arguments.dry_run:
+        print(dry_run(ablation, workers))
+        return 0
+    threads = max(1, torch.get_num_threads() // workers)
+    return ablate(
+        ablation,
+        launch=partial(ProcessWorker, threads=threads),
+        workers=workers,
+        budget=None if arguments.budget is None else 60 * arguments.budget,
+    )
+
+
+def ablate(ablation: Ablation, *, launch: Launch, workers: int, budget: float | None = None) -> int:
+    """Train what is missing, compare, report, track; see `run`."""
+    plan = ablation.plan
+    tracking = ablation.variants[0].config.tracking
+    with RunDir.open(plan.directory) as run_dir, GracefulStop() as stop:
+        tracker = Tracker(
+            run_dir,
+            uri=tracking.uri,
+            experiment=tracking.experiment,
+            config=plan.model_dump(mode="json"),
+            dataset={"name": ablation.dataset.manifest.name, "sha256": ablation.dataset.manifest.digest()},
+            tags={"ablation": plan.name, **tracking.tags},
+            system_seconds=0,
+        )
+        with tracker:
+            tracker.begin(0)
+            replace_file(run_dir.config, dump_yaml(plan.model_dump(mode="json")).encode())
+            with Watch(ablation.subruns, make_display()) as watch:
+                pool = Pool(launch, workers, look=watch.look, stopped=lambda: stop.requested)
+                ended = Runner(ablation, pool, run_dir=run_dir, tracker=tracker, budget=budget).run()
+            if ended.interrupted:
+                tracker.close("KILLED")
+                print("stopped; the same command goes on", file=sys.stderr)
+                return stop.exit_code
+            results = compare(ablation, ended)
+            report = write_report(run_dir.report, results)
+            log_results(tracker, results, run_dir.report)
+            tracker.close()
+        if uri := tracking_uri(run_dir.path, tracking.uri):
+            _publish(ablation, parent=tracker.run_id, uri=uri)
+    print(f"{text(results)}\n\nreport: {report}")
+    return ended.failures[0].code if ended.failures else 0
+
+
+def compare(ablation: Ablation, ended: Ended) -> Results:
+    """The statistics of what was trained."""
+    plan, manifest = ablation.plan, ablation.dataset.manifest
+    base = ablation.variants[0].config
+    facts = {
+        "base": f"{base.model.kind} on {manifest.name}, {len(base.drop)} columns dropped",
+        "data set": f"{manifest.splits['test'].impressions:,} test rows; sha256 {manifest.digest()[:16]}",
+        "seeds": ", ".join(map(str, plan.seeds)),
+        "windows": str(plan.windows),
+        "trainings": f"{len(ablation.subruns)} for {len(ablation.variants)} variants",
+    }
+    return evaluate(
+        plan,
+        ablation.variants,
+        ablation.subruns,
+        stopped=ended.stopped,
+        failed={name: why for name, why in ended.failed.items() if name != BASE},
+        facts=facts,
+    )
+
+
+def _publish(ablation: Ablation, *, parent: str, uri: str) -> None:
+    """Send the trainings to MLflow; where it is away, a later call of the command sends them."""
+    if not parent:
+        print("MLflow is away; run the command again to send the trainings", file=sys.stderr)
+        return
+    experiment = ablation.variants[0].config.tracking.experiment
+    publish_children(ablation.subruns, ablation.plan, parent=parent, uri=uri, experiment=experiment)
+
+
+def dry_run(ablation: Ablation, workers: int) -> str:
+    """The trainings with their state and time, and the time of all."""
+    todo = [subrun for subrun in ablation.subruns if not subrun.is_finished()]
+    guess = estimate(todo, workers=workers)
+    lines = [
+        f"plan {ablation.plan.name}: {len(ablation.variants)} variants, {len(ablation.subruns)} trainings"
+    ]
+    for subrun in ablation.subruns:
+        serves = sorted({place.variant for place in subrun.places} - {subrun.places[0].variant})
+        state = f"{guess.seconds[subrun.key]:6.0f} s" if subrun.key in guess.seconds else "    done"
+        also = f"  (also {', '.join(serves)})" if serves else ""
+        lines.append(f"{state}  {subrun.steps:>7,} steps  {subrun.path.name}{also}")
+    for variant in ablation.variants:
+        if variant.permute:
+            lines.append(f"  no training  {variant.name}: permutes {', '.join(variant.permute)}")
+    minutes = guess.total / 60
+    lines.append(
+        f"about {minutes:.1f} minutes with {workers} workers (a step of each model timed on one batch)"
+    )
+    return "\n".join(lines)
