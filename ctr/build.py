@@ -63,6 +63,17 @@ def _refuse_ignored(config: ModelConfig) -> None:
         )
     if config.kind != "longer" and config.longer.events_see_request_globals:
         raise ConfigError(
+    encoder = config.encoder
+    if encoder.kind == "library" and (config.kind == "longer" or encoder.architecture is None):
+        raise ConfigError(
+            "model.encoder.kind: library is a choice of kinds hyformer and two_stage, with an architecture, "
+            f"got kind {config.kind!r}, model.encoder.architecture {encoder.architecture!r}"
+        )
+    if encoder.kind != "library" and (encoder.architecture is not None or encoder.options):
+        raise ConfigError(
+            "model.encoder.architecture and options are choices of model.encoder.kind: library, got kind "
+            f"{encoder.kind!r}; set it to library, or delete them"
+        )
             "model.longer.events_see_request_globals: true is a choice of kind longer, got kind "
             f"{config.kind!r}, whose events see no global token; set it to false or delete it"
         )

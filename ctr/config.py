@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from features.errors import ConfigError
 from features.safe_yaml import apply_overrides, dump_yaml, load_yaml
@@ -33,10 +33,12 @@ class TokenizerConfig(Knobs):
 class EncoderConfig(Knobs):
     """How HyFormer represents a sequence at every layer (§3.4.1)."""
 
-    kind: Literal["transformer", "longer", "swiglu"] = "longer"
+    kind: Literal["transformer", "longer", "swiglu", "library"] = "longer"
     recent: Positive = 50  # longer: how many of the newest events are queries
     expansion: float = Field(default=2.0, gt=0)  # hidden width of its feed-forward over d_model
 
+    architecture: str | None = None  # library: bert, llama, …, see docs/library-encoders.md
+    options: dict[str, JsonValue] = Field(default={}, max_length=32)  # library: fields of its configuration
 
 class LongerConfig(Knobs):
     """LONGER §2: token merge, queries, global tokens."""

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
-from ctr.blocks.encoders import build_encoder
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.query import QueryBoosting, QueryDecoding, QueryGeneration
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
 from ctr.heads import Head
+from ctr.models.encoder import longest_sequences, sequence_encoder
 from ctr.sequence_tokens import SequenceTokenizers
 from ctr.tokens import Rows, make_tokenizer
 from features.dataset import Manifest
@@ -37,21 +37,12 @@ from features.dataset import Manifest
 class HyFormerLayer(nn.Module):
     """Encode the sequences, decode the queries from them, boost queries and NS tokens together (§3.4–3.5)."""
 
-    def __init__(self, config: ModelConfig, *, queries: list[int], ns_tokens: int) -> None:
+    def __init__(
+        self, config: ModelConfig, *, queries: list[int], longest: list[int], ns_tokens: int
+    ) -> None:
         super().__init__()
-        width, heads, encoder = config.d_model, config.heads, config.encoder
-        self.encoders = nn.ModuleList(
-            build_encoder(
-                encoder.kind,
-                width,
-                heads,
-                recent=encoder.recent,
-                hidden=int(encoder.expansion * width),
-                norm=config.norm,
-                dropout=config.dropout,
-            )
-            for _ in queries
-        )
+        width, heads = config.d_model, config.heads
+        self.encoders = nn.ModuleList(sequence_encoder(config, events) for events in longest)
         self.decoding = QueryDecoding(
             width, heads, queries, norm=config.norm, dropout=config.dropout, sink=config.attention_sink
         )
@@ -100,8 +91,10 @@ class HyFormer(nn.Module):
             pools=config.pools,
             target=target,
         )
+        longest = longest_sequences(manifest, merge=config.merge_sequences)
         self.layers = nn.ModuleList(
-            HyFormerLayer(config, queries=queries, ns_tokens=tokens) for _ in range(config.layers)
+            HyFormerLayer(config, queries=queries, longest=longest, ns_tokens=tokens)
+            for _ in range(config.layers)
         )
         read = sum(queries) + (0 if config.head_reads == "queries" else tokens)
         self.head = Head(read, config.d_model, config, manifest)

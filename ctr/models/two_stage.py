@@ -6,7 +6,8 @@
     logit = MLP(X)
 
 With `two_stage.global_tokens` the NS tokens are LONGER's global tokens, so the sequence is read in the light
-of the candidate; without them the CLS tokens alone ask, once for all candidates.
+of the candidate; without them the CLS tokens alone ask, once for all candidates. With `encoder.kind: library`
+an encoder of the Transformer library goes over the events first, once per request.
 
 Source: HyFormer (arXiv 2601.12681v2), Table 1 and 2 (LONGER + RankMixer; with and without global tokens).
 
@@ -23,6 +24,7 @@ from ctr.blocks.mixing import RankMixerBlock
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
 from ctr.heads import Head
+from ctr.models.encoder import longest_sequences, sequence_encoder
 from ctr.models.longer import LongerTower
 from ctr.sequence_tokens import SequenceTokenizers
 from ctr.tokens import Rows, make_tokenizer
@@ -43,6 +45,8 @@ class TwoStage(nn.Module):
         self.config = config
         self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
         self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=True)
+        (longest,) = longest_sequences(manifest, merge=True)
+        self.encoder = sequence_encoder(config, longest) if config.encoder.kind == "library" else None
         self.tower = LongerTower(config)
         width, classes = self.tower.width, config.longer.cls_tokens
         widens = config.two_stage.global_tokens and config.longer.merge > 1
@@ -69,6 +73,7 @@ class TwoStage(nn.Module):
     def _compress(self, batch: Batch, rows: Rows, ns_tokens: Tensor, requests: RequestMap) -> Tensor:
         """(B, c, D): the sequence as the CLS tokens saw it."""
         (events,) = self.sequence_tokenizers(batch, rows)
+        events = self.encoder(events) if self.encoder is not None else events
         if self.config.two_stage.global_tokens:
             classes = self.cls.expand(batch.num_rows, -1, -1)
             read = self.tower(torch.cat([classes, self.widen(ns_tokens)], dim=1), events, requests)

@@ -20,6 +20,7 @@ from tests.ctr.ngram_batches import add_ngrams, ngram_rows
 BASE: dict[str, Any] = {"d_model": 12, "heads": 2, "queries": {"view": 2}, "encoder": {"recent": 4}}
 LONGER: dict[str, Any] = {"kind": "longer", "longer": {"num_queries": 3}, "layers": 3}
 TWO_STAGE: dict[str, Any] = {"kind": "two_stage"}
+LIBRARY: dict[str, Any] = {"encoder": {"kind": "library", "architecture": "bert"}}
 NGRAM: dict[str, Any] = {"ngram": {"fields": ["view.item"], "rows": 90, "dim": 2}}
 FILTER: dict[str, Any] = {"token_filter": {"mode": "remove", "domains": ["view"], "threshold": 0.1}}
 # knob → (the options it needs to matter, another value than theirs)
@@ -37,6 +38,8 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "encoder.kind": ({}, "swiglu"),
     "encoder.recent": ({}, 2),
     "encoder.expansion": ({}, 1.0),
+    "encoder.architecture": (LIBRARY, "gpt2"),
+    "encoder.options": (LIBRARY, {"hidden_act": "relu"}),
     "longer.merge": (LONGER, 2),
     "longer.inner_layers": (LONGER, 1),
     "longer.queries": (LONGER, "uniform"),

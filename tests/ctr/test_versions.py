@@ -76,5 +76,6 @@ def test_the_locks_hold_the_same_versions(repo_root: Path) -> None:
     text = "".join(path.read_text() for path in sorted((repo_root / "requirements").glob("*.txt")))
     wanted = {"torch": versions.TORCH, "torchrec": versions.TORCHREC}
     wanted |= {"fbgemm-gpu": versions.FBGEMM, "fbgemm-gpu-cpu": versions.FBGEMM}
+    wanted |= {"transformers": versions.TRANSFORMERS}
     for name, version in wanted.items():
         assert re.findall(rf"^{name}==(.*)$", text, re.MULTILINE) == [version]

@@ -43,10 +43,15 @@ def gradients(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tenso
 
 
 def assert_parity(
-    got: Sequence[Tensor], want: Sequence[Tensor], module: nn.Module, inputs: Sequence[Tensor]
+    got: Sequence[Tensor],
+    want: Sequence[Tensor],
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    *,
+    tolerance: float = 1e-9,
 ) -> None:
     leaves = [*inputs, *module.parameters()]
-    close = {"atol": 1e-9, "rtol": 1e-9}
+    close = {"atol": tolerance, "rtol": tolerance}
     for mine, plain in zip(got, want, strict=True):
         torch.testing.assert_close(mine, plain, **close)
     names = [f"input {i}" for i in range(len(inputs))] + [name for name, _ in module.named_parameters()]

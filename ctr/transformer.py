@@ -1,0 +1,247 @@
+"""The one door to the general Transformer library, Hugging Face `transformers`: bodies with random weights.
+
+A body is an architecture of the library without its vocabulary: embeddings of events in, hidden states out.
+
+    name of an architecture ─► its model type ─► configuration ─► body on `inputs_embeds`
+                               our sizes and `options`, in the library's own words
+
+Nothing is downloaded and no code but the library's is run: bodies come from their configurations alone. The
+library is imported when a body is first asked for; it takes seconds.
+
+D width, H heads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import nn
+
+from ctr.versions import TRANSFORMERS
+from features.errors import ConfigError
+
+# What follows from the rest of a run's configuration, and where it is set; no `options` may change it.
+_OWNED = {
+    "hidden_size": "model.d_model",
+    "num_attention_heads": "model.heads",
+    "intermediate_size": "model.encoder.expansion",
+    "n_inner": "model.encoder.expansion",
+    "d_ff": "model.encoder.expansion",
+    "max_position_embeddings": "the histories' max_len",
+    "vocab_size": "nothing: events are no words",
+    "use_cache": "nothing: training keeps no cache",
+    "is_encoder_decoder": "nothing: only the encoder is built",
+}
+# Parameters of one body. More is a slip: a size of the library's published models that was left as it is.
+_LARGEST = 200_000_000
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the project decides for a body, whatever its architecture.
+
+    Args:
+        width: D.
+        heads: H.
+        hidden: width inside the feed-forward networks.
+        longest: the most events of a request.
+        dropout: probability in [0, 1) on outputs; never on attention weights where the two can be told apart.
+    """
+
+    width: int
+    heads: int
+    hidden: int
+    longest: int
+    dropout: float = 0.0
+
+    @property
+    def head(self) -> int:
+        """Width of a head."""
+        return self.width // self.heads
+
+    def common(self) -> dict[str, Any]:
+        """In the words that most architectures share; keys and values of half the heads (GQA)."""
+        groups = self.heads // 2 if self.heads % 2 == 0 else 1
+        return {
+            "hidden_size": self.width,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": groups,
+            "head_dim": self.head,
+            "intermediate_size": self.hidden,
+            "num_hidden_layers": 1,
+            "max_position_embeddings": self.longest,
+        }
+
+
+def _deepseek(sizes: Sizes) -> dict[str, Any]:
+    """Multi-head latent attention, half of a head rotated; two of four experts and a shared one."""
+    rotated = max(2, sizes.head // 4 * 2)
+    latent = {"q_lora_rank": sizes.width // 2, "kv_lora_rank": max(1, sizes.width // 4)}
+    heads = {
+        "num_key_value_heads": sizes.heads,
+        "qk_rope_head_dim": rotated,
+        "qk_nope_head_dim": sizes.head,
+        "v_head_dim": sizes.head,
+    }
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
+    routing = {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 0}
+    return latent | heads | experts | routing | {"moe_intermediate_size": max(1, sizes.hidden // 2)}
+
+
+def _gpt_oss(sizes: Sizes) -> dict[str, Any]:
+    """A window with attention sinks, two of four experts, and RoPE without stretching."""
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    return {"sliding_window": 32, "rope_parameters": rope, **experts}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How one architecture is asked for.
+
+    Args:
+        model_type: its name in the library.
+        causal: whether an event sees older events only, so that padding behind it needs no mask.
+        values: what differs from `Sizes.common` and from the library's defaults.
+    """
+
+    model_type: str
+    causal: bool = False
+    values: Callable[[Sizes], Mapping[str, Any]] = lambda sizes: {}
+
+
+# Those that the tests cover one by one. Any other model type of the library is built alike, and probed.
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": Architecture("bert", values=lambda sizes: {"type_vocab_size": 1}),
+    "modernbert": Architecture("modernbert"),
+    "t5": Architecture("t5", values=lambda sizes: {"d_kv": sizes.head, "d_ff": sizes.hidden}),
+    "gpt2": Architecture("gpt2", causal=True, values=lambda sizes: {"n_inner": sizes.hidden}),
+    "llama": Architecture("llama", causal=True),
+    "qwen": Architecture("qwen3", causal=True),
+    "mistral": Architecture("mistral", causal=True, values=lambda sizes: {"sliding_window": 32}),
+    "deepseek": Architecture("deepseek_v3", causal=True, values=_deepseek),
+    "gpt_oss": Architecture("gpt_oss", causal=True, values=_gpt_oss),
+}
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture of a name: one of `ARCHITECTURES`, or any model type of the library.
+
+    Raises:
+        ConfigError: the library does not have it; the message names similar ones.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    known = list(_library().CONFIG_MAPPING)
+    if name in known:
+        return Architecture(name)
+    similar = difflib.get_close_matches(name, [*ARCHITECTURES, *known], n=4)
+    raise ConfigError(
+        f"model.encoder.architecture must be one of {', '.join(ARCHITECTURES)}, or a model type of "
+        f"transformers {TRANSFORMERS}, got {name!r}; similar: {', '.join(similar) or 'none'}"
+    )
+
+
+def library_config(name: str, sizes: Sizes, options: Mapping[str, Any]) -> Any:
+    """The library's configuration of an architecture in our sizes, with `options` in the library's words.
+
+    Raises:
+        ConfigError: an option that the architecture does not have, that is set elsewhere, or of a wrong value.
+    """
+    architecture = find_architecture(name)
+    kind = _library().CONFIG_MAPPING[architecture.model_type]
+    base = _library().PreTrainedConfig.__dataclass_fields__
+    fields = {field for field in kind.__dataclass_fields__ if field not in base}
+    values = sizes.common() | {field: None for field in fields if field.endswith("_token_id")}
+    values |= {"vocab_size": 1, "pad_token_id": 0, "use_cache": False, **_dropouts(fields, sizes.dropout)}
+    values = {key: value for key, value in _own_words(kind, values).items() if key in fields}
+    values |= architecture.values(sizes)
+    values |= _checked(kind, fields, _own_words(kind, options))
+    try:
+        return kind(**values)
+    except Exception as error:  # the library's own checks of types and of values raise many kinds
+        raise ConfigError(f"model.encoder.options do not make a {kind.__name__}: {error}") from None
+
+
+def _own_words(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under the names that an architecture has for common ones, such as n_embd for hidden_size."""
+    return {kind.attribute_map.get(key, key): value for key, value in values.items()}
+
+
+def _checked(kind: Any, fields: set[str], options: dict[str, Any]) -> dict[str, Any]:
+    """The options, all of which the architecture has and the run leaves open."""
+    owned = _own_words(kind, _OWNED)
+    for key in options:
+        if key in owned:
+            raise ConfigError(
+                f"model.encoder.options must not hold {key!r}: it is set by {owned[key]}; delete it"
+            )
+        if key not in fields:
+            raise ConfigError(
+                f"model.encoder.options must be fields of transformers' {kind.__name__}, got {key!r}; "
+                f"it has {', '.join(sorted(fields - set(owned)))}"
+            )
+    return options
+
+
+def build_body(name: str, sizes: Sizes, options: Mapping[str, Any]) -> nn.Module:
+    """A body with random weights, called as `body(inputs_embeds=(R, L, D), …).last_hidden_state` (R, L, D).
+
+    Attention is the fused one of torch wherever the architecture has it. Experts are computed one after the
+    other, and without the balancing loss, which belongs to the library's language models.
+
+    Raises:
+        ConfigError: the library is not there in the pinned version, or cannot build this.
+    """
+    library, config = _library(), library_config(name, sizes, options)
+    auto = library.AutoModelForTextEncoding if config.is_encoder_decoder else library.AutoModel
+    try:
+        with torch.device("meta"):
+            size = sum(p.numel() for p in auto.from_config(config).parameters())
+        if size > _LARGEST:
+            raise ValueError(f"it would have {size:,} parameters, more than {_LARGEST:,}")
+        body: nn.Module = auto.from_config(config, experts_implementation="eager")
+    except Exception as error:  # whatever the architecture makes of sizes that do not suit it
+        raise ConfigError(
+            f"transformers cannot build {name!r}: {error}; set sizes that suit it in model.encoder.options, "
+            f"fields of its {type(config).__name__}"
+        ) from None
+    # Events come as vectors, and every one of them is read: neither words nor a summary are needed.
+    body.set_input_embeddings(None)  # type: ignore[operator]
+    body.register_module("pooler", None)
+    return body
+
+
+def _dropouts(fields: set[str], dropout: float) -> dict[str, float]:
+    """None on attention weights and on the events, which had theirs as tokens; ours everywhere else."""
+    named = [field for field in fields if "drop" in field and "layer" not in field]
+    return {field: 0.0 if "att" in field or "emb" in field else dropout for field in named}
+
+
+def _library() -> Any:
+    """The library, imported offline and without kernels from its hub.
+
+    Raises:
+        ConfigError: it is not installed, or not in the pinned version.
+    """
+    try:
+        found = metadata.version("transformers")
+    except metadata.PackageNotFoundError:
+        found = "none"
+    if found != TRANSFORMERS:
+        raise ConfigError(
+            f"library encoders need transformers {TRANSFORMERS}, got {found}; "
+            "`python -m pip install --no-deps -r requirements/transformers.txt`"
+        )
+    # Read by the library when it is imported.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["USE_HUB_KERNELS"] = "NO"
+    import transformers
+
+    return transformers
