@@ -61,8 +61,6 @@ def _refuse_ignored(config: ModelConfig) -> None:
             f"model.head_reads: queries is a choice of kind hyformer, got kind {config.kind!r}, whose head "
             "reads all tokens; set it to all or mean"
         )
-    if config.kind != "longer" and config.longer.events_see_request_globals:
-        raise ConfigError(
     encoder = config.encoder
     if encoder.kind == "library" and (config.kind == "longer" or encoder.architecture is None):
         raise ConfigError(
@@ -74,6 +72,8 @@ def _refuse_ignored(config: ModelConfig) -> None:
             "model.encoder.architecture and options are choices of model.encoder.kind: library, got kind "
             f"{encoder.kind!r}; set it to library, or delete them"
         )
+    if config.kind != "longer" and config.longer.events_see_request_globals:
+        raise ConfigError(
             "model.longer.events_see_request_globals: true is a choice of kind longer, got kind "
             f"{config.kind!r}, whose events see no global token; set it to false or delete it"
         )

@@ -31,14 +31,14 @@ class TokenizerConfig(Knobs):
 
 
 class EncoderConfig(Knobs):
-    """How HyFormer represents a sequence at every layer (§3.4.1)."""
+    """How HyFormer represents a sequence at every layer (§3.4.1); two_stage: `library` goes before LONGER."""
 
     kind: Literal["transformer", "longer", "swiglu", "library"] = "longer"
     recent: Positive = 50  # longer: how many of the newest events are queries
     expansion: float = Field(default=2.0, gt=0)  # hidden width of its feed-forward over d_model
-
     architecture: str | None = None  # library: bert, llama, …, see docs/library-encoders.md
     options: dict[str, JsonValue] = Field(default={}, max_length=32)  # library: fields of its configuration
+
 
 class LongerConfig(Knobs):
     """LONGER §2: token merge, queries, global tokens."""
