@@ -59,6 +59,7 @@ class Batch:
     request_id: Tensor  # int64 (R,)
     user_id: Tensor  # int64 (R,)
     time: Tensor  # int64 (R,) seconds
+    total_rows: int | None = None  # of the whole batch where this is one rank's share, which may be empty
 
     @property
     def num_rows(self) -> int:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from ctr.config import LoaderConfig, ModelConfig, PeriodConfig, RunConfig
+from ctr.config import LoaderConfig, ModelConfig, RunConfig
+from ctr.distributed import World
 from ctr.embedding import EmbeddingTables, make_tables
-from ctr.loader import Loader
+from ctr.identity import identity
+from ctr.loader import Loader, Share
 from ctr.loader.collate import table_rows
+from ctr.lora import add_adapters
 from ctr.models.aligned import align
 from ctr.models.hyformer import HyFormer
 from ctr.models.longer import Longer
@@ -84,10 +86,18 @@ def _refuse_ignored(config: ModelConfig) -> None:
         )
 
 
-def build_state(config: RunConfig, manifest: Manifest, device: torch.device) -> TrainingState:
-    """Model, tables and optimizer of a run, fresh, on a device; also seeds torch for dropout."""
-    model = build_model(manifest, config.model, dim=config.embedding.dim, seed=config.seed).to(device)
-    tables = build_tables(config, manifest, device)
+def build_state(
+    config: RunConfig, manifest: Manifest, device: torch.device, *, world: World | None = None
+) -> TrainingState:
+    """Model, tables and optimizer of a run, fresh, on a device; also seeds torch for dropout.
+
+    The dense weights are the same in all processes of `world`, which the tables are spread over.
+    """
+    model = build_model(manifest, config.model, dim=config.embedding.dim, seed=config.seed)
+    if config.lora is not None:
+        add_adapters(model, config.lora, seed=config.seed)
+    model.to(device)
+    tables = build_tables(config, manifest, device, world=world)
     speed_up(model, config.train)
     averaged = AveragedWeights(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
     torch.manual_seed(config.seed)
@@ -98,17 +108,22 @@ def build_state(config: RunConfig, manifest: Manifest, device: torch.device) -> 
         averaged,
         Progress(),
         identity(config, manifest),
+        world=world or World.single(device),
     )
 
 
 def build_tables(
-    config: RunConfig, manifest: Manifest, device: torch.device | str = "cpu"
+    config: RunConfig,
+    manifest: Manifest,
+    device: torch.device | str = "cpu",
+    *,
+    world: World | None = None,
 ) -> EmbeddingTables:
     """The tables of the data set and those of n-grams, fresh."""
     ngrams = ngrams_of(config, manifest)
     widths = {table.name: field.dim for field in ngrams for table in field.tables}
     rows = table_rows(manifest, ngrams)
-    return make_tables(rows, config.embedding, seed=config.seed, device=device, widths=widths)
+    return make_tables(rows, config.embedding, seed=config.seed, device=device, widths=widths, world=world)
 
 
 def ngrams_of(config: RunConfig, manifest: Manifest) -> list[NgramField]:
@@ -116,23 +131,30 @@ def ngrams_of(config: RunConfig, manifest: Manifest) -> list[NgramField]:
     return ngram_fields(manifest, config.model.ngram, dim=config.embedding.dim)
 
 
-def training_loader(config: RunConfig, dataset: Dataset) -> Loader:
-    """Batches of the split or splits that the run trains on."""
-    return _loader(config, dataset, config.train.data.split("+"), config.loader)
+def training_loader(config: RunConfig, dataset: Dataset, *, world: World | None = None) -> Loader:
+    """Batches of the split or splits that the run trains on, or this rank's share of each."""
+    share = Share(world.rank, world.size) if world else None
+    return _loader(config, dataset, config.train.data.split("+"), config.loader, share)
 
 
-def scoring_loader(config: RunConfig, dataset: Dataset, split: str) -> Loader:
-    """Every row of a split once, in file order, in batches twice as large as in training."""
+def scoring_loader(config: RunConfig, dataset: Dataset, split: str, *, world: World | None = None) -> Loader:
+    """Every row of a split once, in file order, in batches twice as large as in training.
+
+    With several ranks each has every so-many-th of these batches.
+    """
     loader = LoaderConfig(
         **{**config.loader.model_dump(), "order": "time", "batch_rows": 2 * config.loader.batch_rows}
     )
-    return _loader(config, dataset, [split], loader)
+    share = Share(world.rank, world.size, of="epoch") if world else None
+    return _loader(config, dataset, [split], loader, share)
 
 
-def _loader(config: RunConfig, dataset: Dataset, splits: list[str], loader: LoaderConfig) -> Loader:
+def _loader(
+    config: RunConfig, dataset: Dataset, splits: list[str], loader: LoaderConfig, share: Share | None
+) -> Loader:
     pin = pick_device(config.train.device).type == "cuda"
     ngrams = ngrams_of(config, dataset.manifest)
-    return Loader(dataset, splits, loader, seed=config.seed, pin=pin, ngrams=ngrams)
+    return Loader(dataset, splits, loader, seed=config.seed, pin=pin, ngrams=ngrams, share=share)
 
 
 def pick_device(name: str) -> torch.device:
@@ -144,23 +166,6 @@ def pick_device(name: str) -> torch.device:
             "train.device must be a device of this machine; it has no CUDA device: use cpu or auto"
         )
     return torch.device(name)
-
-
-def identity(config: RunConfig, manifest: Manifest) -> dict[str, Any]:
-    """What must be equal for a checkpoint to be continued: all that decides the course of the training."""
-    plain = config.model_dump(mode="json")
-    free = {
-        "loader": ("workers", "prefetch"),
-        "train": ("keep_last", "device", "checkpoint_every", "max_skipped", "recompute"),
-    }
-    for section, keys in free.items():
-        for key in keys:
-            del plain[section][key]
-    for key in ("run", "dataset", "tracking"):
-        del plain[key]
-    if config.period == PeriodConfig():  # runs from before there were periods go on
-        del plain["period"]
-    return {"config": plain, "dataset": manifest.digest()}
 
 
 def parameter_counts(state: TrainingState) -> dict[str, int]:

@@ -14,6 +14,7 @@ from features.spec import explain
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Sharding = Literal["auto", "table_wise", "row_wise", "column_wise"]
 
 
 class Knobs(BaseModel):
@@ -115,7 +116,10 @@ class ModelConfig(Knobs):
 class EmbeddingConfig(Knobs):
     """Embedding tables and their optimizer (touched rows only)."""
 
-    engine: Literal["auto", "torch", "fbgemm"] = "torch"
+    # Of several processes, torch keeps equal copies, fbgemm and torchrec share; of one, torchrec is fbgemm.
+    engine: Literal["auto", "torch", "fbgemm", "torchrec"] = "torch"
+    sharding: Sharding = "auto"  # torchrec; auto: table_wise or row_wise, whichever the planner finds faster
+    table_sharding: dict[str, Sharding] = {}  # … of single tables
     dim: Positive = 32
     init_std: float = Field(default=0.02, gt=0)
     optimizer: Literal["rowwise_adagrad", "adam"] = "rowwise_adagrad"
@@ -137,6 +141,7 @@ class OptimizerConfig(Knobs):
     warmup_steps: Count = 100
     final_share: float = Field(default=0.05, ge=0, le=1)  # of the rate at the last step
     ema_decay: Share = 0.0  # 0 = off; else evaluation and checkpoints also hold averaged dense weights
+    dense_staleness: Literal[0, 1] = 0  # 1: dense gradients are applied one step later (HyFormer §3.8.2)
 
 
 class LoaderConfig(Knobs):
@@ -165,8 +170,25 @@ class TrainConfig(Knobs):
     compile: bool = False  # torch.compile of feed-forward blocks: seconds at the start, for long jobs
     checkpoint_every: Positive | None = None  # steps; an evaluation always saves
     keep_last: Positive = 2
+    save_in_background: bool = False  # training waits for a copy in memory only; a thread writes
     non_finite: Literal["stop", "skip"] = "stop"
     max_skipped: Positive = 3  # skip: at most so many in a row
+
+
+class DistributedConfig(Knobs):
+    """How the processes of a job work together; of no effect in one process."""
+
+    bucket_mb: float = Field(default=4.0, gt=0)  # dense gradients that travel together, MiB
+    timeout: float = Field(default=600.0, gt=0)  # seconds a process waits for the others before it gives up
+
+
+class AdapterConfig(Knobs):
+    """Low-rank adapters on the dense weights of a finished run, which stay as they are (LoRA)."""
+
+    base: str  # its run directory
+    rank: Positive = 8
+    alpha: float = Field(default=16.0, gt=0)  # an adapter's output counts alpha / rank times
+    targets: list[str] = Field(default=["*"], min_length=1)  # names of linear maps; * stands for anything
 
 
 class TrackingConfig(Knobs):
@@ -200,7 +222,9 @@ class RunConfig(Knobs):
     optimizer: OptimizerConfig = OptimizerConfig()
     loader: LoaderConfig = LoaderConfig()
     train: TrainConfig = TrainConfig()
+    distributed: DistributedConfig = DistributedConfig()
     tracking: TrackingConfig = TrackingConfig()
+    lora: AdapterConfig | None = None  # adapt a finished run; None = all weights are learned
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None) -> RunConfig:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -87,6 +87,18 @@ class World:
             [1.5, 2.0]
         """
         return self.sum_(torch.tensor(numbers, dtype=torch.float64)).tolist()
+
+    def largest(self, number: int) -> int:
+        """The largest of the ranks' numbers."""
+        numbers = [0.0] * self.size
+        numbers[self.rank] = number
+        return int(max(self.sums(*numbers)))
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with those of rank 0."""
+        for tensor in tensors if self.size > 1 else ():
+            group = self.control if tensor.device.type == "cpu" else self.data
+            dist.broadcast(tensor, src=0, group=group)
 
     def barrier(self) -> None:
         """Wait until every rank has come here."""

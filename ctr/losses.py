@@ -10,14 +10,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def click_loss(logits: Tensor, label: Tensor) -> Tensor:
+def click_loss(logits: Tensor, label: Tensor, *, total: int | None = None) -> Tensor:
     """Binary cross-entropy on logits, mean over the candidates, in float32.
 
     Args:
         logits: (B,) any floating dtype.
         label: (B,) float, 0 or 1.
+        total: candidates of the whole batch where these are one rank's share of it: the ranks' losses then
+            sum to the mean.
     """
-    return F.binary_cross_entropy_with_logits(logits.float(), label)
+    if total is None:
+        return F.binary_cross_entropy_with_logits(logits.float(), label)
+    return F.binary_cross_entropy_with_logits(logits.float(), label, reduction="sum") / total
 
 
 @dataclass

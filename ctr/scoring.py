@@ -8,7 +8,7 @@ the item was first shown), and those the spec names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ctr.batch import Batch
+from ctr.distributed import World
 from ctr.durable import TMP_PREFIX
 from ctr.state import TrainingState
 from features.dataset import SPLITS, Dataset, SplitData
@@ -51,6 +52,9 @@ class Scores:
         return probability(self.logit)
 
 
+_FIELDS = tuple(field.name for field in fields(Scores))
+
+
 def probability(logit: np.ndarray) -> np.ndarray:
     """1 / (1 + e^−logit) in float64; exact enough that different float32 logits stay different."""
     wide = logit.astype(np.float64)
@@ -65,20 +69,60 @@ def score_batches(
     with state.for_scoring() as model:
         for batch in batches:
             on_device = batch.to(device)
+            rows = state.tables.lookup(on_device.unique_ids)  # by all ranks, also one without a batch
+            if not batch.num_rows:
+                yield batch, np.empty(0, dtype=np.float32)
+                continue
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                logits = model(on_device, state.tables.lookup(on_device.unique_ids))
+                logits = model(on_device, rows)
             yield batch, logits.float().cpu().numpy()
 
 
-def score_split(state: TrainingState, loader: BatchSource, *, bf16: bool, device: torch.device) -> Scores:
-    """Score a whole split in memory (24 bytes a row)."""
-    logit, label, user, request = [], [], [], []
-    for batch, logits in score_batches(state, loader.iterate(0), bf16=bf16, device=device):
-        logit.append(logits)
-        label.append(batch.label.numpy())
-        user.append(batch.user_id[batch.request_index].numpy())
-        request.append(batch.request_id[batch.request_index].numpy())
-    return Scores(*(np.concatenate(part) for part in (logit, label, user, request)))
+def score_split(
+    state: TrainingState,
+    loader: BatchSource,
+    *,
+    bf16: bool,
+    device: torch.device,
+    world: World | None = None,
+) -> Scores | None:
+    """Score a whole split in memory (24 bytes a row).
+
+    Args:
+        state: the model and its tables.
+        loader: gives this rank's batches.
+        bf16: whether the forward is computed in bfloat16.
+        device: where.
+        world: the ranks among which whole batches were dealt in turn.
+
+    Returns:
+        The scores in file order on rank 0, bit by bit those of one process; None elsewhere.
+    """
+    parts = [
+        Scores(
+            logits,
+            batch.label.numpy(),
+            batch.user_id[batch.request_index].numpy(),
+            batch.request_id[batch.request_index].numpy(),
+        )
+        for batch, logits in score_batches(state, loader.iterate(0), bf16=bf16, device=device)
+    ]
+    own = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _FIELDS}
+    own["rows"] = np.array([len(p.logit) for p in parts])
+    gathered = (world or World.single()).gather_arrays(own)
+    return _in_file_order(gathered) if gathered else None
+
+
+def _in_file_order(ranks: list[dict[str, np.ndarray]]) -> Scores:
+    """Step by step, the batches of all ranks in the order of ranks: as they were dealt."""
+    if len(ranks) == 1:
+        return Scores(*(ranks[0][name] for name in _FIELDS))
+    cuts = [np.cumsum(found["rows"])[:-1] for found in ranks]
+    merged = []
+    for name in _FIELDS:
+        batches = [np.split(found[name], cut) for found, cut in zip(ranks, cuts, strict=True)]
+        merged.append(np.concatenate([part for step in zip(*batches, strict=True) for part in step]))
+    return Scores(*merged)
 
 
 def write_predictions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ctr.checkpoint import Checkpoint
+from ctr.distributed import World
 from ctr.embedding import EmbeddingTables
 from ctr.errors import CheckpointError
+from ctr.identity import completed
 from ctr.losses import RunningLoss
 from ctr.optim import AveragedWeights, load_optimizer_tensors, optimizer_tensors
 from ctr.restore import describe_mismatch, restore_rng, rng_state
+from ctr.shards import Sharded
+from ctr.staleness import Pending
 
 
 @dataclass
@@ -56,17 +60,20 @@ class TrainingState:
     averaged: AveragedWeights | None
     progress: Progress
     identity: dict[str, Any]  # what must be the same for a checkpoint to fit: configuration and data set
+    pending: Pending = field(default_factory=Pending)
+    world: World = field(default_factory=World.single)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors under flat names."""
-        parts: dict[str, dict[str, Tensor]] = {
+    def tensors(self) -> dict[str, Tensor | Sharded]:
+        """All tensors under flat names; of sharded ones what this rank holds."""
+        parts: dict[str, Mapping[str, Tensor | Sharded]] = {
             "model": self.model.state_dict(),
             "tables": self.tables.state(),
             "optimizer": optimizer_tensors(self.optimizer),
             "average": self.averaged.average if self.averaged else {},
-            "rng": rng_state(),
+            "pending": self.pending.tensors(self.model),
+            "rng": rng_state(self.world),
         }
-        return {f"{part}/{name}": t.detach() for part, named in parts.items() for name, t in named.items()}
+        return {f"{part}/{name}": t for part, named in parts.items() for name, t in named.items()}
 
     def plain(self) -> dict[str, Any]:
         """Everything else, as JSON data."""
@@ -74,6 +81,7 @@ class TrainingState:
             "identity": self.identity,
             "progress": self.progress.to_json(),
             "averaged_updates": self.averaged.updates if self.averaged else 0,
+            "pending_rate": self.pending.rate,
         }
 
     def restore(self, checkpoint: Checkpoint, *, weights_only: bool = False) -> None:
@@ -86,22 +94,24 @@ class TrainingState:
         Raises:
             CheckpointError: it is of another model, configuration or data set; the message lists the fields.
         """
-        found = checkpoint.state["identity"]
+        found = completed(checkpoint.state["identity"])
         if found != self.identity:
             raise CheckpointError(
                 f"{checkpoint.path} belongs to another run:\n{describe_mismatch(self.identity, found)}\n"
                 "use the configuration it was made with, or another run directory"
             )
-        part = _by_part(checkpoint.tensors)
+        tables = checkpoint.tensors.within("tables/")
+        part = _by_part(checkpoint.tensors, without="tables")
         self.model.load_state_dict(part["model"])
-        self.tables.load_state(part["tables"])
+        self.tables.load_state(tables)
         if self.averaged is not None:
             self.averaged.load(part["average"])
             self.averaged.updates = checkpoint.state["averaged_updates"]
         if not weights_only:
             load_optimizer_tensors(self.optimizer, part.get("optimizer", {}))
+            self.pending.load(self.model, part.get("pending", {}), checkpoint.state.get("pending_rate", 0.0))
             self.progress = Progress.from_json(checkpoint.state["progress"])
-            restore_rng(part["rng"])
+            restore_rng(part["rng"], self.world)
 
     @contextmanager
     def for_scoring(self) -> Iterator[nn.Module]:
@@ -115,9 +125,10 @@ class TrainingState:
             self.model.train(was_training)
 
 
-def _by_part(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def _by_part(tensors: Mapping[str, Tensor], *, without: str) -> dict[str, dict[str, Tensor]]:
     parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+    for key in tensors:
         part, name = key.split("/", 1)
-        parts.setdefault(part, {})[name] = value
+        if part != without:
+            parts.setdefault(part, {})[name] = tensors[key]
     return parts

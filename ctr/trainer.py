@@ -1,8 +1,9 @@
 """The training loop: batches in, a trained and checkpointed model out.
 
-Everything that decides what comes next (weights, optimizer, position in the data, random state, the best
-value so far) is in `TrainingState`; a run killed at any moment goes on from its newest checkpoint and ends
-with the same bits.
+Several ranks run the same loop: each trains on its share of every batch and scores its share of the
+validation split; what is decided, all decide alike; rank 0 alone writes rows and draws. Everything that
+decides what comes next (weights, optimizer, position in the data, random state, the best value so far) is in
+`TrainingState`; a run killed at any moment goes on from its newest checkpoint and ends with the same bits.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,15 +19,19 @@ import torch
 from ctr.batch import Batch
 from ctr.checkpoint import load_latest, save_checkpoint
 from ctr.config import RunConfig
+from ctr.distributed import World
 from ctr.faults import fault_point
 from ctr.loader import Loader
 from ctr.metrics import MetricAccumulator
+from ctr.restore import describe_mismatch
 from ctr.run_dir import RunDir
-from ctr.scoring import score_split
+from ctr.saving import CheckpointWriter
+from ctr.scoring import Scores, score_split
 from ctr.signals import GracefulStop
 from ctr.state import Progress, TrainingState
-from ctr.tracking import Tracker
+from ctr.tracking import SilentTracker, Tracker
 from ctr.updates import StepResult, Updates
+from features.errors import ConfigError
 
 VALID_METRICS = ("auc", "gauc", "query_auc", "log_loss", "ne", "calibration")
 
@@ -60,10 +66,11 @@ class Trainer:
         state: model, tables and optimizer, fresh; `fit` restores a checkpoint into it.
         train: loader of the training split.
         valid: loader of the validation split, or None for no evaluations.
-        run_dir: where checkpoints go; locked by this process.
-        tracker: takes every metric.
-        display: shows progress.
+        run_dir: where checkpoints go; locked by rank 0.
+        tracker: takes every metric, of rank 0.
+        display: shows progress, of rank 0.
         device: where the model lives.
+        world: the processes of the job; this one alone if None.
     """
 
     def __init__(
@@ -74,9 +81,10 @@ class Trainer:
         train: Loader,
         valid: Loader | None,
         run_dir: RunDir,
-        tracker: Tracker,
+        tracker: Tracker | SilentTracker,
         display: Display,
         device: torch.device,
+        world: World | None = None,
     ) -> None:
         self.config = config
         self.state = state
@@ -86,6 +94,7 @@ class Trainer:
         self.tracker = tracker
         self.display = display
         self.device = device
+        self.world = world or World.single(device)
         steps = sum(train.steps_per_epoch(epoch) for epoch in range(config.train.epochs))
         self.total_steps = min(steps, config.train.max_steps or steps)
         self.updates = Updates(
@@ -95,7 +104,11 @@ class Trainer:
             averaged=state.averaged,
             config=config,
             total_steps=self.total_steps,
+            pending=state.pending,
+            world=self.world,
         )
+        behind = config.train.save_in_background
+        self._writer = CheckpointWriter(run_dir.checkpoints, world=self.world) if behind else None
         self._clock = time.monotonic()
         self._rows_since = 0
 
@@ -105,7 +118,7 @@ class Trainer:
         return self.state.progress
 
     def fit(self, stop: GracefulStop, *, until: int | None = None) -> Outcome:
-        """Train to the end, to early stopping, to a signal or a pause; saves in each case. Call `resume` before.
+        """Train to the end, early stopping, a signal or a pause; saves in each case. Call `resume` before.
 
         Args:
             stop: rises with a signal.
@@ -115,22 +128,41 @@ class Trainer:
         self._clock = time.monotonic()
         there = until is not None and self.progress.step >= until
         for batch, last_of_epoch in () if there else self._batches():
-            self._one_step(batch, last_of_epoch)
-            if stop.requested or self.progress.step == until:
+            result = self._one_step(batch, last_of_epoch, stopping=stop.requested)
+            stopping = result.stopping if self.world.size > 1 else stop.requested
+            if stopping or self.progress.step == until:
                 self._save()
                 break
             if self.progress.finished:
                 break
-        return Outcome(stop.signal, self.progress.step, self.progress.best_step, self.progress.best_value)
+        if self._writer is not None:
+            self._writer.wait()
+        signal = self.world.largest(stop.signal or 0) or None
+        return Outcome(signal, self.progress.step, self.progress.best_step, self.progress.best_value)
 
     def resume(self) -> None:
-        """Take on the newest checkpoint, if any, and begin the session; later journal rows are dropped."""
-        checkpoint = load_latest(self.run_dir.checkpoints)
+        """Take on the newest checkpoint, if any, and begin the session; later journal rows are dropped.
+
+        Raises:
+            ConfigError: the ranks were started with different configurations or data sets.
+        """
+        self._check_ranks_agree()
+        checkpoint = load_latest(self.run_dir.checkpoints, world=self.world)
         if checkpoint is not None:
             self.state.restore(checkpoint)
             self.updates.skipped_in_a_row = self.progress.skipped_in_a_row
             self.display.message(f"resuming after step {checkpoint.step}")
         self.tracker.resume_at(self.progress.step)
+
+    def _check_ranks_agree(self) -> None:
+        """One configuration and data set; and the dense weights of rank 0, should processors differ."""
+        first = self.world.broadcast_json(self.state.identity)
+        if first != self.state.identity:
+            raise ConfigError(
+                f"all ranks must have one configuration and data set, rank {self.world.rank} differs from "
+                f"rank 0:\n{describe_mismatch(first, self.state.identity)}\nstart all with the same file"
+            )
+        self.world.copy_from_first(list(self.state.model.state_dict().values()))
 
     def _batches(self) -> Iterator[tuple[Batch, bool]]:
         """Batches from the saved position on, each with whether it ends its epoch."""
@@ -139,16 +171,19 @@ class Trainer:
             for batch in self.train.iterate(self.progress.epoch, self.progress.step_in_epoch):
                 yield batch, self.progress.step_in_epoch + 1 == steps
 
-    def _one_step(self, batch: Batch, last_of_epoch: bool) -> None:
+    def _one_step(self, batch: Batch, last_of_epoch: bool, *, stopping: bool) -> StepResult:
         progress = self.progress
         fault_point("step", progress.step)
-        result = self.updates.step(batch.to(self.device, non_blocking=True), progress.step)
+        on_device = batch.to(self.device, non_blocking=True)
+        result = self.updates.step(on_device, progress.step, stopping=stopping)
         progress.step += 1
         progress.epoch, progress.step_in_epoch = (
             (progress.epoch + 1, 0) if last_of_epoch else (progress.epoch, progress.step_in_epoch + 1)
         )
         at_end = progress.step >= self.total_steps or progress.epoch >= self.config.train.epochs
         self._record(result, at_end)
+        if at_end:
+            self.updates.finish()
         every = self.config.train.evaluate_every
         evaluates = self.valid is not None and (at_end or (self._due(every) if every else last_of_epoch))
         if evaluates:
@@ -156,6 +191,7 @@ class Trainer:
         progress.finished = progress.finished or at_end
         if evaluates or progress.finished or self._due(self.config.train.checkpoint_every):
             self._save()
+        return result
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.progress.step % every == 0
@@ -179,6 +215,8 @@ class Trainer:
                 "grad_norm": result.grad_norm,
                 "lr": result.rate,
                 "skipped": progress.skipped,
+                "dense_staleness": self.config.optimizer.dense_staleness,
+                "bytes_in_flight": result.in_flight,
             }
             self.tracker.log("train", progress.step, values, wall={"rows_per_s": speed})
             self.display.step(step=progress.step, rows=result.rows, figures={**figures, "rows_per_s": speed})
@@ -211,11 +249,14 @@ class Trainer:
         self._clock += seconds  # rows/s speak of training alone
 
     def validation_metrics(self) -> dict[str, float | None]:
-        """Figures of the validation split, without intervals; undefined ones are None."""
+        """Figures of the validation split, the same on all ranks, without intervals; None if undefined."""
         assert self.valid is not None
-        scores = score_split(
-            self.state, self.valid, bf16=self.config.train.precision == "bf16", device=self.device
-        )
+        bf16 = self.config.train.precision == "bf16"
+        scores = score_split(self.state, self.valid, bf16=bf16, device=self.device, world=self.world)
+        return self.world.broadcast_json(None if scores is None else self._figures(scores))
+
+    @staticmethod
+    def _figures(scores: Scores) -> dict[str, float | None]:
         with MetricAccumulator(draws=0) as accumulator:
             accumulator.update(scores.label, scores.score, user=scores.user_id, request=scores.request_id)
             metrics = accumulator.compute().metrics
@@ -225,8 +266,9 @@ class Trainer:
         """Write a checkpoint of this step; the best step's is never pruned."""
         progress = self.progress
         self.tracker.flush()
-        save_checkpoint(
-            self.run_dir.checkpoints,
+        root = self.run_dir.checkpoints
+        save = self._writer.save if self._writer else partial(save_checkpoint, root, world=self.world)
+        save(
             progress.step,
             tensors=self.state.tensors(),
             state=self.state.plain(),

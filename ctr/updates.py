@@ -1,35 +1,60 @@
 """One training step: forward, checks, backward, update of the touched rows and of the dense weights.
 
-The sparse rows are updated with the gradient of this very step (HyFormer §3.8.2, W_k = W_{k−1} + g_k); so are
-the dense weights. Gradient clipping concerns the dense weights; row-wise optimizers bound the rows' steps
-themselves.
+The sparse rows are updated with the gradient of this very step, the dense weights with this step's or the one
+before (`ctr.staleness`). Gradient clipping concerns the dense weights; row-wise optimizers bound the rows'
+steps themselves. Several processes take one step together: each on its share of the batch, with one loss,
+one decision and the same dense weights.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
 from ctr.config import RunConfig
+from ctr.dense_sync import Flight, GradientExchange, Reduce, over_ranks
+from ctr.distributed import World
 from ctr.embedding import EmbeddingTables
 from ctr.errors import NonFiniteError
 from ctr.faults import fault_point
 from ctr.losses import all_finite, click_loss
 from ctr.optim import AveragedWeights, rate_factor
+from ctr.staleness import DenseUpdate, Pending
+from features.errors import DataError
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step did; `loss` is None where a non-finite step was skipped."""
+    """What one step did, over all ranks; `loss` is None where a non-finite step was skipped."""
 
     loss: float | None
     rows: int
     positives: float
-    grad_norm: float
+    grad_norm: float | None  # of the dense gradient applied in this step; None where none was
     rate: float
+    in_flight: int = 0  # bytes of dense gradients not applied yet
+    stopping: bool = False  # whether some rank was asked to stop
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the ranks tell each other of a step: summed, it is the same decision everywhere."""
+
+    loss: float
+    rows: float
+    positives: float
+    bad_forward: float
+    bad_gradient: float
+    stopping: float
+
+    @property
+    def wrong(self) -> str | None:
+        """What is not finite on some rank."""
+        return "the loss or a logit" if self.bad_forward else "a gradient" if self.bad_gradient else None
 
 
 class Updates:
@@ -42,6 +67,9 @@ class Updates:
         averaged: moving average of the dense weights, or None.
         config: optimizer, embedding and precision settings.
         total_steps: length of the learning-rate schedule.
+        pending: the dense gradient that waits from step to step; its own if None.
+        world: the processes of the job; one if None.
+        reduce: sums dense gradients; None: over the ranks (measurements put a slow network here).
     """
 
     def __init__(
@@ -53,47 +81,71 @@ class Updates:
         averaged: AveragedWeights | None,
         config: RunConfig,
         total_steps: int,
+        pending: Pending | None = None,
+        world: World | None = None,
+        reduce: Reduce | None = None,
     ) -> None:
         self.model = model
         self.tables = tables
-        self.optimizer = optimizer
-        self.averaged = averaged
         self.config = config
         self.total_steps = total_steps
+        self.dense = DenseUpdate(
+            model, optimizer, averaged=averaged, config=config.optimizer, pending=pending or Pending()
+        )
+        self.world = world or World.single()
         self.skipped_in_a_row = 0
+        self.exchange = GradientExchange(
+            model.parameters(),
+            reduce=reduce or over_ranks(self.world.dense),
+            bucket_bytes=int(config.distributed.bucket_mb * 2**20),
+        )
 
-    def step(self, batch: Batch, step: int) -> StepResult:
-        """Train on one batch; `step` counts from 0.
+    def step(self, batch: Batch, step: int, *, stopping: bool = False) -> StepResult:
+        """Train on one batch, all ranks together.
+
+        Args:
+            batch: this rank's share; without requests where there were too few for all.
+            step: counts from 0.
+            stopping: whether this rank was asked to stop; all hear of it.
 
         Raises:
-            NonFiniteError: a logit, the loss or a gradient is NaN or infinite (after `max_skipped` in a row
-                with `non_finite: skip`). Nothing has been updated then.
+            NonFiniteError: a logit, the loss or a gradient is NaN or infinite on some rank (after
+                `max_skipped` in a row with `non_finite: skip`). Nothing has been updated then.
         """
-        rate = self._set_rates(step)
+        rate = self._begin(step)
         rows = self.tables.lookup(batch.unique_ids)
         # A fused engine updates in its backward: cut off, it waits until every gradient is known and checked.
         seen = {table: part.detach().requires_grad_() for table, part in rows.items()}
-        with self.autocast(batch.label.device):
-            logits = self.model(batch, seen)
-        loss = click_loss(logits, batch.label)
-        if fault_point("loss", step):
-            loss = loss * float("nan")
-        if not all_finite(loss, logits):
-            return self._refuse(batch, step, "the loss or a logit", rate)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = self._clip()
-        gradients = {table: part.grad for table, part in seen.items() if part.grad is not None}
-        if not all_finite(norm, *gradients.values()):
-            return self._refuse(batch, step, "a gradient", rate)
+        loss, finite = self._forward(batch, seen, step)
+        flight = self.exchange.collect(loss if finite else None)
+        flight.rate = rate
+        gradients = self._row_gradients(seen)
+        tally = self._agree(batch, loss, finite, flight, gradients, stopping)
+        due = self.dense.due(flight)
+        wrong = tally.wrong
+        if wrong is None and due is not None and not all_finite(due.norm()):
+            wrong = "the sum of the ranks' gradients"
+            self.dense.pending.flight = None  # where it was an earlier step's, that step is dropped too
+        if wrong is not None:
+            return self._refuse(batch, step, wrong, tally, flight, rate)
         if gradients:
             torch.autograd.backward([rows[table] for table in gradients], list(gradients.values()))
         self.tables.apply_gradients()
-        self.optimizer.step()
-        if self.averaged is not None:
-            self.averaged.update(self.model)
+        norm = self.dense.advance(flight)
         self.skipped_in_a_row = 0
-        return StepResult(loss.item(), batch.num_rows, float(batch.label.sum()), norm.item(), rate)
+        return self._result(tally, tally.loss, None if norm is None else norm.item(), rate)
+
+    def finish(self) -> None:
+        """Apply the gradient that still waits, at the end of training.
+
+        Raises:
+            NonFiniteError: the sum of the ranks' gradients is not finite; it is dropped if such are skipped.
+        """
+        if not self.dense.finish() and self.config.train.non_finite == "stop":
+            raise NonFiniteError(
+                "the sum of the ranks' gradients of the last step must be finite, it is not; lower "
+                "optimizer.lr, or set train.non_finite: skip"
+            )
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The precision of the forward pass; weights stay float32."""
@@ -101,32 +153,94 @@ class Updates:
             device.type, dtype=torch.bfloat16, enabled=self.config.train.precision == "bf16"
         )
 
-    def _set_rates(self, step: int) -> float:
+    def _begin(self, step: int) -> float:
+        """Set the tables' rate and, for several ranks, the random state; returns the dense rate."""
         factor = rate_factor(step, self.total_steps, self.config.optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.optimizer.lr * factor
         self.tables.set_lr(self.config.embedding.lr * factor)
+        if self.world.size > 1:  # ranks draw apart, and a resumed job draws the same without saved states
+            entropy = [self.config.seed % 2**64, step, self.world.rank]
+            torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
         return self.config.optimizer.lr * factor
 
-    def _clip(self) -> Tensor:
-        limit = self.config.optimizer.clip_norm
-        return nn.utils.clip_grad_norm_(self.model.parameters(), limit if limit is not None else float("inf"))
+    def _forward(self, batch: Batch, seen: dict[str, Tensor], step: int) -> tuple[Tensor | None, bool]:
+        """This rank's share of the loss, None without rows, and whether it and the logits are finite."""
+        if not batch.num_rows:
+            return None, True
+        with self.autocast(batch.label.device):
+            logits = self.model(batch, seen)
+        loss = click_loss(logits, batch.label, total=batch.total_rows)
+        if fault_point("loss", step):
+            loss = loss * float("nan")
+        return loss, all_finite(loss, logits)
 
-    def _refuse(self, batch: Batch, step: int, what: str, rate: float) -> StepResult:
+    def _row_gradients(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of the tables that the loss depends on; with several ranks of all, as some rank's loss may."""
+        if self.world.size == 1:
+            return {table: part.grad for table, part in seen.items() if part.grad is not None}
+        return {
+            table: torch.zeros_like(part) if part.grad is None else part.grad for table, part in seen.items()
+        }
+
+    def _agree(
+        self,
+        batch: Batch,
+        loss: Tensor | None,
+        finite: bool,
+        flight: Flight,
+        gradients: dict[str, Tensor],
+        stopping: bool,
+    ) -> Tally:
+        """One small sum over the ranks: the loss, what was counted, what is wrong, who shall stop."""
+        sound = not finite or all_finite(flight.own_norm, *gradients.values())
+        own = Tally(
+            loss=loss.item() if loss is not None and finite else 0.0,
+            rows=batch.num_rows,
+            positives=float(batch.label.sum()),
+            bad_forward=not finite,
+            bad_gradient=not sound,
+            stopping=stopping,
+        )
+        tally = Tally(*self.world.sums(*astuple(own)))
+        if batch.total_rows is not None and tally.rows != batch.total_rows:
+            raise DataError(
+                f"the ranks' shares of a batch must make up its {batch.total_rows} rows, got "
+                f"{tally.rows:.0f}; all ranks must read the same data set with the same versions"
+            )
+        return tally
+
+    def _result(self, tally: Tally, loss: float | None, norm: float | None, rate: float) -> StepResult:
+        return StepResult(
+            loss,
+            int(tally.rows),
+            tally.positives,
+            norm,
+            rate,
+            in_flight=self.dense.pending.nbytes,
+            stopping=tally.stopping > 0,
+        )
+
+    def _refuse(
+        self, batch: Batch, step: int, wrong: str, tally: Tally, flight: Flight, rate: float
+    ) -> StepResult:
         """Drop the step, or stop: which, and how many in a row, is configured."""
         self.tables.discard()
+        flight.release()
         self.skipped_in_a_row += 1
         train = self.config.train
         if train.non_finite == "stop" or self.skipped_in_a_row > train.max_skipped:
-            dense = {
-                k: v.abs().max().item()
-                for k, v in {**batch.request_dense, **batch.candidate_dense}.items()
-                if v.numel()
-            }
-            raise NonFiniteError(
-                f"every loss, logit and gradient must be finite; {what} of step {step} is not. Rows "
-                f"{batch.row_id[:5].tolist()}… of requests {batch.request_id[:5].tolist()}…, largest dense "
-                f"values {dense}. Lower optimizer.lr or embedding.lr, look at ctr doctor, or set "
-                "train.non_finite: skip"
-            )
-        return StepResult(None, batch.num_rows, float(batch.label.sum()), float("nan"), rate)
+            raise NonFiniteError(self._complaint(batch, step, wrong))
+        return self._result(tally, None, float("nan"), rate)
+
+    def _complaint(self, batch: Batch, step: int, wrong: str) -> str:
+        dense = {
+            k: v.abs().max().item()
+            for k, v in {**batch.request_dense, **batch.candidate_dense}.items()
+            if v.numel()
+        }
+        whose = f" of rank {self.world.rank}, perhaps not the one at fault," if self.world.size > 1 else ""
+        return (
+            f"every loss, logit and gradient must be finite; {wrong} of step {step} is not. Rows "
+            f"{batch.row_id[:5].tolist()}… of requests {batch.request_id[:5].tolist()}…,{whose} largest "
+            f"dense values {dense}. Lower optimizer.lr or embedding.lr, look at ctr doctor, or set "
+            "train.non_finite: skip"
+        )

@@ -77,6 +77,22 @@ class LineDisplay:
         """Nothing is open."""
 
 
+class NoDisplay:
+    """Of the ranks of a job that do not draw."""
+
+    def start(self, *, step: int, total: int) -> None:
+        """Shows nothing."""
+
+    def step(self, *, step: int, rows: int, figures: dict[str, float]) -> None:
+        """Shows nothing."""
+
+    def message(self, text: str) -> None:
+        """Shows nothing."""
+
+    def stop(self) -> None:
+        """Nothing is open."""
+
+
 def describe(figures: dict[str, float]) -> str:
     """Loss, NE and speed in one short text."""
     known = {

@@ -1,9 +1,14 @@
-"""`ctr train CONFIG`: train a model; the same command on an existing run directory resumes it."""
+"""`ctr train CONFIG`: train a model; the same command on an existing run directory resumes it.
+
+Under torchrun (``torchrun --nproc-per-node=2 -m pipelines.train CONFIG``) all processes train one run.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ctr.build import (
@@ -14,15 +19,19 @@ from ctr.build import (
     scoring_loader,
     training_loader,
 )
+from ctr.checkpoint import steps
 from ctr.config import RunConfig, dump_config, load_config
+from ctr.distributed import World, open_world
 from ctr.durable import replace_file
+from ctr.lora import start_from_base
 from ctr.run_dir import RunDir
 from ctr.signals import GracefulStop
-from ctr.tracking import Tracker
+from ctr.state import TrainingState
+from ctr.tracking import SilentTracker, Tracker
 from ctr.trainer import Outcome, Trainer
 from ctr.versions import check_versions
 from features.dataset import Dataset
-from pipelines.display import make_display
+from pipelines.display import NoDisplay, make_display
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,16 +57,23 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(dry_run(config))
         return 0
-    outcome = train(config)
+    with open_world(pick_device(config.train.device), timeout=config.distributed.timeout) as world:
+        outcome = train(config, world=world)
+    if world.first:
+        describe_outcome(config, outcome)
+    return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
+
+
+def describe_outcome(config: RunConfig, outcome: Outcome) -> None:
+    """Tell a person how it ended, and what comes next."""
     if outcome.stopped_by is not None:
         print(f"stopped after step {outcome.steps}; the same command resumes", file=sys.stderr)
-        return 128 + outcome.stopped_by
+        return
     print(f"trained {outcome.steps} steps")
     if outcome.best_value is not None:
         metric, value = config.train.metric, abs(outcome.best_value)
         print(f"best validation {metric} {value:.4f} at step {outcome.best_step}")
     print(f"run directory {config.run}; next: ctr evaluate {config.run}")
-    return 0
 
 
 def dry_run(config: RunConfig) -> str:
@@ -68,27 +84,25 @@ def dry_run(config: RunConfig) -> str:
     return f"{dump_config(config)}{sizes}\n# dataset {dataset.manifest.name}: {dataset.manifest.digest()}"
 
 
-def train(config: RunConfig, *, until: int | None = None) -> Outcome:
-    """Train or resume the run that a configuration names; `until`: pause at a step, and validate there."""
-    dataset = open_dataset(config, verify=True)
-    device = pick_device(config.train.device)
-    display = make_display()
-    tracking = config.tracking
+def train(config: RunConfig, *, until: int | None = None, world: World | None = None) -> Outcome:
+    """Train or resume the run that a configuration names.
+
+    Args:
+        config: the run.
+        until: pause at a step, and validate there.
+        world: the processes that train together, each in this function; this one alone if None.
+    """
+    world = world or World.single(pick_device(config.train.device))
+    dataset = open_dataset(config, verify=world.local_rank == 0)
     # All that a wrong configuration can break comes before the run directory is made.
-    state = build_state(config, dataset.manifest, device)
-    batches = training_loader(config, dataset)
+    state = build_state(config, dataset.manifest, world.device, world=world)
+    if config.lora is not None and not steps(Path(config.run) / "checkpoints"):
+        start_from_base(state, config.lora)
+    batches = training_loader(config, dataset, world=world)
     has_valid = dataset.manifest.splits["valid"].impressions > 0 and config.train.data == "train"
-    valid = scoring_loader(config, dataset, "valid") if has_valid else None
-    with RunDir.open(config.run) as run_dir, GracefulStop() as stop:
-        tracker = Tracker(
-            run_dir,
-            uri=tracking.uri,
-            experiment=tracking.experiment,
-            config={**config.model_dump(mode="json"), **parameter_counts(state)},
-            dataset=describe_dataset(dataset),
-            tags=tracking.tags,
-            system_seconds=tracking.system_every,
-        )
+    valid = scoring_loader(config, dataset, "valid", world=world) if has_valid else None
+    display = make_display() if world.first else NoDisplay()
+    with open_run(config, dataset, state, world) as (run_dir, tracker), GracefulStop() as stop:
         trainer = Trainer(
             config,
             state,
@@ -97,12 +111,14 @@ def train(config: RunConfig, *, until: int | None = None) -> Outcome:
             run_dir=run_dir,
             tracker=tracker,
             display=display,
-            device=device,
+            device=world.device,
+            world=world,
         )
         with tracker:
             trainer.resume()
-            replace_file(run_dir.config, dump_config(config).encode())
-            tracker.artifact(run_dir.config)
+            if world.first:
+                replace_file(run_dir.config, dump_config(config).encode())
+                tracker.artifact(run_dir.config)
             try:
                 outcome = trainer.fit(stop, until=until)
                 if until is not None and valid is not None and outcome.stopped_by is None:
@@ -113,6 +129,36 @@ def train(config: RunConfig, *, until: int | None = None) -> Outcome:
     return outcome
 
 
+@contextmanager
+def open_run(
+    config: RunConfig, dataset: Dataset, state: TrainingState, world: World
+) -> Iterator[tuple[RunDir, Tracker | SilentTracker]]:
+    """The run's directory, locked by rank 0 alone, and its tracker; the other ranks only read."""
+    if not world.first:
+        yield RunDir(Path(config.run)), SilentTracker()
+        return
+    tracking = config.tracking
+    with RunDir.open(config.run) as run_dir:
+        yield (
+            run_dir,
+            Tracker(
+                run_dir,
+                uri=tracking.uri,
+                experiment=tracking.experiment,
+                config={**config.model_dump(mode="json"), **parameter_counts(state), "ranks": world.size},
+                dataset=describe_dataset(dataset),
+                tags=tracking.tags,
+                system_seconds=tracking.system_every,
+            ),
+        )
+
+
 def describe_dataset(dataset: Dataset) -> dict[str, str]:
     """What tracking says of the data: name, hash of the manifest, place."""
     return {"name": dataset.manifest.name, "sha256": dataset.manifest.digest(), "source": str(dataset.root)}
+
+
+if __name__ == "__main__":  # for torchrun -m pipelines.train
+    from pipelines.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

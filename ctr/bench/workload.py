@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ctr.batch import Batch
 from ctr.build import build_model
 from ctr.config import RunConfig, parse_config
+from ctr.dense_sync import Reduce
 from ctr.embedding import EmbeddingTables, make_tables
 from ctr.loader import Loader
 from ctr.losses import click_loss
@@ -99,12 +100,21 @@ class Workload:
     done: int = 0
 
     @classmethod
-    def build(cls, config: RunConfig, manifest: Manifest, tables: EmbeddingTables | None = None) -> Workload:
-        """Everything fresh, but for shared tables."""
+    def build(
+        cls,
+        config: RunConfig,
+        manifest: Manifest,
+        tables: EmbeddingTables | None = None,
+        *,
+        reduce: Reduce | None = None,
+    ) -> Workload:
+        """Everything fresh, but for shared tables; `reduce` stands for the network."""
         model = build_model(manifest, config.model, dim=config.embedding.dim, seed=config.seed)
         tables = new_tables(config, manifest) if tables is None else tables
         optimizer = make_optimizer(model, config.optimizer)
-        updates = Updates(model, tables, optimizer, averaged=None, config=config, total_steps=10_000)
+        updates = Updates(
+            model, tables, optimizer, averaged=None, config=config, total_steps=10_000, reduce=reduce
+        )
         torch.manual_seed(config.seed)
         return cls(config, model, tables, updates)
 

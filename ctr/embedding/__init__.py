@@ -1,6 +1,7 @@
 """Embedding tables behind one interface: plain torch anywhere, TorchRec's FBGEMM kernels where installed.
 
-Both engines start from the same weights, follow the same update rules and read each other's state.
+Several processes share the tables by TorchRec, or keep equal copies of them in plain torch. All engines start
+from the same weights, follow the same update rules and read each other's state.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from collections.abc import Mapping
 import torch
 
 from ctr.config import EmbeddingConfig
+from ctr.distributed import World
 from ctr.embedding.base import EmbeddingTables
 from ctr.embedding.by_width import TablesByWidth
+from ctr.embedding.replicated import ReplicatedTables
 from ctr.embedding.torch_engine import TorchTables
 from ctr.versions import fbgemm_available
 
@@ -25,6 +28,7 @@ def make_tables(
     seed: int,
     device: torch.device | str = "cpu",
     widths: Mapping[str, int] | None = None,
+    world: World | None = None,
 ) -> EmbeddingTables:
     """Make one table of `config.dim` columns per entry of `rows`, filled with N(0, init_std²).
 
@@ -33,13 +37,15 @@ def make_tables(
 
     Args:
         rows: table → number of rows, as in the manifest.
-        config: width, optimizer and engine; `auto` takes FBGEMM where it is installed and has the optimizer.
+        config: width, optimizer and engine; `auto` takes FBGEMM (in several processes TorchRec) where it is
+            installed and has the optimizer.
         seed: of the weights.
         device: where the tables live.
         widths: of the tables that are not `config.dim` wide.
+        world: the processes that train together; this one alone if None.
 
     Raises:
-        ConfigError: engine fbgemm, but it is not installed or lacks the optimizer on this device.
+        ConfigError: engine fbgemm or torchrec, but it is not installed or lacks the optimizer on this device.
 
     Example:
         >>> tables = make_tables({"item": 10}, EmbeddingConfig(dim=4), seed=1)
@@ -54,6 +60,7 @@ def make_tables(
             config.model_copy(update={"dim": width}),
             seed=seed,
             device=device,
+            world=world or World.single(device),
         )
         for width in dict.fromkeys(width_of.values()) or [config.dim]
     }
@@ -63,19 +70,32 @@ def make_tables(
 
 
 def _make_engine(
-    rows: dict[str, int], config: EmbeddingConfig, *, seed: int, device: torch.device
+    rows: dict[str, int], config: EmbeddingConfig, *, seed: int, device: torch.device, world: World
 ) -> EmbeddingTables:
     """Tables of one width."""
-    if _choose_engine(rows, config, device) == "torch":
-        return TorchTables(rows, config, seed=seed, device=device)
-    from ctr.embedding.fbgemm_engine import FbgemmTables
+    engine = _choose_engine(rows, config, device, several=world.size > 1)
+    if engine == "torchrec":
+        from ctr.embedding.torchrec_engine import ShardedTables
 
-    return FbgemmTables(rows, config, seed=seed, device=device)
+        return ShardedTables(rows, config, seed=seed, world=world)
+    if engine == "fbgemm":
+        from ctr.embedding.fbgemm_engine import FbgemmTables
+
+        return FbgemmTables(rows, config, seed=seed, device=device)
+    if world.size > 1:
+        return ReplicatedTables(rows, config, seed=seed, device=device, world=world)
+    return TorchTables(rows, config, seed=seed, device=device)
 
 
-def _choose_engine(rows: dict[str, int], config: EmbeddingConfig, device: torch.device) -> str:
-    if config.engine != "auto":
-        return config.engine
+def _choose_engine(
+    rows: dict[str, int], config: EmbeddingConfig, device: torch.device, *, several: bool
+) -> str:
+    """FBGEMM's kernels are those of TorchRec: one process has them as fbgemm, several as torchrec."""
+    wanted = config.engine
+    if wanted == "torch" or not rows:
+        return "fbgemm" if wanted == "fbgemm" and not several else "torch"
     has_optimizer = config.optimizer == "rowwise_adagrad" or device.type == "cuda"
-    fits = rows and has_optimizer and config.dim % 4 == 0
-    return "fbgemm" if fits and fbgemm_available() else "torch"
+    fits = has_optimizer and config.dim % 4 == 0 and fbgemm_available()
+    if several:
+        return "torchrec" if fits or wanted != "auto" else "torch"
+    return "fbgemm" if fits or wanted == "fbgemm" else "torch"

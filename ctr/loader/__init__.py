@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, lru_cache, partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from ctr.config import LoaderConfig
 from ctr.faults import fault_point
 from ctr.loader.collate import Collator
 from ctr.loader.columns import WindowData, read_window
+from ctr.loader.deal import Share, deal, request_costs
 from ctr.loader.plan import EpochPlan, plan_epoch, window_order
 from ctr.loader.prefetch import in_order
 from ctr.loader.stats import batch_stats
@@ -23,7 +25,7 @@ from ctr.ngram import NgramField
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
 
-__all__ = ["Loader", "batch_stats"]
+__all__ = ["Loader", "Share", "batch_stats"]
 
 # Windows kept open: the one that batches are made of, and the next one that a second thread may have reached.
 _OPEN_WINDOWS = 2
@@ -34,7 +36,7 @@ class Loader:
 
     Every batch is a pure function of (seed, epoch, step): a run resumed at a step sees bitwise the batches of
     an uninterrupted one, whatever the number of threads. Memory holds two windows of requests and the batches
-    ahead.
+    ahead. With several ranks the batches are those of one process, dealt among them.
 
     Args:
         dataset: an opened data set.
@@ -44,6 +46,7 @@ class Loader:
         patience: seconds without a batch until the job is given up.
         pin: batches come in page-locked memory, from where a GPU copies while the CPU goes on.
         ngrams: fields of events whose n-grams are hashed as well.
+        share: the part that this rank makes.
 
     Raises:
         ConfigError: max_len names an unknown domain or exceeds what the data set holds.
@@ -60,8 +63,10 @@ class Loader:
         patience: float = 600.0,
         pin: bool = False,
         ngrams: Sequence[NgramField] = (),
+        share: Share | None = None,
     ) -> None:
         self.config = config
+        self.share = share or Share()
         self.pin = pin
         self.seed = seed
         self.patience = patience
@@ -83,8 +88,9 @@ class Loader:
         return cls(dataset, split, config, seed=0)
 
     def steps_per_epoch(self, epoch: int) -> int:
-        """Number of batches of an epoch; may differ a little between epochs, as requests are packed whole."""
-        return self._plan(epoch).steps
+        """Number of steps of an epoch, the same on all ranks; may differ a little between epochs, as requests
+        are packed whole."""
+        return self.share.steps(self._plan(epoch).steps)
 
     def iterate(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from `start_step` on; the batches before it are not made.
@@ -97,10 +103,10 @@ class Loader:
         def make(step: int) -> Batch:
             try:
                 fault_point("loader.batch", step)
-                window, requests = plan.locate(step)
+                window, requests = plan.locate(self._batch_of(step, plan))
                 with lock:
                     data, order = open_window(window)
-                batch = self._collate(data, order[requests])
+                batch = self._share_of(step, plan, data, order[requests])
                 return batch.pin_memory() if self.pin else batch
             except Exception as error:
                 error.add_note(
@@ -111,12 +117,28 @@ class Loader:
         config = self.config
         yield from in_order(
             make,
-            range(start_step, plan.steps),
+            range(start_step, self.share.steps(plan.steps)),
             workers=config.workers,
             ahead=config.prefetch,
             patience=self.patience,
             name="loader",
         )
+
+    def _batch_of(self, step: int, plan: EpochPlan) -> int:
+        """The batch of the plan that this rank makes in a step, or of which it makes a part."""
+        share = self.share
+        return min(step * share.stride + (share.rank if share.of == "epoch" else 0), plan.steps - 1)
+
+    def _share_of(self, step: int, plan: EpochPlan, data: WindowData, picked: np.ndarray) -> Batch:
+        """The batch of this rank, without requests where there are too few for all."""
+        share = self.share
+        if share.ranks == 1:
+            return self._collate(data, picked)
+        if share.of == "epoch":
+            return self._collate(data, picked if step * share.ranks + share.rank < plan.steps else picked[:0])
+        owner = deal(request_costs(data, picked, self._collate.max_len), share.ranks)
+        rows = int((data.row_offsets[picked + 1] - data.row_offsets[picked]).sum())
+        return replace(self._collate(data, picked[owner == share.rank]), total_rows=rows)
 
     def _open(self, plan: EpochPlan, epoch: int, index: int) -> tuple[WindowData, np.ndarray]:
         """The columns of a window, and the order of its requests in this epoch."""

@@ -5,6 +5,7 @@ queued in memory and nothing is lost; what is unsent at the end, `sync` sends la
 asked of the server itself, so sending again (after a crash, on resume, by `sync`) changes nothing.
 """
 
+from ctr.tracking.silent import SilentTracker
 from ctr.tracking.tracker import Tracker, sync
 
-__all__ = ["Tracker", "sync"]
+__all__ = ["SilentTracker", "Tracker", "sync"]

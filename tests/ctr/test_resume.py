@@ -46,6 +46,13 @@ VARIANTS = {
         "model.dropout=0.2",
     ),
     "skipped steps": ("train.non_finite=skip", "train.checkpoint_every=3", "train.max_skipped=3"),
+    "stale": (
+        "optimizer.dense_staleness=1",
+        "optimizer.ema_decay=0.9",
+        "train.checkpoint_every=3",
+        "train.non_finite=skip",
+        "train.save_in_background=true",
+    ),
     "bf16": ("train.precision=bf16", "train.checkpoint_every=4", "model.dropout=0.1"),
 }
 SLOW = ("plain", "time order", "bf16")
@@ -65,7 +72,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def skipped(name: str) -> str:
     """Steps whose loss is made NaN in both runs."""
-    return "loss:3:nan,loss:8:nan,loss:9:nan" if name == "skipped steps" else ""
+    return "loss:3:nan,loss:8:nan,loss:9:nan" if name in ("skipped steps", "stale") else ""
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ctr.bench.results import Settings, SuiteResult
-from ctr.bench.suites import ablate, candidates, curves, length, loader, memory, optimizer, train, unique
+from ctr.bench.suites import (
+    ablate,
+    candidates,
+    curves,
+    length,
+    loader,
+    memory,
+    optimizer,
+    overlap,
+    train,
+    unique,
+)
 
 SUITES: dict[str, Callable[[Settings], SuiteResult]] = {
     "train": train.run,
@@ -16,6 +27,7 @@ SUITES: dict[str, Callable[[Settings], SuiteResult]] = {
     "memory": memory.run,
     "loader": loader.run,
     "optimizer": optimizer.run,
+    "overlap": overlap.run,
     "curves": curves.run,
 }
 DEFAULT = tuple(name for name in SUITES if name != "curves")  # curves takes minutes

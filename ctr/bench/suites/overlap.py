@@ -1,0 +1,115 @@
+"""How much of a slow network's time a step hides, with dense gradients in step and one step late."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+
+from ctr.batch import Batch
+from ctr.bench.link import DelayedLink
+from ctr.bench.results import Cell, Settings, SuiteResult, Table, Target
+from ctr.bench.shape import Shape
+from ctr.bench.suites.common import case_config, given_or_synthetic, sized
+from ctr.bench.timing import Samples, ratio
+from ctr.bench.workload import Workload, first_batches
+from features.dataset import Dataset
+
+MODEL = "HyFormer, LONGER-style"
+REQUESTS = 12
+STEPS = 4  # timed together, behind one that is not: only inside a row of steps does one wait for the last
+SHARES = (0.0, 0.3, 0.6, 0.9)  # time of the all-reduce over that of a step
+HIDDEN, FREE = 0.8, 0.97
+
+COLUMNS = [
+    "all-reduce over step",
+    "all-reduce ms",
+    "step ms, staleness 0",
+    "step ms, staleness 1",
+    "hidden, staleness 0",
+    "hidden, staleness 1",
+]
+
+Case = tuple[int, float]  # staleness, share
+
+
+@dataclass
+class Timed:
+    """A workload behind its link."""
+
+    workload: Workload
+    link: DelayedLink
+    batch: Batch
+
+    def step_seconds(self) -> float:
+        """Seconds of a step, the mean of a few."""
+        self.workload.step(self.batch)
+        start = time.perf_counter()
+        for _ in range(STEPS):
+            self.workload.step(self.batch)
+        return (time.perf_counter() - start) / STEPS
+
+
+def run(settings: Settings) -> SuiteResult:
+    """Step times for links on which the all-reduce takes from nothing to most of a step."""
+    shape = replace(sized(Shape(), settings), requests=3 * REQUESTS)
+    dataset = given_or_synthetic(settings, shape, "overlap")
+    timed = {staleness: _build(settings, dataset, staleness) for staleness in (0, 1)}
+    usual = min(timed[0].step_seconds() for _ in range(3))
+    size = sum(parameter.nbytes for parameter in timed[0].workload.updates.exchange.parameters)
+    samples = _measure(settings, timed, usual / size)
+    note = (
+        f"{size / 1e6:.1f} MB of dense gradients, buckets of "
+        f"{timed[0].workload.config.distributed.bucket_mb:g} MiB, one process; a link that sums nothing and "
+        "passes one bucket after the other. Hidden: 1 − (step − step without delay) / all-reduce. With "
+        "staleness 0 buckets overlap with the rest of their own backward alone."
+    )
+    table = Table("A slow network behind the dense gradients", COLUMNS, _rows(samples, usual), note)
+    targets = _targets(samples, usual)
+    return SuiteResult("overlap", "Communication behind computation", [table], targets=targets)
+
+
+def _rows(samples: dict[Case, Samples], usual: float) -> list[list[Cell]]:
+    rows: list[list[Cell]] = []
+    for share in SHARES:
+        milliseconds = [1000 * samples[s, share].median for s in (0, 1)]
+        hidden = [_hidden(samples, s, share, usual) if share else None for s in (0, 1)]
+        rows.append([f"{share:.0%}", 1000 * share * usual, *milliseconds, *hidden])
+    return rows
+
+
+def _targets(samples: dict[Case, Samples], usual: float) -> list[Target]:
+    what = "speed with staleness 1 over staleness 0 on a network that takes no time"
+    found = [Target(what, ratio(samples[0, 0.0], samples[1, 0.0]), FREE, "at least")]
+    for share in SHARES[1:]:
+        what = f"share of the all-reduce hidden with staleness 1, where it takes {share:.0%} of a step"
+        found.append(Target(what, _hidden(samples, 1, share, usual), HIDDEN, "at least"))
+    return found
+
+
+def _hidden(samples: dict[Case, Samples], staleness: int, share: float, usual: float) -> float:
+    """The share of the delay that does not lengthen the step; median over the rounds."""
+    pairs = zip(samples[staleness, share].seconds, samples[staleness, 0.0].seconds, strict=True)
+    return statistics.median(1 - (slow - fast) / (share * usual) for slow, fast in pairs)
+
+
+def _build(settings: Settings, dataset: Dataset, staleness: int) -> Timed:
+    extra = [f"optimizer.dense_staleness={staleness}"]
+    config = case_config(settings, dataset, MODEL, requests=REQUESTS, extra=extra)
+    link = DelayedLink(seconds_per_byte=0.0)
+    workload = Workload.build(config, dataset.manifest, reduce=link)
+    (batch,) = first_batches(dataset, config, 1)
+    for _ in range(2):
+        workload.step(batch)
+    return Timed(workload, link, batch)
+
+
+def _measure(settings: Settings, timed: dict[int, Timed], full: float) -> dict[Case, Samples]:
+    """All cases in turn, round after round; `full` seconds per byte make the all-reduce as long as a step."""
+    taken: dict[Case, list[float]] = {(s, share): [] for share in SHARES for s in timed}
+    for number in range(settings.rounds):
+        settings.say(f"overlap: round {number + 1} of {settings.rounds}")
+        for (staleness, share), seconds in taken.items():
+            timed[staleness].link.seconds_per_byte = share * full
+            seconds.append(timed[staleness].step_seconds())
+    return {case: Samples(tuple(seconds)) for case, seconds in taken.items()}

@@ -1,0 +1,232 @@
+"""Gradients of the dense weights, summed over the ranks while backward and the next step go on.
+
+    backward of step k    head ────────► layers ────► tokenizers   gradients appear from the last layer on
+    buckets               [0] leaves ──► [1] ───────► [2] ──►      each when it is full, in this order
+    applied               staleness 0: at the end of step k; staleness 1: at the end of step k + 1
+
+A bucket is one flat tensor: the gradients of some weights and behind them a mark for each, which the sum
+turns into the number of ranks that have that gradient. All ranks send the same buckets in the same order,
+also one that has nothing to learn from in this step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+
+class Handle(Protocol):
+    """A sum under way; torch.distributed's Work is one."""
+
+    def wait(self) -> Any:
+        """Return when the sum is there."""
+
+
+Reduce = Callable[[Tensor], Handle]  # begins to sum a tensor over the ranks, in place
+
+
+def over_ranks(group: dist.ProcessGroup | None) -> Reduce | None:
+    """The sum over a process group; None for a job of one process."""
+    return None if group is None else partial(dist.all_reduce, group=group, async_op=True)
+
+
+class Flight:
+    """The gradients of one step, here those of a job of one process, which need not travel.
+
+    Args:
+        gradients: per weight its gradient, None where it has none.
+    """
+
+    rate = 0.0  # the learning rate of its step
+
+    def __init__(self, gradients: Sequence[Tensor | None]) -> None:
+        self._gradients = list(gradients)
+        self._norm = get_total_norm([g for g in gradients if g is not None])
+
+    @property
+    def own_norm(self) -> Tensor:
+        """Finite if and only if all gradients of this rank are; to be had before the sum."""
+        return self._norm
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held until `release`."""
+        return sum(g.nbytes for g in self._gradients if g is not None)
+
+    def wait(self) -> list[Tensor | None]:
+        """The gradients summed over the ranks, the same bits on every rank."""
+        return self._gradients
+
+    def norm(self) -> Tensor:
+        """‖wait()‖."""
+        return self._norm
+
+    def release(self) -> None:
+        """Nobody needs the gradients any more."""
+
+
+class Buckets(Flight):
+    """The gradients of one step in flat tensors: filled by backward, sent in order, read when summed.
+
+    Args:
+        parameters: the dense weights, float32.
+        members: the weights of each bucket, as `cut_buckets` gives them.
+        reduce: begins a sum.
+        free: where these buffers wait for a later step.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        members: Sequence[Sequence[int]],
+        reduce: Reduce,
+        free: list[Buckets],
+    ) -> None:
+        self._parameters, self._members, self._reduce, self._free = parameters, members, reduce, free
+        self._flats: list[Tensor] = []
+        self._marks: list[Tensor] = []
+        self._views: dict[int, Tensor] = {}
+        for bucket in members:
+            sizes = [parameters[i].numel() for i in bucket]
+            flat = torch.zeros(sum(sizes) + len(bucket), device=parameters[bucket[0]].device)
+            *parts, marks = flat.split([*sizes, len(bucket)])
+            self._flats.append(flat)
+            self._marks.append(marks)
+            self._views |= {i: part.view_as(parameters[i]) for i, part in zip(bucket, parts, strict=True)}
+
+    def begin(self) -> Buckets:
+        """Empty, for a new step."""
+        self._missing = [len(bucket) for bucket in self._members]
+        self._handles: list[Handle] = []
+        self._norms: list[Tensor] = []
+        self._sums: Flight | None = None
+        return self
+
+    def arrived(self, bucket: int) -> None:
+        """A gradient of a bucket is there: send it, and those behind it, if they are complete."""
+        self._missing[bucket] -= 1
+        while (first := len(self._handles)) < len(self._members) and not self._missing[first]:
+            self._send(first)
+
+    def send_rest(self) -> None:
+        """After backward: what is still here leaves, with the gradients it has."""
+        for bucket in range(len(self._handles), len(self._members)):
+            self._send(bucket)
+
+    def _send(self, bucket: int) -> None:
+        flat, members = self._flats[bucket], self._members[bucket]
+        found = {i: g for i in members if (g := self._parameters[i].grad) is not None}
+        if len(found) < len(members):
+            flat.zero_()
+        if found:
+            torch._foreach_copy_([self._views[i] for i in found], list(found.values()))
+        self._marks[bucket].copy_(torch.tensor([float(i in found) for i in members]))
+        for i in found:
+            self._parameters[i].grad = None
+        self._norms.append(torch.linalg.vector_norm(flat))
+        self._handles.append(self._reduce(flat))
+
+    @property
+    def own_norm(self) -> Tensor:
+        """See `Flight.own_norm`."""
+        return torch.stack(self._norms).norm()
+
+    @property
+    def nbytes(self) -> int:
+        """See `Flight.nbytes`."""
+        return sum(flat.nbytes for flat in self._flats)
+
+    def wait(self) -> list[Tensor | None]:
+        """See `Flight.wait`; a weight without gradient on any rank has none, as in one process."""
+        return self._arrivals().wait()
+
+    def norm(self) -> Tensor:
+        """See `Flight.norm`."""
+        return self._arrivals().norm()
+
+    def _arrivals(self) -> Flight:
+        if self._sums is None:
+            for handle in self._handles:
+                handle.wait()
+            counts = torch.cat(self._marks).tolist()
+            order = [i for bucket in self._members for i in bucket]
+            present = {i: self._views[i] for i, count in zip(order, counts, strict=True) if count}
+            self._sums = Flight([present.get(i) for i in range(len(self._parameters))])
+        return self._sums
+
+    def release(self) -> None:
+        """See `Flight.release`."""
+        self._arrivals()  # never written while a sum is still under way
+        self._free.append(self)
+
+
+class GradientExchange:
+    """Collects the gradients of each step's backward and sums them over the ranks.
+
+    Args:
+        parameters: the dense weights, float32.
+        reduce: begins a sum; None: one process, gradients stay where backward leaves them.
+        bucket_bytes: a bucket is full when its gradients reach this size.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], *, reduce: Reduce | None, bucket_bytes: int
+    ) -> None:
+        self.parameters = [p for p in parameters if p.requires_grad]
+        self._reduce = reduce
+        self._members = cut_buckets([p.nbytes for p in self.parameters], bucket_bytes)
+        self._free: list[Buckets] = []
+        self._filling: Buckets | None = None
+        for bucket, members in enumerate(self._members if reduce else []):
+            for member in members:
+                self.parameters[member].register_post_accumulate_grad_hook(partial(self._arrived, bucket))
+
+    def collect(self, loss: Tensor | None) -> Flight:
+        """Run the backward of a loss, or nothing where this rank has nothing to learn from."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        if self._reduce is not None:
+            self._filling = self._buffers().begin()
+        if loss is not None:
+            loss.backward()
+        flight, self._filling = self._filling, None
+        if flight is None:
+            return Flight([p.grad for p in self.parameters])
+        flight.send_rest()
+        return flight
+
+    def _buffers(self) -> Buckets:
+        assert self._reduce is not None
+        return (
+            self._free.pop()
+            if self._free
+            else Buckets(self.parameters, self._members, self._reduce, self._free)
+        )
+
+    def _arrived(self, bucket: int, _: Tensor) -> None:
+        if self._filling is not None:  # else somebody else's backward
+            self._filling.arrived(bucket)
+
+
+def cut_buckets(sizes: Sequence[int], limit: int) -> list[list[int]]:
+    """Cut the weights, last first as backward reaches them, into runs of at least `limit` bytes.
+
+    Example:
+        >>> cut_buckets([4, 4, 8, 2], limit=8)
+        [[3, 2], [1, 0]]
+    """
+    found: list[list[int]] = []
+    room = 0
+    for index in reversed(range(len(sizes))):
+        if room <= 0:
+            found.append([])
+            room = limit
+        found[-1].append(index)
+        room -= sizes[index]
+    return found

@@ -1,0 +1,74 @@
+"""Which rank of a job makes which part of a batch.
+
+In training every rank takes some requests of each batch, so that all take the same steps together. Work
+follows the number of events and rows, not of requests: the costliest request goes first, each to the rank
+that has least so far. In scoring ranks take whole batches in turn: every batch is computed exactly as by one
+process, and so are the scores.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ctr.loader.columns import WindowData
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of the batches that one rank makes."""
+
+    rank: int = 0
+    ranks: int = 1
+    of: Literal["batch", "epoch"] = "batch"  # requests of each batch, or every ranks-th batch
+
+    @property
+    def stride(self) -> int:
+        """How many batches of the plan the ranks make together in one step."""
+        return self.ranks if self.of == "epoch" else 1
+
+    def steps(self, batches: int) -> int:
+        """Steps of an epoch, the same for all ranks.
+
+        Example:
+            >>> Share(1, 3, of="epoch").steps(7), Share(1, 3).steps(7)
+            (3, 7)
+        """
+        return -(-batches // self.stride)
+
+
+def request_costs(window: WindowData, picked: np.ndarray, max_len: Mapping[str, int]) -> np.ndarray:
+    """Rows plus events of requests, int64 (R,); events that a batch cuts off are not counted."""
+    requests, offsets = window.requests.plain, window.row_offsets
+    cost = offsets[picked + 1] - offsets[picked]
+    for domain, limit in max_len.items():
+        length = requests[f"end.{domain}"][picked] - requests[f"start.{domain}"][picked]
+        cost = cost + np.minimum(length.astype(np.int64), limit)
+    return cost
+
+
+def deal(costs: np.ndarray, ranks: int) -> np.ndarray:
+    """The rank of each request, int64 (R,): costliest first, each to the rank with the least so far.
+
+    The costliest rank exceeds the cheapest by one request's cost at most. A pure function: every rank
+    computes the whole of it and takes its own.
+
+    Args:
+        costs: of the requests, (R,) ≥ 0.
+        ranks: among how many to deal.
+
+    Example:
+        >>> deal(np.array([1, 9, 2, 3, 3]), 2).tolist()
+        [1, 0, 1, 1, 1]
+    """
+    owner = np.zeros(len(costs), dtype=np.int64)
+    loads = [(0, rank) for rank in range(ranks)]
+    for request in np.argsort(-costs, kind="stable").tolist():
+        load, rank = loads[0]
+        owner[request] = rank
+        heapq.heapreplace(loads, (load + int(costs[request]), rank))
+    return owner

@@ -1,0 +1,177 @@
+"""Two and three gloo processes on this machine: they train what one process trains, and end together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ctr.checkpoint import load_latest, steps
+from ctr.distributed import World
+from ctr.journal import read_rows
+from pipelines.train import train
+from tests.ctr import rank_jobs
+from tests.ctr.ranks import Ending, run_ranks, start_ranks
+from tests.ctr.tiny_run import endings, tiny_config, tiny_dataset, write_config
+
+# A large eps: where the gradient is nothing but rounding, Adam would turn its sign into whole steps.
+COMMON = (
+    "optimizer.eps=0.001",
+    "train.evaluate_every=5",
+    "train.checkpoint_every=4",
+    "optimizer.ema_decay=0.9",
+)
+RUNS = {
+    "in step": COMMON,
+    "stale": (*COMMON, "optimizer.dense_staleness=1", "embedding.optimizer=adam", "embedding.eps=0.001"),
+    "fewer requests than ranks": (*COMMON, "loader.batch_rows=3", "train.epochs=1"),
+    "many buckets": (*COMMON, "distributed.bucket_mb=0.001", "train.max_steps=5"),
+}
+SKIPPING = (*COMMON, "train.non_finite=skip", "optimizer.dense_staleness=1")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def alone(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs by one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    for name, options in RUNS.items():
+        train(tiny_config(dataset, folder / name, *options))
+    return folder
+
+
+def results(found: list[Ending]) -> list[Any]:
+    assert [ending.error for ending in found] == [None] * len(found)
+    return [ending.result for ending in found]
+
+
+def close(one: Path, other: Path) -> None:
+    """Checkpoints: dense within 1e-6, tables within 1e-4; the journals' figures accordingly."""
+    ours, theirs = load_latest(one / "checkpoints"), load_latest(other / "checkpoints")
+    assert ours is not None and theirs is not None and ours.tensors.keys() == theirs.tensors.keys()
+    for name, tensor in theirs.tensors.items():
+        if not name.startswith("rng/"):
+            loose = name.startswith("tables/")
+            bounds = {"rtol": 1e-4, "atol": 1e-7} if loose else {"rtol": 1e-6, "atol": 1e-6}
+            torch.testing.assert_close(
+                ours.tensors[name], tensor, **bounds, msg=lambda m, n=name: f"{n}: {m}"
+            )
+    pairs = zip(figures(one), figures(other), strict=True)
+    for (kind, step, ours_row), (other_kind, other_step, their_row) in pairs:
+        assert (kind, step, ours_row.keys()) == (other_kind, other_step, their_row.keys())
+        for key, value in their_row.items():
+            assert ours_row[key] == pytest.approx(value, rel=1e-4, abs=1e-6), (kind, step, key)
+
+
+def figures(run: Path) -> list[tuple[str, int, dict[str, Any]]]:
+    rows = [row for row in read_rows(run / "journal.jsonl") if row["kind"] in ("train", "valid", "best")]
+    hidden = {"kind", "step", "wall", "bytes_in_flight"}
+    return [(r["kind"], r["step"], {k: v for k, v in r.items() if k not in hidden}) for r in rows]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_job_of_several_equals_the_job_of_one(
+    size: int, dataset: Path, alone: Path, tmp_path: Path
+) -> None:
+    """Weights, tables, averages and validation figures, with shares that may be empty."""
+    found = results(run_ranks(size, rank_jobs.train_runs, dataset, tmp_path, RUNS))
+    assert all(outcome == found[0] for outcome in found)
+    for name in RUNS:
+        close(tmp_path / name, alone / name)
+        assert endings(tmp_path / name) == ["FINISHED"]
+        assert steps(tmp_path / name / "checkpoints") == steps(alone / name / "checkpoints")
+
+
+def test_every_row_is_dealt_once_and_the_work_is_even(dataset: Path) -> None:
+    found = results(run_ranks(3, rank_jobs.shares, dataset, ("loader.batch_rows=30",)))
+    assert len({len(batches) for batches in found}) == 1
+    seen: list[int] = []
+    for parts in zip(*found, strict=True):
+        rows = [len(row_ids) for _, row_ids, _ in parts]
+        assert {total for total, _, _ in parts} == {sum(rows)}
+        costs = [rows[rank] + events for rank, (_, _, events) in enumerate(parts)]
+        assert max(costs) - min(costs) <= 3 + 6  # one request: at most 3 rows and 6 events
+        seen += [row for _, row_ids, _ in parts for row in row_ids]
+    whole = [row for total, rows, _ in _one_process(dataset) for row in rows]
+    assert sorted(seen) == sorted(whole) and len(seen) == len(set(seen))
+
+
+def _one_process(dataset: Path) -> list[tuple[int, list[int], int]]:
+    return rank_jobs.shares(World.single(), dataset, ("loader.batch_rows=30",))
+
+
+def test_scores_are_those_of_one_process_bit_by_bit(dataset: Path, alone: Path) -> None:
+    """More ranks than batches at the end: some score nothing in the last step."""
+    arguments = (dataset, alone / "in step", RUNS["in step"])
+    found = results(run_ranks(3, rank_jobs.score, *arguments))
+    assert found[0] == rank_jobs.score(World.single(), *arguments) and found[1:] == [None, None]
+
+
+def test_collectives_replicas_and_randomness(dataset: Path) -> None:
+    """Plain data of all ranks; and copies of the weights and tables that stay equal bit by bit."""
+    options = ("model.dropout=0.3", "distributed.bucket_mb=0.001", "optimizer.dense_staleness=1")
+    one = start_ranks(2, rank_jobs.helpers)
+    two = start_ranks(3, rank_jobs.replicas, dataset, options)
+    first, second = results(one())
+    assert first.pop("gathered") == [{"x": [], "y": [[0, 0]]}, {"x": [0.0, 1.0], "y": [[1, 1]]}]
+    assert second.pop("gathered") == [] and first == second
+    assert first == {
+        "sum": [2.0, 1.0],
+        "sums": [1.0, 1.0],
+        "largest": 10,
+        "first": {"from": 0, "nothing": None},
+        "copied": [5.0],
+    }
+    assert results(two()) == [[], [], []]
+
+
+def test_ranks_skip_and_stop_together(dataset: Path, alone: Path, tmp_path: Path) -> None:
+    """A bad loss on one rank drops the step on all; a signal to one stops all."""
+    skip = start_ranks(2, rank_jobs.skip_on_last_rank, dataset, tmp_path / "skip", SKIPPING)
+    stop = start_ranks(2, rank_jobs.stop_on_last_rank, dataset, tmp_path / "stop", RUNS["in step"])
+    total = results(skip())
+    assert total[0] == total[1]
+    rows = [r for r in read_rows(tmp_path / "skip" / "journal.jsonl") if r["kind"] == "train"]
+    assert rows[-1]["skipped"] == 2
+    ends = results(stop())
+    assert ends[0] == ends[1] == [15, 6, None, ends[0][3]]  # signalled while step 5 is shown: after step 6
+    assert endings(tmp_path / "stop") == ["KILLED", "FINISHED"]
+    close(tmp_path / "stop", alone / "in step")
+
+
+@pytest.mark.parametrize("how", ["killed", "silent", "mistaken"])
+def test_a_lost_rank_ends_the_others_with_a_clear_message(how: str) -> None:
+    found = run_ranks(3, rank_jobs.die, how, timeout=3.0)
+    for survivor in found[:2]:
+        assert survivor.exit_code == 75 and survivor.error is not None
+        assert (
+            "all 3 ranks must answer within 3 s" in survivor.error and "Start the job again" in survivor.error
+        )
+
+
+def test_torchrun_starts_again_after_a_killed_rank_and_ends_with_the_right_result(
+    dataset: Path, alone: Path, tmp_path: Path
+) -> None:
+    """The command of the page; rank 0 is killed once, behind the checkpoint of step 8."""
+    config = write_config(tmp_path / "run.yaml", dataset, tmp_path / "run", *RUNS["stale"])
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    environment = {**os.environ, "CTR_FAULT": "ckpt.after_rename:8:kill", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *torchrun, "-m", "pipelines.train", str(config)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("trained 12 steps") == 1 and "resuming after step 8" in done.stderr
+    assert endings(tmp_path / "run") == ["FINISHED"]
+    close(tmp_path / "run", alone / "stale")
