@@ -1,4 +1,7 @@
-"""`ctr evaluate RUN`: score a split, compute metrics with intervals and per slice, write a report."""
+"""`ctr evaluate RUN`: score a split, compute metrics with intervals and per slice, write a report.
+
+`ctr evaluate --compare A B …` compares finished runs or prediction files instead.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctr.compare import METRICS
 from ctr.journal import read_rows
 from ctr.metrics import Evaluation, evaluate_table
 from ctr.report import format_metrics_table, write_report
 from ctr.run_dir import RunDir
 from ctr.tracking import Tracker
+from features.errors import ConfigError
 from pipelines.baseline import KINDS, evaluate_baseline
+from pipelines.compare import compare
 from pipelines.predict import predict
 from pipelines.runs import open_run
 from pipelines.train import describe_dataset
@@ -38,17 +44,38 @@ class Result:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("run_dir", type=Path, help="run directory")
+    parser.add_argument("run_dir", type=Path, nargs="?", help="run directory")
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
     parser.add_argument("--checkpoint", default="best", help="best, last or a step number")
     parser.add_argument("--dataset", type=Path, help="where the data set is now, if it moved")
     parser.add_argument(
         "--baseline", action="append", default=[], choices=KINDS, help="show it beside the model; repeatable"
     )
+    group = parser.add_argument_group("comparing predictions, with no model needed")
+    group.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="MODEL",
+        help="base and variants: [name=]PATH[,PATH…], a run or a Parquet or CSV file for each seed",
+    )
+    group.add_argument(
+        "--metric", action="append", choices=METRICS, help="judge this one; repeatable (default: all)"
+    )
+    group.add_argument("--alpha", type=float, default=0.05, help="chance of a false verdict in a metric")
+    group.add_argument(
+        "--noise", default="own", choices=("own", "pooled"), help="noise of training of each variant, or one"
+    )
+    group.add_argument("--where", metavar="SLICE=VALUE", help="only the rows of a slice")
+    group.add_argument("--out", type=Path, help="folder for comparison.json and comparison.md")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluate and print the table and where the report is."""
+    """Evaluate and print the table and where the report is, or compare."""
+    if (arguments.run_dir is None) == (arguments.compare is None):
+        raise ConfigError("give either the run directory to evaluate or --compare with two models or more")
+    if arguments.compare:
+        _compare(arguments)
+        return
     result = evaluate(
         arguments.run_dir,
         split=arguments.split,
@@ -57,6 +84,23 @@ def run(arguments: argparse.Namespace) -> None:
         baselines=arguments.baseline,
     )
     print(f"{result.text()}\n\nreport: {result.report}")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    where = None
+    if arguments.where is not None:
+        name, given, value = arguments.where.partition("=")
+        if not given:
+            raise ConfigError(f"--where must be slice=value, got {arguments.where!r}")
+        where = (name, value)
+    compare(
+        arguments.compare,
+        metrics=arguments.metric or list(METRICS),
+        alpha=arguments.alpha,
+        noise=arguments.noise,
+        where=where,
+        out=arguments.out,
+    )
 
 
 def evaluate(

@@ -94,13 +94,8 @@ def combine(
         ConfigError: no cells, cells that are repeated, or too few windows, or missing cells under "pooled".
     """
     _check(variants, noise=noise, windows=windows)
-    cells = [cell for group in variants.values() for cell in group]
-    keys = union_of_keys([cell.pair.base for cell in cells])
-    drawer = _Drawer(keys, poisson_weights(len(keys), draws, seed))
-    drawn = {name: [drawer.delta(cell.pair) for cell in group] for name, group in variants.items()}
     results: dict[MetricName, dict[str, Estimate]] = {}
-    for metric in METRICS:
-        units = {name: _units(group, drawn[name], metric) for name, group in variants.items()}
+    for metric, units in units_of(variants, draws=draws, seed=seed).items():
         if windows == "random":
             units = {name: each.by_window() for name, each in units.items()}
         pooled = _pooled(list(units.values())) if noise == "pooled" else None
@@ -109,6 +104,19 @@ def combine(
             for name, each in units.items()
         }
     return results
+
+
+def units_of(
+    variants: Mapping[str, Sequence[Cell]], *, draws: int, seed: int = 0
+) -> dict[MetricName, dict[str, Units]]:
+    """The trainings of each variant as units, for each metric; users are drawn alike in all of them."""
+    keys = union_of_keys([cell.pair.base for cells in variants.values() for cell in cells])
+    drawer = _Drawer(keys, poisson_weights(len(keys), draws, seed))
+    drawn = {name: [drawer.delta(cell.pair) for cell in cells] for name, cells in variants.items()}
+    return {
+        metric: {name: _units(cells, drawn[name], metric) for name, cells in variants.items()}
+        for metric in METRICS
+    }
 
 
 def _check(variants: Mapping[str, Sequence[Cell]], *, noise: Noise, windows: Windows) -> None:
