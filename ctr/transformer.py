@@ -152,7 +152,7 @@ def library_config(name: str, sizes: Sizes, options: Mapping[str, Any]) -> Any:
     """The library's configuration of an architecture in our sizes, with `options` in the library's words.
 
     Raises:
-        ConfigError: an option that the architecture does not have, that is set elsewhere, or of a wrong value.
+        ConfigError: an option that the architecture lacks, that is set elsewhere or has a wrong value.
     """
     architecture = find_architecture(name)
     kind = _library().CONFIG_MAPPING[architecture.model_type]

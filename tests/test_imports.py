@@ -22,6 +22,7 @@ WRONG = [
     ("ctr/blocks/h.py", "features.history", "features-interface"),
     ("pipelines/i.py", "mlflow", "door-mlflow"),
     ("ctr/j.py", "transformers", "door-transformers"),
+    ("ctr/r.py", "peft", "door-peft"),
     ("ctr/k.py", "torchrec", "door-torchrec"),
     ("pipelines/l.py", "fbgemm_gpu", "door-torchrec"),
     ("kernels/m.py", "triton", "door-triton"),
@@ -30,6 +31,7 @@ WRONG = [
 RIGHT = [
     ("ctr/tracking.py", "mlflow"),
     ("ctr/transformer.py", "transformers"),
+    ("ctr/lora.py", "peft"),
     ("ctr/embedding/__init__.py", "torchrec"),
     ("ctr/embedding/fused.py", "fbgemm_gpu"),
     ("kernels/pooling/triton.py", "triton"),

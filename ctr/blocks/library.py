@@ -3,10 +3,10 @@
     request 0: a b c    inputs  a b c      positions  0 1 2     mask  1 1 1     ─►  a' b' c' d' e'
     request 2: d e              d e ·                 0 1 2           1 1 0
 
-Positions count from the oldest event kept, as the library counts; padding stands behind the newest. So neither
-the length of the padding nor the other requests of a bucket change anything, and the states of a causal
-architecture stay right when events are appended. An architecture that sees older events only needs no mask:
-what stands behind an event is unseen already. (How long ago an event was, its token tells.)
+Positions count from the oldest event kept, as the library counts; padding stands behind the newest. So
+neither the length of the padding nor the other requests of a bucket change anything, and the states of a
+causal architecture stay right when events are appended. An architecture that sees older events only needs no
+mask: what stands behind an event is unseen already. (How long ago an event was, its token tells.)
 
 R requests, L events of one, D width, H heads.
 """
@@ -78,9 +78,9 @@ def _probe(encoder: LibraryEncoder, architecture: str, sizes: Sizes) -> None:
         torch.testing.assert_close(both[longer:], alone, atol=1e-4, rtol=1e-4)
     except Exception as error:  # bodies that read images, or other arguments, fail in their own ways
         raise ConfigError(
-            f"model.encoder.architecture {architecture!r} of the library does not encode sequences of vectors "
-            f"of width {sizes.width} here: {error}; choose one of {', '.join(ARCHITECTURES)}, or set its "
-            "sizes in model.encoder.options"
+            f"model.encoder.architecture {architecture!r} of the library does not encode sequences of "
+            f"vectors of width {sizes.width} here: {error}; choose one of {', '.join(ARCHITECTURES)}, "
+            "or set its sizes in model.encoder.options"
         ) from None
     finally:
         encoder.train(was_training)
