@@ -57,6 +57,11 @@ def mask_loss(losses: Tensor, filtered: Tensor) -> Tensor:
     return kept.sum() / (~filtered).sum().clamp(min=1)
 
 
+def column_scores(events: SequenceBatch, column: str) -> Tensor:
+    """(ΣL,): the score of each event that its dense field `column` gives, the field's first number."""
+    return events.dense[column][:, 0]
+
+
 class TokenFilter(nn.Module):
     """Scores the events of one domain, and hides those that score more than the threshold.
 
@@ -89,7 +94,7 @@ class TokenFilter(nn.Module):
     def scores(self, tokens: Tensor, events: SequenceBatch) -> Tensor:
         """(ΣL,)."""
         if self.column is not None:
-            return events.dense[self.column][:, 0]
+            return column_scores(events, self.column)
         assert self.classifier is not None
         scores: Tensor = self.classifier(tokens).squeeze(-1).float().sigmoid()
         return scores
@@ -102,7 +107,7 @@ class TokenFilter(nn.Module):
         """(ΣL, D): the tokens, hidden where they are filtered."""
         scores = self.scores(tokens, events)
         step = (scores > self.threshold).to(scores.dtype)
-        gate = (step + scores - scores.detach()).to(tokens.dtype)[:, None]
+        gate = (step + (scores - scores.detach())).to(tokens.dtype)[:, None]  # exactly 0 or 1
         return gate * self.hidden_event.to(tokens.dtype) + (1 - gate) * tokens
 
 
@@ -113,7 +118,7 @@ def _classifier(width: int, hidden: int) -> nn.Sequential:
 
 
 class TokenFilters(nn.Module):
-    """The filters of all domains whose events are scored.
+    """The filters of all domains whose events are scored; none but with `mode: remove`.
 
     Args:
         manifest: the domains.
@@ -126,7 +131,8 @@ class TokenFilters(nn.Module):
     def __init__(self, manifest: Manifest, config: ModelConfig) -> None:
         super().__init__()
         check_filter(manifest, config.token_filter)
-        scored = filtered_domains(manifest, config.token_filter)
+        removes = config.token_filter.mode == "remove"
+        scored = filtered_domains(manifest, config.token_filter) if removes else []
         self.places = [i for i, domain in enumerate(manifest.domains) if domain in scored]
         self.filters = nn.ModuleList(
             TokenFilter(config.token_filter, width=config.d_model) for _ in self.places

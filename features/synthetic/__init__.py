@@ -6,6 +6,7 @@ people     users: profiles, drifting interests, request times
 events     views, carts, searches
 show       candidates and positions of a request
 clicks     the click model
+accidents  clicks that nobody meant
 block      a block of users, round by round
 best       the best possible AUC
 tables     Arrow tables

@@ -55,11 +55,15 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A block of users with all their events and the rounds of their impressions."""
+    """A block of users with all their events and the rounds of their impressions.
+
+    `accidents` are further views, which no click depends on; None: the log does not speak of them.
+    """
 
     people: People
     events: Events
     rounds: list[Round]
+    accidents: Events | None = None
 
 
 def simulate_block(

@@ -6,13 +6,14 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from features.errors import ConfigError
+from features.synthetic.accidents import accidental_clicks, check_share
 from features.synthetic.best import BestAuc
 from features.synthetic.block import Block, simulate_block
 from features.synthetic.clicks import ClickModel
@@ -21,7 +22,7 @@ from features.synthetic.tables import users_table
 from features.synthetic.world import World, make_world
 from features.synthetic.write import TableWriter, staged_directory, write_part, write_world
 
-_WORLD, _BLOCK = 0, 1  # keys of the independent streams of random numbers
+_WORLD, _BLOCK, _ACCIDENTS = 0, 1, 2  # keys of the independent streams of random numbers
 _log = logging.getLogger(__name__)
 _DEFAULT = Sizes()
 
@@ -38,6 +39,7 @@ def simulate(
     events_per_user: int = _DEFAULT.events_per_user,
     categories: int = _DEFAULT.categories,
     chunk_users: int = _DEFAULT.chunk_users,
+    accidental: float = 0.0,
 ) -> dict[str, Any]:
     """Write a raw click log with known click probabilities; the same arguments give the same log.
 
@@ -55,6 +57,7 @@ def simulate(
         events_per_user: mean number of events before those that the impressions cause.
         categories: number of categories; six brands each.
         chunk_users: users in one part file, rounded up to whole blocks of 1,024.
+        accidental: share of clicked views that are accidents, on top of the others; column `accidental`.
 
     Returns:
         What `truth/meta.json` holds: arguments, row counts, click model and the best possible AUC (`best`).
@@ -75,20 +78,20 @@ def simulate(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"seed must be a whole number from 0, got {seed!r}; choose another seed")
     with staged_directory(Path(out_dir)) as root:
-        meta = _write_log(root, seed, sizes, ClickModel())
+        meta = _write_log(root, seed, sizes, ClickModel(), check_share(accidental))
     best = meta["best"]
     _log.info("best possible AUC %s (without history %s)", best["auc"], best["auc_static"])
     return meta
 
 
-def _write_log(root: Path, seed: int, sizes: Sizes, model: ClickModel) -> dict[str, Any]:
+def _write_log(root: Path, seed: int, sizes: Sizes, model: ClickModel, accidental: float) -> dict[str, Any]:
     """Write every file of the log under `root`."""
     world = make_world(_generator(seed, _WORLD, 0), sizes)
     write_world(root, world)
     rows, best = Counter(items=len(world.item_id)), BestAuc()
     with TableWriter(root / "users.parquet") as users:
         for part in range(-(-sizes.blocks // sizes.blocks_per_part)):
-            blocks = _part_blocks(seed, sizes, model, world, part)
+            blocks = _with_accidents(_part_blocks(seed, sizes, model, world, part), seed, world, accidental)
             rows.update(write_part(root, part, world, _observed(blocks, users, best)))
         rows["users"] = users.rows
     meta = {
@@ -98,7 +101,7 @@ def _write_log(root: Path, seed: int, sizes: Sizes, model: ClickModel) -> dict[s
         "rows": dict(rows),
         "click_model": asdict(model),
         "best": best.summary(),
-    }
+    } | ({"accidental": accidental} if accidental else {})
     text = json.dumps(meta, indent=2)
     (root / "truth" / "meta.json").write_text(text + "\n", encoding="utf-8")
     plain: dict[str, Any] = json.loads(text)  # as a reader of the file sees it: lists, not tuples
@@ -115,6 +118,15 @@ def _part_blocks(seed: int, sizes: Sizes, model: ClickModel, world: World, part:
     begin = part * sizes.blocks_per_part
     for number in range(begin, min(begin + sizes.blocks_per_part, sizes.blocks)):
         yield simulate_block(_generator(seed, _BLOCK, number), world, sizes, model, number)
+
+
+def _with_accidents(blocks: Iterator[Block], seed: int, world: World, share: float) -> Iterator[Block]:
+    """Add accidental clicks; with a share of 0 the blocks stay as they are."""
+    for block in blocks:
+        if share:
+            rng = _generator(seed, _ACCIDENTS, int(block.people.user_id[0]))
+            block = replace(block, accidents=accidental_clicks(rng, world, block.events, share))
+        yield block
 
 
 def _observed(blocks: Iterator[Block], users: TableWriter, best: BestAuc) -> Iterator[Block]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from features.synthetic.block import Block, Round
 from features.synthetic.clicks import HISTORY_TERMS, PAGES, STATIC_TERMS
-from features.synthetic.events import CART, OUTCOMES, QUERIES_PER_CATEGORY, SEARCH, VIEW, Events
+from features.synthetic.events import CART, OUTCOMES, QUERIES_PER_CATEGORY, SEARCH, VIEW, Events, concat
 from features.synthetic.people import AGE_BANDS, COUNTRIES, DEVICES, People
 from features.synthetic.world import SEGMENTS, TAG_COUNT, World
 
@@ -50,11 +50,16 @@ def impressions_table(block: Block, world: World) -> pa.Table:
 
 
 def view_table(block: Block, world: World) -> pa.Table:
-    """Views, organic ones first, then those that impressions caused; dwell in seconds."""
+    """Views: organic ones, then those that impressions caused, then accidents; dwell in seconds."""
     views = block.events.where(block.events.domain == VIEW)
+    truth = {}
+    if block.accidents is not None:
+        truth = {"accidental": np.repeat(np.array([0, 1], np.int8), [len(views), len(block.accidents)])}
+        views = concat([views, block.accidents])
     return pa.table(
         _event_columns(views, block.people, world)
         | {"dwell": views.dwell, "outcome": _names(OUTCOMES, views.outcome)}
+        | truth
     )
 
 
