@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ctr.batch import Batch
 from ctr.blocks.layers import build_norm
+from ctr.blocks.linear import Linear
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
 from features.dataset import Column, Manifest
@@ -32,9 +33,9 @@ class Head(nn.Module):
         layers: list[nn.Module] = []
         fan_in = width if self.mean else tokens * width
         for hidden in config.head_hidden:
-            layers += [nn.Linear(fan_in, hidden), nn.GELU(), nn.Dropout(config.dropout)]
+            layers += [Linear(fan_in, hidden), nn.GELU(), nn.Dropout(config.dropout)]
             fan_in = hidden
-        self.mlp = nn.Sequential(*layers, nn.Linear(fan_in, 1))
+        self.mlp = nn.Sequential(*layers, Linear(fan_in, 1))
         self.shortcut = DenseShortcut(manifest.features) if config.linear_shortcut else None
 
     def forward(self, tokens: Tensor, batch: Batch, requests: RequestMap) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ctr.batch import Batch, SequenceBatch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import build_norm
+from ctr.blocks.linear import Linear
 from ctr.config import ModelConfig
 from ctr.ngram import NgramField, ngram_fields
 from ctr.ngram_embedding import NgramEmbedding
@@ -43,8 +44,8 @@ class SequenceTokenizer(nn.Module):
         width = config.d_model
         self.side = [c for c in info.side if c.kind != "dense"]
         self.numbers = [c for c in info.side if c.kind == "dense"]
-        self.maps = nn.ModuleList(nn.Linear(dim, width, bias=False) for _ in self.side)
-        self.of_numbers = nn.Linear(1 + sum(c.dim for c in self.numbers), width)
+        self.maps = nn.ModuleList(Linear(dim, width, bias=False) for _ in self.side)
+        self.of_numbers = Linear(1 + sum(c.dim for c in self.numbers), width)
         self.time_gaps = config.time_gaps
         self.gap_bucket = nn.Embedding(config.time_buckets, width)
         self.position = nn.Embedding(config.positions, width) if config.positions else None

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctr.batch import Batch, IdColumn
+from ctr.blocks.linear import Linear
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
 from features.dataset import Column, Manifest
@@ -128,13 +129,13 @@ class GroupToken(nn.Module):
         super().__init__()
         self.vectors = RowVectors(columns, dim=dim, dropout=config.feature_dropout, bins=config.dense_bins)
         first = config.tokenizer.hidden or config.d_model
-        self.of_request = nn.Linear(self.vectors.request.width, first) if self.vectors.request.width else None
+        self.of_request = Linear(self.vectors.request.width, first) if self.vectors.request.width else None
         self.of_candidate = (
-            nn.Linear(self.vectors.candidate.width, first, bias=self.of_request is None)
+            Linear(self.vectors.candidate.width, first, bias=self.of_request is None)
             if self.vectors.candidate.width
             else None
         )
-        self.out = nn.Linear(first, config.d_model) if config.tokenizer.hidden else None
+        self.out = Linear(first, config.d_model) if config.tokenizer.hidden else None
 
     def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
         """(B, D)."""
@@ -190,7 +191,7 @@ class AutoTokenizer(nn.Module):
         )
         width = self.vectors.request.width + self.vectors.candidate.width
         self.piece = -(-width // self.num_tokens)
-        self.maps = nn.ModuleList(nn.Linear(self.piece, config.d_model) for _ in range(self.num_tokens))
+        self.maps = nn.ModuleList(Linear(self.piece, config.d_model) for _ in range(self.num_tokens))
 
     def candidate_tokens(self) -> list[int]:
         """Places of the tokens that may hold a candidate-level feature: any."""

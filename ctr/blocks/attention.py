@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement
+from ctr.blocks.linear import Linear, linear
 
 
 class Memory(NamedTuple):
@@ -101,9 +102,9 @@ class MultiHeadAttention(nn.Module):
                 f"width must be a multiple of heads, got width={width}, heads={heads}; change one"
             )
         self.heads = heads
-        self.query = nn.Linear(width, width, bias=bias)
-        self.key_value = nn.Linear(width, 2 * width, bias=bias)
-        self.output = nn.Linear(width, width, bias=bias)
+        self.query = Linear(width, width, bias=bias)
+        self.key_value = Linear(width, 2 * width, bias=bias)
+        self.output = Linear(width, width, bias=bias)
         self.dropout = nn.Dropout(dropout)
         self.sink = nn.Parameter(torch.zeros(width)) if sink else None
 
@@ -165,7 +166,7 @@ class MultiHeadAttention(nn.Module):
         weight = torch.cat([self.query.weight, self.key_value.weight])
         bias = None if self.query.bias is None else torch.cat([self.query.bias, self.key_value.bias])
         buckets = Buckets.of(events)
-        padded = buckets.pad(events.with_values(F.linear(events.values, weight, bias)))
+        padded = buckets.pad(events.with_values(linear(events.values, weight, bias)))
         query, key, value = zip(*(part.chunk(3, dim=-1) for part in padded), strict=True)
         memory = Memory(buckets, list(key), list(value), buckets.valid(events))
         mixed = buckets.unpad(self._attend(list(query), memory, memory.masks()), events)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ctr.blocks.linear import Linear
 
 NormName = Literal["layer", "rms"]
 Placement = Literal["pre", "post", "none"]
@@ -61,8 +65,8 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, *, hidden: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         hidden = hidden or 4 * width
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
+        self.up = Linear(width, hidden)
+        self.down = Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,11 +87,33 @@ class SwiGLU(nn.Module):
     def __init__(self, width: int, *, hidden: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         hidden = hidden or -(-width // 3) * 8
-        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.gate_up = Linear(width, 2 * hidden, bias=False)
+        self.down = Linear(hidden, width, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.dropout(self.down(F.silu(gate) * up))
+        return self.dropout(self.down(_Gate.apply(self.gate_up(x))))
+
+
+class _Gate(torch.autograd.Function):
+    """silu(g) ⊙ u of [g, u] (..., 2 h). Only the input is kept; its gradient is written once, in place."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up)
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        result = torch.empty_like(gate_up)
+        of_gate, of_up = result.chunk(2, dim=-1)
+        opened = F.silu(gate)
+        torch.mul(gradient, opened, out=of_up)
+        torch.mul(gradient, up, out=opened)
+        torch.ops.aten.silu_backward.grad_input(opened, gate, grad_input=of_gate)
+        return result

@@ -110,7 +110,8 @@ class EmbeddingTables(ABC):
                 )
             if ids.device.type != "cpu" or not len(ids):
                 continue
-            low, high = (int(value) for value in ids.aminmax())
+            values = ids.numpy()  # a step asks for every table: torch's own reductions cost more to call
+            low, high = values.min(), values.max()
             if low < 0 or high >= self.rows[table]:
                 raise ValueError(
                     f"IDs of table {table!r} must lie in [0, {self.rows[table]}) (its rows), "

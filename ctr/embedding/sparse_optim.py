@@ -40,10 +40,13 @@ class RowwiseAdagrad:
 
     def update(self, weight: Tensor, ids: Tensor, gradient: Tensor, *, lr: float, step: int) -> None:
         """Change the rows `ids`; step is not needed."""
-        total = self.sum.index_select(0, ids).add_(gradient.square().mean(1))
+        square = torch.linalg.vector_norm(gradient, dim=1).square_()  # one pass, nothing of its size is made
+        total = self.sum.index_select(0, ids).add_(square, alpha=1 / gradient.shape[1])
         scale = lr / total.sqrt().add_(self.config.eps)
-        rows = weight.index_select(0, ids).mul_(1 - lr * self.config.weight_decay)
-        rows.sub_(gradient * scale[:, None])
+        rows = weight.index_select(0, ids)
+        if self.config.weight_decay:
+            rows.mul_(1 - lr * self.config.weight_decay)
+        rows.addcmul_(gradient, scale[:, None], value=-1)
         self.sum.index_copy_(0, ids, total)
         weight.index_copy_(0, ids, rows)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ctr.batch import Batch
 from ctr.blocks.jagged import Jagged
+from ctr.blocks.linear import Linear
 from ctr.blocks.longer import CrossCausalAttention, SelectQueries, SelfCausalAttention, show_to_events
 from ctr.blocks.requests import RequestMap
 from ctr.blocks.token_merge import TokenMerge
@@ -81,7 +82,7 @@ class Longer(nn.Module):
         self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
         self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=True)
         self.tower = LongerTower(config)
-        self.widen = nn.Linear(config.d_model, self.tower.width) if config.longer.merge > 1 else nn.Identity()
+        self.widen = Linear(config.d_model, self.tower.width) if config.longer.merge > 1 else nn.Identity()
         self.cls = nn.Parameter(torch.randn(config.longer.cls_tokens, self.tower.width) * 0.02)
         in_globals = 0 if config.longer.events_see_request_globals else config.longer.cls_tokens
         self.head = Head(self.ns_tokenizer.num_tokens + in_globals, self.tower.width, config, manifest)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
+from ctr.blocks.linear import Linear
 from ctr.blocks.mixing import RankMixerBlock
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
@@ -50,8 +51,8 @@ class TwoStage(nn.Module):
         self.tower = LongerTower(config)
         width, classes = self.tower.width, config.longer.cls_tokens
         widens = config.two_stage.global_tokens and config.longer.merge > 1
-        self.widen = nn.Linear(config.d_model, width) if widens else nn.Identity()
-        self.narrow = nn.Linear(width, config.d_model) if config.longer.merge > 1 else nn.Identity()
+        self.widen = Linear(config.d_model, width) if widens else nn.Identity()
+        self.narrow = Linear(width, config.d_model) if config.longer.merge > 1 else nn.Identity()
         self.cls = nn.Parameter(torch.randn(classes, width) * 0.02)
         tokens = classes + self.ns_tokenizer.num_tokens
         hidden = int(config.expansion * config.d_model)
