@@ -35,7 +35,8 @@ def base_config(plan: Plan) -> RunConfig:
     config = parse_config(apply_overrides(whole, settings(plan.set)), what=f"base of plan {plan.name}")
     if config.period.windows != 1 or config.period.window:
         raise ConfigError(
-            "the windows of an ablation are set by the plan's own `windows`; delete them in base"
+            "the windows of an ablation are those of the plan (`windows`), but its base sets period.windows "
+            f"{config.period.windows} and period.window {config.period.window}; delete them there"
         )
     return config
 

@@ -133,7 +133,7 @@ def heat_map(
     """Signed values as a table with colours: orange below 0, green above, grey where undefined."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    figure = new_figure(3.6 + 0.95 * len(columns), 1.5 + ROW * len(rows))
+    figure = new_figure(max(8.4, 3.6 + 0.95 * len(columns)), 1.5 + ROW * len(rows))
     axes = figure.add_subplot()
     colours = LinearSegmentedColormap.from_list("signed", [ORANGE, "#FFFFFF", GREEN])
     colours.set_bad("#E5E8EC")
@@ -151,7 +151,7 @@ def heat_map(
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set_title(title)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     return figure
 
 
@@ -221,5 +221,6 @@ def _label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
         while any(abs(at - other_y) < step and 0.7 < x / other_x < 1.4 for other_x, other_y in taken):
             at += step
         taken.append((x, at))
-        axes.annotate(_short(name, 24), (x, y), xytext=(x * 1.015, at), fontsize=9, va="center",
-                      color=BLUE if name == "base" else INK)  # fmt: skip
+        axes.text(x * 1.015, at, _short(name, 24), fontsize=9, va="center",
+                  color=BLUE if name == "base" else INK,
+                  bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8})  # fmt: skip

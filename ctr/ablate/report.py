@@ -60,27 +60,42 @@ def title(results: Results) -> str:
     return f"Ablation {results.plan.name}"
 
 
-def table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the main table: the base, then the variants, the largest gain first."""
-    metrics = results.plan.metrics
-    first = NAMES[metrics[0]]
-    deltas = [f"Δ {NAMES[m]}" for m in metrics]
-    head = ["variant", first, deltas[0], "p (Holm)", "verdict", "detectable", *deltas[1:]]
+Table = tuple[list[str], list[list[str]]]  # head and rows
+
+
+def table(results: Results) -> Table:
+    """The first metric and the cost: the base, then the variants, the largest gain first."""
+    name = NAMES[results.plan.metrics[0]]
+    head = ["variant", name, f"Δ {name}", "p (Holm)", "verdict", "detectable"]
     head += ["parameters", "FLOPs/row", "rows/s", "peak MiB"]
     same = [line for line in results.lines if line.same_as_base]
-    rows = [_row(line, results) for line in (results.base, *results.compared(), *same)]
-    return head, rows
+    return head, [_row(line, results) for line in (results.base, *results.compared(), *same)]
 
 
 def _row(line: Line, results: Results) -> list[str]:
-    first, *others = (line.judgements.get(metric) for metric in results.plan.metrics)
-    quality = [_base_value(results), *["–"] * (4 + len(others))]
-    if first is not None:
-        quality = [number(first.value), delta(first), p_value(first), verdict(first), _detectable(first)]
-        quality += [delta(j) if j else "–" for j in others]
+    judgement = line.judgements.get(results.plan.metrics[0])
+    if judgement is not None:
+        quality = [number(judgement.value), delta(judgement), p_value(judgement), verdict(judgement)]
+        quality.append("–" if judgement.detectable is None else f"± {judgement.detectable:.4f}")
     elif line.same_as_base:
-        quality = ["–", "same run as the base", *["–"] * (3 + len(others))]
+        quality = ["–", "same run as the base", "–", "–", "–"]
+    else:
+        quality = [_base_value(results), "–", "–", "–", "–"]
     return [line.name, *quality, *_cost(line)]
+
+
+def others(results: Results) -> Table:
+    """The other metrics: differences and verdicts."""
+    names = {m: None for line in results.compared() for m in line.judgements if m != results.plan.metrics[0]}
+    head = ["variant", *(cell for m in names for cell in (f"Δ {NAMES[m]}", "verdict"))]
+    rows = [
+        [
+            line.name,
+            *(cell for m in names for cell in (delta(line.judgements[m]), verdict(line.judgements[m]))),
+        ]
+        for line in results.compared()
+    ]
+    return head, rows if names else []
 
 
 def _base_value(results: Results) -> str:
@@ -121,10 +136,6 @@ def verdict(judgement: Judgement) -> str:
     return judgement.reason or judgement.verdict
 
 
-def _detectable(judgement: Judgement) -> str:
-    return "–" if judgement.detectable is None else f"± {judgement.detectable:.4f}"
-
-
 def caveats(results: Results) -> list[str]:
     """What the intervals do not cover, each once."""
     found = (c for line in results.lines for j in line.judgements.values() for c in j.caveats)
@@ -149,10 +160,10 @@ def changes(results: Results) -> list[tuple[str, str]]:
 
 def markdown(results: Results, images: Mapping[str, bytes]) -> str:
     """The report as Markdown, beside its pictures."""
-    head, rows = table(results)
     parts = [f"# {title(results)}", _markdown_table(["", ""], [list(f) for f in results.facts.items()])]
-    parts.append(_markdown_table(head, rows))
+    parts.append(_markdown_table(*table(results)))
     parts += [f"- {note}" for note in notes(results)]
+    parts.append(_markdown_table(*others(results)))
     parts += [f"![{CAPTIONS[name]}]({name}.png)" for name in images]
     parts += ["## How to read it", "\n".join(f"- {line}" for line in (*READING, *caveats(results)))]
     changed = [[name, f"`{what}`"] for name, what in changes(results)]
@@ -176,7 +187,6 @@ def html(results: Results, images: Mapping[str, bytes]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    head, rows = table(results)
     figures = [
         {"name": name, "caption": CAPTIONS[name], "data": base64.b64encode(image).decode()}
         for name, image in images.items()
@@ -184,8 +194,7 @@ def html(results: Results, images: Mapping[str, bytes]) -> str:
     values: dict[str, Any] = {
         "title": title(results),
         "facts": results.facts,
-        "head": head,
-        "rows": rows,
+        "tables": [table(results), others(results)],
         "notes": list(notes(results)),
         "figures": figures,
         "reading": [*READING, *caveats(results)],

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ctr.ablate.expand import Variant
 from ctr.build import identity
@@ -80,8 +81,26 @@ def predictions_name(permute: Sequence[str] = ()) -> str:
 
 
 def run_key(config: RunConfig, manifest: Manifest) -> str:
-    """What two runs that are the same run have in common: settings that decide the course, and the data."""
-    return hashlib.sha256(canonical_json(identity(config, manifest))).hexdigest()[:12]
+    """What two runs that are the same run have in common: settings that decide the course, and the data.
+
+    Settings at their default are left out, so that an option added to the code later changes no key.
+    """
+    own = identity(config, manifest)
+    default = identity(RunConfig(dataset="", run=""), manifest)["config"]
+    essence = {"config": _differing(own["config"], default), "dataset": own["dataset"]}
+    return hashlib.sha256(canonical_json(essence)).hexdigest()[:12]
+
+
+def _differing(own: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are not at their default."""
+    found: dict[str, Any] = {}
+    for key, value in own.items():
+        usual = default.get(key)
+        if isinstance(value, dict) and isinstance(usual, dict):
+            value, usual = _differing(value, usual), {}
+        if value != usual:
+            found[key] = value
+    return found
 
 
 def plan_subruns(
