@@ -25,6 +25,7 @@ from ctr.errors import CheckpointError
 from ctr.identity import completed
 from ctr.restore import describe_mismatch
 from ctr.state import TrainingState
+from ctr.transformer import load_library
 from features.errors import ConfigError
 
 _ADAPTER, _BASE = ".lora_", ".base_layer."
@@ -109,6 +110,7 @@ def _linear_maps(model: nn.Module) -> list[str]:
 
 
 def _peft() -> Any:
+    load_library()  # peft imports it: offline, as the library's own door does
     try:
         import peft
     except ImportError:

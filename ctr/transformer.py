@@ -138,7 +138,7 @@ def find_architecture(name: str) -> Architecture:
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    known = list(_library().CONFIG_MAPPING)
+    known = list(load_library().CONFIG_MAPPING)
     if name in known:
         return Architecture(name)
     similar = difflib.get_close_matches(name, [*ARCHITECTURES, *known], n=4)
@@ -155,8 +155,8 @@ def library_config(name: str, sizes: Sizes, options: Mapping[str, Any]) -> Any:
         ConfigError: an option that the architecture lacks, that is set elsewhere or has a wrong value.
     """
     architecture = find_architecture(name)
-    kind = _library().CONFIG_MAPPING[architecture.model_type]
-    base = _library().PreTrainedConfig.__dataclass_fields__
+    kind = load_library().CONFIG_MAPPING[architecture.model_type]
+    base = load_library().PreTrainedConfig.__dataclass_fields__
     fields = {field for field in kind.__dataclass_fields__ if field not in base}
     values = sizes.common() | {field: None for field in fields if field.endswith("_token_id")}
     values |= {"vocab_size": 1, "pad_token_id": 0, "use_cache": False, **_dropouts(fields, sizes.dropout)}
@@ -199,7 +199,7 @@ def build_body(name: str, sizes: Sizes, options: Mapping[str, Any]) -> nn.Module
     Raises:
         ConfigError: the library is not there in the pinned version, or cannot build this.
     """
-    library, config = _library(), library_config(name, sizes, options)
+    library, config = load_library(), library_config(name, sizes, options)
     auto = library.AutoModelForTextEncoding if config.is_encoder_decoder else library.AutoModel
     try:
         with torch.device("meta"):
@@ -224,7 +224,7 @@ def _dropouts(fields: set[str], dropout: float) -> dict[str, float]:
     return {field: 0.0 if "att" in field or "emb" in field else dropout for field in named}
 
 
-def _library() -> Any:
+def load_library() -> Any:
     """The library, imported offline and without kernels from its hub.
 
     Raises:

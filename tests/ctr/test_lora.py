@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from pipelines.train import train
 from tests.ctr import batches
 from tests.ctr.tiny_run import tiny_config, tiny_dataset
 
-pytest.importorskip("peft")
+# Asked without importing it, which takes seconds.
+pytestmark = pytest.mark.skipif(find_spec("peft") is None, reason="needs requirements/lora.txt")
 
 
 def make(**encoder: str) -> nn.Module:
