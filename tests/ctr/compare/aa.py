@@ -1,24 +1,23 @@
-"""False-positive rates of the whole procedure on simulated predictions of models without any difference.
+"""False-positive rates of the whole procedure on simulated predictions of models that do not differ.
 
     OMP_NUM_THREADS=1 .venv/bin/python -m tests.ctr.compare.aa 1000
 
-prints, for each world, how often at least one of its variants gets a verdict (docs/comparing.md shows the table).
+prints, for each world, how often at least one of its variants gets a verdict (docs/comparing.md).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from ctr.compare import Cell, judge, paired_sums
-from ctr.compare.combine import units_of
+from ctr.compare import Cell, MetricName, judge, paired_sums
+from ctr.compare.combine import Noise, Windows, units_of
 from ctr.compare.units import Units
 
-METRICS = ("auc", "gauc", "log_loss")
+METRICS: tuple[MetricName, ...] = ("auc", "gauc", "log_loss")
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class World:
         variants, seeds, windows: models beside the base, and their trainings.
         per_user, per_row: noise of one training on a user and on a row.
         quality: spread of log(per_row) between trainings, which makes some better than others.
+        drift: how much a model's trainings differ in quality between windows, then judged as random.
         taste: how much a model, in all its trainings, serves some users better than others.
         harm: further noise on rows of the first variant; 0 is an A/A world.
     """
@@ -42,14 +42,14 @@ class World:
     per_user: float = 0.3
     per_row: float = 0.3
     quality: float = 0.5
+    drift: float = 0.0
     taste: float = 0.0
     harm: float = 0.0
 
 
 WORLDS = {
-    "one seed each, deterministic training": World(
-        seeds=1, quality=0.0, per_user=0.0, per_row=0.0, taste=0.3
-    ),
+    "one seed, trainings of one quality": World(seeds=1, quality=0.0),
+    "one seed, noise of training": World(seeds=1),
     "three seeds, noise of training": World(),
     "three seeds, little noise of training, tastes": World(
         quality=0.0, per_user=0.05, per_row=0.1, taste=0.4
@@ -58,6 +58,7 @@ WORLDS = {
     "two seeds, noise of training and tastes": World(seeds=2, taste=0.4),
     "five seeds, four variants": World(seeds=5, variants=4),
     "two windows of three seeds": World(windows=2, users=80),
+    "four windows of two seeds, drift": World(windows=4, seeds=2, users=80, drift=0.5),
 }
 
 
@@ -71,8 +72,9 @@ def cells_of(world: World, rng: np.random.Generator) -> dict[str, list[Cell]]:
         user = np.repeat(np.arange(world.users), rng.poisson(world.rows * activity))
         truth = 0.7 * rng.normal(size=world.users)[user] + rng.normal(size=len(user)) - 1.0
         label = rng.random(len(user)) < _sigmoid(truth)
+        drift = np.exp(world.drift * rng.normal(size=len(names)))
         for seed in range(world.seeds):
-            scores = [_score(world, truth, user, tastes[m], rng) for m in range(len(names))]
+            scores = [_score(world, truth, user, tastes[m], drift[m], rng) for m in range(len(names))]
             if world.harm:
                 scores[1] = _sigmoid(
                     np.log(scores[1] / (1 - scores[1])) + world.harm * rng.normal(size=len(user))
@@ -84,11 +86,16 @@ def cells_of(world: World, rng: np.random.Generator) -> dict[str, list[Cell]]:
 
 
 def _score(
-    world: World, truth: np.ndarray, user: np.ndarray, taste: np.ndarray, rng: np.random.Generator
+    world: World,
+    truth: np.ndarray,
+    user: np.ndarray,
+    taste: np.ndarray,
+    drift: float,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Predictions of one training: the truth, the model's taste and the training's noise."""
     of_users = world.per_user * rng.normal(size=world.users) + taste
-    of_rows = world.per_row * np.exp(world.quality * rng.normal()) * rng.normal(size=len(user))
+    of_rows = world.per_row * drift * np.exp(world.quality * rng.normal()) * rng.normal(size=len(user))
     return _sigmoid(truth + of_users[user] + of_rows)
 
 
@@ -96,19 +103,24 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-x))
 
 
-def false_positives(world: World, repeats: int, *, seed: int = 0, **options: Any) -> dict[str, float]:
+def false_positives(
+    world: World, repeats: int, *, seed: int = 0, noises: Sequence[Noise] = ("own",)
+) -> dict[Noise, dict[MetricName, float]]:
     """Share of experiments in which any variant gets a verdict, for each metric."""
     rng = np.random.default_rng(seed)
-    found = dict.fromkeys(METRICS, 0)
+    found: dict[Noise, dict[MetricName, int]] = {noise: dict.fromkeys(METRICS, 0) for noise in noises}
     for _ in range(repeats):
-        judged = judge(cells_of(world, rng), metrics=METRICS, draws=200, **options)
-        for metric in METRICS:
-            found[metric] += any(j.metric == metric and j.verdict != "no evidence" for j in judged)
-    return {metric: count / repeats for metric, count in found.items()}
+        cells = cells_of(world, rng)
+        for noise in noises:
+            windows: Windows = "random" if world.drift else "fixed"
+            judged = judge(cells, metrics=METRICS, draws=200, noise=noise, windows=windows)
+            for metric in METRICS:
+                found[noise][metric] += any(j.metric == metric and j.verdict != "no evidence" for j in judged)
+    return {noise: {m: count / repeats for m, count in each.items()} for noise, each in found.items()}
 
 
 def naive_rates(world: World, repeats: int, *, seed: int = 0) -> Mapping[str, float]:
-    """The same for two common ways, on the AUC of one variant: users alone, and percentiles over seeds and users."""
+    """The same for three common ways, on the AUC of one variant."""
     rng = np.random.default_rng(seed)
     found = {"DeLong, first seed": 0, "users alone": 0, "percentiles of seeds and users": 0}
     for _ in range(repeats):
@@ -131,10 +143,8 @@ def _units(cells: list[Cell]) -> Units:
 def main(repeats: int) -> None:
     """Print the table."""
     for name, world in WORLDS.items():
-        rates = {"own": false_positives(world, repeats)}
-        if world.seeds > 1:
-            rates["pooled"] = false_positives(world, repeats, noise="pooled")
-        for noise, found in rates.items():
+        noises: tuple[Noise, ...] = ("own", "pooled") if world.seeds > 1 else ("own",)
+        for noise, found in false_positives(world, repeats, noises=noises).items():
             shown = "  ".join(f"{metric} {100 * rate:.1f} %" for metric, rate in found.items())
             print(f"{name:48} {noise:7} {shown}", flush=True)
         if world.windows == 1:

@@ -1,0 +1,149 @@
+"""Sums per cluster give the metrics and their bootstrap draws, in memory or spilled to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ctr.compare import METRICS, MetricName, paired_sums
+from ctr.compare.comparison import Comparison
+from ctr.compare.paired import make_rows
+from ctr.metrics import MetricAccumulator
+from ctr.metrics.bootstrap import AucDraws, poisson_weights
+from ctr.metrics.records import Records, compress
+from features.errors import DataError
+from tests.ctr.compare.tables import Table, table_of
+
+Scores = Callable[[np.ndarray], np.ndarray]
+
+
+def reference(table: Table, score: np.ndarray) -> dict[MetricName, float | None]:
+    with MetricAccumulator(draws=0) as accumulator:
+        accumulator.update(table.label, score, user=table.user, request=table.request)
+        metrics = accumulator.compute().metrics
+    return {name: metrics[name].value for name in METRICS}
+
+
+def exact_draws(table: Table, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The AUC of every draw, each row counted as often as its user."""
+    cluster = np.unique(table.user, return_inverse=True)[1]
+    label = table.label.astype(np.int64)
+    draws = AucDraws(weights)
+    draws.add(compress(Records(score, cluster, cluster, label, 1 - label)))
+    return draws.values()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_are_those_of_an_evaluation(seed: int) -> None:
+    table = table_of(seed)
+    pair = table.pair()
+    assert pair.base.figures() == pytest.approx(reference(table, table.base), abs=1e-12)
+    assert pair.variant.figures() == pytest.approx(reference(table, table.variant), abs=1e-12)
+    assert (pair.rows, pair.positives, pair.unit) == (400, table.label.sum(), "user")
+    assert pair.delong.auc == pytest.approx(pair.values("auc"), abs=1e-12)
+
+
+def test_a_draw_equals_the_metrics_of_the_drawn_users() -> None:
+    table = table_of(4)
+    pair = table.pair()
+    weights = poisson_weights(pair.clusters, 12, 3)
+    drawn = pair.variant.draws(weights)
+    users = np.unique(table.user)
+    for k in range(12):
+        times = weights[np.searchsorted(users, table.user), k]
+        rows = np.repeat(np.arange(len(times)), times)
+        copies = np.concatenate([np.arange(t) for t in times])
+        # A user or request that is drawn twice counts as two.
+        apart = Table(
+            **{
+                **vars(table.take(rows)),
+                "user": table.user[rows] * 20 + copies,
+                "request": table.request[rows] * 20 + copies,
+            }
+        )
+        expected = reference(apart, apart.variant)
+        assert {m: drawn[m][k] for m in METRICS if m != "auc"} == pytest.approx(
+            {m: expected[m] for m in METRICS if m != "auc"}, abs=1e-12
+        )
+        assert drawn["auc"][k] == pytest.approx(expected["auc"], abs=0.03)
+
+
+def test_spread_of_linear_auc_draws_is_that_of_full_ones() -> None:
+    table = table_of(5, 600, users=80)
+    pair = table.pair()
+    weights = poisson_weights(pair.clusters, 300, 0)
+    linear = pair.variant.draws(weights)["auc"] - pair.base.draws(weights)["auc"]
+    full = exact_draws(table, table.variant, weights) - exact_draws(table, table.base, weights)
+    assert np.std(linear) == pytest.approx(np.std(full), rel=0.1)
+    assert np.corrcoef(linear, full)[0, 1] > 0.95
+
+
+def test_clusters_of_one_row_give_delongs_error() -> None:
+    table = table_of(6, 3000, levels=200)
+    pair = paired_sums(table.label, table.base, {"v": table.variant})["v"]
+    influence = pair.variant.values[:, 4] - pair.base.values[:, 4]
+    assert pair.unit == "row" and pair.clusters == 3000
+    assert np.sqrt(influence @ influence) == pytest.approx(pair.delong.se, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda s: s**3, lambda s: np.full_like(s, 0.4)], ids=["plain", "constant"]
+)
+def test_rows_on_disk_give_the_same_sums(change: Scores) -> None:
+    table = table_of(7, 2000, users=150)
+    scores = [table.base, change(table.variant), table.variant]
+    keys = {name: getattr(table, name).astype(np.uint64) for name in ("user", "request")}
+    rows = make_rows(table.label, scores, cluster=keys["user"], keys=keys)
+    results = []
+    for order, chunk_rows in ((np.arange(2000), 2000), (np.random.default_rng(0).permutation(2000), 300)):
+        with Comparison(models=3, keys=("user", "request"), chunk_rows=chunk_rows) as comparison:
+            for start in range(0, 2000, 350):
+                comparison.add(rows[order[start : start + 350]])
+            results.append(comparison.finish())
+    for memory, disk in zip(*(sums for sums, _ in results), strict=True):
+        assert memory.auc == disk.auc and np.array_equal(memory.keys, disk.keys)
+        np.testing.assert_allclose(disk.values, memory.values, atol=1e-11)
+    for memory_delong, disk_delong in zip(*(delongs for _, delongs in results), strict=True):
+        assert disk_delong.se == pytest.approx(memory_delong.se, rel=1e-9)
+
+
+def test_row_order_exchange_and_monotone_maps() -> None:
+    table = table_of(8)
+    pair = table.pair()
+    shuffled = table.take(np.random.default_rng(1).permutation(400)).pair()
+    np.testing.assert_allclose(shuffled.variant.values, pair.variant.values, atol=1e-12)
+    back = Table(table.label, table.variant, table.base, table.user, table.request).pair()
+    assert all(back.delta(metric) == -pair.delta(metric) for metric in METRICS)
+    mapped = Table(table.label, table.base**2, table.variant**0.5, table.user, table.request).pair()
+    for metric in ("auc", "gauc", "query_auc"):
+        assert mapped.values(metric) == pair.values(metric)  # type: ignore[arg-type]
+
+
+def test_groups_of_one_class_leave_grouped_figures_undefined() -> None:
+    label = np.repeat([0, 1], 20)
+    pair = paired_sums(label, np.linspace(0.1, 0.9, 40), {"v": np.full(40, 0.5)}, user=label)["v"]
+    assert np.isnan(pair.values("gauc")).all() and np.isnan(pair.values("query_auc")).all()
+    assert pair.values("auc") == (1.0, 0.5)
+
+
+def test_one_class_leaves_the_auc_undefined() -> None:
+    pair = paired_sums(np.ones(5), np.full(5, 0.5), {"v": np.full(5, 0.25)}, user=np.arange(5))["v"]
+    assert np.isnan(pair.values("auc")).all() and np.isnan(pair.delong.se)
+    assert pair.delta("log_loss") == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base": [0.1, 1.2]}, "score must be a probability"),
+        ({"variants": {"v": [0.1]}}, "vectors of one length"),
+        ({"user": [0.5, 1.5]}, "user and request must be 2 integers"),
+        ({"label": [0, 2]}, "label must be 0 or 1"),
+    ],
+)
+def test_wrong_rows_are_refused(options: dict[str, object], message: str) -> None:
+    given = {"label": [0, 1], "base": [0.1, 0.2], "variants": {"v": [0.1, 0.2]}, **options}
+    with pytest.raises(DataError, match=message):
+        paired_sums(given.pop("label"), given.pop("base"), given.pop("variants"), **given)  # type: ignore[arg-type]
