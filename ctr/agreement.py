@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from ctr.distributed import World
-from features.errors import CtrError
 
 
-def together(world: World, action: Callable[[], Any], *, failure: type[CtrError]) -> list[Any]:
+def together(world: World, action: Callable[[], Any], *, failure: type[Exception]) -> list[Any]:
     """Do something on every rank and wait for all; what fails on one rank fails on all.
 
     Args:
@@ -25,10 +24,10 @@ def together(world: World, action: Callable[[], Any], *, failure: type[CtrError]
 
     Raises:
         Exception: this rank's own error.
-        CtrError: of kind `failure`, with the text of the first rank that failed.
+        failure: with the text of the first rank that failed.
 
     Example:
-        >>> together(World.single(), lambda: 7, failure=CtrError)
+        >>> together(World.single(), lambda: 7, failure=OSError)
         [7]
     """
     result, own = None, None
@@ -37,7 +36,7 @@ def together(world: World, action: Callable[[], Any], *, failure: type[CtrError]
     except Exception as error:
         own = error
     text = json.dumps({"result": result, "error": None if own is None else f"rank {world.rank}: {own}"})
-    gathered = world.gather_arrays({"report": np.frombuffer(text.encode(), dtype=np.uint8)})
+    gathered = world.gather_arrays({"report": np.frombuffer(bytearray(text.encode()), dtype=np.uint8)})
     reports = [json.loads(found["report"].tobytes()) for found in gathered]
     problem = world.broadcast_json(next((r["error"] for r in reports if r["error"]), None))
     if own is not None:

@@ -154,11 +154,9 @@ def write_snapshot(
             _prune(root, step, keep_last, set(keep))
 
     try:
-        together(world, open_directory, failure=RetryableError)
-        reports = together(
-            world, lambda: _write(temporary, step, snapshot, world.rank), failure=RetryableError
-        )
-        together(world, finish, failure=RetryableError)
+        together(world, open_directory, failure=OSError)
+        reports = together(world, lambda: _write(temporary, step, snapshot, world.rank), failure=OSError)
+        together(world, finish, failure=OSError)
     except (OSError, SafetensorError) as error:
         raise RetryableError(
             f"the checkpoint {target} could not be written: {error}; earlier ones are untouched, "

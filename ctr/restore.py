@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+
+from ctr.distributed import World
+from ctr.shards import Sharded
 
 _CPU, _CUDA = "torch", "cuda."
+_OWN_CUDA = "cuda"  # of several ranks, each with one device
 _MISSING = object()
 
 
-def rng_state() -> dict[str, torch.Tensor]:
-    """The state of torch's generators, of the CPU and of CUDA devices in use, as uint8 tensors by name."""
-    state = {_CPU: torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state |= {f"{_CUDA}{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}
-    return state
+def rng_state(world: World | None = None) -> Mapping[str, Tensor | Sharded]:
+    """The state of torch's generators, of the CPU and of CUDA devices in use, as uint8 tensors by name.
+
+    With several ranks, one row for each: the state of its CPU and of its one device.
+    """
+    used = torch.cuda.is_available() and torch.cuda.is_initialized()
+    if world is None or world.size == 1:
+        devices = range(torch.cuda.device_count()) if used else range(0)
+        return {_CPU: torch.get_rng_state()} | {f"{_CUDA}{i}": torch.cuda.get_rng_state(i) for i in devices}
+    own = {_CPU: torch.get_rng_state()} | ({_OWN_CUDA: torch.cuda.get_rng_state()} if used else {})
+    place = (world.rank, 0)
+    return {n: Sharded((world.size, len(state)), [(place, state[None])]) for n, state in own.items()}
 
 
-def restore_rng(state: Mapping[str, torch.Tensor]) -> None:
-    """Set torch's generators to what `rng_state` returned; CUDA devices that are not here are left out."""
-    torch.set_rng_state(state[_CPU].to(torch.uint8))
+def restore_rng(state: Mapping[str, Tensor], world: World | None = None) -> None:
+    """Set torch's generators to what `rng_state` returned; CUDA devices that are not here are left out.
+
+    A rank beyond those that saved begins anew, from a seed derived of the first one's state and its number.
+    """
+    rank = 0 if world is None else world.rank
+    rows = state[_CPU].reshape(-1, state[_CPU].shape[-1]).to(torch.uint8)
+    if rank < len(rows):
+        torch.set_rng_state(rows[rank].clone())
+    else:
+        digest = hashlib.sha256(rows[0].numpy().tobytes() + str(rank).encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8], "big", signed=True))
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             if (name := f"{_CUDA}{index}") in state:
                 torch.cuda.set_rng_state(state[name], index)
+        if _OWN_CUDA in state and rank < len(state[_OWN_CUDA]):
+            torch.cuda.set_rng_state(state[_OWN_CUDA][rank].clone())
 
 
 def describe_mismatch(expected: Mapping[str, Any], found: Mapping[str, Any], *, limit: int = 20) -> str:
