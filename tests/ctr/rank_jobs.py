@@ -92,8 +92,8 @@ def replicas(world: World, dataset: Path, options: tuple[str, ...]) -> list[str]
     )
     for step, batch in enumerate(training_loader(config, data, world=world).iterate(0)):
         updates.step(batch, step)
-    tensors = {n: t.numpy() for n, t in state.tensors().items() if not n.startswith("rng/")}
-    found = world.gather_arrays({n: t.reshape(-1) for n, t in tensors.items()})
+    tensors = {n: t.numpy().reshape(-1) for n, t in state.tensors().items() if not n.startswith("rng/")}
+    found = world.gather_arrays(tensors)
     return [n for n in tensors if any(not np.array_equal(f[n], tensors[n]) for f in found)]
 
 
