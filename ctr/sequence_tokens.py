@@ -55,6 +55,7 @@ class SequenceTokenizer(nn.Module):
             if table is not None:
                 nn.init.normal_(table.weight, std=0.02)
         self.ngrams = nn.ModuleList(NgramEmbedding(field, dim=dim) for field in ngrams)
+        self.ngram_fields = list(ngrams)
         self.ngram_place = {field.column.name: i for i, field in enumerate(ngrams)}
 
     def forward(self, events: SequenceBatch, rows: Rows) -> Jagged:
@@ -78,6 +79,10 @@ class SequenceTokenizer(nn.Module):
                 gathers.append((linear(vectors), use.inverse_indices))
         token = token + expand_sum(*zip(*gathers, strict=True))
         return layout.with_values(self.dropout(self.norm(token)))
+
+    def parts_averaged(self, name: str) -> int:
+        """Of how many embeddings the vector of a field is the mean: 1 but for fields with n-grams."""
+        return 1 + sum(len(field.tables) for field in self.ngram_fields if field.column.name == name)
 
     @staticmethod
     def _age(layout: Jagged, positions: int) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
-from ctr.build import build_model
+from ctr.build import build_model, build_tables, ngrams_of
 from ctr.config import RunConfig, parse_config
 from ctr.dense_sync import Reduce
-from ctr.embedding import EmbeddingTables, make_tables
+from ctr.embedding import EmbeddingTables
 from ctr.loader import Loader
 from ctr.losses import click_loss
 from ctr.optim import make_optimizer
@@ -85,8 +85,7 @@ def _tokens_to_make(config: RunConfig, manifest: Manifest) -> int | None:
 
 def new_tables(config: RunConfig, manifest: Manifest) -> EmbeddingTables:
     """Fresh embedding tables; cases that are timed side by side may share one set."""
-    rows = {name: table.rows for name, table in manifest.tables.items()}
-    return make_tables(rows, config.embedding, seed=config.seed)
+    return build_tables(config, manifest)
 
 
 @dataclass
@@ -150,4 +149,5 @@ def first_batches(dataset: Dataset, config: RunConfig, number: int) -> list[Batc
 
 def training_batches(dataset: Dataset, config: RunConfig) -> Loader:
     """The loader of the training split."""
-    return Loader(dataset, "train", config.loader, seed=config.seed)
+    ngrams = ngrams_of(config, dataset.manifest)
+    return Loader(dataset, "train", config.loader, seed=config.seed, ngrams=ngrams)

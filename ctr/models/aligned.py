@@ -4,7 +4,8 @@ With random weights attention is blind at first: query and key are two unrelated
 embedding, and a short training may end before they have met. Nothing but initial values changes here; the
 formulas are the papers', and all weights are learned as before:
 
-1. the maps of one table's embeddings, into candidate tokens and into event tokens, start equal;
+1. the maps of one table's embeddings, into candidate tokens and into event tokens, start equal (an event's
+   field with n-grams is a mean of embeddings: its map starts larger by their number);
 2. HyFormer's query FFNs start as the identity on one candidate token, plus their usual small random map of
    everything else: GELU(x) − GELU(−x) = x, so W_1 = [A; −A], W_2 = [I, −I] computes exactly A x;
 3. W_Q = W_K starts as one orthogonal matrix where candidates ask events.
@@ -92,6 +93,10 @@ def _equal_maps(places: list[dict[str, Tensor]], sequences: list[SequenceTokeniz
         for target in targets:
             one = nn.init.orthogonal_(torch.empty_like(target), gain=_SHARED) if one is None else one
             target.copy_(one)
+    for sequence in sequences:
+        for column, linear in zip(sequence.side, sequence.maps, strict=True):
+            if column.table in tables and isinstance(linear, nn.Linear):
+                linear.weight.mul_(sequence.parts_averaged(column.name))
 
 
 def _pass_through(generation: QueryGeneration, token: int) -> None:

@@ -195,6 +195,26 @@ def test_every_model_learns_them(kind: str) -> None:
     assert len(maps) == len(tables) and all(bool(p.grad is not None and p.grad.any()) for p in maps)
 
 
+def test_an_aligned_start_sees_the_item_as_without_ngrams() -> None:
+    """With sub-tables at zero the mean is a fifth of E_0, so the map is five times the candidate's."""
+    fields = fields_of(fields=["view.item"])
+    config = ModelConfig(
+        d_model=20,
+        heads=2,
+        aligned_start=True,
+        ngram=NgramConfig(fields=["view.item"], rows=90, dim=3),
+    )
+    model = build_model(MANIFEST, config, dim=batches.DIM, seed=1).double()
+    batch = add_ngrams(batches.make_batch(), fields)
+    rows = batches.make_rows() | {n: torch.zeros_like(r) for n, r in ngram_rows(batch, fields).items()}
+    tokenizer = model.sequence_tokenizers.tokenizers[0]
+    assert [tokenizer.parts_averaged(c.name) for c in tokenizer.side] == [5, 1, 1]
+    got = tokenizer.maps[0](tokenizer.ngrams[0](batch.sequences["view"], rows))
+    of_candidate = model.ns_tokenizer.groups[1].of_candidate.weight[:, : batches.DIM]
+    want = rows["item"][batch.sequences["view"].ids["item"].inverse_indices] @ of_candidate.T
+    torch.testing.assert_close(got, want)
+
+
 # ---- tables and training ----
 
 
