@@ -88,9 +88,13 @@ class ShardedTables(EmbeddingTables):
     def lookup(self, unique_ids: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `EmbeddingTables.lookup`; all ranks together, with gradients on all or on none."""
         self.check_ids(unique_ids)
-        training = torch.is_grad_enabled()
+        training = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         self._set_steps(int(self._step) + len(self._pending))
-        found = self._exchange(self._features(unique_ids), training)
+        with (
+            torch.inference_mode(False),
+            torch.set_grad_enabled(training),
+        ):  # FBGEMM has no kernel for that mode
+            found = self._exchange(self._features(unique_ids), training)
         given = {table: found[key].values() for table, key in self._keys.items()}
         if training:
             leaves = {table: rows.detach().requires_grad_() for table, rows in given.items()}

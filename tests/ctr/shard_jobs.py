@@ -21,6 +21,8 @@ from ctr.faults import injected
 from ctr.restore import restore_rng, rng_state
 from ctr.saving import CheckpointWriter
 from ctr.shards import Sharded, box
+from pipelines.train import train
+from tests.ctr.tiny_run import tiny_config
 
 ROWS = {"item.id": 300, "user": 50, "small": 7, "one": 1}
 DIM = 16
@@ -31,6 +33,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "column_wise": {"sharding": "column_wise", "weight_decay": 0.1},
     "mixed": {"sharding": "row_wise", "table_sharding": {"user": "column_wise", "small": "table_wise"}},
 }
+
+TRAINED = (
+    "embedding.engine=auto",
+    "embedding.sharding=row_wise",
+    "embedding.weight_decay=0.01",
+    "optimizer.eps=0.001",  # where the gradient is rounding alone, Adam makes whole steps of its sign
+    "optimizer.ema_decay=0.9",
+    "train.evaluate_every=5",
+)
 
 
 def tables_of(kind: str, world: World, *, seed: int = 3) -> EmbeddingTables:
@@ -218,6 +229,11 @@ def dies_in_a_save(world: World, folder: Path) -> None:
     with injected("ckpt.after_data:2:kill" if world.rank == world.size - 1 else ""):
         writer.save(2, tensors=held, state={})  # waits for the first
         writer.wait()
+
+
+def trains(world: World, folder: Path, until: int) -> None:
+    """A run with sharded tables and averages, up to a step or its end."""
+    train(tiny_config(folder / "dataset", folder / "run", *TRAINED), world=world, until=until)
 
 
 def run(world: World, folder: Path, scenarios: list[tuple[str, tuple[Any, ...]]]) -> dict[str, str | None]:
