@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ctr.compare.verdict import Judgement
+from ctr.compare.verdict import SEEDS_NOT_COVERED, Judgement
 
 LABELS = {
     "auc": "AUC",
@@ -61,7 +61,7 @@ def notes(judgements: Sequence[Judgement]) -> list[str]:
         said.append(", ".join(f"{count:,} {what}{'s' * (count != 1)}" for count, what in counts))
     reasons = {f"{LABELS[j.metric]}: {j.reason}": None for j in judgements if j.reason}
     caveats = {c: None for j in judgements if j.metric != "auc_delong" for c in j.caveats}
-    return [*said, *reasons, *caveats]
+    return [*said, *reasons, *(f"{c} (*)" if c == SEEDS_NOT_COVERED else c for c in caveats)]
 
 
 def _shown(judgements: Sequence[Judgement]) -> list[Judgement]:
@@ -70,8 +70,7 @@ def _shown(judgements: Sequence[Judgement]) -> list[Judgement]:
 
 def _head(alpha: float) -> tuple[str, ...]:
     interval = f"{100 * (1 - alpha):g} % interval"
-    names = ("metric", "variant", "base", "value", "delta", interval, "p", "Holm p", "verdict", "detectable")
-    return names
+    return ("metric", "variant", "base", "value", "delta", interval, "p", "Holm p", "verdict", "detectable")
 
 
 def _cells(judgement: Judgement) -> list[str]:
@@ -84,9 +83,14 @@ def _cells(judgement: Judgement) -> list[str]:
         _number(j.delta, "+.5f"),
         interval,
         *(_p(value) for value in (j.p, j.p_holm)),
-        j.verdict if j.se is not None else "",
+        f"{j.verdict}{_mark(j)}" if j.se is not None else "",
         _number(j.detectable, ".5f"),
     ]
+
+
+def _mark(judgement: Judgement) -> str:
+    """A star at a verdict that another seed may turn."""
+    return "*" if SEEDS_NOT_COVERED in judgement.caveats and judgement.verdict != "no evidence" else ""
 
 
 def _number(value: float | None, form: str) -> str:

@@ -15,6 +15,7 @@ from features.errors import ConfigError
 Verdict: TypeAlias = Literal["helps", "hurts", "no evidence"]
 DELONG = "auc_delong"
 POWER = 0.8
+SEEDS_NOT_COVERED = "noise of training is not covered: one seed"
 # Sums of the same numbers in another order differ by less; two models that differ by less are equal.
 _ROUNDING = 1e-12
 
@@ -184,7 +185,7 @@ def _about(cells: Sequence[Cell], estimate: Estimate, metric: str, *, windows: W
 def _caveats(estimate: Estimate, unit: str, windows: Windows) -> list[str]:
     caveats = []
     if estimate.error is not None and estimate.error.df_training == 0:
-        caveats.append("noise of training is not covered: one seed")
+        caveats.append(SEEDS_NOT_COVERED)
     if windows == "fixed":
         caveats.append("other periods are not covered")
     if unit == "row":
