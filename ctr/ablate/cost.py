@@ -46,7 +46,8 @@ class Cost:
     def to_dict(self) -> dict[str, Any]:
         """Plain data; what depends on the machine stands under `wall`, as in a journal."""
         plain = asdict(self)
-        return {**plain, "wall": {name: plain.pop(name) for name in ("rows_per_s", "peak_mib")}}
+        wall = {name: plain.pop(name) for name in ("rows_per_s", "peak_mib")}
+        return {**plain, "wall": wall}
 
 
 def measure(state: TrainingState, batch: Batch, *, bf16: bool) -> dict[str, float]:

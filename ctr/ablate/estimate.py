@@ -12,7 +12,7 @@ from ctr.ablate.subruns import SubRun
 from ctr.build import build_state, open_dataset, pick_device, training_loader
 from ctr.updates import Updates
 
-STARTUP = 5.0  # seconds until a worker trains, and for its scoring's start
+STARTUP = 8.0  # seconds of imports until a worker trains
 SCORING = 0.4  # of the time of a training step for as many rows
 TIMED = 2  # steps
 

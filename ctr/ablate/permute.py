@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ctr.batch import Batch, IdColumn, SequenceBatch
+from ctr.ngram import field_of
 from ctr.scoring import BatchSource
 
 
@@ -73,6 +74,7 @@ def _side(
 ) -> SequenceBatch:
     """Side info among all events of the batch."""
     own = frozenset(n.removeprefix(f"{domain}.") for n in names if n.startswith(f"{domain}."))
+    own |= {n for n in events.ids if field_of(n) in names}  # an event's n-grams go with it
     order = torch.randperm(len(events.time_gap), generator=random)
     return replace(events, ids=_ids(events.ids, own, order), dense=_dense(events.dense, own, order))
 

@@ -135,8 +135,7 @@ def heat_map(
 
     figure = new_figure(max(8.4, 3.6 + 0.95 * len(columns)), 1.5 + ROW * len(rows))
     axes = figure.add_subplot()
-    colours = LinearSegmentedColormap.from_list("signed", [ORANGE, "#FFFFFF", GREEN])
-    colours.set_bad("#E5E8EC")
+    colours = LinearSegmentedColormap.from_list("signed", [ORANGE, "#FFFFFF", GREEN], bad="#E5E8EC")
     known = np.abs(values[np.isfinite(values)])
     top = max(float(known.max()), 1e-6) if known.size else 1.0
     axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=-top, vmax=top, aspect="auto")
