@@ -79,6 +79,16 @@ def ngram_fields(manifest: Manifest, config: NgramConfig, *, dim: int) -> list[N
     return fields
 
 
+def field_of(table: str) -> str | None:
+    """The `domain.field` whose n-grams an embedding table (or the column of its uses) holds; None for others.
+
+    Example:
+        >>> field_of("ngram:view.item:3.1"), field_of("item")
+        ('view.item', None)
+    """
+    return table.split(":")[1] if table.startswith("ngram:") else None
+
+
 def _paper_width(config: NgramConfig, dim: int) -> int:
     """E / ((N − 1) K)."""
     tables = (config.max_order - 1) * config.tables_per_order

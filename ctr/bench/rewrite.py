@@ -119,7 +119,8 @@ def unpool(batch: Batch, manifest: Manifest) -> Batch:
     def spread(owner: str, uses: dict[str, IdColumn]) -> dict[str, IdColumn]:
         changed = {}
         for name, use in uses.items():
-            table, count = table_of[owner, name], len(use.inverse_indices)
+            table = table_of.get((owner, name), name)  # n-grams are named as their table
+            count = len(use.inverse_indices)
             travelling[table].append(batch.unique_ids[table][use.inverse_indices])
             changed[name] = replace(use, inverse_indices=torch.arange(used[table], used[table] + count))
             used[table] += count

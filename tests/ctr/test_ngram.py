@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ctr.ablate.permute import permute_batch
 from ctr.batch import Batch
 from ctr.build import build_model, build_state, ngrams_of, open_dataset, scoring_loader, training_loader
 from ctr.config import EmbeddingConfig, LongerConfig, ModelConfig, NgramConfig
@@ -213,6 +214,22 @@ def test_an_aligned_start_sees_the_item_as_without_ngrams() -> None:
     of_candidate = model.ns_tokenizer.groups[1].of_candidate.weight[:, : batches.DIM]
     want = rows["item"][batch.sequences["view"].ids["item"].inverse_indices] @ of_candidate.T
     torch.testing.assert_close(got, want)
+
+
+def test_a_permuted_field_takes_its_ngrams_along() -> None:
+    """The n-grams of an event go where its item goes; those of another domain stay."""
+    batch = add_ngrams(batches.make_batch(), fields_of())
+    moved = permute_batch(batch, frozenset(["view.item"]), torch.Generator().manual_seed(1))
+    before, after = (with_ngrams(b, "view") for b in (batch, moved))
+    assert before != after and sorted(before) == sorted(after)
+    assert with_ngrams(moved, "buy") == with_ngrams(batch, "buy")
+
+
+def with_ngrams(batch: Batch, domain: str) -> list[tuple[int, ...]]:
+    """The item of every event and its rows in the sub-tables."""
+    uses = [use for name, use in batch.sequences[domain].ids.items() if name not in ("brand", "tags")]
+    assert len(uses) == 5
+    return list(zip(*(use.inverse_indices.tolist() for use in uses), strict=True))
 
 
 # ---- tables and training ----
