@@ -19,9 +19,6 @@ from ctr.tracking import Tracker
 from features.errors import ConfigError
 from pipelines.baseline import KINDS, evaluate_baseline
 from pipelines.compare import compare
-from pipelines.predict import predict
-from pipelines.runs import open_run
-from pipelines.train import describe_dataset
 
 
 @dataclass(frozen=True)
@@ -122,6 +119,11 @@ def evaluate(
         baselines: kinds of baselines to fit and show beside the model.
         lines: further lines of comparison for the report, such as the best possible AUC.
     """
+    # Here, because they load torch, which comparing predictions does not need.
+    from pipelines.predict import predict
+    from pipelines.runs import open_run
+    from pipelines.train import describe_dataset
+
     with RunDir.open(path, create=False) as run_dir:
         opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint)
         predictions, _ = predict(run_dir, opened, split)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,11 @@ def test_wrong_commands(
 ) -> None:
     assert main(["evaluate", *arguments]) == code
     assert message in capsys.readouterr().err
+
+
+def test_comparing_loads_no_torch(repo_root: Path) -> None:
+    code = "import sys, pipelines.evaluate; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=repo_root).returncode == 0
 
 
 def test_pooled_noise_and_names(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
