@@ -38,6 +38,10 @@ class Head(nn.Module):
         self.mlp = nn.Sequential(*layers, Linear(fan_in, 1))
         self.shortcut = DenseShortcut(manifest.features) if config.linear_shortcut else None
 
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """The request-level dense features (R, dim) that it reads."""
+        return {} if self.shortcut is None else {n: batch.request_dense[n] for n in self.shortcut.of_request}
+
     def forward(self, tokens: Tensor, batch: Batch, requests: RequestMap) -> Tensor:
         """(B, T, D) → logits (B,)."""
         normed = self.norm(tokens)

@@ -9,6 +9,7 @@ that belongs to the request is mapped once per request.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -108,13 +109,16 @@ class RowVectors(nn.Module):
             [c for c in columns if c.level == "candidate"], dim=dim, dropout=dropout, bins=bins
         )
 
-    def forward(self, batch: Batch, rows: Rows) -> tuple[Tensor | None, Tensor | None]:
-        """The two parts; None where there is no feature of the level."""
-        request = self.request(batch.request_ids, batch.request_dense, rows) if self.request.width else None
-        candidate = (
-            self.candidate(batch.candidate_ids, batch.candidate_dense, rows) if self.candidate.width else None
-        )
-        return request, candidate
+    def of_requests(self, batch: Batch, rows: Rows) -> Tensor | None:
+        """The request's vectors; None where there is no feature of the level."""
+        return self.request(batch.request_ids, batch.request_dense, rows) if self.request.width else None
+
+    def of_candidates(self, batch: Batch, rows: Rows) -> Tensor | None:
+        """The candidates' vectors; None where there is no feature of the level."""
+        if not self.candidate.width:
+            return None
+        vectors: Tensor = self.candidate(batch.candidate_ids, batch.candidate_dense, rows)
+        return vectors
 
 
 class GroupToken(nn.Module):
@@ -139,13 +143,22 @@ class GroupToken(nn.Module):
 
     def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
         """(B, D)."""
-        request, candidate = self.vectors(batch, rows)
-        token = None if self.of_request is None else self.of_request(request)
+        return self.score(self.encode(batch, rows), batch, rows, requests)
+
+    def encode(self, batch: Batch, rows: Rows) -> Tensor | None:
+        """The request's part (R, ·), the whole token if no feature is the candidate's; None without one."""
+        if self.of_request is None:
+            return None
+        token: Tensor = self.of_request(self.vectors.of_requests(batch, rows))
+        return self._finish(token) if self.of_candidate is None else token
+
+    def score(self, part: Tensor | None, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+        """(B, D), given the request's part."""
         if self.of_candidate is None:
-            assert token is not None
-            return requests.to_rows(self._finish(token))
-        mapped = self.of_candidate(candidate)
-        return self._finish(mapped if token is None else mapped + requests.to_rows(token))
+            assert part is not None
+            return requests.to_rows(part)
+        mapped = self.of_candidate(self.vectors.of_candidates(batch, rows))
+        return self._finish(mapped if part is None else mapped + requests.to_rows(part))
 
     def _finish(self, token: Tensor) -> Tensor:
         return token if self.out is None else self.out(F.gelu(token))
@@ -176,6 +189,15 @@ class SemanticTokenizer(nn.Module):
         """(B, M, D)."""
         return torch.stack([group(batch, rows, requests) for group in self.groups], dim=1)
 
+    def encode(self, batch: Batch, rows: Rows) -> list[Tensor | None]:
+        """The request's part (R, ·) of each token."""
+        return [cast(GroupToken, group).encode(batch, rows) for group in self.groups]
+
+    def score(self, parts: Sequence[Tensor | None], batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+        """(B, M, D), given the requests' parts."""
+        groups = zip(cast("list[GroupToken]", self.groups), parts, strict=True)
+        return torch.stack([group.score(part, batch, rows, requests) for group, part in groups], dim=1)
+
 
 class AutoTokenizer(nn.Module):
     """All features concatenated, cut into M equal pieces (zeros behind the last), a linear map per piece.
@@ -199,11 +221,18 @@ class AutoTokenizer(nn.Module):
 
     def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
         """(B, M, D)."""
-        request, candidate = self.vectors(batch, rows)
-        parts = ([] if request is None else [requests.to_rows(request)]) + (
-            [] if candidate is None else [candidate]
-        )
-        whole = torch.cat(parts, dim=-1)
+        return self.score(self.encode(batch, rows), batch, rows, requests)
+
+    def encode(self, batch: Batch, rows: Rows) -> list[Tensor | None]:
+        """The request's vectors (R, width), which the pieces are cut from."""
+        return [self.vectors.of_requests(batch, rows)]
+
+    def score(self, parts: Sequence[Tensor | None], batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+        """(B, M, D), given the requests' vectors."""
+        vectors = [requests.to_rows(part) for part in parts if part is not None]
+        if (candidate := self.vectors.of_candidates(batch, rows)) is not None:
+            vectors.append(candidate)
+        whole = torch.cat(vectors, dim=-1)
         pieces = F.pad(whole, (0, self.piece * self.num_tokens - whole.shape[-1])).split(self.piece, dim=-1)
         return torch.stack([m(p) for m, p in zip(self.maps, pieces, strict=True)], dim=1)
 

@@ -19,16 +19,21 @@ B candidates, R requests, S sequences, M ns tokens, N query tokens, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
+from ctr.blocks.attention import Memory
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.query import QueryBoosting, QueryDecoding, QueryGeneration
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
 from ctr.heads import Head
 from ctr.models.encoder import longest_sequences, sequence_encoder
+from ctr.models.request_state import RequestState
 from ctr.sequence_tokens import SequenceTokenizers
 from ctr.tokens import Rows, make_tokenizer
 from features.dataset import Manifest
@@ -58,11 +63,22 @@ class HyFormerLayer(nn.Module):
         self, queries: Tensor, ns_tokens: Tensor, sequences: list[Jagged], requests: RequestMap
     ) -> tuple[Tensor, Tensor, list[Jagged]]:
         """Queries (B, N, D), NS tokens (B, M, D) and sequences, each one layer further."""
+        sequences, memories = self.encode(sequences)
+        return *self.read(queries, ns_tokens, memories, requests), sequences
+
+    def encode(self, sequences: list[Jagged]) -> tuple[list[Jagged], list[Memory]]:
+        """The half that knows no candidate: sequences one layer further, and their keys and values."""
         sequences = [encode(s) for encode, s in zip(self.encoders, sequences, strict=True)]
-        decoded = self.decoding(queries, self.decoding.memories(sequences), requests)
+        return sequences, self.decoding.memories(sequences)
+
+    def read(
+        self, queries: Tensor, ns_tokens: Tensor, memories: Sequence[Memory], requests: RequestMap
+    ) -> tuple[Tensor, Tensor]:
+        """The half of the candidates: queries (B, N, D) and NS tokens (B, M, D) one layer further."""
+        decoded = self.decoding(queries, memories, requests)
         boosted = self.boosting(torch.cat([decoded, ns_tokens], dim=1))
         queries, ns_tokens = boosted.split([queries.shape[1], ns_tokens.shape[1]], dim=1)
-        return queries, ns_tokens, sequences
+        return queries, ns_tokens
 
 
 class HyFormer(nn.Module):
@@ -104,10 +120,37 @@ class HyFormer(nn.Module):
         requests = RequestMap.build(batch.request_index, requests=batch.num_requests)
         start = ns_tokens = self.ns_tokenizer(batch, rows, requests)
         sequences = self.sequence_tokenizers(batch, rows)
-        pools = torch.stack([s.mean_pool() for s in sequences], dim=1)
-        queries = self.generation(ns_tokens, pools, requests)
+        queries = self.generation(ns_tokens, mean_pools(sequences), requests)
         for layer in self.layers:
             queries, boosted, sequences = layer(queries, ns_tokens, sequences, requests)
             ns_tokens = boosted if self.config.update_ns_tokens else start
-        top = queries if self.config.head_reads == "queries" else torch.cat([queries, boosted], dim=1)
-        return self.head(top, batch, requests)
+        return self.head(self._top(queries, boosted), batch, requests)
+
+    def encode(self, batch: Batch, rows: Rows) -> RequestState:
+        """Pools, and K and V of every layer, once per request; see ctr.models.request_state."""
+        features = self.ns_tokenizer.encode(batch, rows)
+        sequences = self.sequence_tokenizers(batch, rows)
+        pools, memories = mean_pools(sequences), []
+        for layer in cast("list[HyFormerLayer]", self.layers):
+            sequences, read = layer.encode(sequences)
+            memories.append(read)
+        return RequestState(features, self.head.encode(batch), memories, pools)
+
+    def score(self, state: RequestState, candidates: Batch, rows: Rows) -> Tensor:
+        """Logits (B,) of candidates of encoded requests."""
+        requests = RequestMap.build(candidates.request_index, requests=candidates.num_requests)
+        start = ns_tokens = self.ns_tokenizer.score(state.features, candidates, rows, requests)
+        queries = self.generation(ns_tokens, state.summary, requests)
+        for layer, memories in zip(cast("list[HyFormerLayer]", self.layers), state.memories, strict=True):
+            queries, boosted = layer.read(queries, ns_tokens, memories, requests)
+            ns_tokens = boosted if self.config.update_ns_tokens else start
+        return self.head(self._top(queries, boosted), state.beside(candidates), requests)
+
+    def _top(self, queries: Tensor, boosted: Tensor) -> Tensor:
+        """What the head reads."""
+        return queries if self.config.head_reads == "queries" else torch.cat([queries, boosted], dim=1)
+
+
+def mean_pools(sequences: Sequence[Jagged]) -> Tensor:
+    """(R, S, D): the mean event of each sequence."""
+    return torch.stack([sequence.mean_pool() for sequence in sequences], dim=1)

@@ -17,17 +17,31 @@ B candidates, R requests, L events, m global tokens, D width of a token, K merge
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
+from ctr.blocks.attention import Memory
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.linear import Linear
-from ctr.blocks.longer import CrossCausalAttention, SelectQueries, SelfCausalAttention, show_to_events
+from ctr.blocks.longer import (
+    CausalLayer,
+    CrossCausalAttention,
+    EventQueries,
+    SelectQueries,
+    SelfCausalAttention,
+    causal,
+    show_to_events,
+)
 from ctr.blocks.requests import RequestMap
 from ctr.blocks.token_merge import TokenMerge
 from ctr.config import ModelConfig
 from ctr.heads import Head
+from ctr.models.request_state import RequestState
 from ctr.sequence_tokens import SequenceTokenizers
 from ctr.tokens import Rows, make_tokenizer
 from features.dataset import Manifest
@@ -55,16 +69,36 @@ class LongerTower(nn.Module):
         self, globals_: Tensor, events: Jagged, requests: RequestMap, prefix: Tensor | None = None
     ) -> Tensor:
         """(B, m, W); `prefix` (R, P, W): request-level global tokens that events may see."""
-        events = self.merge(events)
-        queries = self.select(events)
-        seen = 0
-        if prefix is not None:
-            events, queries = show_to_events(prefix, events, queries)
-            seen = prefix.shape[1]
+        events, queries = self._begin(events, prefix)
         globals_, tokens = self.layers[0](globals_, queries, events, requests)
         for layer in self.layers[1:]:
-            globals_, tokens = layer(globals_, tokens, requests, prefix=seen)
+            globals_, tokens = layer(
+                globals_, tokens, requests, prefix=0 if prefix is None else prefix.shape[1]
+            )
         return globals_
+
+    def encode(self, events: Jagged, prefix: Tensor | None = None) -> list[Memory]:
+        """K and V of every layer, once per request: the tower without global tokens of candidates."""
+        events, queries = self._begin(events, prefix)
+        first, *others = cast("list[CausalLayer]", self.layers)
+        memories = [first.memory(events)]
+        for before, layer in pairwise([first, *others]):
+            tokens = before.encode(queries, memories[-1])
+            queries = causal(tokens, prefix=0 if prefix is None else prefix.shape[1])
+            memories.append(layer.memory(tokens))
+        return memories
+
+    def read(self, globals_: Tensor, memories: Sequence[Memory], requests: RequestMap) -> Tensor:
+        """The global tokens (B, m, W) of candidates, through all layers."""
+        for layer, memory in zip(cast("list[CausalLayer]", self.layers), memories, strict=True):
+            globals_ = layer.read(globals_, memory, requests)
+        return globals_
+
+    def _begin(self, events: Jagged, prefix: Tensor | None) -> tuple[Jagged, EventQueries]:
+        """H and H_S: the merged events, and those of them that ask."""
+        events = self.merge(events)
+        queries = self.select(events)
+        return (events, queries) if prefix is None else show_to_events(prefix, events, queries)
 
 
 class Longer(nn.Module):
@@ -92,8 +126,30 @@ class Longer(nn.Module):
         requests = RequestMap.build(batch.request_index, requests=batch.num_requests)
         globals_ = self.widen(self.ns_tokenizer(batch, rows, requests))
         (events,) = self.sequence_tokenizers(batch, rows)
+        top = self.tower(self._with_cls(globals_), events, requests, self._prefix(batch))
+        return self.head(top, batch, requests)
+
+    def encode(self, batch: Batch, rows: Rows) -> RequestState:
+        """K and V of every layer, once per request; see ctr.models.request_state."""
+        features = self.ns_tokenizer.encode(batch, rows)
+        (events,) = self.sequence_tokenizers(batch, rows)
+        memories = [[memory] for memory in self.tower.encode(events, self._prefix(batch))]
+        return RequestState(features, self.head.encode(batch), memories)
+
+    def score(self, state: RequestState, candidates: Batch, rows: Rows) -> Tensor:
+        """Logits (B,) of candidates of encoded requests."""
+        requests = RequestMap.build(candidates.request_index, requests=candidates.num_requests)
+        globals_ = self.widen(self.ns_tokenizer.score(state.features, candidates, rows, requests))
+        top = self.tower.read(self._with_cls(globals_), [memory for (memory,) in state.memories], requests)
+        return self.head(top, state.beside(candidates), requests)
+
+    def _prefix(self, batch: Batch) -> Tensor | None:
+        """(R, P, W): the CLS tokens where events see them."""
+        seen = self.config.longer.events_see_request_globals
+        return self.cls.expand(batch.num_requests, -1, -1) if seen else None
+
+    def _with_cls(self, globals_: Tensor) -> Tensor:
+        """(B, m, W): the candidates' tokens and, where events do not see them, the CLS tokens."""
         if self.config.longer.events_see_request_globals:
-            prefix = self.cls.expand(batch.num_requests, -1, -1)
-            return self.head(self.tower(globals_, events, requests, prefix), batch, requests)
-        globals_ = torch.cat([globals_, self.cls.expand(batch.num_rows, -1, -1)], dim=1)
-        return self.head(self.tower(globals_, events, requests), batch, requests)
+            return globals_
+        return torch.cat([globals_, self.cls.expand(len(globals_), -1, -1)], dim=1)

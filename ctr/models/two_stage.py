@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
+from ctr.blocks.jagged import Jagged
 from ctr.blocks.linear import Linear
 from ctr.blocks.mixing import RankMixerBlock
 from ctr.blocks.requests import RequestMap
@@ -27,6 +28,7 @@ from ctr.config import ModelConfig
 from ctr.heads import Head
 from ctr.models.encoder import longest_sequences, sequence_encoder
 from ctr.models.longer import LongerTower
+from ctr.models.request_state import RequestState
 from ctr.sequence_tokens import SequenceTokenizers
 from ctr.tokens import Rows, make_tokenizer
 from features.dataset import Manifest
@@ -66,21 +68,53 @@ class TwoStage(nn.Module):
         """Logits (B,) of a batch, given the embeddings of its unique IDs."""
         requests = RequestMap.build(batch.request_index, requests=batch.num_requests)
         ns_tokens = self.ns_tokenizer(batch, rows, requests)
-        tokens = torch.cat([self._compress(batch, rows, ns_tokens, requests), ns_tokens], dim=1)
+        events = self._events(batch, rows)
+        if self.config.two_stage.global_tokens:
+            read = self.tower(self._globals(ns_tokens), events, requests)
+        else:
+            once = _one_row_each(batch)
+            read = self.tower(self.cls.expand(batch.num_requests, -1, -1), events, once)
+        return self._cross(read, ns_tokens, batch, requests)
+
+    def encode(self, batch: Batch, rows: Rows) -> RequestState:
+        """K and V of every layer or, without global tokens, what the CLS tokens read, once per request."""
+        features, dense = self.ns_tokenizer.encode(batch, rows), self.head.encode(batch)
+        memories = self.tower.encode(self._events(batch, rows))
+        if self.config.two_stage.global_tokens:
+            return RequestState(features, dense, [[memory] for memory in memories])
+        read = self.tower.read(self.cls.expand(batch.num_requests, -1, -1), memories, _one_row_each(batch))
+        return RequestState(features, dense, [], read)
+
+    def score(self, state: RequestState, candidates: Batch, rows: Rows) -> Tensor:
+        """Logits (B,) of candidates of encoded requests."""
+        requests = RequestMap.build(candidates.request_index, requests=candidates.num_requests)
+        ns_tokens = self.ns_tokenizer.score(state.features, candidates, rows, requests)
+        read = state.summary
+        if read is None:
+            read = self.tower.read(self._globals(ns_tokens), [m for (m,) in state.memories], requests)
+        return self._cross(read, ns_tokens, state.beside(candidates), requests)
+
+    def _events(self, batch: Batch, rows: Rows) -> Jagged:
+        """What LONGER reads: the events of all domains, encoded if the configuration says so."""
+        (events,) = self.sequence_tokenizers(batch, rows)
+        return events if self.encoder is None else self.encoder(events)
+
+    def _globals(self, ns_tokens: Tensor) -> Tensor:
+        """(B, c + M, W): LONGER's global tokens of each candidate."""
+        return torch.cat([self.cls.expand(len(ns_tokens), -1, -1), self.widen(ns_tokens)], dim=1)
+
+    def _cross(self, read: Tensor, ns_tokens: Tensor, batch: Batch, requests: RequestMap) -> Tensor:
+        """The second stage: the sequence as the CLS tokens read it, crossed with the features, to logits."""
+        compressed = self.narrow(read[:, : self.cls.shape[0]])
+        if not self.config.two_stage.global_tokens:
+            compressed = requests.to_rows(compressed)
+        tokens = torch.cat([compressed, ns_tokens], dim=1)
         for mixer in self.mixers:
             tokens = mixer(tokens)
         return self.head(tokens, batch, requests)
 
-    def _compress(self, batch: Batch, rows: Rows, ns_tokens: Tensor, requests: RequestMap) -> Tensor:
-        """(B, c, D): the sequence as the CLS tokens saw it."""
-        (events,) = self.sequence_tokenizers(batch, rows)
-        events = self.encoder(events) if self.encoder is not None else events
-        if self.config.two_stage.global_tokens:
-            classes = self.cls.expand(batch.num_rows, -1, -1)
-            read = self.tower(torch.cat([classes, self.widen(ns_tokens)], dim=1), events, requests)
-            return self.narrow(read[:, : self.cls.shape[0]])
-        once = RequestMap.build(
-            torch.arange(batch.num_requests, device=self.cls.device), requests=batch.num_requests
-        )
-        read = self.tower(self.cls.expand(batch.num_requests, -1, -1), events, once)
-        return requests.to_rows(self.narrow(read))
+
+def _one_row_each(batch: Batch) -> RequestMap:
+    """Of questions that each request asks once, whatever its candidates."""
+    each = torch.arange(batch.num_requests, device=batch.request_id.device)
+    return RequestMap.build(each, requests=batch.num_requests)

@@ -1,0 +1,71 @@
+"""What the candidates of a request share: computed once by `encode`, read by every `score`.
+
+    encode(batch, rows)              user, context, sequences  ─►  RequestState    no candidate is looked at
+    score(state, candidates, rows)   the candidates' features  ─►  logits (B,)     no event is looked at
+
+`forward` of a model gives the same logits in one go, as training needs them. Candidates may come in any
+number of parts (M-FALCON): none sees another.
+
+Source: LONGER (arXiv 2505.04421), KV cache for serving; HSTU (arXiv 2402.17152), M-FALCON micro-batches.
+
+B candidates, R requests, S sequences, N tokens of a summary, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
+
+from ctr.batch import Batch
+from ctr.blocks.attention import Memory
+from ctr.tokens import Rows
+
+
+@dataclass(frozen=True)
+class RequestState:
+    """The side of R requests that knows no candidate.
+
+    Args:
+        features: the request's part (R, ·) of each NS token, None where a token has none.
+        dense: request-level dense features (R, dim) that the head reads directly.
+        memories: K and V of each layer, for each of its sequences.
+        summary: (R, N, D), what is read of the sequences without a question: HyFormer's pools, or the CLS
+            tokens of a two-stage model without global tokens.
+    """
+
+    features: list[Tensor | None]
+    dense: dict[str, Tensor]
+    memories: list[list[Memory]]
+    summary: Tensor | None = None
+
+    def beside(self, candidates: Batch) -> Batch:
+        """The candidates with what the head reads of their requests."""
+        return replace(candidates, request_dense=self.dense)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Everything it holds."""
+        yield from (part for part in self.features if part is not None)
+        yield from self.dense.values()
+        for memory in (memory for layer in self.memories for memory in layer):
+            yield from [*memory.key, *memory.value]
+            yield from (valid for valid in memory.valid if valid is not None)
+        if self.summary is not None:
+            yield self.summary
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors())
+
+
+class Scoring(Protocol):
+    """A model in two halves."""
+
+    def encode(self, batch: Batch, rows: Rows) -> RequestState:
+        """The requests of a batch; its candidates are not looked at."""
+
+    def score(self, state: RequestState, candidates: Batch, rows: Rows) -> Tensor:
+        """Logits (B,) of candidates of these requests; requests' features and sequences are not looked at."""
