@@ -29,6 +29,7 @@ CLUSTERS = 65_521
 CHUNK_ROWS = 2_000_000
 _STEP = 1 << 20
 _SAMPLE_EVERY = 256
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: no two small pairs meet
 
 
 def row_type(models: int) -> np.dtype[Any]:
@@ -104,6 +105,9 @@ class Comparison:
     def _add_groups(self, rows: Rows, sums: list[ModelSums]) -> None:
         if len(rows):
             codes = {key: np.ascontiguousarray(rows[key]) for key in self._keys}
+            if "user" in codes and "request" in codes:
+                # A request belongs to one user; one id under several users is several requests, in any part.
+                codes["request"] = codes["request"] * _MIX + codes["user"]
             scores = [np.ascontiguousarray(rows["score"][:, m]) for m in range(self._models)]
             add_groups(sums, rows["label"].copy(), self._place[rows["cluster"]], scores, codes)
 

@@ -51,6 +51,7 @@ WORLDS = {
     "one seed, trainings of one quality": World(seeds=1, quality=0.0),
     "one seed, noise of training": World(seeds=1),
     "three seeds, noise of training": World(),
+    "three seeds, very unequal trainings": World(per_user=0.0, quality=1.5),
     "three seeds, little noise of training, tastes": World(
         quality=0.0, per_user=0.05, per_row=0.1, taste=0.4
     ),

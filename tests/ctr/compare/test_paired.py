@@ -121,6 +121,13 @@ def test_row_order_exchange_and_monotone_maps() -> None:
         assert mapped.values(metric) == pair.values(metric)  # type: ignore[arg-type]
 
 
+def test_requests_of_several_users_are_several() -> None:
+    table = table_of(9, 600)
+    crossing = Table(**{**vars(table), "request": np.arange(600) % 100})
+    apart = Table(**{**vars(table), "request": table.user * 100 + np.arange(600) % 100})
+    np.testing.assert_allclose(crossing.pair().base.values, apart.pair().base.values)
+
+
 def test_groups_of_one_class_leave_grouped_figures_undefined() -> None:
     label = np.repeat([0, 1], 20)
     pair = paired_sums(label, np.linspace(0.1, 0.9, 40), {"v": np.full(40, 0.5)}, user=label)["v"]
