@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ctr.errors import RetryableError
+from ctr.meeting import meet
 from features.errors import ConfigError
 
 # What gloo says of a peer that is gone or silent; it has no exception class of its own.
@@ -193,7 +194,8 @@ def open_world(device: torch.device | str, *, timeout: float = 600.0) -> Iterato
 
 def _join(rank: int, size: int, local_rank: int, device: torch.device, timeout: timedelta) -> World:
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=size, timeout=timeout)
+    store = meet(rank, size, timeout)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     dense = dist.new_group(backend=backend, timeout=timeout)
     control = dist.new_group(backend="gloo", timeout=timeout)
     world = World(rank, size, local_rank, device, dist.group.WORLD, dense, control, timeout.total_seconds())
