@@ -85,7 +85,7 @@ def ablate(ablation: Ablation, *, launch: Launch, workers: int, budget: float | 
                 return stop.exit_code
             results = compare(ablation, ended)
             report = write_report(run_dir.report, results)
-            log_results(tracker, results, run_dir.report)
+            log_results(tracker, results, journal=run_dir.journal_file, report=run_dir.report)
             tracker.close()
         if uri := tracking_uri(run_dir.path, tracking.uri):
             _publish(ablation, parent=tracker.run_id, uri=uri)

@@ -8,20 +8,26 @@ from pathlib import Path
 from ctr.ablate.plan import Plan
 from ctr.ablate.results import Results
 from ctr.ablate.subruns import SubRun
+from ctr.journal import read_rows
 from ctr.tracking import Tracker, sync
 
 ROW = "ablation"  # kind of the journal row with the results
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's own name of the link
 
 
-def log_results(tracker: Tracker, results: Results, report: Path) -> None:
-    """The differences of every variant as metrics of the parent, and the report as its artifact."""
+def log_results(tracker: Tracker, results: Results, *, journal: Path, report: Path) -> None:
+    """The differences of every variant as metrics of the parent, and the report as its artifact.
+
+    Results that the journal holds already are not written again; others become its next step.
+    """
     values: dict[str, dict[str, float]] = {}
     for line in results.compared():
         for metric, j in line.judgements.items():
             figures = {"delta": j.delta, "low": j.low, "high": j.high, "p_holm": j.p_holm}
             values[f"{line.name}/{metric}"] = {k: v for k, v in figures.items() if v is not None}
-    tracker.log(ROW, 0, values)
+    told = [row for row in read_rows(journal) if row["kind"] == ROW]
+    if not told or {key: told[-1].get(key) for key in values} != values:
+        tracker.log(ROW, len(told), values)
     tracker.artifact(report)
 
 

@@ -176,12 +176,8 @@ def test_mlflow_gets_one_parent_and_nested_children(
     [parent] = [run for run in server.runs.values() if run.name == "ablation"]
     children = [run for run in server.runs.values() if run is not parent]
     assert {run.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
-    assert sorted(run.tags["variant"] for run in children) == [
-        "base, permuted",
-        "base, permuted",
-        "short",
-        "short",
-    ]
+    variants = sorted(run.tags["variant"] for run in children)
+    assert variants == ["base, permuted", "base, permuted", "short", "short"]
     assert {key for run in children for key, *_ in run.values()} >= {"test/auc", "train/loss"}
     keys = [key for key, *_ in parent.values()]
     assert "ablation/short/auc/delta" in keys and len(keys) == len(set(keys))
