@@ -1,15 +1,43 @@
-"""The batches of batches.py with n-grams: their IDs, made unique, and embeddings for them."""
+"""The batches of batches.py with n-grams: IDs made unique, embeddings, and the hash in plain Python."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ctr.batch import Batch, IdColumn
-from ctr.ngram import NgramField, ngram_ids
+from ctr.config import NgramConfig
+from ctr.ngram import NgramField, NgramTable, ngram_fields, ngram_ids
+from features.dataset import Column
+from tests.ctr import batches
+
+ITEM = Column(name="item", level="event", kind="id", table="item")
+
+
+def fields_of(**options: Any) -> list[NgramField]:
+    """Trigrams of views and purchases, two tables per order."""
+    config = {"fields": ["view.item", "buy.item"], "rows": 90, "dim": 3, **options}
+    return ngram_fields(batches.manifest(), NgramConfig(**config), dim=batches.DIM)
+
+
+def field_of(base: int, tables: list[tuple[int, int]]) -> NgramField:
+    made = tuple(NgramTable(f"{n}.{i}", n, rows) for i, (n, rows) in enumerate(tables))
+    return NgramField("view", ITEM, base, made, 1)
+
+
+def slow_ids(values: list[int], offsets: list[int], base: int, order: int, rows: int) -> list[int]:
+    """Python's unbounded integers, one event after the other; 0 before the history."""
+    found = []
+    for start, stop in pairwise(offsets):
+        for event in range(start, stop):
+            window = [values[event - j] if event - j >= start else 0 for j in range(order)]
+            found.append(sum(t * base**j for j, t in enumerate(window)) % rows)
+    return found
 
 
 def base_ids(batch: Batch, field: NgramField) -> Tensor:
