@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 T = TypeVar("T")
@@ -92,3 +93,37 @@ def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
             value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)}
         )
     return mapped
+
+
+def take_candidates(batch: Batch, picked: Tensor) -> Batch:
+    """The candidates at positions `picked` (B',), in this order, on all requests of the batch."""
+    return replace(
+        batch,
+        candidate_ids={name: take_ids(use, picked) for name, use in batch.candidate_ids.items()},
+        candidate_dense={name: values[picked] for name, values in batch.candidate_dense.items()},
+        request_index=batch.request_index[picked],
+        label=batch.label[picked],
+        row_id=batch.row_id[picked],
+    )
+
+
+def take_ids(use: IdColumn, owners: Tensor) -> IdColumn:
+    """The IDs of the owners at these positions."""
+    if use.offsets is None:
+        return replace(use, inverse_indices=use.inverse_indices[owners])
+    index, offsets = positions(use.offsets, owners)
+    weights = None if use.weights is None else use.weights[index]
+    return replace(use, inverse_indices=use.inverse_indices[index], offsets=offsets, weights=weights)
+
+
+def positions(offsets: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the entries of some owners lie, and the offsets of a list of them alone.
+
+    Example:
+        >>> positions(torch.tensor([0, 2, 2, 5]), torch.tensor([2, 0]))
+        (tensor([2, 3, 4, 0, 1]), tensor([0, 3, 5]))
+    """
+    lengths = offsets.diff()[owners]
+    fresh = F.pad(lengths.cumsum(0), (1, 0))
+    shift = torch.repeat_interleave(offsets[owners] - fresh[:-1], lengths)
+    return torch.arange(int(fresh[-1]), device=offsets.device) + shift, fresh

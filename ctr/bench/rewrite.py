@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ctr.batch import Batch, IdColumn, SequenceBatch
+from ctr.batch import Batch, IdColumn, SequenceBatch, positions, take_ids
 from ctr.blocks.jagged import offsets_of
 from ctr.loader.collate import CANDIDATE, EVENT, REQUEST, use_tables
 from features.dataset import Manifest
@@ -53,28 +53,6 @@ def take_events(events: SequenceBatch, index: Tensor, offsets: Tensor) -> Sequen
         ids={name: take_ids(use, index) for name, use in events.ids.items()},
         dense={name: values[index] for name, values in events.dense.items()},
     )
-
-
-def take_ids(use: IdColumn, owners: Tensor) -> IdColumn:
-    """The IDs of the owners at these positions."""
-    if use.offsets is None:
-        return replace(use, inverse_indices=use.inverse_indices[owners])
-    index, offsets = positions(use.offsets, owners)
-    weights = None if use.weights is None else use.weights[index]
-    return replace(use, inverse_indices=use.inverse_indices[index], offsets=offsets, weights=weights)
-
-
-def positions(offsets: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the entries of some owners lie, and the offsets of a list of them alone.
-
-    Example:
-        >>> positions(torch.tensor([0, 2, 2, 5]), torch.tensor([2, 0]))
-        (tensor([2, 3, 4, 0, 1]), tensor([0, 3, 5]))
-    """
-    lengths = offsets.diff()[owners]
-    fresh = offsets_of(lengths)
-    shift = torch.repeat_interleave(offsets[owners] - fresh[:-1], lengths)
-    return torch.arange(int(fresh[-1]), device=offsets.device) + shift, fresh
 
 
 def pad_events(batch: Batch) -> Batch:

@@ -25,7 +25,7 @@ from ctr.ngram import NgramField
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
 
-__all__ = ["Loader", "Share", "batch_stats"]
+__all__ = ["Loader", "Share", "batch_stats", "history_lengths"]
 
 # Windows kept open: the one that batches are made of, and the next one that a second thread may have reached.
 _OPEN_WINDOWS = 2
@@ -75,7 +75,7 @@ class Loader:
         self._data = [dataset.split(name) for name in self.splits]
         self._counts = [np.diff(data.row_offsets) for data in self._data]
         stores = {domain: dataset.events(domain) for domain in dataset.manifest.domains}
-        lengths = _history_lengths(dataset.manifest, config.max_len)
+        lengths = history_lengths(dataset.manifest, config.max_len)
         self._collate = Collator(dataset.manifest, stores, lengths, ngrams)
         self._plan = cache(partial(_plan, self._counts, config, seed))
 
@@ -151,7 +151,7 @@ def _plan(counts: list[np.ndarray], config: LoaderConfig, seed: int, epoch: int)
     return plan_epoch(counts, config, seed=seed, epoch=epoch)
 
 
-def _history_lengths(manifest: Manifest, max_len: Mapping[str, int]) -> dict[str, int]:
+def history_lengths(manifest: Manifest, max_len: Mapping[str, int]) -> dict[str, int]:
     """How many events of each domain a batch holds at most per request."""
     for domain, length in max_len.items():
         if domain not in manifest.domains:

@@ -1,0 +1,131 @@
+"""A trained model that scores the candidates of one request after the other, with a cache of request states.
+
+B candidates of a micro-batch, C candidates of a request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from ctr.batch import Batch, take_candidates
+from ctr.config import ModelConfig
+from ctr.embedding import EmbeddingTables
+from ctr.loader.columns import Columns
+from ctr.models.request_state import RequestState, Scoring
+from ctr.serving.append import carry_on, fits, why_not
+from ctr.serving.cache import Entry, StateCache, StateKey
+from ctr.serving.source import Request, Source
+from ctr.state import TrainingState
+from features.errors import ConfigError
+
+MICRO_BATCH = 64
+
+
+class Scorer:
+    """Scores candidates against request states.
+
+    Args:
+        model: in evaluation mode.
+        tables: its embeddings.
+        config: the model's.
+        source: makes batches of requests and candidates.
+        cache: keeps states; None computes every request anew.
+        digest: identifies weights, configuration and data set, see `model_digest`.
+        micro_batch: candidates scored at a time.
+        append: whether an older state of the user is carried on by the events since.
+        bf16: whether matrix products are computed in bfloat16.
+        device: where model and tables are.
+
+    Raises:
+        ConfigError: `append` with a model that does not allow it; the message says why.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tables: EmbeddingTables,
+        config: ModelConfig,
+        source: Source,
+        *,
+        cache: StateCache | None = None,
+        digest: str = "",
+        micro_batch: int = MICRO_BATCH,
+        append: bool = False,
+        bf16: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if micro_batch < 1:
+            raise ConfigError(f"the micro-batch must hold at least 1 candidate, got {micro_batch}")
+        if append and (reason := why_not(config)) is not None:
+            raise ConfigError(f"states of this model cannot be carried on by new events: {reason}")
+        self.model, self.tables, self.config, self.source = cast(Scoring, model), tables, config, source
+        self.cache, self.digest, self.append = cache, digest, append
+        self.micro_batch, self.bf16, self.device = micro_batch, bf16, torch.device(device)
+
+    @torch.inference_mode()
+    def score(self, request: Request, candidates: Columns) -> np.ndarray:
+        """Logits (C,) float32 of the candidates, in their order."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self._score(self.state(request), self.source.candidate_batch(request, candidates))
+
+    def _score(self, state: RequestState, candidates: Batch) -> np.ndarray:
+        batch = candidates.to(self.device)
+        rows = self.tables.lookup(batch.unique_ids)
+        if batch.num_rows <= self.micro_batch:
+            parts = [batch] if batch.num_rows else []
+        else:
+            places = torch.arange(batch.num_rows, device=self.device).split(self.micro_batch)
+            parts = [take_candidates(batch, picked) for picked in places]
+        logits = [self.model.score(state, part, rows).float().cpu().numpy() for part in parts]
+        return np.concatenate([np.empty(0, np.float32), *logits])
+
+    def state(self, request: Request) -> RequestState:
+        """The request's side, from the cache if it is there."""
+        if self.cache is None:
+            return self._encode(request)
+        time = request.time if self.config.time_gaps else None
+        key = StateKey(self.digest, request.user, self.source.spans(request), time)
+        found = self.cache.find(key)
+        if found is not None and found.request == request.name:
+            self.cache.count(hits=1)
+            return found.state
+        state = self._carried_on(key, request) if self.append else None
+        self.cache.count(appended=state is not None, misses=state is None)
+        state = self._encode(request) if state is None else state
+        self.cache.put(key, Entry(state, request.name))
+        return state
+
+    def _carried_on(self, key: StateKey, request: Request) -> RequestState | None:
+        """The user's newest state with the events since; None where that would not be exact."""
+        assert self.cache is not None
+        older = self.cache.newest(key.model, key.user)
+        if older is None or not self.source.appended_later(older[0].spans, key.spans):
+            return None
+        if not fits(self.config, before=_events(older[0]), after=_events(key)):
+            return None
+        batch = self.source.request_batch(request, after=older[0].spans).to(self.device)
+        rows = self.tables.lookup(batch.unique_ids)
+        return carry_on(cast(nn.Module, self.model), older[1].state, batch, rows)
+
+    def _encode(self, request: Request) -> RequestState:
+        batch = self.source.request_batch(request).to(self.device)
+        return self.model.encode(batch, self.tables.lookup(batch.unique_ids))
+
+
+def model_digest(state: TrainingState, model: nn.Module) -> str:
+    """sha256 of what a run is (configuration, data set, step) and of its dense weights."""
+    found = hashlib.sha256(json.dumps([state.identity, state.progress.step], sort_keys=True).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        found.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _events(key: StateKey) -> int:
+    return sum(stop - start for start, stop in key.spans)
