@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ctr.ablate.expand import Variant
-from ctr.build import identity
 from ctr.config import RunConfig, load_config
 from ctr.durable import canonical_json
+from ctr.identity import identity
 from ctr.periods import restrict
 from features.dataset import Dataset, Manifest
 from features.errors import CtrError
