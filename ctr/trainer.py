@@ -9,12 +9,13 @@ decides what comes next (weights, optimizer, position in the data, random state,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from ctr.batch import Batch
 from ctr.checkpoint import load_latest, save_checkpoint
@@ -30,7 +31,7 @@ from ctr.scoring import Scores, score_split
 from ctr.signals import GracefulStop
 from ctr.state import Progress, TrainingState
 from ctr.tracking import SilentTracker, Tracker
-from ctr.updates import StepResult, Updates
+from ctr.updates import StepResult, Updates, objective_of_clicks
 from features.errors import ConfigError
 
 VALID_METRICS = ("auc", "gauc", "query_auc", "log_loss", "ne", "calibration")
@@ -71,6 +72,7 @@ class Trainer:
         display: shows progress, of rank 0.
         device: where the model lives.
         world: the processes of the job; this one alone if None.
+        objective: from what the model gives to the loss.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Trainer:
         display: Display,
         device: torch.device,
         world: World | None = None,
+        objective: Callable[[Tensor, Batch], Tensor] = objective_of_clicks,
     ) -> None:
         self.config = config
         self.state = state
@@ -106,6 +109,7 @@ class Trainer:
             total_steps=self.total_steps,
             pending=state.pending,
             world=self.world,
+            objective=objective,
         )
         behind = config.train.save_in_background
         self._writer = CheckpointWriter(run_dir.checkpoints, world=self.world) if behind else None

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -216,6 +216,66 @@ def build_body(name: str, sizes: Sizes, options: Mapping[str, Any]) -> nn.Module
     body.set_input_embeddings(None)  # type: ignore[operator]
     body.register_module("pooler", None)
     return body
+
+
+def build_language_model(
+    name: str, sizes: Sizes, options: Mapping[str, Any], *, vocabulary: int, pad: int, start: int
+) -> Any:
+    """A language model with random weights: token IDs in, `logits` (R, L, vocabulary) out, and `generate`.
+
+    Args:
+        name: an architecture that sees older events only, or an encoder-decoder.
+        sizes: as for `build_body`; `longest` counts tokens.
+        options: fields of the library's configuration.
+        vocabulary: how many tokens there are.
+        pad: the token of places that hold none.
+        start: the token that a decoder begins with.
+
+    Raises:
+        ConfigError: the library cannot build this, or the architecture does not generate.
+    """
+    library, config = load_library(), library_config(name, sizes, options)
+    if not (config.is_encoder_decoder or find_architecture(name).causal):
+        able = [known for known, kind in ARCHITECTURES.items() if kind.causal]
+        raise ConfigError(f"an architecture that generates must be one of {', '.join(able)}, t5, got {name!r}")
+    config.vocab_size, config.use_cache = vocabulary, True
+    config.pad_token_id, config.bos_token_id, config.decoder_start_token_id = pad, start, start
+    auto = library.AutoModelForSeq2SeqLM if config.is_encoder_decoder else library.AutoModelForCausalLM
+    try:
+        return auto.from_config(config, experts_implementation="eager")
+    except Exception as error:  # whatever the architecture makes of sizes that do not suit it
+        raise ConfigError(f"transformers cannot build {name!r}: {error}; set sizes that suit it") from None
+
+
+def generate(
+    model: Any, prompt: Any, processors: Sequence[Callable[..., Any]], *, draft: Any = None, **settings: Any
+) -> Any:
+    """The library's own `generate`, with our processors of logits, in its order before its own for sampling.
+
+    Args:
+        model: of `build_language_model`.
+        prompt: (R, L) token IDs, padded in front with the model's padding token.
+        processors: called with the tokens so far and the scores (Q, vocabulary), give the new scores.
+        draft: a smaller model that proposes tokens (speculative decoding; one request at a time).
+        settings: fields of the library's GenerationConfig.
+    """
+    library = load_library()
+    pad = model.config.pad_token_id
+    config = library.GenerationConfig(
+        pad_token_id=pad,
+        bos_token_id=model.config.bos_token_id,
+        decoder_start_token_id=model.config.decoder_start_token_id,
+        eos_token_id=None,
+        return_dict_in_generate=True,
+        **settings,
+    )
+    return model.generate(
+        prompt,
+        attention_mask=(prompt != pad).long(),
+        generation_config=config,
+        logits_processor=library.LogitsProcessorList(processors),
+        assistant_model=draft,
+    )
 
 
 def _dropouts(fields: set[str], dropout: float) -> dict[str, float]:

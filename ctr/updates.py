@@ -8,6 +8,7 @@ one decision and the same dense weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -57,6 +58,11 @@ class Tally:
         return "the loss or a logit" if self.bad_forward else "a gradient" if self.bad_gradient else None
 
 
+def objective_of_clicks(logits: Tensor, batch: Batch) -> Tensor:
+    """The loss of a model that gives a logit per candidate."""
+    return click_loss(logits, batch.label, total=batch.total_rows)
+
+
 class Updates:
     """Applies batches to a model and its tables.
 
@@ -70,6 +76,7 @@ class Updates:
         pending: the dense gradient that waits from step to step; its own if None.
         world: the processes of the job; one if None.
         reduce: sums dense gradients; None: over the ranks (measurements put a slow network here).
+        objective: from what the model gives, and the batch, to the loss.
     """
 
     def __init__(
@@ -84,8 +91,10 @@ class Updates:
         pending: Pending | None = None,
         world: World | None = None,
         reduce: Reduce | None = None,
+        objective: Callable[[Tensor, Batch], Tensor] = objective_of_clicks,
     ) -> None:
         self.model = model
+        self.objective = objective
         self.tables = tables
         self.config = config
         self.total_steps = total_steps
@@ -168,7 +177,7 @@ class Updates:
             return None, True
         with self.autocast(batch.label.device):
             logits = self.model(batch, seen)
-        loss = click_loss(logits, batch.label, total=batch.total_rows)
+        loss = self.objective(logits, batch)
         if fault_point("loss", step):
             loss = loss * float("nan")
         return loss, all_finite(loss, logits)

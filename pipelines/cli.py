@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": ("pipelines.evaluate", "score a split, compute metrics with intervals, write a report"),
     "predict": ("pipelines.predict", "score a split into a predictions table"),
     "baseline": ("pipelines.baseline", "logistic regression or LightGBM on the dense features"),
+    "generate": ("pipelines.generate", "next-behaviour generation: train, decode, compare strategies"),
     "ablate": ("pipelines.ablate", "compare variants of a run: what pays, at what cost, how sure"),
     "bench": ("pipelines.bench", "measure speed, memory and what each optimisation contributes"),
     "sync": ("pipelines.sync", "replay a run's journal to MLflow"),

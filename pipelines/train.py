@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ctr.build import (
@@ -101,27 +102,44 @@ def train(config: RunConfig, *, until: int | None = None, world: World | None = 
     batches = training_loader(config, dataset, world=world)
     has_valid = dataset.manifest.splits["valid"].impressions > 0 and config.train.data == "train"
     valid = scoring_loader(config, dataset, "valid", world=world) if has_valid else None
+    return fit(config, dataset, state, partial(Trainer, train=batches, valid=valid), world=world, until=until)
+
+
+def fit(
+    config: RunConfig,
+    dataset: Dataset,
+    state: TrainingState,
+    make_trainer: Callable[..., Trainer],
+    *,
+    world: World,
+    until: int | None = None,
+    prepare: Callable[[RunDir], None] = lambda run_dir: None,
+) -> Outcome:
+    """Train in the run's directory, from its newest checkpoint on, with tracking and signals.
+
+    Args:
+        config: the run.
+        dataset: what it trains on.
+        state: fresh.
+        make_trainer: a kind of Trainer with its loaders.
+        world: the processes that train together.
+        until: pause at a step, and validate there.
+        prepare: called with the locked run directory, before the first step.
+    """
     display = make_display() if world.first else NoDisplay()
     with open_run(config, dataset, state, world) as (run_dir, tracker), GracefulStop() as stop:
-        trainer = Trainer(
-            config,
-            state,
-            train=batches,
-            valid=valid,
-            run_dir=run_dir,
-            tracker=tracker,
-            display=display,
-            device=world.device,
-            world=world,
+        trainer = make_trainer(
+            config, state, run_dir=run_dir, tracker=tracker, display=display, device=world.device, world=world
         )
         with tracker:
             trainer.resume()
             if world.first:
+                prepare(run_dir)
                 replace_file(run_dir.config, dump_config(config).encode())
                 tracker.artifact(run_dir.config)
             try:
                 outcome = trainer.fit(stop, until=until)
-                if until is not None and valid is not None and outcome.stopped_by is None:
+                if until is not None and trainer.valid is not None and outcome.stopped_by is None:
                     tracker.log("rung", outcome.steps, trainer.validation_metrics())
             finally:
                 display.stop()

@@ -1,0 +1,180 @@
+"""Decoding one batch of requests by a strategy: prompts, plug-ins, the library's `generate`, ranked items.
+
+R requests, W beams or draws of each, C tokens of one item, V tokens in all, P nodes of the trie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctr.batch import Batch
+from ctr.generate.companion import Companion
+from ctr.generate.config import StrategyConfig
+from ctr.generate.model import NextBehaviour
+from ctr.generate.ordering import (
+    Ranked,
+    as_generated,
+    by_expected_utility,
+    by_likelihood,
+    by_votes,
+)
+from ctr.generate.processors import Contrastive, Diversity, Ensemble, Existing, PrefixReward
+from ctr.generate.semantic_ids import BOS, PAD, SemanticIds
+from ctr.generate.trie import DEAD, Trie
+from ctr.transformer import generate
+
+Processor = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was generated: `width` sequences for each request, side by side."""
+
+    tokens: Tensor  # int64 (Q, T)
+    scores: Tensor  # (Q,) of beams the sum of their scores, else 0
+
+
+@dataclass
+class Decoder:
+    """Decodes by one strategy.
+
+    Args:
+        model: the generator, in evaluation mode.
+        ids: its items.
+        strategy: how.
+        ensemble: further generators of the same semantic IDs.
+        amateur: the weaker one of contrastive decoding.
+        draft: the small one of speculative decoding.
+    """
+
+    model: NextBehaviour
+    ids: SemanticIds
+    strategy: StrategyConfig
+    ensemble: Sequence[NextBehaviour] = ()
+    amateur: NextBehaviour | None = None
+    draft: NextBehaviour | None = None
+    trie: Trie = field(init=False)
+
+    def __post_init__(self) -> None:
+        items = self.ids.items
+        self.trie = Trie(items, self.ids.tokens[items], vocabulary=self.ids.vocabulary)
+
+    @torch.inference_mode()
+    def __call__(self, batch: Batch, rewards: Tensor | None = None) -> list[Ranked]:
+        """Ranked items of each request; sequences that are no item are left out.
+
+        Args:
+            batch: on the CPU.
+            rewards: (R, I) of all items in the order of `ids.items`, where the strategy re-weights tokens.
+        """
+        prompt = self._with_room(self.model.prompt(batch).tokens)
+        begin = 1 if self.model.both_sides else prompt.shape[1]
+        processors = self._processors(prompt, rewards, begin)
+        found = self._diverse(prompt, processors, begin) if self.strategy.diversity else None
+        found = found or self._generate(prompt, processors, begin)
+        return self._ranked(prompt, found)
+
+    def _with_room(self, tokens: Tensor) -> Tensor:
+        """Without the oldest events that would leave no positions for what is generated."""
+        longest = self.model.longest - self.strategy.horizon * self.ids.length
+        if tokens.shape[1] <= longest:
+            return tokens
+        kept = 1 + (longest - 1) // self.ids.length * self.ids.length
+        cut = tokens[:, -kept:].clone()
+        cut[:, 0] = torch.where(cut[:, 1] == PAD, PAD, BOS)
+        return torch.where((cut == PAD).all(1, keepdim=True), tokens[:, -kept:], cut)
+
+    def _processors(self, prompt: Tensor, rewards: Tensor | None, begin: int) -> list[Processor]:
+        strategy = self.strategy
+        found: list[Processor] = []
+        if self.ensemble:
+            found.append(Ensemble([Companion(model, prompt) for model in self.ensemble], begin=begin))
+        if strategy.constrained:
+            found.append(Existing(self.trie, begin=begin))
+        if strategy.contrastive is not None:
+            assert self.amateur is not None
+            how = strategy.contrastive
+            amateur = Companion(self.amateur, prompt)
+            found.append(Contrastive(amateur, weight=how.weight, plausible=how.plausible, begin=begin))
+        if strategy.reward is not None and strategy.reward.when == "tokens":
+            assert rewards is not None
+            values = self.trie.prefix_means(rewards, self.ids.items)
+            found.append(PrefixReward(self.trie, values, weight=strategy.reward.weight, begin=begin))
+        return found
+
+    def _settings(self, width: int) -> dict[str, Any]:
+        strategy = self.strategy
+        length = {"max_new_tokens": strategy.horizon * self.ids.length}
+        if strategy.mode == "greedy":
+            return {**length, "do_sample": False}
+        if strategy.mode == "beam":
+            # All items have C tokens: nothing is gained by weighing lengths.
+            beams = {"num_beams": width, "num_return_sequences": width, "length_penalty": 0.0}
+            return {**length, **beams, "do_sample": False, "output_scores": True}
+        shape = {"temperature": strategy.temperature, "top_k": strategy.top_k, "top_p": strategy.top_p}
+        drawn = {**shape, "epsilon_cutoff": strategy.epsilon, "num_return_sequences": width}
+        return {**length, **drawn, "do_sample": True}
+
+    def _generate(self, prompt: Tensor, processors: Sequence[Processor], begin: int, width: int = 0) -> Found:
+        settings = self._settings(width or self.strategy.width)
+        if self.draft is None:
+            output = generate(self.model.lm, prompt, processors, **settings)
+            scores = getattr(output, "sequences_scores", None)
+            tokens = output.sequences[:, begin:]
+            return Found(tokens, torch.zeros(len(tokens)) if scores is None else scores)
+        parts = [self._speculative(own, settings) for own in prompt]
+        return Found(torch.cat(parts), torch.zeros(len(prompt)))
+
+    def _speculative(self, tokens: Tensor, settings: dict[str, Any]) -> Tensor:
+        """One request without padding, as the library wants it."""
+        assert self.draft is not None
+        prompt = tokens[tokens != PAD][None]
+        begin = 1 if self.model.both_sides else prompt.shape[1]
+        processors = self._processors(prompt, None, begin)
+        output = generate(self.model.lm, prompt, processors, draft=self.draft.lm, **settings)
+        found: Tensor = output.sequences[:, begin:]
+        return found
+
+    def _diverse(self, prompt: Tensor, processors: Sequence[Processor], begin: int) -> Found:
+        """The groups of diverse beam search, one after the other, taken in turns: best, best, …, second, …"""
+        how = self.strategy.diversity
+        assert how is not None
+        diversity = Diversity(len(prompt), penalty=how.penalty, begin=begin)
+        width = self.strategy.width // how.groups
+        parts = []
+        for _ in range(how.groups):
+            found = self._generate(prompt, [*processors, diversity], begin, width)
+            diversity.finish(found.tokens, vocabulary=self.ids.vocabulary)
+            parts.append(found)
+        tokens = torch.stack([p.tokens.reshape(len(prompt), width, -1) for p in parts], 2)
+        scores = torch.stack([p.scores.reshape(len(prompt), width) for p in parts], 2)
+        return Found(tokens.flatten(0, 2), scores.flatten())
+
+    def _ranked(self, prompt: Tensor, found: Found) -> list[Ranked]:
+        events = found.tokens.reshape(-1, self.ids.length)
+        items = self.trie.items(events).reshape(len(prompt), -1).numpy()
+        scores = found.scores.repeat_interleave(self.strategy.horizon).reshape(len(prompt), -1).numpy()
+        alive = (items != DEAD) & (scores > -np.inf)
+        if self.strategy.order == "likelihood" or self._needs_likelihood:
+            own = Companion(self.model, prompt).likelihood(found.tokens)
+            scores = own.repeat_interleave(self.strategy.horizon).reshape(len(prompt), -1).numpy()
+        return [self._order(i[a], s[a]) for i, s, a in zip(items, scores, alive, strict=True)]
+
+    @property
+    def _needs_likelihood(self) -> bool:
+        """A reward for whole items is weighed against log p, which beams have at hand."""
+        how = self.strategy.reward
+        return how is not None and how.when == "items" and self.strategy.mode != "beam"
+
+    def _order(self, items: np.ndarray, scores: np.ndarray) -> Ranked:
+        if self.strategy.order == "vote":
+            return by_votes(items)
+        if self.strategy.order == "mbr":
+            return by_expected_utility(items, self.ids.vectors.numpy())
+        return (by_likelihood if self.strategy.order == "likelihood" else as_generated)(items, scores)

@@ -1,0 +1,182 @@
+"""Other splits of a data set, read by the same loader: chosen requests, and requests with other candidates.
+
+R requests, B candidates.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from features.dataset import SPLITS, Dataset, Manifest, SplitData
+from features.errors import ConfigError
+
+
+class View(Dataset):
+    """A data set some of whose splits are given.
+
+    Args:
+        dataset: an opened data set.
+        splits: name → what stands in its place.
+    """
+
+    def __init__(self, dataset: Dataset, splits: Mapping[str, SplitData]) -> None:
+        self.root = dataset.root
+        self._dataset, self._splits = dataset, dict(splits)
+        infos = {**dataset.manifest.splits, **{name: data.info for name, data in splits.items()}}
+        self.manifest = dataset.manifest.model_copy(update={"splits": infos})
+
+    def split(self, name: str) -> SplitData:
+        """See `Dataset.split`."""
+        return copy.copy(self._splits[name]) if name in self._splits else self._dataset.split(name)
+
+
+def pick_requests(data: SplitData, picked: np.ndarray) -> SplitData:
+    """The requests at these positions with their rows, in this order."""
+    rows = _ranges(data.row_offsets[picked], data.row_offsets[picked + 1])
+    return _split(data, data.requests.take(picked), data.impressions.take(rows))
+
+
+def last_requests(data: SplitData) -> np.ndarray:
+    """Positions of each user's last request, ascending."""
+    users, clock = data.requests["user_id"].to_numpy(), data.requests["clock"].to_numpy()
+    order = np.lexsort((clock, users))
+    last = np.append(users[order][1:] != users[order][:-1], True)
+    return np.sort(order[last[: len(order)]])
+
+
+def covering_requests(data: SplitData, domain: str, every: int) -> np.ndarray:
+    """Positions of few requests whose histories and targets together are all events of each user.
+
+    A user's events are cut into pieces of `every`; of each piece the last request is taken, so with histories
+    of `every` events nothing is read twice.
+
+    Example:
+        >>> requests = pa.table({"user_id": [0] * 5, "clock": range(5), "end.v": [7, 8, 9, 10, 11]})
+        >>> covering_requests(SplitData(None, requests, None), "v", 2).tolist()
+        [1, 3, 4]
+    """
+    users, clock = data.requests["user_id"].to_numpy(), data.requests["clock"].to_numpy()
+    order = np.lexsort((clock, users))
+    end = data.requests[f"end.{domain}"].to_numpy().astype(np.int64)[order]
+    changes = users[order][1:] != users[order][:-1]
+    first = np.concatenate([[0], np.flatnonzero(changes) + 1]).astype(np.int64)
+    begin = np.repeat(end[first], np.diff(np.append(first, len(end)))) if len(end) else end
+    piece = (end - begin) // every
+    last = np.append(changes | (piece[1:] != piece[:-1]), True)
+    return np.sort(order[last[: len(order)]])
+
+
+def spread(positions: np.ndarray, limit: int) -> np.ndarray:
+    """At most `limit` of the positions, evenly; 0 = all."""
+    if not limit or limit >= len(positions):
+        return positions
+    return positions[np.linspace(0, len(positions) - 1, limit).round().astype(np.int64)]
+
+
+class Donors:
+    """Rows for candidates that were not shown: the item's newest impression before the request.
+
+    What depends on the item alone, its counts too, is then as it was at a moment strictly before; nothing of
+    the request's own time or after enters. Features of item and user together belong to another user there:
+    `blind` names those, and they become missing and 0.
+
+    Args:
+        dataset: an opened data set.
+        candidate: the feature that names the item.
+        blind: candidate features without a value; * stands for anything.
+    """
+
+    def __init__(self, dataset: Dataset, *, candidate: str, blind: Sequence[str] = ()) -> None:
+        self.dataset = dataset
+        self.blind = _matching(dataset.manifest, blind)
+        parts = [dataset.split(name) for name in SPLITS]
+        self.impressions = pa.concat_tables([part.impressions for part in parts])
+        clocks = [np.repeat(part.requests["clock"].to_numpy(), np.diff(part.row_offsets)) for part in parts]
+        clock, item = np.concatenate(clocks), self.impressions[f"id.{candidate}"].to_numpy().astype(np.int64)
+        self._order = np.lexsort((clock, item))
+        self._item, self._clock = item[self._order], clock[self._order]
+        self._starts = np.searchsorted(self._item, np.arange(int(item.max()) + 2))
+
+    def find(self, items: np.ndarray, clock: np.ndarray) -> np.ndarray:
+        """Row of the newest impression of each item with a smaller clock, −1 where there is none."""
+        found = np.full(len(items), -1, dtype=np.int64)
+        for i, (item, moment) in enumerate(zip(items.tolist(), clock.tolist(), strict=True)):
+            low, high = self._starts[item : item + 2] if item + 1 < len(self._starts) else (0, 0)
+            place = int(np.searchsorted(self._clock[low:high], moment)) - 1
+            found[i] = self._order[low + place] if place >= 0 else -1
+        return found
+
+    def split(self, data: SplitData, positions: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> SplitData:
+        """Requests whose candidates are other rows.
+
+        Args:
+            data: where the requests are.
+            positions: (R,) which, each with at least one row.
+            counts: (R,) rows of each.
+            rows: (Σ counts,) of `find`.
+        """
+        requests = data.requests.take(positions)
+        place = requests.column_names.index("num_rows")
+        requests = requests.set_column(place, "num_rows", pa.array(counts, requests["num_rows"].type))
+        impressions = self.impressions.take(rows)
+        for name in self.blind:
+            place = impressions.column_names.index(name)
+            impressions = impressions.set_column(place, name, _nothing(impressions[name]))
+        place = impressions.column_names.index("row_id")
+        numbers = pa.array(np.arange(len(rows)), impressions["row_id"].type)
+        return _split(data, requests, impressions.set_column(place, "row_id", numbers))
+
+
+def _nothing(column: pa.ChunkedArray) -> pa.Array:
+    """As many zeros: IDs and numbers that are missing."""
+    if pa.types.is_fixed_size_list(column.type):
+        width = column.type.list_size
+        return pa.FixedSizeListArray.from_arrays(np.zeros(len(column) * width, np.float32), width)
+    if pa.types.is_large_list(column.type):
+        offsets = pa.array(np.zeros(len(column) + 1, np.int64))
+        return pa.LargeListArray.from_arrays(offsets, pa.array([], column.type.value_type))
+    return pa.array(np.zeros(len(column), np.int64)).cast(column.type)
+
+
+def _matching(manifest: Manifest, patterns: Sequence[str]) -> list[str]:
+    """Column names of the candidate features that the patterns name."""
+    columns = {c.name: c for c in manifest.features if c.level == "candidate"}
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        names = fnmatch.filter(columns, pattern)
+        if not names:
+            raise ConfigError(
+                f"generation.ranker_blind must name candidate features, {', '.join(columns)}, got {pattern!r}"
+            )
+        for name in names:
+            column = columns[name]
+            found[f"dense.{name}" if column.kind == "dense" else f"id.{name}"] = None
+            found |= {f"weight.{name}": None} if column.weighted else {}
+    return list(found)
+
+
+def _split(data: SplitData, requests: pa.Table, impressions: pa.Table) -> SplitData:
+    some = requests.num_rows > 0
+    time, clock = requests["time"].to_numpy(), requests["clock"].to_numpy()
+    counts = {"requests": requests.num_rows, "impressions": impressions.num_rows}
+    info = data.info.model_copy(
+        update={
+            **counts,
+            "positives": int((impressions["label"].to_numpy() > 0).sum()),
+            "time_range": (int(time.min()), int(time.max())) if some else None,
+            "clock_range": (int(clock.min()), int(clock.max())) if some else None,
+        }
+    )
+    return replace(SplitData(info, requests, impressions))
+
+
+def _ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    from ctr.loader.columns import ranges
+
+    return ranges(starts, stops - starts)[0]
