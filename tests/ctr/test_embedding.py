@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ctr.config import EmbeddingConfig
 from ctr.embedding import EmbeddingTables, make_tables
+from ctr.embedding.base import fill_initial, initial_weight
 from ctr.errors import CheckpointError
+from ctr.shards import Sharded
 from ctr.versions import fbgemm_available
 from features.errors import ConfigError
 
@@ -64,6 +66,20 @@ def test_initial_weights_depend_on_seed_and_name_alone() -> None:
     assert not torch.equal(one["b.weight"], make_tables({"b": 10}, config, seed=2).state()["b.weight"])
     assert one["a.weight"].std().item() == pytest.approx(0.02, rel=0.02)
     assert abs(one["a.weight"].mean().item()) < 5e-4
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 31, 32, 33, 48, 70])
+@pytest.mark.parametrize("dim", [1, 3, 8])
+def test_weights_made_in_pieces_are_those_made_at_once(
+    rows: int, dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EmbeddingConfig(dim=dim)
+    whole = initial_weight("a", rows, config, seed=1)  # one piece
+    monkeypatch.setattr("ctr.embedding.base._CHUNK", 16)
+    assert torch.equal(initial_weight("a", rows, config, seed=1), whole)
+    part = torch.zeros(rows - rows // 3, dim)
+    fill_initial(Sharded((rows, dim), [((rows // 3, 0), part)]), "a", config, seed=1)
+    assert torch.equal(part, whole[rows // 3 :])
 
 
 def rowwise_adagrad(
@@ -240,6 +256,7 @@ def test_engines_are_chosen_by_what_they_can() -> None:
         make("fbgemm", "adam")
     assert type(make("auto")).__name__ == "FbgemmTables"
     assert type(make("auto", "adam")).__name__ == "TorchTables"
+    assert type(make("torchrec")).__name__ == "FbgemmTables"  # in one process the same kernels
     with pytest.raises(ConfigError, match="needs at least one embedding table"):
         make_tables({}, EmbeddingConfig(engine="fbgemm"), seed=1)
     assert make_tables({}, EmbeddingConfig(engine="auto"), seed=1).num_parameters == 0
