@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from ctr.checkpoint import load_latest, steps
 from ctr.distributed import World
@@ -20,17 +19,13 @@ from tests.ctr.ranks import Ending, run_ranks, start_ranks
 from tests.ctr.tiny_run import endings, tiny_config, tiny_dataset, write_config
 
 # A large eps: where the gradient is nothing but rounding, Adam would turn its sign into whole steps.
-COMMON = (
-    "optimizer.eps=0.001",
-    "train.evaluate_every=5",
-    "train.checkpoint_every=4",
-    "optimizer.ema_decay=0.9",
-)
+EPS = ("optimizer.eps=0.001", "optimizer.ema_decay=0.9")
+COMMON = (*EPS, "train.evaluate_every=6", "train.checkpoint_every=4")
 RUNS = {
     "in step": COMMON,
     "stale": (*COMMON, "optimizer.dense_staleness=1", "embedding.optimizer=adam", "embedding.eps=0.001"),
-    "fewer requests than ranks": (*COMMON, "loader.batch_rows=3", "train.epochs=1"),
-    "many buckets": (*COMMON, "distributed.bucket_mb=0.001", "train.max_steps=5"),
+    "fewer requests than ranks": (*EPS, "loader.batch_rows=3", "train.max_steps=8"),
+    "many buckets": (*EPS, "distributed.bucket_mb=0.001", "train.max_steps=4"),
 }
 SKIPPING = (*COMMON, "train.non_finite=skip", "optimizer.dense_staleness=1")
 
@@ -55,16 +50,15 @@ def results(found: list[Ending]) -> list[Any]:
 
 
 def close(one: Path, other: Path) -> None:
-    """Checkpoints: dense within 1e-6, tables within 1e-4; the journals' figures accordingly."""
+    """Checkpoints: dense within 1e-6, tables within 1e-4 of their mean size; the journals' figures too."""
     ours, theirs = load_latest(one / "checkpoints"), load_latest(other / "checkpoints")
     assert ours is not None and theirs is not None and ours.tensors.keys() == theirs.tensors.keys()
     for name, tensor in theirs.tensors.items():
         if not name.startswith("rng/"):
-            loose = name.startswith("tables/")
-            bounds = {"rtol": 1e-4, "atol": 1e-7} if loose else {"rtol": 1e-6, "atol": 1e-6}
-            torch.testing.assert_close(
-                ours.tensors[name], tensor, **bounds, msg=lambda m, n=name: f"{n}: {m}"
-            )
+            size = tensor.double().abs().mean().item()
+            bound = 1e-4 * size if name.startswith("tables/") else 1e-6
+            difference = (ours.tensors[name].double() - tensor.double()).abs().max().item()
+            assert difference <= bound, f"{name}: {difference:g}"
     pairs = zip(figures(one), figures(other), strict=True)
     for (kind, step, ours_row), (other_kind, other_step, their_row) in pairs:
         assert (kind, step, ours_row.keys()) == (other_kind, other_step, their_row.keys())
