@@ -55,6 +55,7 @@ class Comparison:
         self._spool = Spool(row_type(models), self._stem, limit=chunk_rows)
         self._samples: list[Floats] = []
         self._seen = np.zeros(CLUSTERS, dtype=bool)
+        self._place = np.zeros(CLUSTERS, dtype=np.int64)  # of a cluster among those used; known in the end
         self.rows = self.positives = 0
 
     def __enter__(self) -> Comparison:
@@ -75,7 +76,7 @@ class Comparison:
     def finish(self) -> tuple[list[ClusterSums], list[DeLong]]:
         """The sums of each model, and DeLong's figures of each variant beside the base."""
         used = np.flatnonzero(self._seen)
-        self._place = np.cumsum(self._seen) - 1  # cluster → its place among those used
+        self._place = np.cumsum(self._seen) - 1
         sums = [ModelSums(len(used), self.positives, self.rows - self.positives) for _ in range(self._models)]
         count = 1 if self.rows <= self._chunk_rows else -(-2 * self.rows // self._chunk_rows)
         cuts = self._cuts(count)
@@ -127,12 +128,8 @@ class Comparison:
             sums[0].add_places(label, cluster, base)
             for m, part in enumerate(parts, start=1):
                 out = np.empty(len(rows), dtype=placed)
-                out["label"], out["cluster"], out["base"], out["score"] = (
-                    label,
-                    cluster,
-                    base,
-                    rows["score"][:, m],
-                )
+                out["label"], out["cluster"], out["base"] = label, cluster, base
+                out["score"] = rows["score"][:, m]
                 part.add(out, np.searchsorted(cuts[m], out["score"], side="right"))
         return [self._walk_variant(part, table) for part, table in zip(parts, sums[1:], strict=True)]
 

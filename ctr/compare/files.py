@@ -132,7 +132,7 @@ def open_predictions(
 
 
 def _is_csv(path: Path) -> bool:
-    return path.suffix.lower() in (".csv", ".tsv", ".txt")
+    return path.suffix.lower() == ".csv"
 
 
 def _header(path: Path) -> list[str]:

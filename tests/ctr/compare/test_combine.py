@@ -67,14 +67,14 @@ def test_the_variance_is_unbiased() -> None:
     rng = np.random.default_rng(2)
     common, own, training = 1.0, 0.5, 0.7
     estimates, means = [], []
-    for _ in range(1500):
+    for _ in range(1000):
         drawn = common * rng.normal(size=(60, 1)) + own * rng.normal(size=(60, 3))
         delta = common * rng.normal() + own * rng.normal(size=3) + training * rng.normal(size=3)
         error = error_of(units_of(np.zeros(3), delta, [0, 0, 0], drawn), clusters=10**6)
         estimates.append(error.se**2)
         means.append(delta.mean())
     truth = common**2 + (own**2 + training**2) / 3
-    assert np.var(means) == pytest.approx(truth, rel=0.12)
+    assert np.var(means) == pytest.approx(truth, rel=0.15)
     assert np.mean(estimates) == pytest.approx(truth, rel=0.03)
 
 

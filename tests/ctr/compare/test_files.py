@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctr.compare import METRICS, Paired, compare_files, files
+from ctr.compare import METRICS, Cell, Paired, compare_files, files, judge
 from features.errors import DataError
 from tests.ctr.compare.tables import Table, table_of
 
@@ -109,6 +109,12 @@ def test_several_variants_and_a_slice(table: Table, paths: tuple[Path, Path], ch
     found = compare_files(base, {"same": base, "v": variant}, where=("half", "second"), chunk_rows=chunk_rows)
     assert all(found["same"].delta(metric) == 0.0 for metric in METRICS)
     assert_same(found["v"], table.take(np.arange(250, ROWS)).pair())
+
+
+def test_a_slice_without_rows_has_no_verdict(paths: tuple[Path, Path]) -> None:
+    pair = compare_files(paths[0], {"v": paths[1]}, where=("half", "third"))["v"]
+    judged = judge({"v": [Cell(pair=pair)]})
+    assert pair.rows == 0 and all(j.reason and j.delta is None and j.p is None for j in judged)
 
 
 def change_label(data: pl.DataFrame) -> pl.DataFrame:
