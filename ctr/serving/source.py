@@ -5,7 +5,7 @@ R = 1 request, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,12 +25,17 @@ class Request:
     """What a user was, and had done, at one moment.
 
     Args:
-        name: identifies where its features come from: (split, position).
+        name: identifies its features: the prepared request that they come from, and what was given instead.
         columns: of one owner: request_id, user_id, time, start and end of every history, features.
     """
 
-    name: tuple[str, int]
+    name: tuple[Hashable, ...]
     columns: Columns
+
+    @classmethod
+    def of(cls, columns: Columns) -> Request:
+        """A prepared request."""
+        return cls((int(columns.plain["request_id"][0]),), columns)
 
     @property
     def user(self) -> int:

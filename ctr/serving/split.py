@@ -17,4 +17,4 @@ def split_requests(dataset: Dataset, split: str) -> Iterator[tuple[Request, Colu
     shown = read_candidates(dataset, split)
     for position in range(len(offsets) - 1):
         rows = np.arange(offsets[position], offsets[position + 1])
-        yield Request((split, position), requests.take(np.array([position]))), shown.take(rows)
+        yield Request.of(requests.take(np.array([position]))), shown.take(rows)

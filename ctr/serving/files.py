@@ -1,0 +1,118 @@
+"""Questions in Parquet files, and tables of scores.
+
+A file of questions has a row per question and a column per field of `Question`; the features of candidates
+are columns `features.<name>` of lists, those of the request `request_features.<name>`. Scores have a row per
+candidate: question and candidate (places, from 0), request_id, user_id (dense codes), time, row_id (null
+where the question names none), logit, score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctr.durable import TMP_PREFIX
+from ctr.serving.answer import Answer
+from ctr.serving.question import Question, parse_question
+from features.errors import DataError
+
+_MAPPINGS = ("features", "request_features")
+_ROWS = 65_536  # of scores written together
+
+
+def read_questions(path: Path, *, most: int) -> Iterator[Question]:
+    """The questions of a Parquet file, in its order.
+
+    Raises:
+        DataError: no Parquet file, or a row that is no question.
+    """
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} must be a Parquet file of questions: {error}") from None
+    row = 0
+    for batch in file.iter_batches(batch_size=1024):
+        for plain in batch.to_pylist():
+            yield parse_question(_nested(plain), what=f"{path}, row {row}", most=most)
+            row += 1
+
+
+def _nested(plain: dict[str, Any]) -> dict[str, Any]:
+    """`features.price: [1]` as `features: {price: [1]}`; what is null is not given.
+
+    Example:
+        >>> _nested({"request_id": 1, "user": None, "features.price": [2]})
+        {'request_id': 1, 'features': {'price': [2]}}
+    """
+    result: dict[str, Any] = {}
+    for name, value in plain.items():
+        head, dot, rest = name.partition(".")
+        if value is None:
+            continue
+        if dot and head in _MAPPINGS:
+            result.setdefault(head, {})[rest] = value
+        else:
+            result[name] = value
+    return result
+
+
+def write_scores(path: Path, answers: Iterable[tuple[Answer, np.ndarray | None]]) -> int:
+    """Write the scores of questions in turn; the file appears whole or not at all.
+
+    Args:
+        path: the Parquet file.
+        answers: each with the row IDs of its candidates, where they have some.
+
+    Returns:
+        The number of candidates.
+
+    Raises:
+        DataError: there is no question.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, writer, written = path.with_name(f"{TMP_PREFIX}{path.name}"), None, 0
+    try:
+        for table in _tables(answers):
+            writer = writer or pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
+            writer.write_table(table)
+            written += table.num_rows
+        if writer is None:
+            raise DataError(
+                "there must be something to score, but there is no question: name another file or split"
+            )
+        writer.close()
+        partial.replace(path)
+    finally:
+        if writer is not None and writer.is_open:
+            writer.close()
+        partial.unlink(missing_ok=True)
+    return written
+
+
+def _tables(answers: Iterable[tuple[Answer, np.ndarray | None]]) -> Iterator[pa.Table]:
+    """Tables of about `_ROWS` rows."""
+    waiting: list[pa.Table] = []
+    for place, (answer, row_ids) in enumerate(answers):
+        waiting.append(_table(place, answer, row_ids))
+        if sum(table.num_rows for table in waiting) >= _ROWS:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _table(place: int, answer: Answer, row_ids: np.ndarray | None) -> pa.Table:
+    count = len(answer.logit)
+    keys = {
+        "question": place,
+        **{n: answer.request.columns.plain[n][0] for n in ("request_id", "user_id", "time")},
+    }
+    columns: dict[str, np.ndarray] = {name: np.full(count, value, np.int64) for name, value in keys.items()}
+    columns["candidate"] = np.arange(count)
+    rows = pa.nulls(count, pa.int64()) if row_ids is None else pa.array(row_ids, pa.int64())
+    return pa.table({**columns, "row_id": rows, "logit": answer.logit, "score": answer.score})

@@ -1,0 +1,177 @@
+"""A loopback HTTP endpoint: POST /score answers a question, GET /health and GET /stats tell how it goes.
+
+One thread scores, since torch uses the cores by itself; further requests wait, and beyond a number of them
+are turned away at once. Bodies, candidates, waiting and time are bounded. Only this machine is listened to,
+and a web page of a foreign host cannot reach it: the Host header and the content type are checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ctr.serving.answer import Answer, Answerer
+from ctr.serving.question import Question, parse_question
+from features.errors import ConfigError, CtrError, DataError
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one caller may take."""
+
+    body: int = 4 * 2**20  # bytes
+    candidates: int = 10_000
+    seconds: float = 10.0  # for reading, waiting and scoring together
+    waiting: int = 64  # questions in the making; more are turned away
+
+
+class Refused(Exception):
+    """An answer that is an error: its status and message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Endpoint:
+    """Answers questions in a thread of its own."""
+
+    def __init__(
+        self, answer: Callable[[Question], Answer], stats: Callable[[], Any], limits: Limits
+    ) -> None:
+        self.answer, self.stats, self.limits = answer, stats, limits
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
+        self._waiting = 0
+
+    async def score(self, request: Request) -> Response:
+        """POST /score."""
+        limits = self.limits
+        if self._waiting >= limits.waiting:
+            raise Refused(503, f"at most {limits.waiting} questions may wait at a time; try again")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(limits.seconds):
+                body = await _read(request, limits.body)
+                question = parse_question(_json(body), what="the question", most=limits.candidates)
+                loop = asyncio.get_running_loop()
+                answer = await loop.run_in_executor(self._thread, self.answer, question)
+        except TimeoutError:
+            raise Refused(
+                504, f"a question must be answered within {limits.seconds:g} s, and was not"
+            ) from None
+        finally:
+            self._waiting -= 1
+        keys = {name: int(answer.request.columns.plain[name][0]) for name in ("request_id", "time")}
+        return JSONResponse({**keys, "scores": answer.score.tolist(), "logits": answer.logit.tolist()})
+
+    async def health(self, _: Request) -> Response:
+        """GET /health."""
+        return JSONResponse({"status": "ok", "waiting": self._waiting})
+
+    async def statistics(self, _: Request) -> Response:
+        """GET /stats."""
+        stats = self.stats()
+        return JSONResponse({**asdict(stats), "hit_rate": stats.hit_rate})
+
+
+def make_app(answerer: Answerer, limits: Limits = Limits()) -> Starlette:
+    """The application, to be run by `serve`."""
+    endpoint = Endpoint(answerer, lambda: answerer.stats, limits)
+    routes = [
+        Route("/score", endpoint.score, methods=["POST"]),
+        Route("/health", endpoint.health, methods=["GET"]),
+        Route("/stats", endpoint.statistics, methods=["GET"]),
+    ]
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
+    handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+        Refused: _refused,
+        CtrError: _wrong,
+        ClientDisconnect: _gone,
+    }
+    return Starlette(routes=routes, middleware=[hosts], exception_handlers=handlers)
+
+
+def make_server(app: Starlette, limits: Limits = Limits()) -> uvicorn.Server:
+    """A server that ends gracefully on SIGTERM and Ctrl-C: what has begun is answered first."""
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=round(limits.seconds) + 1,
+        limit_concurrency=4 * limits.waiting,
+    )
+    return uvicorn.Server(config)
+
+
+def listen(port: int) -> socket.socket:
+    """A socket of this machine alone; port 0 takes a free one.
+
+    Raises:
+        ConfigError: the port is taken or not allowed.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigError(
+            f"--port must be a free port of this machine, got {port}: {error}; name another"
+        ) from None
+    return listener
+
+
+async def _read(request: Request, most: int) -> bytes:
+    """The body, given up as soon as it is too long."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise Refused(415, "the content type must be application/json")
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise Refused(413, f"the body must have at most {most:,} bytes; send the candidates in parts")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"the body must be JSON: {error}") from None
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    headers = {"Retry-After": "1"} if error.status == 503 else None
+    return JSONResponse({"error": str(error)}, error.status, headers)
+
+
+async def _wrong(_: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 422 if isinstance(error, DataError) else 500)
+
+
+async def _gone(_: Request, error: Exception) -> Response:
+    return Response(status_code=499)

@@ -1,0 +1,64 @@
+"""Raw keys of users and items, and what a data set's spec says to be an item's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.dataset import Dataset
+from features.errors import DataError
+from features.names import under
+from features.spec import DenseFeature, IdFeature, load_spec
+
+
+class RawKeys:
+    """The dense codes of raw keys, from the data set's `keys/`."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.root = dataset.root
+        self._read: dict[str, pa.Array] = {}
+
+    def codes(self, what: str, keys: Sequence[int | str]) -> np.ndarray:
+        """int64 codes of the keys of `users` or `items`.
+
+        Raises:
+            DataError: keys of another type, or that the data set does not know.
+        """
+        known = self._keys(what)
+        try:
+            found = pc.index_in(pa.array(list(keys), type=known.type), value_set=known)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            raise DataError(f"keys of {what} must be of type {known.type}, got {list(keys)[:5]}") from None
+        if found.null_count:
+            unknown = [key for key, code in zip(keys, found.to_pylist(), strict=True) if code is None]
+            raise DataError(f"keys of {what} must be in the data set, got {unknown[:5]}, which are not")
+        return found.to_numpy().astype(np.int64)
+
+    def _keys(self, what: str) -> pa.Array:
+        """The raw key of every code."""
+        if what not in self._read:
+            path = under(self.root, "keys") / f"{what}.parquet"
+            if not path.is_file():
+                raise DataError(f"{path} must hold the keys of {what}; name request_id and row_ids instead")
+            table = pq.read_table(path, columns=["code", "key"]).sort_by("code")
+            self._read[what] = table["key"].combine_chunks()
+        return self._read[what]
+
+
+def items_own_features(dataset: Dataset) -> frozenset[str]:
+    """Candidate features that read columns of the item alone: the same whoever asks, and when."""
+    spec = load_spec(under(dataset.root, "spec.yaml"))
+    item = spec.impressions.item
+    own = set()
+    for name, feature in spec.features.items():
+        if isinstance(feature, IdFeature):
+            columns = [feature.column, *([feature.weights] if feature.weights else [])]
+        else:
+            columns = feature.columns if isinstance(feature, DenseFeature) else []
+        if columns and all(c == item or c.startswith("item.") for c in columns):
+            own.add(name)
+    return frozenset(own)

@@ -1,0 +1,150 @@
+"""`ctr score RUN`: score a split or a file of questions with cached request states, or serve over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from ctr.build import ngrams_of
+from ctr.run_dir import RunDir
+from ctr.serving.answer import Answer, Answerer
+from ctr.serving.cache import CacheStats, StateCache
+from ctr.serving.files import read_questions, write_scores
+from ctr.serving.resolve import Resolver
+from ctr.serving.scorer import MICRO_BATCH, Scorer, model_digest
+from ctr.serving.source import Source
+from ctr.serving.split import split_requests
+from features.errors import ConfigError
+from pipelines.runs import OpenRun, open_run
+
+MOST = 10_000  # candidates of a question
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add = parser.add_argument
+    add("run_dir", type=Path, help="run directory")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--split", choices=("train", "valid", "test"), help="its requests with their candidates"
+    )
+    what.add_argument("--questions", type=Path, metavar="FILE", help="Parquet: requests and their candidates")
+    what.add_argument("--serve", action="store_true", help="answer questions over HTTP on 127.0.0.1")
+    add("--out", type=Path, metavar="FILE", help="Parquet file of the scores")
+    add("--port", type=int, default=8765, help="of --serve; 0: a free one; default: 8765")
+    add("--checkpoint", default="best", help="best, last or a step number")
+    add("--dataset", type=Path, help="where the data set is now, if it moved")
+    add(
+        "--micro-batch",
+        type=int,
+        default=MICRO_BATCH,
+        metavar="N",
+        help="candidates scored at a time; default: 64",
+    )
+    add(
+        "--cache-mb",
+        type=int,
+        default=256,
+        metavar="N",
+        help="MiB of request states kept; 0: none; default: 256",
+    )
+    add("--append", action="store_true", help="carry states on by new events; refused where not exact")
+    add("--max-candidates", type=int, default=MOST, metavar="N", help="of a question; default: 10000")
+    add(
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="of --serve, seconds for a question; default: 10",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Score, or serve until stopped."""
+    _check(arguments)
+    # Reading takes no lock: a run may be scored while it is trained.
+    opened = open_run(RunDir(arguments.run_dir), dataset=arguments.dataset, checkpoint=arguments.checkpoint)
+    with opened.state.for_scoring() as model:
+        answerer = Answerer(make_scorer(opened, model, arguments), Resolver(opened.dataset))
+        if arguments.serve:
+            _serve(answerer, opened, arguments)
+            return
+        rows = write_scores(arguments.out, _answers(answerer, opened, arguments))
+    print(f"wrote {rows:,} scores to {arguments.out} (weights of step {opened.step})")
+    print(describe(answerer.stats))
+
+
+def make_scorer(opened: OpenRun, model: nn.Module, arguments: argparse.Namespace) -> Scorer:
+    """The scorer of an opened run."""
+    config = opened.config
+    ngrams = ngrams_of(config, opened.dataset.manifest)
+    return Scorer(
+        model,
+        opened.state.tables,
+        config.model,
+        Source(opened.dataset, max_len=config.loader.max_len, ngrams=ngrams),
+        cache=StateCache(arguments.cache_mb * 2**20) if arguments.cache_mb else None,
+        digest=model_digest(opened.state, model),
+        micro_batch=arguments.micro_batch,
+        append=arguments.append,
+        bf16=config.train.precision == "bf16",
+        device=opened.device,
+    )
+
+
+def describe(stats: CacheStats) -> str:
+    """The cache in a line."""
+    return (
+        f"cache: {stats.hits:,} hits, {stats.appended:,} carried on, {stats.misses:,} misses "
+        f"({stats.hit_rate:.0%}); {stats.entries:,} states, {stats.bytes / 2**20:.1f} of "
+        f"{stats.max_bytes / 2**20:.0f} MiB, {stats.evicted:,} dropped"
+    )
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if (arguments.out is None) != arguments.serve:
+        raise ConfigError(
+            "--out must name the file of the scores, and is not for --serve; give one of the two"
+        )
+    for name in ("cache_mb", "max_candidates", "timeout"):
+        if (value := getattr(arguments, name)) < 0 or (name != "cache_mb" and not value):
+            raise ConfigError(f"--{name.replace('_', '-')} must be positive, got {value}")
+
+
+def _answers(
+    answerer: Answerer, opened: OpenRun, arguments: argparse.Namespace
+) -> Iterator[tuple[Answer, np.ndarray | None]]:
+    if arguments.split is not None:
+        for request, candidates in split_requests(opened.dataset, arguments.split):
+            yield Answer(request, answerer.scorer.score(request, candidates)), candidates.plain["row_id"]
+        return
+    for question in read_questions(arguments.questions, most=arguments.max_candidates):
+        row_ids = None if question.row_ids is None else np.array(question.row_ids, dtype=np.int64)
+        yield answerer(question), row_ids
+
+
+def _serve(answerer: Answerer, opened: OpenRun, arguments: argparse.Namespace) -> None:
+    from ctr.serving.http import (
+        HOST,
+        Limits,
+        listen,
+        make_app,
+        make_server,
+    )  # the server's libraries load here
+
+    limits = Limits(candidates=arguments.max_candidates, seconds=arguments.timeout)
+    with listen(arguments.port) as listener:
+        port = listener.getsockname()[1]
+        print(
+            f"POST questions to http://{HOST}:{port}/score (weights of step {opened.step}); stop: Ctrl-C",
+            flush=True,
+        )
+        try:
+            make_server(make_app(answerer, limits), limits).run(sockets=[listener])
+        finally:
+            print(describe(answerer.stats), file=sys.stderr)
