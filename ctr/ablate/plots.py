@@ -9,7 +9,7 @@ import numpy as np
 
 from ctr.ablate.results import Line, Results
 from ctr.compare import Judgement
-from ctr.report_plots import BLUE, GREEN, GREY, INK, ORANGE, drawn, new_figure
+from ctr.report_plots import GREEN, GREY, INK, ORANGE, drawn, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,7 @@ def deltas(lines: Sequence[Line], results: Results) -> Figure | None:
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"{NAMES[metric]} minus that of the base; lines are 95 % intervals")
     axes.set_title(f"Difference in {NAMES[metric]} from the base")
-    _legend(axes, {j.verdict for _, j in shown})
+    _legend(figure, {j.verdict for _, j in shown})
     return figure
 
 
@@ -79,12 +79,11 @@ def _short(name: str, limit: int = 34) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
-def _legend(axes: Axes, verdicts: set[str]) -> None:
+def _legend(figure: Figure, verdicts: set[str]) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(color=c, alpha=0.75, label=v) for v, c in COLOURS.items() if v in verdicts]
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16 - 0.4 / (len(handles) + 1)),
-                ncols=3, fontsize=10)  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=10)
 
 
 def windows(lines: Sequence[Line]) -> Figure | None:
@@ -164,23 +163,43 @@ def cost(results: Results) -> Figure | None:
     ]
     if not points or results.base.cost is None:
         return None
-    figure = new_figure(8.4, 5.0)
+    figure = new_figure(9.6, max(4.6, 1.2 + 0.25 * len(points)))
     axes = figure.add_subplot()
     axes.axhline(0, color=INK, linewidth=1)
-    axes.plot(results.base.cost.flops_per_row, 0, marker="s", color=INK, markersize=8)
-    labels = [("base", results.base.cost.flops_per_row, 0.0)]
-    for name, flops, delta, j in points:
-        if j.low is not None and j.high is not None:
-            axes.plot([flops, flops], [j.low, j.high], color=COLOURS[j.verdict], linewidth=1.4, alpha=0.7)
-        axes.plot(flops, delta, marker="o", color=COLOURS[j.verdict], markersize=7)
-        labels.append((name, flops, delta))
-    axes.set_xscale("log")
-    _few_log_ticks(axes, [flops for _, flops, _ in labels])
-    _label(axes, labels)
-    axes.set_xlabel("operations of forward and backward, per row")
+    base = results.base.cost.flops_per_row
+    axes.plot(base, 0, marker="s", color=INK, markersize=8, linestyle="", label="base")
+    places = _apart([flops for _, flops, *_ in points])
+    for number, (x, (name, _, delta, j)) in enumerate(zip(places, points, strict=True), start=1):
+        _cost_point(axes, x, delta, j, number=number, name=name)
+    _few_log_ticks(axes, [base, *(flops for _, flops, *_ in points)])
+    figure.legend(loc="outside right center", fontsize=9, markerscale=0.6)
+    axes.set_xlabel("operations of forward and backward, per row (equal ones stand side by side)")
     axes.set_ylabel(f"{NAMES[metric]} minus that of the base")
     axes.set_title("Quality against cost")
     return figure
+
+
+def _cost_point(axes: Axes, x: float, y: float, judgement: Judgement, *, number: int, name: str) -> None:
+    colour = COLOURS[judgement.verdict]
+    if judgement.low is not None and judgement.high is not None:
+        axes.plot([x, x], [judgement.low, judgement.high], color=colour, linewidth=1.4, alpha=0.7)
+    label = f"{number}  {_short(name)}"
+    axes.plot(x, y, marker="o", color=colour, markersize=14, linestyle="", label=label)
+    axes.text(x, y, str(number), color="white", ha="center", va="center", fontsize=8, weight="bold")
+
+
+def _apart(costs: Sequence[float], *, near: float = 1.02) -> list[float]:
+    """The costs with those that are nearly equal moved side by side, a step to the right each.
+
+    Example:
+        >>> _apart([100.0, 200.0, 100.5])
+        [100.0, 200.0, 102.51]
+    """
+    placed: list[float] = []
+    for value in costs:
+        crowd = sum(1 for other in costs[: len(placed)] if 1 / near < value / other < near)
+        placed.append(value * near**crowd)
+    return placed
 
 
 def _few_log_ticks(axes: Axes, values: Sequence[float]) -> None:
@@ -188,7 +207,8 @@ def _few_log_ticks(axes: Axes, values: Sequence[float]) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
     low, high = min(values), max(values)
-    axes.set_xlim(low / 1.15, high * 1.45)  # room for the names
+    axes.set_xscale("log")
+    axes.set_xlim(low / 1.15, high * 1.3)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: si(x)))
@@ -208,18 +228,3 @@ def si(value: float | None) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {letter}"
     return f"{value:.3g}"
-
-
-def _label(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """Names beside points, moved apart where points are close."""
-    low, high = axes.get_ylim()
-    step = (high - low) * 0.045
-    taken: list[tuple[float, float]] = []
-    for name, x, y in sorted(points, key=lambda p: (p[1], p[2])):
-        at = y
-        while any(abs(at - other_y) < step and 0.7 < x / other_x < 1.4 for other_x, other_y in taken):
-            at += step
-        taken.append((x, at))
-        axes.text(x * 1.015, at, _short(name, 24), fontsize=9, va="center",
-                  color=BLUE if name == "base" else INK,
-                  bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8})  # fmt: skip

@@ -73,7 +73,7 @@ def predictions_name(permute: Sequence[str] = ()) -> str:
 
     Example:
         >>> predictions_name(), predictions_name(["price"])
-        ('test', 'test.permuted-19b9c28e0e')
+        ('test', 'test.permuted-683b531f41')
     """
     if not permute:
         return "test"
