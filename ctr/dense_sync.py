@@ -124,9 +124,11 @@ class Buckets(Flight):
         found = {i: g for i in members if (g := self._parameters[i].grad) is not None}
         if len(found) < len(members):
             flat.zero_()
+            self._marks[bucket].copy_(torch.tensor([float(i in found) for i in members]))
+        else:
+            self._marks[bucket].fill_(1.0)  # the usual case: nothing is copied from the host
         if found:
             torch._foreach_copy_([self._views[i] for i in found], list(found.values()))
-        self._marks[bucket].copy_(torch.tensor([float(i in found) for i in members]))
         for i in found:
             self._parameters[i].grad = None
         self._norms.append(torch.linalg.vector_norm(flat))

@@ -155,3 +155,40 @@ def test_averages_move_when_the_weights_do(dataset: Dataset) -> None:
         assert state.averaged.updates == step
     updates.finish()
     assert state.averaged.updates == 3 and state.pending.flight is None
+
+
+@pytest.mark.parametrize(
+    ("staleness", "expected"), [(0, ["send", "wait"] * 3), (1, ["send", "send", "wait"])]
+)
+def test_a_sum_is_waited_for_in_its_own_step_or_behind_the_next_backward(
+    dataset: Dataset, staleness: int, expected: list[str]
+) -> None:
+    log: list[str] = []
+
+    class Network:
+        """One sum under way, of a job of one process."""
+
+        def __init__(self, tensor: Tensor) -> None:
+            log.append("send")
+
+        def wait(self) -> None:
+            log.append("wait")
+
+    options = (f"optimizer.dense_staleness={staleness}", "distributed.bucket_mb=100")
+    config, state, batches = start(dataset, *options)
+    updates = Updates(
+        state.model,
+        state.tables,
+        state.optimizer,
+        averaged=None,
+        config=config,
+        total_steps=9,
+        reduce=Network,
+    )
+    twin_config, twin, _ = start(dataset, *options)
+    alone = updates_of(twin_config, twin)
+    for step, batch in enumerate(batches[:3]):
+        assert updates.step(batch, step).loss == alone.step(batch, step).loss
+    assert log[: len(expected)] == expected and log.count("wait") == 3 - staleness
+    weights = twin.model.state_dict()
+    assert [n for n, t in state.model.state_dict().items() if not torch.equal(t, weights[n])] == []
