@@ -221,11 +221,17 @@ class Trainer:
                 "skipped": progress.skipped,
                 "dense_staleness": self.config.optimizer.dense_staleness,
                 "bytes_in_flight": result.in_flight,
+                **self._traffic(),
             }
             self.tracker.log("train", progress.step, values, wall={"rows_per_s": speed})
             self.display.step(step=progress.step, rows=result.rows, figures={**figures, "rows_per_s": speed})
         else:
             self.display.step(step=progress.step, rows=result.rows, figures={})
+
+    def _traffic(self) -> dict[str, float]:
+        """Bytes that all ranks together sent in the last step for sharded tables."""
+        sent = self.state.tables.traffic()
+        return dict(zip(sent, self.world.sums(*sent.values()), strict=True)) if sent else {}
 
     def _evaluate(self) -> None:
         """Score the validation split, remember the best, decide on early stopping."""

@@ -16,6 +16,7 @@ from ctr.embedding.base import EmbeddingTables
 from ctr.embedding.by_width import TablesByWidth
 from ctr.embedding.replicated import ReplicatedTables
 from ctr.embedding.torch_engine import TorchTables
+from ctr.embedding.torchrec_plan import check_choices
 from ctr.versions import fbgemm_available
 
 __all__ = ["EmbeddingTables", "make_tables"]
@@ -45,7 +46,8 @@ def make_tables(
         world: the processes that train together; this one alone if None.
 
     Raises:
-        ConfigError: engine fbgemm or torchrec, but it is not installed or lacks the optimizer on this device.
+        ConfigError: a sharding of a table that does not exist; an engine that is not installed or lacks the
+            optimizer on this device.
 
     Example:
         >>> tables = make_tables({"item": 10}, EmbeddingConfig(dim=4), seed=1)
@@ -53,6 +55,7 @@ def make_tables(
         torch.Size([2, 4])
     """
     device = torch.device(device)
+    check_choices(rows, config)
     width_of = {table: (widths or {}).get(table, config.dim) for table in rows}
     engines = {
         width: _make_engine(

@@ -79,8 +79,11 @@ class TablesByWidth(EmbeddingTables):
 
     def traffic(self) -> dict[str, float]:
         """See `EmbeddingTables.traffic`; the sum over the widths."""
-        sent = [engine.traffic() for engine in self._engines.values()]
-        return {name: sum(kinds.get(name, 0.0) for kinds in sent) for name in sent[0]}
+        total: dict[str, float] = {}
+        for engine in self._engines.values():
+            for kind, sent in engine.traffic().items():
+                total[kind] = total.get(kind, 0.0) + sent
+        return total
 
     def _name(self, name: str, width: int) -> str:
         return f"{STEP}.{width}" if name == STEP and width != self.config.dim else name

@@ -68,9 +68,7 @@ class ShardedTables(EmbeddingTables):
         for table in rows:
             fill_initial(self._state[f"{table}.weight"], table, config, seed=seed)
         self._step = torch.zeros(1, dtype=torch.int64)
-        self._pending: list[
-            list[tuple[Tensor, Tensor]]
-        ] = []  # per lookup and table: what TorchRec gave, leaf
+        self._pending: list[list[tuple[Tensor, Tensor]]] = []  # per lookup and table: TorchRec's rows, leaf
         self._sent: dict[str, float] = {}
 
     def _check_config(self) -> None:
@@ -90,10 +88,8 @@ class ShardedTables(EmbeddingTables):
         self.check_ids(unique_ids)
         training = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         self._set_steps(int(self._step) + len(self._pending))
-        with (
-            torch.inference_mode(False),
-            torch.set_grad_enabled(training),
-        ):  # FBGEMM has no kernel for that mode
+        # FBGEMM has no kernel for inference mode.
+        with torch.inference_mode(False), torch.set_grad_enabled(training):
             found = self._exchange(self._features(unique_ids), training)
         given = {table: found[key].values() for table, key in self._keys.items()}
         if training:

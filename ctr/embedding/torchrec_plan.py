@@ -24,18 +24,23 @@ _EXPECTED_IDS = 4096.0  # unique IDs of a large table in a batch of one rank; on
 _OTHER_MEMORY = 0.3  # of a rank's memory: for all that is no table
 
 
-def kinds_of(rows: Mapping[str, int], config: EmbeddingConfig) -> dict[str, str]:
-    """The kind of sharding that each table is to have.
+def check_choices(rows: Mapping[str, int], config: EmbeddingConfig) -> None:
+    """Check that choices are for tables that exist.
 
     Raises:
-        ConfigError: a choice for a table that does not exist.
+        ConfigError: naming those that do not.
+    """
+    if unknown := sorted(set(config.table_sharding) - set(rows)):
+        raise ConfigError(f"embedding.table_sharding must name tables among {sorted(rows)}, got {unknown}")
+
+
+def kinds_of(rows: Mapping[str, int], config: EmbeddingConfig) -> dict[str, str]:
+    """The kind of sharding that each table is to have.
 
     Example:
         >>> kinds_of({"item": 9, "user": 9}, EmbeddingConfig(table_sharding={"item": "row_wise"}))
         {'item': 'row_wise', 'user': 'auto'}
     """
-    if unknown := sorted(set(config.table_sharding) - set(rows)):
-        raise ConfigError(f"embedding.table_sharding must name tables among {sorted(rows)}, got {unknown}")
     return {table: config.table_sharding.get(table, config.sharding) for table in rows}
 
 
