@@ -21,6 +21,7 @@ from features.errors import DataError
 
 PIECE_ROWS = 1 << 20
 _BATCH_ROWS = 131_072
+_BUFFER_BYTES = 1 << 20
 # What a comparison calls a column → the names a file may have for it, the first that is there counts.
 _NAMES = {
     "id": ("row_id", "id"),
@@ -75,10 +76,12 @@ class PredictionFile:
         with _readable(self.path):
             if _is_csv(self.path):
                 types = {self.columns[name]: pa.float64() for name in ("label", "score")}
-                options = pc_csv.ConvertOptions(include_columns=wanted, column_types=types)
-                yield from pc_csv.open_csv(self.path, convert_options=options)
+                convert = pc_csv.ConvertOptions(include_columns=wanted, column_types=types)
+                yield from pc_csv.open_csv(self.path, convert_options=convert)
                 return
-            with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
+            # Without these two, Arrow holds the file's bytes of every row group that it has passed.
+            options = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
+            with pq.ParquetFile(self.path, page_checksum_verification=True, **options) as file:
                 yield from file.iter_batches(_BATCH_ROWS, columns=wanted)
 
     def _normal(self, piece: pa.Table, done: int) -> pa.Table:
