@@ -56,6 +56,12 @@ def whole(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first report has drawn them all; later ones need none."""
+    monkeypatch.setattr("ctr.ablate.report.draw_all", lambda results: {})
+
+
 def test_the_report_has_all_its_parts(whole: Path) -> None:
     names = {p.name for p in (whole / "report").iterdir()}
     assert names == {"index.html", "report.md", "results.json", "deltas.png", "windows.png", "cost.png",
@@ -100,9 +106,8 @@ def test_killed_between_and_inside_trainings_it_ends_with_the_same_report(
 
 
 @pytest.fixture
-def again(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished ablation, to be gone on with; no pictures."""
-    monkeypatch.setattr("ctr.ablate.report.draw_all", lambda results: {})
+def again(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the finished ablation, to be gone on with."""
     return Path(shutil.copytree(whole, tmp_path / "runs" / "ablation"))
 
 
@@ -134,10 +139,7 @@ def test_the_same_run_under_other_names_is_trained_once(dataset: Path, again: Pa
     assert found["a"]["metrics"]["auc"]["delta"] == found["b"]["metrics"]["auc"]["delta"] != 0
 
 
-def test_a_short_budget_stops_the_worse_half_by_validation(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ctr.ablate.report.draw_all", lambda results: {})
+def test_a_short_budget_stops_the_worse_half_by_validation(dataset: Path, tmp_path: Path) -> None:
     variants = {name: {"max_len": n} for name, n in (("a", 2), ("b", 3), ("c", 4))}
     ablation = open_small(dataset, tmp_path, windows=1, slices=[], variants=variants)
     code, started = do(ablation, budget=1e-6)

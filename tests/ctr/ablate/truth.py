@@ -52,9 +52,10 @@ def spec_with_noise(log: Path) -> Spec:
 
 
 def verdicts(folder: Path, *, seed: int, users: int = USERS) -> dict[str, dict[str, Any]]:
-    """Feature → its judgement in AUC, on a log of this seed."""
-    simulate(folder / "log", seed=seed, users=users)
-    prepare(spec_with_noise(folder / "log"), folder / "dataset", base=folder)
+    """Feature → its judgement in AUC, on a log of this seed; what lies in the folder already is used."""
+    if not (folder / "dataset").exists():
+        simulate(folder / "log", seed=seed, users=users)
+        prepare(spec_with_noise(folder / "log"), folder / "dataset", base=folder)
     plan = parse_plan(
         {
             "name": "truth",
