@@ -25,6 +25,7 @@ COMMANDS = {
     "train": ("pipelines.train", "train a model, or resume its run"),
     "evaluate": ("pipelines.evaluate", "score a split, compute metrics with intervals, write a report"),
     "predict": ("pipelines.predict", "score a split into a predictions table"),
+    "score": ("pipelines.score", "score many candidates per request with cached states; serve over HTTP"),
     "baseline": ("pipelines.baseline", "logistic regression or LightGBM on the dense features"),
     "generate": ("pipelines.generate", "next-behaviour generation: train, decode, compare strategies"),
     "ablate": ("pipelines.ablate", "compare variants of a run: what pays, at what cost, how sure"),
