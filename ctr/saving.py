@@ -17,7 +17,7 @@ from ctr.shards import Sharded
 class CheckpointWriter:
     """Saves one checkpoint at a time in a thread; every rank has one and calls it alike.
 
-    An error of the thread is raised by the next `save`, `wait` or `close`. A job that is killed while the
+    An error of the thread is raised by the next `save` or `wait`. A job that is killed while the
     thread writes leaves the last complete checkpoint. While it writes, the copy takes as much memory again
     as the tables and their optimizer.
 
