@@ -248,7 +248,13 @@ def build_language_model(
 
 
 def generate(
-    model: Any, prompt: Any, processors: Sequence[Callable[..., Any]], *, draft: Any = None, **settings: Any
+    model: Any,
+    prompt: Any,
+    processors: Sequence[Callable[..., Any]],
+    *,
+    draft: Any = None,
+    width: int = 1,
+    **settings: Any,
 ) -> Any:
     """The library's own `generate`, with our processors of logits, in its order before its own for sampling.
 
@@ -257,10 +263,19 @@ def generate(
         prompt: (R, L) token IDs, padded in front with the model's padding token.
         processors: called with the tokens so far and the scores (Q, vocabulary), give the new scores.
         draft: a smaller model that proposes tokens (speculative decoding; one request at a time).
+        width: sequences of each request. The library would read the prompt once for every one of them; here it
+            is read once, and its keys and values are repeated.
         settings: fields of the library's GenerationConfig.
     """
     library = load_library()
     pad = model.config.pad_token_id
+    mask = (prompt != pad).long()
+    read = {}
+    if width > 1 and prompt.shape[1] > 1 and not model.config.is_encoder_decoder:
+        place = (mask.cumsum(1) - 1).clamp(min=0)[:, :-1]
+        before = model(prompt[:, :-1], attention_mask=mask[:, :-1], position_ids=place, logits_to_keep=1)
+        before.past_key_values.batch_repeat_interleave(width)
+        read = {"past_key_values": before.past_key_values}
     config = library.GenerationConfig(
         pad_token_id=pad,
         bos_token_id=model.config.bos_token_id,
@@ -271,10 +286,11 @@ def generate(
     )
     return model.generate(
         prompt,
-        attention_mask=(prompt != pad).long(),
+        attention_mask=mask,
         generation_config=config,
         logits_processor=library.LogitsProcessorList(processors),
         assistant_model=draft,
+        **read,
     )
 
 

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from ctr.build import open_dataset, pick_device
 from ctr.distributed import World
+from ctr.durable import replace_file
+from ctr.generate.baselines import ItemNeighbours, Popularity
+from ctr.generate.comparison import (
+    Retrieved,
+    as_markdown,
+    click_scores,
+    figures,
+    ranked_figures,
+    retrieve,
+    timed,
+    write_items,
+)
 from ctr.generate.config import GenerateConfig, load_generate_config
-from ctr.generate.semantic_ids import save_semantic_ids
+from ctr.generate.opened import make_decoder
+from ctr.generate.ranking import Ranker
+from ctr.generate.requests import Requests, choose_requests, interactions, item_codes
+from ctr.generate.semantic_ids import load_semantic_ids, save_semantic_ids
 from ctr.generate.training import (
     FOLDER,
     GeneratorTrainer,
@@ -17,11 +37,15 @@ from ctr.generate.training import (
     generator_loader,
     mean_loss,
     semantic_ids,
-    target_counts,
     training_view,
 )
+from ctr.generate.views import Donors
+from ctr.run_dir import RunDir
 from ctr.trainer import Outcome
 from ctr.versions import check_versions
+from features.dataset import Dataset
+from features.names import check_name
+from pipelines.runs import open_run
 from pipelines.train import describe_outcome, fit
 
 
@@ -40,6 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = train(config)
         describe_outcome(config, outcome)
         return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
+    with RunDir.open(config.run, create=False) as run_dir:
+        names = [config.strategy] if arguments.stage == "decode" else list(config.strategies)
+        rows = compare(config, run_dir, names, baselines=arguments.stage == "evaluate")
+    print(as_markdown(rows))
     return 0
 
 
@@ -55,8 +83,67 @@ def train(config: GenerateConfig) -> Outcome:
         train=generator_loader(config, view, "train", train=True),
         valid=generator_loader(config, view, "valid", train=False),
         objective=mean_loss,
-        popularity=target_counts(dataset, config, len(ids.tokens)),
+        popularity=np.bincount(interactions(dataset, config)[1], minlength=len(ids.tokens)),
     )
     return fit(
         config, dataset, state, make, world=world, prepare=lambda d: save_semantic_ids(d.path / FOLDER, ids)
     )
+
+
+def compare(
+    config: GenerateConfig, run_dir: RunDir, names: Sequence[str], *, baselines: bool
+) -> dict[str, dict[str, float]]:
+    """Decode by the named strategies; writes their items, and with baselines the table, into the run."""
+    dataset = open_dataset(config)
+    requests = choose_requests(dataset, config)
+    ranker = open_ranker(config) if config.generation.ranker else None
+    rows: dict[str, dict[str, float]] = {}
+    ids = load_semantic_ids(run_dir.path / FOLDER)
+    assert ids is not None
+    codes = item_codes(dataset, config.generator.candidate, len(ids.tokens))
+
+    def add(name: str, found: Retrieved) -> None:
+        ks, vectors = config.generation.ks, ids.vectors.numpy()
+        rows[name] = figures(found, requests, vectors, items=len(ids.items), ks=ks)
+        clicks = click_scores(ranker, requests, config, found.ranked) if ranker else None
+        if clicks is not None:
+            rows[name] |= ranked_figures(found, clicks, requests, ks=ks)
+        path = run_dir.predictions / f"{config.generation.split}-items-{check_name(name, 'strategy')}.parquet"
+        write_items(path, found, clicks, requests, codes)
+        shown = "  ".join(f"{key} {value:.4f}" for key, value in rows[name].items() if key.startswith("recall"))
+        print(f"{name}: {shown}  {found.seconds:.0f} s", file=sys.stderr, flush=True)
+
+    if baselines:
+        for name, found in baseline_items(dataset, config, requests, len(ids.tokens)):
+            add(name, found)
+    for name in names:
+        decoder = make_decoder(run_dir.path, config.strategies[name], dataset.manifest)
+        add(name, retrieve(decoder, requests, config, ranker))
+    if baselines:
+        facts = {"requests": len(requests.positions), "split": config.generation.split, "strategies": rows}
+        replace_file(run_dir.report / "generation.json", json.dumps(facts, indent=1).encode())
+        replace_file(run_dir.report / "generation.md", (as_markdown(rows) + "\n").encode())
+    return rows
+
+
+def baseline_items(
+    dataset: Dataset, config: GenerateConfig, requests: Requests, rows: int
+) -> Iterator[tuple[str, Retrieved]]:
+    """What popularity and item-kNN give for the same requests."""
+    seen = requests.seen if config.generation.exclude_seen else [np.empty(0, np.int64)] * len(requests.seen)
+    count, first = config.generation.items, 1 + dataset.manifest.tables[config.ids.table].oov_rows
+    users, items = interactions(dataset, config)
+    real = items >= first
+    users, items = users[real], items[real]
+    popularity = Popularity(np.bincount(items, minlength=rows))
+    yield "popularity", timed(lambda: popularity.rank(seen, items=count))
+    neighbours = ItemNeighbours(users, items, rows=rows, neighbours=config.generation.neighbours)
+    yield "item-kNN", timed(lambda: neighbours.rank(requests.history, seen, items=count))
+
+
+def open_ranker(config: GenerateConfig) -> Ranker:
+    """The click model that ranks."""
+    opened = open_run(RunDir(Path(config.generation.ranker or "")))
+    blind = config.generation.ranker_blind
+    donors = Donors(opened.dataset, candidate=config.generator.candidate, blind=blind)
+    return Ranker(opened.config, opened.dataset, opened.state, opened.device, donors)

@@ -122,9 +122,10 @@ class Decoder:
         return {**length, **drawn, "do_sample": True}
 
     def _generate(self, prompt: Tensor, processors: Sequence[Processor], begin: int, width: int = 0) -> Found:
-        settings = self._settings(width or self.strategy.width)
+        width = 1 if self.strategy.mode == "greedy" else width or self.strategy.width
+        settings = self._settings(width)
         if self.draft is None:
-            output = generate(self.model.lm, prompt, processors, **settings)
+            output = generate(self.model.lm, prompt, processors, width=width, **settings)
             scores = getattr(output, "sequences_scores", None)
             tokens = output.sequences[:, begin:]
             return Found(tokens, torch.zeros(len(tokens)) if scores is None else scores)

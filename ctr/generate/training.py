@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctr.batch import Batch
-from ctr.checkpoint import load_checkpoint, load_latest
+from ctr.checkpoint import Checkpoint, load_checkpoint, load_latest
 from ctr.config import LoaderConfig
 from ctr.embedding import EmbeddingTables
 from ctr.errors import CheckpointError
@@ -93,12 +93,7 @@ def semantic_ids(config: GenerateConfig, manifest: Manifest, folder: Path) -> Se
     """
     if (found := load_semantic_ids(folder)) is not None:
         return found
-    root = Path(config.ids.run) / "checkpoints"
-    latest = load_latest(root)
-    if latest is None:
-        raise CheckpointError(f"ids.run must be a trained run, {config.ids.run} has no checkpoint; train it")
-    best = latest.state["progress"]["best_step"]
-    checkpoint = latest if best in (None, latest.step) else load_checkpoint(root / f"step-{best}")
+    checkpoint = best_checkpoint(Path(config.ids.run))
     if checkpoint.state["identity"]["dataset"] != manifest.digest():
         raise ConfigError(f"ids.run must be trained on {config.dataset} as it is, {config.ids.run} was not")
     name = f"tables/{config.ids.table}.weight"
@@ -109,6 +104,20 @@ def semantic_ids(config: GenerateConfig, manifest: Manifest, folder: Path) -> Se
     return make_semantic_ids(
         checkpoint.tensors[name], config.ids.codes, first=first, seed=config.seed, source=source
     )
+
+
+def best_checkpoint(run: Path) -> Checkpoint:
+    """The best step of a run, or its last where none was validated.
+
+    Raises:
+        CheckpointError: it has none.
+    """
+    root = run / "checkpoints"
+    latest = load_latest(root)
+    if latest is None:
+        raise CheckpointError(f"{run} must be the directory of a trained run, it has no checkpoint; train it")
+    best = latest.state["progress"]["best_step"]
+    return latest if best in (None, latest.step) else load_checkpoint(root / f"step-{best}")
 
 
 def build_generator(config: GenerateConfig, manifest: Manifest, ids: SemanticIds, device: Any) -> TrainingState:
@@ -169,15 +178,6 @@ def generator_loader(config: GenerateConfig, dataset: Dataset, split: str, *, tr
             order="time", batch_rows=config.generation.batch_requests, max_len=config.loader.max_len
         )
     return Loader(dataset, split, loader, seed=config.seed)
-
-
-def target_counts(dataset: Dataset, config: GenerateConfig, rows: int) -> np.ndarray:
-    """(I,): how often each item was a next behaviour in the training split."""
-    table = dataset.split("train").impressions
-    items = table[f"id.{config.generator.candidate}"].to_numpy().astype(np.int64)
-    if config.generator.targets == "positive":
-        items = items[table["label"].to_numpy() > 0]
-    return np.bincount(items, minlength=rows)
 
 
 def mean_loss(loss: Tensor, batch: Batch) -> Tensor:

@@ -116,8 +116,8 @@ class Trie:
         first = [*self._level_starts(), self.nodes]
         for low, high in zip(reversed(first[:-1]), reversed(first[1:]), strict=True):
             above = self.parents[low - 1 : high - 1]
-            total.index_add_(1, above, total[:, low:high])
-            count.index_add_(0, above, count[low:high])
+            total.index_add_(1, above, total[:, low:high].clone())
+            count.index_add_(0, above, count[low:high].clone())
         return total / count
 
     def _level_starts(self) -> list[int]:

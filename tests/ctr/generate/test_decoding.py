@@ -225,17 +225,17 @@ def test_speculative_decoding_gives_what_greedy_gives(architecture: str) -> None
 
 
 def test_keys_and_values_are_kept(llama: NextBehaviour, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the prompt one token at a time is read."""
-    lengths: list[int] = []
+    """The prompt is read once for all beams, then one token at a time."""
+    shapes: list[tuple[int, ...]] = []
     inner = llama.lm.forward
 
     def spy(*args: Any, **kwargs: Any) -> Any:
-        lengths.append(kwargs["input_ids"].shape[1])
+        shapes.append(tuple((args[0] if args else kwargs["input_ids"]).shape))
         return inner(*args, **kwargs)
 
     monkeypatch.setattr(llama.lm, "forward", spy)
     decode(llama, width=3)
-    assert lengths[1:] == [1, 1] and lengths[0] > 1
+    assert shapes == [(3, 12), (9, 1), (9, 1), (9, 1)]
 
 
 def test_enumeration_is_whole() -> None:
