@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -135,12 +137,27 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()  # from now on callers wait instead of being refused
     except (OSError, OverflowError) as error:
         listener.close()
         raise ConfigError(
             f"--port must be a free port of this machine, got {port}: {error}; name another"
         ) from None
     return listener
+
+
+@contextmanager
+def serving_in_thread(answerer: Answerer, limits: Limits = Limits()) -> Iterator[int]:
+    """The endpoint beside the caller, on a free port, which is given; for load tests."""
+    with listen(0) as listener:
+        server = make_server(make_app(answerer, limits), limits)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http")
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 async def _read(request: Request, most: int) -> bytes:

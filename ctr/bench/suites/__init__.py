@@ -14,6 +14,7 @@ from ctr.bench.suites import (
     memory,
     optimizer,
     overlap,
+    score,
     train,
     unique,
 )
@@ -28,6 +29,7 @@ SUITES: dict[str, Callable[[Settings], SuiteResult]] = {
     "loader": loader.run,
     "optimizer": optimizer.run,
     "overlap": overlap.run,
+    "score": score.run,
     "curves": curves.run,
 }
 DEFAULT = tuple(name for name in SUITES if name != "curves")  # curves takes minutes

@@ -1,0 +1,70 @@
+"""A load test of the HTTP endpoint: clients that ask one question after the other, and how long each took."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ctr.serving.http import HOST
+
+
+@dataclass(frozen=True)
+class Load:
+    """Milliseconds of all answered questions, and what became of the others."""
+
+    milliseconds: np.ndarray
+    seconds: float
+    refused: int
+
+    def percentile(self, share: float) -> float:
+        """So many percent of the answers took at most this many milliseconds."""
+        return float(np.percentile(self.milliseconds, share)) if len(self.milliseconds) else float("nan")
+
+    @property
+    def per_second(self) -> float:
+        """Questions answered a second."""
+        return len(self.milliseconds) / self.seconds
+
+
+def load(port: int, questions: Sequence[dict[str, Any]], *, clients: int, seconds: float) -> Load:
+    """Ask the questions in turn from several connections at once.
+
+    Args:
+        port: of the endpoint on this machine.
+        questions: the bodies; each client begins at another one.
+        clients: connections, each waiting for its answer before it asks again.
+        seconds: after which no question is begun.
+    """
+    bodies = [json.dumps(question).encode() for question in questions]
+    began = time.perf_counter()
+
+    def client(number: int) -> tuple[list[float], int]:
+        return _client(port, lambda i: bodies[(i + number) % len(bodies)], until=began + seconds)
+
+    with ThreadPoolExecutor(clients) as threads:
+        found = list(threads.map(client, range(clients)))
+    taken = np.array([ms for times, _ in found for ms in times])
+    return Load(taken, time.perf_counter() - began, sum(refused for _, refused in found))
+
+
+def _client(port: int, body: Callable[[int], bytes], *, until: float) -> tuple[list[float], int]:
+    connection = http.client.HTTPConnection(HOST, port, timeout=60)
+    times: list[float] = []
+    refused = 0
+    while (start := time.perf_counter()) < until:
+        connection.request("POST", "/score", body(len(times) + refused), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status == 200:
+            times.append(1e3 * (time.perf_counter() - start))
+        else:
+            refused += 1
+    connection.close()
+    return times, refused
