@@ -22,7 +22,8 @@ LONGER: dict[str, Any] = {"kind": "longer", "longer": {"num_queries": 3}, "layer
 TWO_STAGE: dict[str, Any] = {"kind": "two_stage"}
 LIBRARY: dict[str, Any] = {"encoder": {"kind": "library", "architecture": "bert"}}
 NGRAM: dict[str, Any] = {"ngram": {"fields": ["view.item"], "rows": 90, "dim": 2}}
-FILTER: dict[str, Any] = {"token_filter": {"mode": "remove", "domains": ["view"], "threshold": 0.1}}
+CLASSIFIER: dict[str, Any] = {"token_filter": {"mode": "remove", "domains": ["view"]}}
+BY_FIELD: dict[str, Any] = {"token_filter": {**CLASSIFIER["token_filter"], "by": "dwell"}}
 # knob → (the options it needs to matter, another value than theirs)
 KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "kind": ({}, "two_stage"),
@@ -53,11 +54,11 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "ngram.tables_per_order": (NGRAM, 1),
     "ngram.rows": (NGRAM, 130),
     "ngram.dim": (NGRAM, 3),
-    "token_filter.mode": (FILTER, "off"),
-    "token_filter.domains": (FILTER, ["buy"]),
-    "token_filter.by": (FILTER, "dwell"),
-    "token_filter.hidden": (FILTER, 2),
-    "token_filter.threshold": (FILTER, 0.9),
+    "token_filter.mode": (BY_FIELD, "off"),
+    "token_filter.domains": (CLASSIFIER, ["view", "buy"]),
+    "token_filter.by": (BY_FIELD, "classifier"),
+    "token_filter.hidden": (CLASSIFIER, 2),
+    "token_filter.threshold": (BY_FIELD, 0.1),
     "queries": ({}, {"buy": 2}),
     "default_queries": ({"queries": {}, "d_model": 35 * 2}, 2),
     "norm": ({}, "rms"),
