@@ -23,18 +23,16 @@ from ctr.config import RunConfig
 from ctr.distributed import World
 from ctr.faults import fault_point
 from ctr.loader import Loader
-from ctr.metrics import MetricAccumulator
 from ctr.restore import describe_mismatch
 from ctr.run_dir import RunDir
 from ctr.saving import CheckpointWriter
-from ctr.scoring import Scores, score_split
+from ctr.scoring import score_split
+from ctr.selection import figures_of, selection_value
 from ctr.signals import GracefulStop
 from ctr.state import Progress, TrainingState
 from ctr.tracking import SilentTracker, Tracker
 from ctr.updates import StepResult, Updates, objective_of_clicks
 from features.errors import ConfigError
-
-VALID_METRICS = ("auc", "gauc", "query_auc", "log_loss", "ne", "calibration")
 
 
 class Display(Protocol):
@@ -263,14 +261,7 @@ class Trainer:
         assert self.valid is not None
         bf16 = self.config.train.precision == "bf16"
         scores = score_split(self.state, self.valid, bf16=bf16, device=self.device, world=self.world)
-        return self.world.broadcast_json(None if scores is None else self._figures(scores))
-
-    @staticmethod
-    def _figures(scores: Scores) -> dict[str, float | None]:
-        with MetricAccumulator(draws=0) as accumulator:
-            accumulator.update(scores.label, scores.score, user=scores.user_id, request=scores.request_id)
-            metrics = accumulator.compute().metrics
-        return {name: metrics[name].value for name in VALID_METRICS}
+        return self.world.broadcast_json(None if scores is None else figures_of(scores))
 
     def _save(self) -> None:
         """Write a checkpoint of this step; the best step's is never pruned."""
@@ -285,17 +276,3 @@ class Trainer:
             keep_last=self.config.train.keep_last,
             keep={progress.best_step} if progress.best_step is not None else set(),
         )
-
-
-def selection_value(figures: dict[str, float | None], metric: str) -> float | None:
-    """What early stopping maximises: a metric, the mean of several, or minus NE; None where undefined.
-
-    Example:
-        >>> selection_value({"auc": 0.75, "gauc": 0.71}, "auc+gauc")
-        0.73
-    """
-    values = [figures[name] for name in metric.split("+")]
-    known = [v for v in values if v is not None]
-    if len(known) < len(values):
-        return None
-    return -known[0] if metric == "ne" else sum(known) / len(known)

@@ -15,7 +15,7 @@ from ctr.errors import CheckpointError, NonFiniteError
 from ctr.faults import InjectedFault, injected
 from ctr.journal import read_rows
 from ctr.run_dir import RunDir
-from ctr.trainer import selection_value
+from ctr.selection import selection_value
 from pipelines import train as command
 from pipelines.cli import main
 from pipelines.train import train
