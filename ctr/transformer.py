@@ -237,7 +237,9 @@ def build_language_model(
     library, config = load_library(), library_config(name, sizes, options)
     if not (config.is_encoder_decoder or find_architecture(name).causal):
         able = [known for known, kind in ARCHITECTURES.items() if kind.causal]
-        raise ConfigError(f"an architecture that generates must be one of {', '.join(able)}, t5, got {name!r}")
+        raise ConfigError(
+            f"an architecture that generates must be one of {', '.join(able)}, t5, got {name!r}"
+        )
     config.vocab_size, config.use_cache = vocabulary, True
     config.pad_token_id, config.bos_token_id, config.decoder_start_token_id = pad, start, start
     auto = library.AutoModelForSeq2SeqLM if config.is_encoder_decoder else library.AutoModelForCausalLM
@@ -263,8 +265,8 @@ def generate(
         prompt: (R, L) token IDs, padded in front with the model's padding token.
         processors: called with the tokens so far and the scores (Q, vocabulary), give the new scores.
         draft: a smaller model that proposes tokens (speculative decoding; one request at a time).
-        width: sequences of each request. The library would read the prompt once for every one of them; here it
-            is read once, and its keys and values are repeated.
+        width: sequences of each request. The library would read the prompt once for every one of them; here
+            it is read once, and its keys and values are repeated.
         settings: fields of the library's GenerationConfig.
     """
     library = load_library()

@@ -110,7 +110,9 @@ def compare(
             rows[name] |= ranked_figures(found, clicks, requests, ks=ks)
         path = run_dir.predictions / f"{config.generation.split}-items-{check_name(name, 'strategy')}.parquet"
         write_items(path, found, clicks, requests, codes)
-        shown = "  ".join(f"{key} {value:.4f}" for key, value in rows[name].items() if key.startswith("recall"))
+        shown = "  ".join(
+            f"{key} {value:.4f}" for key, value in rows[name].items() if key.startswith("recall")
+        )
         print(f"{name}: {shown}  {found.seconds:.0f} s", file=sys.stderr, flush=True)
 
     if baselines:

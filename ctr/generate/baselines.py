@@ -58,7 +58,9 @@ class ItemNeighbours:
         likeness.setdiag(0.0)
         self.likeness = _strongest(likeness.tocsr(), neighbours)
 
-    def rank(self, histories: Sequence[np.ndarray], seen: Sequence[np.ndarray], *, items: int) -> list[Ranked]:
+    def rank(
+        self, histories: Sequence[np.ndarray], seen: Sequence[np.ndarray], *, items: int
+    ) -> list[Ranked]:
         """For each request the items most alike to its history, without those it has seen."""
         return [self._of(own, gone, items) for own, gone in zip(histories, seen, strict=True)]
 

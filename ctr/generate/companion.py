@@ -60,7 +60,11 @@ class Companion:
         mask = torch.cat([self.mask.repeat_interleave(width, 0), torch.ones_like(generated)], 1)
         place = (mask.cumsum(1) - 1)[:, -generated.shape[1] :]
         read = self.lm(
-            input_ids=generated, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True
+            input_ids=generated,
+            attention_mask=mask,
+            position_ids=place,
+            past_key_values=cache,
+            use_cache=True,
         )
         return torch.cat([first, read.logits], 1)
 

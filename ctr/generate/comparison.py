@@ -35,7 +35,9 @@ class Retrieved:
     seconds: float
 
 
-def retrieve(decoder: Decoder, requests: Requests, config: GenerateConfig, ranker: Ranker | None) -> Retrieved:
+def retrieve(
+    decoder: Decoder, requests: Requests, config: GenerateConfig, ranker: Ranker | None
+) -> Retrieved:
     """Decode all requests; what the click model adds is part of the time.
 
     Raises:
@@ -105,7 +107,11 @@ def ranked_figures(
 
 
 def write_items(
-    path: Path, found: Retrieved, clicks: Sequence[dict[int, float]] | None, requests: Requests, codes: np.ndarray
+    path: Path,
+    found: Retrieved,
+    clicks: Sequence[dict[int, float]] | None,
+    requests: Requests,
+    codes: np.ndarray,
 ) -> int:
     """Write a row per request and item, best first; the file appears whole or not at all. Returns the rows.
 
@@ -116,14 +122,15 @@ def write_items(
     items = np.array([item for own in found.ranked for item, _ in own], dtype=np.int64)
     columns = {name: requests.data.requests[name].to_numpy() for name in ("request_id", "user_id", "time")}
     table = {name: np.repeat(values, counts) for name, values in columns.items()}
-    table["rank"] = np.concatenate([np.arange(1, count + 1) for count in counts] or [np.empty(0)]).astype(np.int32)
+    ranks = [rank for count in counts for rank in range(1, count + 1)]
+    table["rank"] = np.array(ranks, dtype=np.int32)
     table |= {"item": items, "item_id": codes[items]}
     table["score"] = np.array([score for own in found.ranked for _, score in own], dtype=np.float64)
-    clicked = None
+    clicked: list[float | None] = [None] * len(items)
     if clicks is not None:
         clicked = [c[item] for own, c in zip(found.ranked, clicks, strict=True) for item, _ in own]
     partial = path.with_name(f"{TMP_PREFIX}{path.name}")
-    whole = pa.table(table).append_column("click", pa.array(clicked or [None] * len(items), pa.float64()))
+    whole = pa.table(table).append_column("click", pa.array(clicked, pa.float64()))
     pq.write_table(whole, partial, write_page_checksum=True)
     partial.replace(path)
     return len(items)

@@ -1,4 +1,4 @@
-"""Every knob of next-behaviour generation: a run's own, and those of semantic IDs, decoding and evaluation."""
+"""Every knob of next-behaviour generation: a run's own, those of semantic IDs, decoding and evaluation."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class StrategyConfig(Knobs):
     diversity: DiversityConfig | None = None
     contrastive: ContrastiveConfig | None = None
     reward: RewardConfig | None = None
-    ensemble: list[str] = []  # run directories whose probabilities are averaged with the run's
+    ensemble: list[str] = Field(default=[])  # run directories whose probabilities are averaged with the run's
     draft: str | None = None  # run directory of a small model that proposes tokens (speculative)
 
     @model_validator(mode="after")
@@ -109,7 +109,8 @@ class GenerationConfig(Knobs):
     ks: list[Positive] = Field(default=[10, 20], min_length=1)
     neighbours: Positive = 100  # item-kNN: of each item
     ranker: str | None = None  # run directory of the click model that re-ranks; None = no re-ranking
-    ranker_blind: list[str] = []  # its candidate features that are unknown for items nobody showed; * = any
+    # Its candidate features that are unknown for items that were not shown; * stands for anything.
+    ranker_blind: list[str] = Field(default=[])
 
 
 class GenerateConfig(RunConfig):
@@ -117,7 +118,7 @@ class GenerateConfig(RunConfig):
 
     ids: SemanticIdConfig
     generator: GeneratorConfig
-    strategies: dict[str, StrategyConfig] = {"beam": StrategyConfig()}
+    strategies: dict[str, StrategyConfig] = Field(default={"beam": StrategyConfig()}, min_length=1)
     strategy: str = "beam"  # the one that `ctr generate decode` uses
     generation: GenerationConfig = GenerationConfig()
 

@@ -1,9 +1,10 @@
 """A language model over the semantic IDs of a user's events, trained to continue them.
 
     batch of the loader ─► prompt: BOS, tokens of the history's items, oldest first ─► logits of what follows
-                           (padded in front)                                            the request's target last
+                           (padded in front)                                           its target comes last
 
-R requests, ΣL events of all, C tokens of one item, T tokens of a padded prompt, V tokens in all, n predictions.
+R requests, ΣL events of all, C tokens of one item, T tokens of a padded prompt, V tokens in all,
+n predictions.
 """
 
 from __future__ import annotations
@@ -161,8 +162,8 @@ def _item_table(manifest: Manifest, config: GeneratorConfig, table: str) -> str:
     shown = {c.name: c.table for c in manifest.features if c.level == "candidate" and c.kind == "id"}
     if events.get(config.event) != table or shown.get(config.candidate) != table:
         raise ConfigError(
-            f"generator.domain, event and candidate must name a field of events and a feature of candidates in "
-            f"ids.table {table!r}, got {config.domain!r}, {config.event!r}, {config.candidate!r}; domains are "
-            f"{sorted(manifest.domains)}, its fields {events}, features {shown}"
+            f"generator.domain, event and candidate must name a field of events and a feature of candidates "
+            f"in ids.table {table!r}, got {config.domain!r}, {config.event!r}, {config.candidate!r}; domains "
+            f"are {sorted(manifest.domains)}, its fields {events}, features {shown}"
         )
     return table

@@ -46,7 +46,9 @@ def make_decoder(run: Path, strategy: StrategyConfig, manifest: Manifest) -> Dec
     def another(name: str) -> NextBehaviour:
         other, codes = open_generator(Path(name), manifest)
         if codes.digest() != ids.digest():
-            raise ConfigError(f"models of one strategy must share their semantic IDs, {name} and {run} do not")
+            raise ConfigError(
+                f"models of one strategy must share their semantic IDs, {name} and {run} do not"
+            )
         return other
 
     return Decoder(

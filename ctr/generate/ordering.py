@@ -63,7 +63,9 @@ def with_rewards(ranked: Ranked, reward: dict[int, float], *, weight: float) -> 
         >>> with_rewards([(5, -1.0), (3, -1.5)], {5: 0.1, 3: 0.9}, weight=1.0)[0][0]
         3
     """
-    found = [(item, score + weight * float(np.log(max(reward.get(item, 0.0), 1e-9)))) for item, score in ranked]
+    found = [
+        (item, score + weight * float(np.log(max(reward.get(item, 0.0), 1e-9)))) for item, score in ranked
+    ]
     return sorted(found, key=lambda pair: -pair[1])
 
 

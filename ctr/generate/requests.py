@@ -6,6 +6,7 @@ R requests, I items (rows of the item table).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -92,10 +93,7 @@ def _targets(data: SplitData, candidate: str, *, positive: bool) -> list[set[int
     items = data.impressions[f"id.{candidate}"].to_numpy().tolist()
     counts = data.impressions["label"].to_numpy() > 0 if positive else np.ones(len(items), dtype=bool)
     cuts = data.row_offsets.tolist()
-    return [
-        {items[row] for row in range(low, high) if counts[row]}
-        for low, high in zip(cuts[:-1], cuts[1:], strict=True)
-    ]
+    return [{items[row] for row in range(low, high) if counts[row]} for low, high in pairwise(cuts)]
 
 
 def _slices(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> list[np.ndarray]:

@@ -85,7 +85,9 @@ def make_semantic_ids(
     """
     rest = vectors[first:].double().numpy()
     if not len(rest):
-        raise ConfigError(f"ids.table must hold items, got a table of {len(vectors)} rows, {first} of them none")
+        raise ConfigError(
+            f"ids.table must hold items, got a table of {len(vectors)} rows, {first} of them none"
+        )
     found = []
     for level, size in enumerate(codes):
         labels, centres = _cluster(rest, min(size, len(rest)), seed=seed + level)

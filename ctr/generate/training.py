@@ -1,4 +1,4 @@
-"""Training a generator: the trainer, loader and checkpoints of click models, with the loss of the next event."""
+"""Training a generator: trainer, loader and checkpoints of click models, with the loss of the next event."""
 
 from __future__ import annotations
 
@@ -101,9 +101,8 @@ def semantic_ids(config: GenerateConfig, manifest: Manifest, folder: Path) -> Se
         raise ConfigError(f"ids.table must be a table of {config.ids.run}, got {config.ids.table!r}")
     source = {"run": Path(config.ids.run).name, "step": checkpoint.step, "dataset": manifest.digest()}
     first = 1 + manifest.tables[config.ids.table].oov_rows
-    return make_semantic_ids(
-        checkpoint.tensors[name], config.ids.codes, first=first, seed=config.seed, source=source
-    )
+    # Of one seed: generators of different seeds over the same run share their IDs, and can be combined.
+    return make_semantic_ids(checkpoint.tensors[name], config.ids.codes, first=first, seed=1, source=source)
 
 
 def best_checkpoint(run: Path) -> Checkpoint:
@@ -120,7 +119,9 @@ def best_checkpoint(run: Path) -> Checkpoint:
     return latest if best in (None, latest.step) else load_checkpoint(root / f"step-{best}")
 
 
-def build_generator(config: GenerateConfig, manifest: Manifest, ids: SemanticIds, device: Any) -> TrainingState:
+def build_generator(
+    config: GenerateConfig, manifest: Manifest, ids: SemanticIds, device: Any
+) -> TrainingState:
     """Model and optimizer, fresh; the same seed gives the same weights. Also seeds torch for dropout."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -165,7 +166,9 @@ def narrow(dataset: Dataset, config: GenerateConfig) -> Dataset:
     if generator.token_filter.mode == "mask_loss":
         kept.add(f"{generator.domain}.{generator.token_filter.by}")
     names = [c.name for c in manifest.features]
-    names += [f"{d}.{c.name}" for d, info in manifest.domains.items() for c in info.side if d == generator.domain]
+    names += [
+        f"{d}.{c.name}" for d, info in manifest.domains.items() for c in info.side if d == generator.domain
+    ]
     names += [d for d in manifest.domains if d != generator.domain]
     return dataset.without([name for name in names if name not in kept])
 
@@ -183,4 +186,3 @@ def generator_loader(config: GenerateConfig, dataset: Dataset, split: str, *, tr
 def mean_loss(loss: Tensor, batch: Batch) -> Tensor:
     """The objective of a model that gives its loss itself."""
     return loss
-

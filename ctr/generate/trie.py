@@ -112,7 +112,7 @@ class Trie:
         leaves = (self.leaf != DEAD).nonzero()[:, 0]
         total[:, leaves] = values[:, place[self.leaf[leaves]]].float()
         count = (self.leaf != DEAD).float()
-        # Parents come before their children: from the last edge to the first, each adds what is whole already.
+        # Parents come before their children: level by level from the last, each adds what is whole already.
         first = [*self._level_starts(), self.nodes]
         for low, high in zip(reversed(first[:-1]), reversed(first[1:]), strict=True):
             above = self.parents[low - 1 : high - 1]

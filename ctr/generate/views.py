@@ -112,7 +112,9 @@ class Donors:
             found[i] = self._order[low + place] if place >= 0 else -1
         return found
 
-    def split(self, data: SplitData, positions: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> SplitData:
+    def split(
+        self, data: SplitData, positions: np.ndarray, counts: np.ndarray, rows: np.ndarray
+    ) -> SplitData:
         """Requests whose candidates are other rows.
 
         Args:

@@ -55,10 +55,14 @@ def test_unconstrained_beam_also_finds_what_is_no_item(llama: NextBehaviour) -> 
     found = decode(llama, width=4, constrained=False)
     best = [set(slow_beam(llama, history, 4, lambda prefix: range(10))) for history in HISTORIES]
     tokens = {tuple(code): item for item, code in zip(ITEMS.tolist(), TOKENS.tolist(), strict=True)}
-    assert [{item for item, _ in own} for own in found] == [{tokens[s] for s in b if s in tokens} for b in best]
+    assert [{item for item, _ in own} for own in found] == [
+        {tokens[s] for s in b if s in tokens} for b in best
+    ]
 
 
-def slow_beam(model: NextBehaviour, history: list[int], width: int, allowed: Any, penalty: Any = None) -> list:
+def slow_beam(
+    model: NextBehaviour, history: list[int], width: int, allowed: Any, penalty: Any = None
+) -> list:
     """Beam search, one sequence at a time; `penalty(step, token)` is taken off."""
     beams = [((), 0.0)]
     for step in range(3):
@@ -85,7 +89,9 @@ def items_of(sequences: list[tuple[int, ...]]) -> list[int]:
 
 
 def test_narrow_beam_and_greedy(model: NextBehaviour) -> None:
-    for history, three, one in zip(HISTORIES, decode(model, width=3), decode(model, mode="greedy"), strict=True):
+    for history, three, one in zip(
+        HISTORIES, decode(model, width=3), decode(model, mode="greedy"), strict=True
+    ):
         assert [item for item, _ in three] == items_of(slow_beam(model, history, 3, followers))
         assert [item for item, _ in one] == items_of(slow_beam(model, history, 1, followers))
 
@@ -155,7 +161,11 @@ def test_reward_of_beginnings(llama: NextBehaviour) -> None:
         for i, code in enumerate(TOKENS.tolist()):
             for step in range(3):
                 for token in followers(tuple(code[:step])):
-                    below = [rewards[r, j] for j, c in enumerate(TOKENS.tolist()) if c[: step + 1] == [*code[:step], token]]
+                    below = [
+                        rewards[r, j]
+                        for j, c in enumerate(TOKENS.tolist())
+                        if c[: step + 1] == [*code[:step], token]
+                    ]
                     rows[i, step, token] += 1.5 * torch.stack(below).mean().log()
         assert_ranked(own, at_tokens(rows.log_softmax(-1)))
 
@@ -168,10 +178,12 @@ def draws(llama: NextBehaviour, **how: Any) -> dict[int, float]:
 
 
 @pytest.mark.parametrize(
-    "how", [{"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.6}, {"epsilon": 0.2}], ids=lambda how: next(iter(how))
+    "how",
+    [{"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.6}, {"epsilon": 0.2}],
+    ids=lambda how: next(iter(how)),
 )
 def test_sampling(llama: NextBehaviour, how: dict[str, float]) -> None:
-    """Shares of the draws, and so the votes, are the probabilities: shaped token by token among existing ones."""
+    """Shares of the draws, and so the votes, are the probabilities, shaped token by token."""
     rows = masked(log_p(llama, HISTORIES[0], TOKENS)).log_softmax(-1)
     if "temperature" in how:
         rows = rows / how["temperature"]

@@ -26,7 +26,9 @@ def made(seed: int = 0) -> SemanticIds:
     centres = torch.tensor([[10.0, 0], [-10, 0], [0, 10], [0, -10]]).repeat_interleave(4, 0)
     pairs = torch.tensor([[1.0, 1], [1.01, 1], [-1, -1], [-1, -1.01]]).repeat(4, 1)
     items = torch.cat([centres + pairs, (centres + pairs)[:1]])
-    return make_semantic_ids(torch.cat([torch.zeros(2, 2), items]), [4, 2], first=2, seed=seed, source={"a": 1})
+    return make_semantic_ids(
+        torch.cat([torch.zeros(2, 2), items]), [4, 2], first=2, seed=seed, source={"a": 1}
+    )
 
 
 def test_levels_cluster_what_the_levels_before_leave() -> None:
@@ -82,7 +84,9 @@ def test_trie_allows_what_some_item_has_and_nothing_else() -> None:
                 node = trie.walk(torch.tensor([[*before, *prefix]], dtype=torch.int64))
                 assert set(trie.allowed(node)[0].nonzero()[:, 0].tolist()) == follow
     every = torch.tensor(list(product(range(ids.vocabulary), repeat=3)))
-    found = {tuple(t): i for t, i in zip(every.tolist(), trie.items(every).tolist(), strict=True) if i != DEAD}
+    found = {
+        tuple(t): i for t, i in zip(every.tolist(), trie.items(every).tolist(), strict=True) if i != DEAD
+    }
     assert found == dict(zip(known, ids.items.tolist(), strict=True))
 
 

@@ -40,7 +40,9 @@ MANIFEST = Manifest(
     splits=dict.fromkeys(("train", "valid", "test"), _NOTHING),
     files={},
 )
-SEQUENCES = torch.tensor([[FIRST + a, FIRST + 3 + b, FIRST + 6 + c] for a, b, c in product(*map(range, SIZES))])
+SEQUENCES = torch.tensor(
+    [[FIRST + a, FIRST + 3 + b, FIRST + 6 + c] for a, b, c in product(*map(range, SIZES))]
+)
 
 
 def toy_ids() -> SemanticIds:
@@ -104,7 +106,7 @@ def toy_batch(histories: list[list[int]], targets: list[list[int]] | None = None
 
 
 def log_p(model: NextBehaviour, history: list[int], sequences: Tensor = SEQUENCES) -> Tensor:
-    """(sequences, tokens, V): log-probabilities at every place, by a plain forward, one sequence at a time."""
+    """(sequences, tokens, V): log-probabilities at every place, by plain forwards, one sequence each."""
     prompt = [1, *(token for item in history for token in toy_ids().tokens[item].tolist())]
     found = []
     for sequence in sequences:
