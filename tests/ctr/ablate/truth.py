@@ -26,11 +26,12 @@ from pipelines.ablate_worker import work
 from tests.ctr.ablate.small import SPEC, Inline, results_of
 
 USERS = 1500
-TRUE = ("match_category", "position")
+TRUE = ("match_category", "item_counts")
 NOISE = ("noise_context", "noise_item")
 BASE: dict[str, Any] = {
-    # Counts and matches carry the history; one short sequence keeps the model whole.
-    "drop": ["view", "cart", "user", "item", "tags", "brand", "country"],
+    # Each true feature is the only one of its kind: matches carry the history, counts the item. One short
+    # sequence keeps the model whole.
+    "drop": ["view", "cart", "user", "item", "tags", "brand", "country", "cross_counts"],
     "model": {"d_model": 12, "layers": 1, "heads": 2, "head_hidden": [16], "dense_bins": 4},
     "embedding": {"dim": 8, "optimizer": "adam", "lr": 0.003},
     "optimizer": {"lr": 0.003, "warmup_steps": 20},
