@@ -55,7 +55,8 @@ def _expected(column: Column) -> str:
 
 
 def _numbers(column: Column, values: Sequence[Any]) -> np.ndarray:
-    matrix = np.array([v if isinstance(v, list) else [v] for v in values], dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        matrix = np.array([v if isinstance(v, list) else [v] for v in values], dtype=np.float32)
     if matrix.shape != (len(values), column.dim) or not np.isfinite(matrix).all():
         raise ValueError
     return matrix

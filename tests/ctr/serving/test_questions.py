@@ -1,0 +1,169 @@
+"""Questions: what is refused, and that what they name is what the data set holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ctr.serving.question import Question, parse_question
+from ctr.serving.resolve import Resolver
+from ctr.serving.split import split_requests
+from features.dataset import Dataset
+from features.errors import DataError
+from features.safe_yaml import dump_yaml
+from tests.ctr.dataset_fixture import Sizes, write_dataset
+
+SPEC: dict[str, Any] = {
+    "name": "fixture",
+    "source": {"kind": "files"},
+    "impressions": {"table": "shown", "user": "u", "item": "i", "time": "t", "label": {"column": "c"}},
+    "tables": {"item": {}, "tag": {}},
+    "features": {
+        "item": {"column": "i", "table": "item"},
+        "tags": {"column": "item.tags", "table": "tag"},
+        "price": {"columns": ["count.item.count"]},
+    },
+    "tokens": {"all": ["item", "tags", "price"]},
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """With keys and a spec, in which the price is not the item's own."""
+    root = write_dataset(tmp_path_factory.mktemp("questions") / "dataset", Sizes(requests=40))
+    (root / "keys").mkdir()
+    for what in ("users", "items"):
+        codes = np.arange(100)[::-1]
+        keys = [f"{what[0]}{code}" for code in codes]
+        pq.write_table(pa.table({"code": codes, "key": keys}), root / "keys" / f"{what}.parquet")
+    (root / "spec.yaml").write_text(dump_yaml(SPEC))
+    return Dataset(root)
+
+
+@pytest.fixture(scope="module")
+def resolver(dataset: Dataset) -> Resolver:
+    return Resolver(dataset)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"row_ids": [1]}, "either request_id, or user and time"),
+        ({"request_id": 1, "user": "u1", "time": 3, "row_ids": [1]}, "either request_id"),
+        ({"user": "u1", "row_ids": [1]}, "user and time"),
+        ({"request_id": 1}, "at least one candidate"),
+        ({"request_id": 1, "row_ids": []}, "at least one candidate"),
+        ({"request_id": 1, "row_ids": [1], "items": ["a"]}, "not both"),
+        ({"request_id": 1, "row_ids": [1, 2], "features": {"price": [1.0]}}, "as many"),
+        ({"request_id": 1, "row_ids": [1, 2, 3, 4]}, "at most 3 candidates, got 4"),
+        ({"request_id": -1, "row_ids": [1]}, "request_id"),
+        ({"request_id": 1, "row_ids": [2**63]}, "row_ids"),
+        ({"request_id": "1", "row_ids": [1]}, "request_id"),
+        ({"request_id": True, "row_ids": [1]}, "request_id"),
+        ({"request_id": 1, "rows": [1]}, "rows"),
+        ({"request_id": 1, "features": {"price": [float("nan")]}}, "features.price"),
+        ([], "valid"),
+    ],
+)
+def test_what_is_no_question_is_refused(data: object, says: str) -> None:
+    with pytest.raises(DataError, match=f"(?s)the question.*{says}"):
+        parse_question(data, what="the question", most=3)
+
+
+def test_rows_and_requests_are_those_of_the_data_set(dataset: Dataset, resolver: Resolver) -> None:
+    for split in ("valid", "test"):
+        want_request, want = list(split_requests(dataset, split))[7]
+        rows = want.plain["row_id"].tolist()
+        question = Question(request_id=want_request.name[0], row_ids=rows)
+        request, found = resolver.request(question), resolver.candidates(question)
+        assert request.columns.plain == want_request.columns.plain and request.name == want_request.name
+        for name in ("item", "tags"):
+            np.testing.assert_array_equal(found.ids[name].values, want.ids[name].values)
+        np.testing.assert_array_equal(found.ids["tags"].offsets, want.ids["tags"].offsets)
+        np.testing.assert_array_equal(found.dense["price"], want.dense["price"])
+
+
+def test_rows_of_several_splits_keep_their_order(dataset: Dataset, resolver: Resolver) -> None:
+    shown = [rows for split in ("test", "train", "valid") for _, rows in split_requests(dataset, split)]
+    picked = [shown[50], shown[3], shown[100], shown[4]]
+    question = Question(request_id=0, row_ids=[int(rows.plain["row_id"][0]) for rows in picked])
+    found = resolver.candidates(question)
+    assert found.ids["item"].values.tolist() == [int(rows.ids["item"].values[0]) for rows in picked]
+    tags = [rows.take(np.array([0])).ids["tags"].values.tolist() for rows in picked]
+    offsets = found.ids["tags"].offsets
+    assert offsets is not None
+    assert [p.tolist() for p in np.split(found.ids["tags"].values, offsets[1:-1])] == tags
+
+
+def test_items_bring_what_is_their_own(dataset: Dataset, resolver: Resolver) -> None:
+    item = int(dataset.split("train").impressions["item_id"][0].as_py())
+    with pytest.raises(DataError, match=r"candidate features \['price'\] \(they are not the item's own\)"):
+        resolver.candidates(Question(request_id=0, items=[f"i{item}"]))
+    found = resolver.candidates(Question(request_id=0, items=[f"i{item}"] * 2, features={"price": [1.5, 2]}))
+    assert found.dense["price"].tolist() == [[1.5], [2.0]] and len(found.ids["item"].values) == 2
+    with pytest.raises(DataError, match=r"keys of items must be in the data set, got \['gone'\]"):
+        resolver.candidates(Question(request_id=0, items=["gone"], features={"price": [1.0]}))
+    with pytest.raises(DataError, match="must be of type string"):
+        resolver.candidates(Question(request_id=0, items=[3], features={"price": [1.0]}))
+
+
+def test_given_features_alone(resolver: Resolver) -> None:
+    features: dict[str, Any] = {"item": [3, 4], "tags": [[1, 2], []], "price": [[0.5], [1.0]]}
+    found = resolver.candidates(Question(request_id=0, features=features))
+    assert found.ids["item"].values.tolist() == [3, 4] and found.dense["price"].tolist() == [[0.5], [1.0]]
+    with pytest.raises(DataError, match=r"candidate features \['price'\]"):
+        resolver.candidates(Question(request_id=0, features={n: features[n] for n in ("item", "tags")}))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        ("item", [200], "a row of table 'item'"),
+        ("item", [-1], "a row of table"),
+        ("item", [[1]], "a row of table"),
+        ("item", [1.5], "a row of table"),
+        ("tags", [[40]], "a list of rows"),
+        ("price", [[1.0, 2.0]], "1 finite numbers"),
+        ("price", [1e39], "1 finite numbers"),
+        ("user", [1], "must name features of"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(
+    name: str, values: list[Any], says: str, resolver: Resolver
+) -> None:
+    with pytest.raises(DataError, match=says):
+        resolver.candidates(Question(request_id=0, row_ids=[0], features={name: values}))
+
+
+def test_a_user_at_a_time_has_the_events_before_it(dataset: Dataset, resolver: Resolver) -> None:
+    for split in ("train", "test"):
+        for want, rows in list(split_requests(dataset, split))[::9]:
+            question = Question(user=f"u{want.user}", time=want.time, row_ids=[int(rows.plain["row_id"][0])])
+            found = resolver.request(question)
+            assert (found.user, found.time) == (want.user, want.time)
+            for domain in dataset.manifest.domains:
+                for side in ("start", "end"):
+                    name = f"{side}.{domain}"
+                    assert found.columns.plain[name] == want.columns.plain[name]
+    with pytest.raises(DataError, match="must have a request in the data set at or before time -5"):
+        resolver.request(Question(user="u1", time=-5, row_ids=[0]))
+
+
+def test_what_is_not_there_is_named(resolver: Resolver) -> None:
+    with pytest.raises(DataError, match=r"row_ids must name .* got \[99999\]"):
+        resolver.candidates(Question(request_id=0, row_ids=[0, 99999]))
+    with pytest.raises(DataError, match=r"request_id must name .* got \[5000\]"):
+        resolver.request(Question(request_id=5000, row_ids=[0]))
+
+
+def test_request_features_may_be_given(resolver: Resolver) -> None:
+    plain = resolver.request(Question(request_id=3, row_ids=[0]))
+    other = resolver.request(Question(request_id=3, row_ids=[0], request_features={"user": 9, "age": [1, 0]}))
+    assert other.columns.ids["user"].values.tolist() == [9] and other.columns.dense["age"].tolist() == [
+        [1, 0]
+    ]
+    assert other.columns.plain == plain.columns.plain and other.name != plain.name
