@@ -26,10 +26,10 @@ from ctr.generate.comparison import (
     write_items,
 )
 from ctr.generate.config import GenerateConfig, load_generate_config
-from ctr.generate.opened import make_decoder
+from ctr.generate.opened import make_decoder, open_ids
 from ctr.generate.ranking import Ranker
 from ctr.generate.requests import Requests, choose_requests, interactions, item_codes
-from ctr.generate.semantic_ids import load_semantic_ids, save_semantic_ids
+from ctr.generate.semantic_ids import save_semantic_ids
 from ctr.generate.training import (
     FOLDER,
     GeneratorTrainer,
@@ -98,8 +98,7 @@ def compare(
     requests = choose_requests(dataset, config)
     ranker = open_ranker(config) if config.generation.ranker else None
     rows: dict[str, dict[str, float]] = {}
-    ids = load_semantic_ids(run_dir.path / FOLDER)
-    assert ids is not None
+    ids = open_ids(run_dir.path)
     codes = item_codes(dataset, config.generator.candidate, len(ids.tokens))
 
     def add(name: str, found: Retrieved) -> None:

@@ -13,7 +13,7 @@ from typing import get_origin
 import pytest
 from pydantic import BaseModel
 
-from ctr.config import RunConfig
+from ctr.generate.config import GenerateConfig
 from pipelines.cli import COMMANDS
 from tests.documents import fenced
 
@@ -60,7 +60,7 @@ def ctr_commands(page: Path) -> list[str]:
 
 def is_setting(key: str) -> bool:
     """Whether a dotted key names a setting of a run; what lies inside a mapping of free names counts."""
-    model: type[BaseModel] = RunConfig
+    model: type[BaseModel] = GenerateConfig  # a run's settings, and those of generation
     parts = key.split(".")
     for i, part in enumerate(parts):
         if part not in model.model_fields:

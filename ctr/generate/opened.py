@@ -15,6 +15,18 @@ from features.dataset import Manifest
 from features.errors import ConfigError
 
 
+def open_ids(run: Path) -> SemanticIds:
+    """The semantic IDs of a generator's run.
+
+    Raises:
+        ConfigError: it is no such run.
+    """
+    ids = load_semantic_ids(run / FOLDER)
+    if ids is None or not (run / "config.yaml").is_file():
+        raise ConfigError(f"{run} must be the run of a generator; train one with: ctr generate train CONFIG")
+    return ids
+
+
 def open_generator(run: Path, manifest: Manifest) -> tuple[NextBehaviour, SemanticIds]:
     """The best weights of a generator's run, averaged where it keeps averages, on the CPU.
 
@@ -22,9 +34,7 @@ def open_generator(run: Path, manifest: Manifest) -> tuple[NextBehaviour, Semant
         ConfigError: no such run.
         CheckpointError: it has no checkpoint, or one of another data set.
     """
-    ids = load_semantic_ids(run / FOLDER)
-    if ids is None or not (run / "config.yaml").is_file():
-        raise ConfigError(f"{run} must be the run of a generator; train one with: ctr generate train CONFIG")
+    ids = open_ids(run)
     config = load_generate_config(run / "config.yaml")
     state = build_generator(config, manifest, ids, torch.device("cpu"))
     state.restore(best_checkpoint(run), weights_only=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ctr.config import RunConfig, load_config
+from ctr.generate.config import load_generate_config
 from features.safe_yaml import dump_yaml, load_yaml
 from features.spec import load_spec
 from pipelines import cli
@@ -182,6 +183,9 @@ def test_dry_runs_write_nothing(run_config: Path, tmp_path: Path, capsys: pytest
 def test_every_shipped_configuration_is_valid(path: Path) -> None:
     if path.parent.name == "specs":
         assert load_spec(path).features
+    elif path.name.startswith("generate-"):
+        assert load_generate_config(path).strategies
+        assert f"ctr generate train pipelines/configs/{path.name}" in path.read_text()
     else:
         config = load_config(path)
         assert isinstance(config, RunConfig)
