@@ -179,7 +179,12 @@ def test_dry_runs_write_nothing(run_config: Path, tmp_path: Path, capsys: pytest
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.stem)
+SHIPPED = [
+    p for p in sorted(CONFIGS.rglob("*.yaml")) if p.parent.name != "ablations"
+]  # plans: their own test
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
 def test_every_shipped_configuration_is_valid(path: Path) -> None:
     if path.parent.name == "specs":
         assert load_spec(path).features
