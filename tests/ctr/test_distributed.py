@@ -25,7 +25,7 @@ COMMON = (*EPS, "train.evaluate_every=6", "train.checkpoint_every=4")
 RUNS = {
     "in step": COMMON,
     "stale": (*COMMON, "optimizer.dense_staleness=1", "embedding.optimizer=adam", "embedding.eps=0.001"),
-    "fewer requests than ranks": (*EPS, "loader.batch_rows=3", "train.max_steps=8"),
+    "fewer requests than ranks": (*EPS, "loader.batch_rows=3", "train.max_steps=5"),
     "many buckets": (*EPS, "distributed.bucket_mb=0.001", "train.max_steps=4"),
 }
 if fbgemm_available():
@@ -81,9 +81,11 @@ def test_the_job_of_several_equals_the_job_of_one(
     size: int, dataset: Path, alone: Path, tmp_path: Path
 ) -> None:
     """Weights, tables, averages and validation figures, with shares that may be empty."""
-    found = results(run_ranks(size, rank_jobs.train_runs, dataset, tmp_path, RUNS))
+    other = {2: "stale", 3: "in step"}[size]  # the other size has it
+    names = [name for name in RUNS if name != other]
+    found = results(run_ranks(size, rank_jobs.train_runs, dataset, tmp_path, {n: RUNS[n] for n in names}))
     assert all(outcome == found[0] for outcome in found)
-    for name in RUNS:
+    for name in names:
         close(tmp_path / name, alone / name)
         assert endings(tmp_path / name) == ["FINISHED"]
         assert steps(tmp_path / name / "checkpoints") == steps(alone / name / "checkpoints")
