@@ -2,8 +2,8 @@
 
     python -m tests.ctr.ablate.truth --repeats 20
 
-Every repeat draws another log. A feature that the clicks depend on (the candidate's category in the history)
-and two that are noise are left out, one at a time. A repeat is right if leaving out the first is found to hurt
+Every repeat draws another log. A feature that clicks depend on (the candidate's category in the history) and
+two that are noise are left out, one at a time. A repeat is right if leaving out the first is found to hurt
 and neither noise feature gets a verdict. The true feature is a large one: small ones, such as the position
 (0.006 AUC), are missed as often as the detectable difference of so small a log says.
 """
