@@ -120,7 +120,9 @@ def _open(table: PredictionTable, chunk_rows: int) -> tuple[list[str], Batches]:
 
 
 def _read(path: Path, wanted: list[str]) -> Iterator[pa.RecordBatch]:
-    with _readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    # Without the last two, Arrow holds the file's bytes of every row group that it has passed.
+    options = {"page_checksum_verification": True, "pre_buffer": False, "buffer_size": 1 << 20}
+    with _readable(path), pq.ParquetFile(path, **options) as file:
         yield from file.iter_batches(_BATCH_ROWS, columns=wanted)
 
 
