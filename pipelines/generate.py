@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_generate_config(arguments.config, arguments.overrides)
     if arguments.stage == "train":
         outcome = train(config)
-        describe_outcome(config, outcome)
+        describe_outcome(config, outcome, following=f"ctr generate evaluate {arguments.config}")
         return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
     with RunDir.open(config.run, create=False) as run_dir:
         names = [config.strategy] if arguments.stage == "decode" else list(config.strategies)
@@ -78,10 +78,11 @@ def train(config: GenerateConfig) -> Outcome:
     ids = semantic_ids(config, dataset.manifest, Path(config.run) / FOLDER)
     state = build_generator(config, dataset.manifest, ids, world.device)
     view = training_view(dataset, config)
+    some = view.manifest.splits["valid"].requests > 0
     make = partial(
         GeneratorTrainer,
         train=generator_loader(config, view, "train", train=True),
-        valid=generator_loader(config, view, "valid", train=False),
+        valid=generator_loader(config, view, "valid", train=False) if some else None,
         objective=mean_loss,
         popularity=np.bincount(interactions(dataset, config)[1], minlength=len(ids.tokens)),
     )

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
 
 
-def describe_outcome(config: RunConfig, outcome: Outcome) -> None:
+def describe_outcome(config: RunConfig, outcome: Outcome, *, following: str | None = None) -> None:
     """Tell a person how it ended, and what comes next."""
     if outcome.stopped_by is not None:
         print(f"stopped after step {outcome.steps}; the same command resumes", file=sys.stderr)
@@ -74,7 +74,7 @@ def describe_outcome(config: RunConfig, outcome: Outcome) -> None:
     if outcome.best_value is not None:
         metric, value = config.train.metric, abs(outcome.best_value)
         print(f"best validation {metric} {value:.4f} at step {outcome.best_step}")
-    print(f"run directory {config.run}; next: ctr evaluate {config.run}")
+    print(f"run directory {config.run}; next: {following or f'ctr evaluate {config.run}'}")
 
 
 def dry_run(config: RunConfig) -> str:

@@ -28,6 +28,7 @@ from ctr.generate.processors import Contrastive, Diversity, Ensemble, Existing, 
 from ctr.generate.semantic_ids import BOS, PAD, SemanticIds
 from ctr.generate.trie import DEAD, Trie
 from ctr.transformer import generate
+from features.errors import ConfigError
 
 Processor = Callable[[Tensor, Tensor], Tensor]
 
@@ -62,6 +63,9 @@ class Decoder:
     trie: Trie = field(init=False)
 
     def __post_init__(self) -> None:
+        most = (self.model.longest - 1) // self.ids.length - 2
+        if self.strategy.horizon > max(1, most):
+            raise ConfigError(f"horizon must be at most {most} for this model, got {self.strategy.horizon}")
         items = self.ids.items
         self.trie = Trie(items, self.ids.tokens[items], vocabulary=self.ids.vocabulary)
 
@@ -82,13 +86,13 @@ class Decoder:
 
     def _with_room(self, tokens: Tensor) -> Tensor:
         """Without the oldest events that would leave no positions for what is generated."""
-        longest = self.model.longest - self.strategy.horizon * self.ids.length
-        if tokens.shape[1] <= longest:
+        events = (self.model.longest - 1) // self.ids.length - self.strategy.horizon
+        kept = 1 + events * self.ids.length
+        if tokens.shape[1] <= kept:
             return tokens
-        kept = 1 + (longest - 1) // self.ids.length * self.ids.length
         cut = tokens[:, -kept:].clone()
-        cut[:, 0] = torch.where(cut[:, 1] == PAD, PAD, BOS)
-        return torch.where((cut == PAD).all(1, keepdim=True), tokens[:, -kept:], cut)
+        cut[:, 0] = torch.where(cut[:, 1] == PAD, cut[:, 0], BOS)
+        return cut
 
     def _processors(self, prompt: Tensor, rewards: Tensor | None, begin: int) -> list[Processor]:
         strategy = self.strategy

@@ -13,6 +13,7 @@ from ctr.generate.config import StrategyConfig
 from ctr.generate.decoding import Decoder
 from ctr.generate.model import NextBehaviour
 from ctr.generate.semantic_ids import FIRST
+from features.errors import ConfigError
 from tests.ctr.generate.toy import SEQUENCES, joint, log_p, toy_batch, toy_ids, toy_model
 
 HISTORIES = [[2, 3, 4], [5], [6, 7, 8, 9]]
@@ -234,6 +235,18 @@ def test_speculative_decoding_gives_what_greedy_gives(architecture: str) -> None
     drafted = decode(model, mode="greedy", horizon=2, width=1, draft="other", decoder={"draft": draft})
     assert [[item for item, _ in own] for own in plain] == [[item for item, _ in own] for own in drafted]
     assert all(item in ITEMS for own in plain for item, _ in own)
+
+
+def test_the_oldest_events_make_room_for_what_is_generated() -> None:
+    """Learned positions end: of 4 events, 3 leave room for 2 more."""
+    model = toy_model(architecture="gpt2")
+    found = decode(model, mode="greedy", horizon=2, width=1)
+    for history, own in zip(HISTORIES, found, strict=True):
+        first = items_of(slow_beam(model, history[-3:], 1, followers))
+        second = items_of(slow_beam(model, [*history[-3:], *first], 1, followers))
+        assert [item for item, _ in own] == list(dict.fromkeys([*first, *second]))
+    with pytest.raises(ConfigError, match="horizon must be at most 3"):
+        decode(model, mode="greedy", horizon=4, width=1)
 
 
 def test_keys_and_values_are_kept(llama: NextBehaviour, monkeypatch: pytest.MonkeyPatch) -> None:
