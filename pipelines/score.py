@@ -19,6 +19,7 @@ from ctr.serving.resolve import Resolver
 from ctr.serving.scorer import MICRO_BATCH, Scorer, model_digest
 from ctr.serving.source import Source
 from ctr.serving.split import split_requests
+from ctr.signals import GracefulStop
 from features.errors import ConfigError
 from pipelines.runs import OpenRun, open_run
 
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=MICRO_BATCH,
         metavar="N",
-        help="candidates scored at a time; default: 64",
+        help="candidates scored at a time; default: 256",
     )
     add(
         "--cache-mb",
@@ -64,19 +65,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Score, or serve until stopped."""
+def run(arguments: argparse.Namespace) -> int:
+    """Score, or serve until stopped; the exit code."""
     _check(arguments)
     # Reading takes no lock: a run may be scored while it is trained.
     opened = open_run(RunDir(arguments.run_dir), dataset=arguments.dataset, checkpoint=arguments.checkpoint)
     with opened.state.for_scoring() as model:
         answerer = Answerer(make_scorer(opened, model, arguments), Resolver(opened.dataset))
         if arguments.serve:
-            _serve(answerer, opened, arguments)
-            return
+            return _serve(answerer, opened, arguments)
         rows = write_scores(arguments.out, _answers(answerer, opened, arguments))
     print(f"wrote {rows:,} scores to {arguments.out} (weights of step {opened.step})")
     print(describe(answerer.stats))
+    return 0
 
 
 def make_scorer(opened: OpenRun, model: nn.Module, arguments: argparse.Namespace) -> Scorer:
@@ -128,7 +129,7 @@ def _answers(
         yield answerer(question), row_ids
 
 
-def _serve(answerer: Answerer, opened: OpenRun, arguments: argparse.Namespace) -> None:
+def _serve(answerer: Answerer, opened: OpenRun, arguments: argparse.Namespace) -> int:
     from ctr.serving.http import (
         HOST,
         Limits,
@@ -144,7 +145,7 @@ def _serve(answerer: Answerer, opened: OpenRun, arguments: argparse.Namespace) -
             f"POST questions to http://{HOST}:{port}/score (weights of step {opened.step}); stop: Ctrl-C",
             flush=True,
         )
-        try:
+        with GracefulStop() as stop:  # the server ends on the signal itself, then hands it on
             make_server(make_app(answerer, limits), limits).run(sockets=[listener])
-        finally:
-            print(describe(answerer.stats), file=sys.stderr)
+    print(describe(answerer.stats), file=sys.stderr)
+    return stop.exit_code

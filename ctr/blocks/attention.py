@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ctr.blocks.apart import attend_apart, can_attend_apart
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement
@@ -115,20 +116,25 @@ class MultiHeadAttention(nn.Module):
         key, value = zip(*(part.chunk(2, dim=-1) for part in padded), strict=True)
         return Memory(buckets, list(key), list(value), buckets.valid(events))
 
-    def forward(self, queries: Tensor, memory: Memory, *, own: Tensor | None = None) -> Tensor:
-        """Queries that see all events of their request and, with `own`, each other.
+    def forward(self, queries: Tensor, memory: Memory, *, tokens: int | None = None) -> Tensor:
+        """Queries that see all events of their request and, with `tokens`, those of their candidate.
 
         Args:
             queries: (R, N, D).
             memory: of the same requests.
-            own: (N, N) bool: which query sees which as a key; None: none. Not together with a sink.
+            tokens: so many queries after each other are a candidate's, and see each other as keys; None: no
+                query is a key. Not together with a sink.
 
         Returns:
             (R, N, D).
         """
         asked = memory.buckets.rows(self.query(queries))
-        if own is not None:
-            memory = memory.joined(memory.buckets.rows(self.key_value(queries)))
+        own = None
+        if tokens is not None:
+            beside = memory.buckets.rows(self.key_value(queries))
+            if all(can_attend_apart(query, valid) for query, valid in zip(asked, memory.valid, strict=True)):
+                return self.finish(memory.buckets.unrows(self._attend_apart(asked, memory, beside, tokens)))
+            memory, own = memory.joined(beside), _same_group(queries, tokens)
         elif self.sink is not None:
             both = torch.cat([self.sink, torch.zeros_like(self.sink)]).to(asked[0].dtype)
             memory = memory.joined([both.expand(len(part), 1, -1) for part in asked])
@@ -176,6 +182,14 @@ class MultiHeadAttention(nn.Module):
         return [
             attend(query, key, value, heads=self.heads, mask=mask)
             for query, key, value, mask in zip(queries, memory.key, memory.value, masks, strict=True)
+        ]
+
+    def _attend_apart(
+        self, queries: list[Tensor], memory: Memory, beside: list[Tensor], tokens: int
+    ) -> list[Tensor]:
+        return [
+            attend_apart(query, key, value, own, heads=self.heads, tokens=tokens)
+            for query, key, value, own in zip(queries, memory.key, memory.value, beside, strict=True)
         ]
 
     def finish(self, mixed: Tensor) -> Tensor:
@@ -229,6 +243,12 @@ def _causal_mask(seen: Tensor, length: int) -> Tensor:
     """(R, 1, N, L) bool of `seen` (R, N, 1): how many events each query sees; the first place always."""
     places = torch.arange(length, device=seen.device)
     return (places < seen.clamp(min=1))[:, None]
+
+
+def _same_group(queries: Tensor, tokens: int) -> Tensor:
+    """(N, N) bool: True where two of the N queries (R, N, D) belong to one group of `tokens`."""
+    group = torch.arange(queries.shape[1], device=queries.device) // tokens
+    return group[:, None] == group
 
 
 def _with_first(valid: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ class CausalLayer(TransformerLayer):
             (B, m, D).
         """
         asked = requests.pack(self.around_attention.before(globals_))
-        mixed = self.attention(asked, memory, own=requests.same_candidate(globals_.shape[1]))
+        mixed = self.attention(asked, memory, tokens=globals_.shape[1])
         update = requests.unpack(mixed)
         return self.after_attention(globals_, update)
 

@@ -84,11 +84,6 @@ class RequestMap:
         rows = packed.reshape(requests * self.max_candidates, tokens // self.max_candidates, width)
         return rows if self.is_full else rows.index_select(0, self.slots)
 
-    def same_candidate(self, tokens: int) -> Tensor:
-        """(C · N, C · N) bool: True where two packed tokens belong to one candidate."""
-        owner = torch.arange(self.max_candidates, device=self.slots.device).repeat_interleave(tokens)
-        return owner[:, None] == owner
-
 
 def _check(request_index: Tensor, requests: int) -> None:
     if request_index.dtype != torch.int64 or request_index.dim() != 1:

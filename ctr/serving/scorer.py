@@ -24,7 +24,7 @@ from ctr.serving.source import Request, Source
 from ctr.state import TrainingState
 from features.errors import ConfigError
 
-MICRO_BATCH = 64
+MICRO_BATCH = 256
 
 
 class Scorer:

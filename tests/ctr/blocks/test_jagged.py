@@ -108,12 +108,6 @@ def test_one_candidate_per_request_costs_nothing() -> None:
     assert requests.to_rows(rows) is rows
 
 
-def test_same_candidate_is_block_diagonal() -> None:
-    requests = RequestMap.build(torch.tensor([0, 0]), requests=1)
-    want = torch.block_diag(*[torch.ones(3, 3)] * 2).bool()
-    assert torch.equal(requests.same_candidate(3), want)
-
-
 @pytest.mark.parametrize(
     ("index", "text"),
     [

@@ -1,0 +1,49 @@
+"""Attention of candidates over the events they share and over their own tokens, computed apart and joined.
+
+    softmax over [events; own] = w softmax over events + (1 − w) softmax over own,   w = σ(lse_e − lse_o)
+
+lse: log Σ exp of the scores over the events (e) or the own tokens (o). In one call every candidate's tokens
+are keys, which a mask hides from the others: C candidates of m tokens cost (C m)² products and a mask of
+(C m) × (L + C m); here they cost C m². For inference on a CPU, where the fused kernel gives its lse.
+
+R requests, L events of one, C candidates of one, m tokens of a candidate, H heads, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def can_attend_apart(query: Tensor, valid: Tensor | None) -> bool:
+    """Whether the kernel is there, no gradient is asked for, and no event is padding."""
+    return valid is None and query.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def attend_apart(
+    query: Tensor, key: Tensor, value: Tensor, own: Tensor, *, heads: int, tokens: int
+) -> Tensor:
+    """Each candidate's tokens ask the events of the request and their own candidate's tokens.
+
+    Args:
+        query: (R, C m, D).
+        key: (R, L, D), L at least 1.
+        value: (R, L, D).
+        own: (R, C m, 2 D): keys and values of the tokens themselves.
+        heads: H.
+        tokens: m.
+
+    Returns:
+        (R, C m, D).
+    """
+    query, key, value, own_key, own_value = (
+        x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value, *own.chunk(2, dim=-1))
+    )
+    shared, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
+    query, own_key, own_value = (x.unflatten(2, (-1, tokens)) for x in (query, own_key, own_value))
+    wide = torch.promote_types(query.dtype, torch.float32)
+    scores = (query @ own_key.transpose(-1, -2)).to(wide) * query.shape[-1] ** -0.5
+    alone = (scores.softmax(dim=-1).to(own_value.dtype) @ own_value).flatten(2, 3)
+    weight = torch.sigmoid(lse.to(wide) - scores.logsumexp(dim=-1).flatten(2))[..., None]
+    mixed = torch.lerp(alone.to(wide), shared.to(wide), weight).to(shared.dtype)
+    return mixed.transpose(1, 2).flatten(2)
