@@ -1,8 +1,8 @@
 """A trained model over a split: scores in file order, streamed to a predictions table.
 
 Columns: row_id, request_id, user_id (dense codes), time (seconds), label, score (probability, float64),
-logit, and slice_<name> columns: history (length bucket, all domains together), known_user, item_age (days since
-the item was first shown), and those the spec names.
+logit, and slice_<name> columns: history (length bucket, all domains together), known_user, item_age (days
+since the item was first shown), and those the spec names.
 """
 
 from __future__ import annotations
