@@ -11,7 +11,9 @@ import torch
 from ctr.serving.append import why_not
 from ctr.serving.cache import StateCache
 from ctr.serving.scorer import Scorer, model_digest
+from ctr.serving.source import Request
 from ctr.serving.split import split_requests
+from features.dataset import Dataset
 from features.errors import ConfigError
 from tests.ctr.dataset_fixture import Sizes, write_dataset
 from tests.ctr.serving.runs import HYFORMER, LONGER, TWO_STAGE, Built, cache
@@ -68,6 +70,10 @@ def all_logits(scorer: Scorer, built: Built, split: str = "test") -> torch.Tenso
     return torch.from_numpy(np.concatenate([scorer.score(r, c) for r, c in asked]))
 
 
+def all_requests(dataset: Path) -> list[Request]:
+    return [request for request, _ in split_requests(Dataset(dataset), "test")]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_predict(name: str, dataset: Path) -> None:
     built = Built(dataset, *MODELS[name])
@@ -108,6 +114,17 @@ def test_an_asking_event_that_leaves_is_computed_anew(growing: Path) -> None:
     built = Built(growing, *LONGER, *PLAIN, "model.layers=3")
     scorer = built.scorer(cache=cache(), append=True)
     torch.testing.assert_close(all_logits(scorer, built), built.expected(), atol=1e-5, rtol=1e-4)
+
+
+def test_new_events_must_come_later_than_the_old_ones_of_all_domains(growing: Path) -> None:
+    source = Built(growing, *LONGER).scorer().source
+    whole = next(s for s in map(source.spans, all_requests(growing)) if min(b - a for a, b in s) > 2)
+    (view, view_end), (buy, buy_end) = whole
+    nothing = ((view, view), (buy, buy))
+    assert source.appended_later(nothing, whole) and source.appended_later(whole, whole)
+    assert not source.appended_later(((view, view_end), (buy, buy)), whole)  # the first buy is no later
+    assert not source.appended_later(whole, nothing)
+    assert not source.appended_later(((view + 1, view_end), (buy, buy_end)), whole)
 
 
 @pytest.mark.parametrize("name", REFUSED)
