@@ -139,8 +139,9 @@ def baseline_items(
     users, items = users[real], items[real]
     popularity = Popularity(np.bincount(items, minlength=rows))
     yield "popularity", timed(lambda: popularity.rank(seen, items=count))
+    recent = [own[-config.generation.recent :] for own in requests.history]
     neighbours = ItemNeighbours(users, items, rows=rows, neighbours=config.generation.neighbours)
-    yield "item-kNN", timed(lambda: neighbours.rank(requests.history, seen, items=count))
+    yield "item-kNN", timed(lambda: neighbours.rank(recent, seen, items=count))
 
 
 def open_ranker(config: GenerateConfig) -> Ranker:

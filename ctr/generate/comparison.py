@@ -51,11 +51,12 @@ def retrieve(
     found: list[Ranked] = []
     loader = generator_loader(config, requests.view, config.generation.split, train=False)
     for batch in loader.iterate(0):
-        rewards = None
+        start = len(found)
+        rewards, unwanted = None, requests.seen[start : start + batch.num_requests]
         if how is not None and how.when == "tokens" and ranker is not None:
-            whose = requests.positions[len(found) : len(found) + batch.num_requests]
+            whose = requests.positions[start : start + batch.num_requests]
             rewards = _all_rewards(ranker, config.generation.split, whose, decoder.ids.items)
-        found += decoder(batch, rewards)
+        found += decoder(batch, rewards, unwanted if config.generation.exclude_seen else None)
     found = [_new(own, seen, config) for own, seen in zip(found, requests.seen, strict=True)]
     if how is not None and how.when == "items" and ranker is not None:
         clicks = click_scores(ranker, requests, config, found)

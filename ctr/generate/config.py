@@ -108,6 +108,7 @@ class GenerationConfig(Knobs):
     exclude_seen: bool = True  # not what the history holds already
     ks: list[Positive] = Field(default=[10, 20], min_length=1)
     neighbours: Positive = 100  # item-kNN: of each item
+    recent: Positive = 5  # item-kNN: so many of the newest events
     ranker: str | None = None  # run directory of the click model that re-ranks; None = no re-ranking
     # Its candidate features that are unknown for items that were not shown; * stands for anything.
     ranker_blind: list[str] = Field(default=[])

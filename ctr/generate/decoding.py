@@ -30,6 +30,9 @@ from ctr.generate.trie import DEAD, Trie
 from ctr.transformer import generate
 from features.errors import ConfigError
 
+# Beams that hold nothing come back from the library with sums at or below −1e9.
+_DEAD_BEAM = -1e8
+
 Processor = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -70,19 +73,32 @@ class Decoder:
         self.trie = Trie(items, self.ids.tokens[items], vocabulary=self.ids.vocabulary)
 
     @torch.inference_mode()
-    def __call__(self, batch: Batch, rewards: Tensor | None = None) -> list[Ranked]:
+    def __call__(
+        self, batch: Batch, rewards: Tensor | None = None, unwanted: Sequence[np.ndarray] | None = None
+    ) -> list[Ranked]:
         """Ranked items of each request; sequences that are no item are left out.
 
         Args:
             batch: on the CPU.
             rewards: (R, I) of all items in the order of `ids.items`, where the strategy re-weights tokens.
+            unwanted: for each request the items that it must not be given; for constrained decoding.
         """
+        open_nodes = None if unwanted is None else self._open(unwanted)
         prompt = self._with_room(self.model.prompt(batch).tokens)
+        if self.draft is not None:
+            return self._ranked(prompt, self._speculative(prompt, open_nodes))
         begin = 1 if self.model.both_sides else prompt.shape[1]
-        processors = self._processors(prompt, rewards, begin)
-        found = self._diverse(prompt, processors, begin) if self.strategy.diversity else None
-        found = found or self._generate(prompt, processors, begin)
+        processors = self._processors(prompt, rewards, begin, open_nodes)
+        search = self._diverse if self.strategy.diversity else self._generate
+        found = search(prompt, processors, begin)
         return self._ranked(prompt, found)
+
+    def _open(self, unwanted: Sequence[np.ndarray]) -> Tensor:
+        """bool (R, P): the nodes under which some item is left."""
+        left = torch.ones(len(unwanted), int(self.ids.items.max()) + 1)
+        for row, items in zip(left, unwanted, strict=True):
+            row[torch.from_numpy(items[items < len(row)])] = 0.0
+        return self.trie.prefix_means(left[:, self.ids.items], self.ids.items) > 0
 
     def _with_room(self, tokens: Tensor) -> Tensor:
         """Without the oldest events that would leave no positions for what is generated."""
@@ -94,13 +110,15 @@ class Decoder:
         cut[:, 0] = torch.where(cut[:, 1] == PAD, cut[:, 0], BOS)
         return cut
 
-    def _processors(self, prompt: Tensor, rewards: Tensor | None, begin: int) -> list[Processor]:
+    def _processors(
+        self, prompt: Tensor, rewards: Tensor | None, begin: int, open_nodes: Tensor | None
+    ) -> list[Processor]:
         strategy = self.strategy
         found: list[Processor] = []
         if self.ensemble:
             found.append(Ensemble([Companion(model, prompt) for model in self.ensemble], begin=begin))
         if strategy.constrained:
-            found.append(Existing(self.trie, begin=begin))
+            found.append(Existing(self.trie, begin=begin, open_nodes=open_nodes))
         if strategy.contrastive is not None:
             assert self.amateur is not None
             how = strategy.contrastive
@@ -127,24 +145,23 @@ class Decoder:
 
     def _generate(self, prompt: Tensor, processors: Sequence[Processor], begin: int, width: int = 0) -> Found:
         width = 1 if self.strategy.mode == "greedy" else width or self.strategy.width
-        settings = self._settings(width)
-        if self.draft is None:
-            output = generate(self.model.lm, prompt, processors, width=width, **settings)
-            scores = getattr(output, "sequences_scores", None)
-            tokens = output.sequences[:, begin:]
-            return Found(tokens, torch.zeros(len(tokens)) if scores is None else scores)
-        parts = [self._speculative(own, settings) for own in prompt]
-        return Found(torch.cat(parts), torch.zeros(len(prompt)))
+        output = generate(self.model.lm, prompt, processors, width=width, **self._settings(width))
+        scores = getattr(output, "sequences_scores", None)
+        tokens = output.sequences[:, begin:]
+        return Found(tokens, torch.zeros(len(tokens)) if scores is None else scores)
 
-    def _speculative(self, tokens: Tensor, settings: dict[str, Any]) -> Tensor:
-        """One request without padding, as the library wants it."""
+    def _speculative(self, prompts: Tensor, open_nodes: Tensor | None) -> Found:
+        """One request at a time and without padding, as the library wants it."""
         assert self.draft is not None
-        prompt = tokens[tokens != PAD][None]
-        begin = 1 if self.model.both_sides else prompt.shape[1]
-        processors = self._processors(prompt, None, begin)
-        output = generate(self.model.lm, prompt, processors, draft=self.draft.lm, **settings)
-        found: Tensor = output.sequences[:, begin:]
-        return found
+        parts = []
+        for row, tokens in enumerate(prompts):
+            prompt = tokens[tokens != PAD][None]
+            begin = 1 if self.model.both_sides else prompt.shape[1]
+            own = None if open_nodes is None else open_nodes[row : row + 1]
+            processors = self._processors(prompt, None, begin, own)
+            output = generate(self.model.lm, prompt, processors, draft=self.draft.lm, **self._settings(1))
+            parts.append(output.sequences[:, begin:])
+        return Found(torch.cat(parts), torch.zeros(len(prompts)))
 
     def _diverse(self, prompt: Tensor, processors: Sequence[Processor], begin: int) -> Found:
         """The groups of diverse beam search, one after the other, taken in turns: best, best, …, second, …"""
@@ -165,7 +182,7 @@ class Decoder:
         events = found.tokens.reshape(-1, self.ids.length)
         items = self.trie.items(events).reshape(len(prompt), -1).numpy()
         scores = found.scores.repeat_interleave(self.strategy.horizon).reshape(len(prompt), -1).numpy()
-        alive = (items != DEAD) & (scores > -np.inf)
+        alive = (items != DEAD) & (scores > _DEAD_BEAM)
         if self.strategy.order == "likelihood" or self._needs_likelihood:
             own = Companion(self.model, prompt).likelihood(found.tokens)
             scores = own.repeat_interleave(self.strategy.horizon).reshape(len(prompt), -1).numpy()

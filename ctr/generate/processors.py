@@ -20,20 +20,28 @@ NEVER = -torch.inf
 
 
 class Existing:
-    """Only beginnings of existing items.
+    """Only beginnings of existing items, or of those that are open to the request.
 
     Args:
         trie: of the items.
         begin: where generated tokens begin in the sequences.
+        open_nodes: bool (R, P), whether a node leads to an item that the request may be given; None: all do.
     """
 
-    def __init__(self, trie: Trie, *, begin: int) -> None:
-        self.trie, self.begin = trie, begin
+    def __init__(self, trie: Trie, *, begin: int, open_nodes: Tensor | None = None) -> None:
+        self.trie, self.begin, self.open_nodes = trie, begin, open_nodes
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """See the head of the file."""
-        node = self.trie.walk(input_ids[:, self.begin :])
-        return scores.masked_fill(~self.trie.allowed(node), NEVER)
+        owner, edge = self.trie.children(self.trie.walk(input_ids[:, self.begin :]))
+        if self.open_nodes is not None:
+            request = owner // (len(scores) // len(self.open_nodes))
+            kept = self.open_nodes[request, edge + 1]
+            owner, edge = owner[kept], edge[kept]
+        found = torch.full_like(scores, NEVER)
+        token = self.trie.keys[edge] % self.trie.vocabulary
+        found[owner, token] = scores[owner, token]
+        return found
 
 
 class Ensemble:

@@ -52,6 +52,17 @@ def test_beam_with_all_beams_ranks_all_items(model: NextBehaviour) -> None:
         assert_ranked(found, joint(model, history, TOKENS))
 
 
+def test_items_that_are_unwanted_are_not_generated(model: NextBehaviour) -> None:
+    """Each request has its own; beams go on with the others, so none is lost."""
+    unwanted = [ITEMS[[0, 3, 4]].numpy(), np.array([], dtype=np.int64), ITEMS[2:].numpy()]
+    decoder = Decoder(model, IDS, StrategyConfig(width=ALL))
+    found = decoder(toy_batch(HISTORIES), None, unwanted)
+    for history, own, gone in zip(HISTORIES, found, unwanted, strict=True):
+        scores = joint(model, history, TOKENS)
+        scores[torch.isin(ITEMS, torch.from_numpy(gone))] = -torch.inf
+        assert_ranked(own, scores, ALL - len(gone))
+
+
 def test_unconstrained_beam_also_finds_what_is_no_item(llama: NextBehaviour) -> None:
     found = decode(llama, width=4, constrained=False)
     best = [set(slow_beam(llama, history, 4, lambda prefix: range(10))) for history in HISTORIES]
