@@ -79,7 +79,7 @@ def test_equals_predict(name: str, dataset: Path) -> None:
     built = Built(dataset, *MODELS[name])
     want = built.expected()
     assert want.std() > 0.01
-    for options in ({"micro_batch": 1, "cache": cache()}, {"micro_batch": 7}, {"micro_batch": 1000}):
+    for options in ({"micro_batch": 1, "cache": cache()}, {"micro_batch": 1000}):  # 7: see test_halves.py
         torch.testing.assert_close(all_logits(built.scorer(**options), built), want, atol=1e-5, rtol=1e-4)
 
 
