@@ -29,8 +29,11 @@ class Trie:
     Example:
         >>> trie = Trie(torch.tensor([7, 9]), torch.tensor([[2, 4], [2, 5]]), vocabulary=6)
         >>> node = trie.walk(torch.tensor([[2], [3]]))
-        >>> trie.allowed(node).nonzero().tolist(), trie.items(torch.tensor([[2, 5], [2, 2]])).tolist()
-        ([[0, 4], [0, 5]], [9, -1])
+        >>> owner, edge = trie.children(node)
+        >>> owner.tolist(), (trie.keys[edge] % 6).tolist()
+        ([0, 0], [4, 5])
+        >>> trie.items(torch.tensor([[2, 5], [2, 2]])).tolist()
+        [9, -1]
     """
 
     def __init__(self, items: Tensor, tokens: Tensor, *, vocabulary: int) -> None:
@@ -81,13 +84,6 @@ class Trie:
         owner = torch.repeat_interleave(torch.arange(len(node)), count)
         first = torch.repeat_interleave(start - (count.cumsum(0) - count), count)
         return owner, first + torch.arange(len(owner))
-
-    def allowed(self, node: Tensor) -> Tensor:
-        """(Q, V) bool: the tokens that may follow."""
-        owner, edge = self.children(node)
-        mask = torch.zeros(len(node), self.vocabulary, dtype=torch.bool)
-        mask[owner, self.keys[edge] % self.vocabulary] = True
-        return mask
 
     def items(self, tokens: Tensor) -> Tensor:
         """(Q,): the item of C tokens, −1 where there is none."""
