@@ -147,7 +147,7 @@ def write_predictions(
     if not data.info.impressions:
         raise DataError(f"a split to score must have rows; {split} of {dataset.root} is empty: name another")
     slices = slice_columns(data, dataset.manifest.slices, list(dataset.manifest.domains))
-    slices = slices.append_column("slice_item_age", item_ages(dataset, data))
+    slices = slices.add_column(2, "slice_item_age", item_ages(dataset, data))  # before those of the spec
     path.parent.mkdir(parents=True, exist_ok=True)
     writer: pq.ParquetWriter | None = None
     start = 0

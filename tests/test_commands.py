@@ -74,12 +74,15 @@ def test_env_is_made_once_and_remembers_its_lock(clone: Path) -> None:
     code, text, calls = make_env(clone, "LOCK=base")
     assert code == 0, text
     assert installs(calls) == [
-        "-r requirements/base.txt -r requirements/dev.txt",
+        "-r requirements/base.txt -r requirements/transformers.txt -r requirements/dev.txt",
         "--no-build-isolation --editable .",
     ]
     assert make_env(clone) == (0, "env: .venv holds requirements/base.txt\n", [])
     _, _, calls = make_env(clone, "LOCK=cuda")
-    assert installs(calls)[0] == "-r requirements/cuda.txt -r requirements/dev.txt"
+    assert (
+        installs(calls)[0]
+        == "-r requirements/cuda.txt -r requirements/transformers.txt -r requirements/dev.txt"
+    )
     assert make_env(clone)[2] == []
 
 
@@ -88,7 +91,10 @@ def test_env_follows_the_lock_files(clone: Path) -> None:
     later = (clone / ".venv" / "stamp-cpu").stat().st_mtime + 10
     os.utime(clone / "requirements" / "torchrec.txt", (later, later))
     _, _, calls = make_env(clone)
-    assert installs(calls)[0] == "-r requirements/cpu.txt -r requirements/dev.txt"
+    assert (
+        installs(calls)[0]
+        == "-r requirements/cpu.txt -r requirements/transformers.txt -r requirements/dev.txt"
+    )
 
 
 def test_env_completes_a_cuda_build_of_torch(clone: Path) -> None:

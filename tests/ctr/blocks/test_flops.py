@@ -29,7 +29,8 @@ def weights(module: nn.Module) -> int:
 
 
 def measured(call: Callable[[], Any]) -> int:
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    # With gradients, as in training: without, candidates of a request attend apart (ctr.blocks.apart).
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
 
