@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ctr.architectures import ARCHITECTURES, Sizes
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
-from ctr.transformer import ARCHITECTURES, Sizes, build_body, find_architecture
+from ctr.transformer import build_body, find_architecture
 from features.errors import ConfigError
 
 

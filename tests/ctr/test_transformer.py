@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ctr.architectures import ARCHITECTURES, Sizes
 from ctr.bench.flops import count_flops
 from ctr.blocks import buckets
 from ctr.blocks.attention import TransformerLayer
@@ -21,7 +22,7 @@ from ctr.blocks.encoders import AttentionEncoder, SwiGLUEncoder
 from ctr.blocks.flops import layer_flops
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.library import LibraryEncoder
-from ctr.transformer import ARCHITECTURES, Sizes, build_body
+from ctr.transformer import build_body
 from features.errors import ConfigError
 from tests.ctr.reference.parity import LENGTHS, assert_parity, gradients, rand, scrambled, split
 
