@@ -57,13 +57,14 @@ class ShardedTables(EmbeddingTables):
         self._columns = ColumnwiseAdagrad(
             {t: rows[t] for t, kind in kinds.items() if exact and kind == "column_wise"}, config, world
         )
-        self._module = make_module(
+        model = make_module(
             {key: rows[table] for table, key in self._keys.items()},
             {key: kinds[table] for table, key in self._keys.items()},
             config,
             scaled=[self._keys[table] for table in self._columns.sums],
             world=world,
         )
+        self._module = model.module  # its steps are called one by one: for the count of bytes, and `scale`
         self._state = self._parts()
         for table in rows:
             fill_initial(self._state[f"{table}.weight"], table, config, seed=seed)

@@ -1,4 +1,4 @@
-"""TorchRec's sharded collection of tables: how it is made, and what of it lies on this rank."""
+"""TorchRec's model-parallel collection of tables: how it is made, and what of it lies on this rank."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ctr.config import EmbeddingConfig
 from ctr.distributed import World
-from ctr.embedding.torchrec_plan import make_plan
+from ctr.embedding.torchrec_plan import ROOT, make_plan
 from ctr.shards import Offset
 from features.errors import ConfigError
 
@@ -34,7 +34,10 @@ def make_module(
     scaled: Collection[str],
     world: World,
 ) -> Any:
-    """Make a TorchRec ShardedEmbeddingCollection with fused optimizers; its weights are arbitrary.
+    """Make TorchRec's DistributedModelParallel of all tables, with fused optimizers; weights are arbitrary.
+
+    Its `module` is the ShardedEmbeddingCollection. It holds no dense weights: gradients of the model's are
+    summed over the ranks by `ctr.dense_sync`, which lets them come a step later.
 
     Args:
         rows: table → number of rows; names without dots.
@@ -50,7 +53,8 @@ def make_module(
     from torch.distributed.optim import _apply_optimizer_in_backward
     from torchrec.distributed.comm_ops import set_gradient_division
     from torchrec.distributed.embedding import EmbeddingCollectionSharder
-    from torchrec.distributed.types import ShardingEnv
+    from torchrec.distributed.model_parallel import DistributedModelParallel
+    from torchrec.distributed.types import ShardingEnv, ShardingPlan
     from torchrec.modules import embedding_configs
     from torchrec.modules.embedding_modules import EmbeddingCollection
 
@@ -68,8 +72,14 @@ def make_module(
     sharder = EmbeddingCollectionSharder(_fused_parameters(config))
     plan = make_plan(collection, sharder, kinds, world=world)
     with torch.random.fork_rng(devices=[]):  # FBGEMM fills new tables with random numbers
-        env = ShardingEnv.from_process_group(world.data)
-        return sharder.shard(collection, plan, env, world.device)
+        return DistributedModelParallel(
+            collection,
+            env=ShardingEnv.from_process_group(world.data),
+            device=world.device,
+            plan=ShardingPlan({ROOT: plan}),
+            sharders=[sharder],
+            init_data_parallel=False,
+        )
 
 
 def _import_torchrec() -> None:

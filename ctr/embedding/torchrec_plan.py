@@ -19,6 +19,7 @@ from ctr.config import EmbeddingConfig
 from ctr.distributed import World
 from features.errors import ConfigError
 
+ROOT = ""  # where the tables are in the module that DistributedModelParallel gets: they are all of it
 KERNEL = "fused"  # the update happens in FBGEMM's backward
 _EXPECTED_IDS = 4096.0  # unique IDs of a large table in a batch of one rank; only the ratio of tables matters
 _OTHER_MEMORY = 0.3  # of a rank's memory: for all that is no table
@@ -123,13 +124,13 @@ def _plan_freely(
         stats=[],
     )
     try:
-        plan = planner.collective_plan(torch.nn.ModuleDict({"tables": free}), [sharder], world.data)
+        plan = planner.collective_plan(free, [sharder], world.data)
     except PlannerError as error:
         raise ConfigError(
             f"the embedding tables must fit into the memory of {world.size} ranks; TorchRec's planner says: "
             f"{str(error)[:500]}. Use more ranks, embedding.sharding: row_wise, or a smaller embedding.dim"
         ) from None
-    return dict(plan.plan["tables"])
+    return dict(plan.plan[ROOT])
 
 
 def _topology(world: World, local: int) -> Any:
