@@ -29,6 +29,7 @@ COMMANDS = {
     "baseline": ("pipelines.baseline", "logistic regression or LightGBM on the dense features"),
     "generate": ("pipelines.generate", "next-behaviour generation: train, decode, compare strategies"),
     "ablate": ("pipelines.ablate", "compare variants of a run: what pays, at what cost, how sure"),
+    "scaling": ("pipelines.scaling", "how quality grows with size: fit, predict the next size, score it"),
     "bench": ("pipelines.bench", "measure speed, memory and what each optimisation contributes"),
     "sync": ("pipelines.sync", "replay a run's journal to MLflow"),
 }

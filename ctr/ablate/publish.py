@@ -1,42 +1,74 @@
-"""An ablation in MLflow: one parent run with table and pictures, the trainings as its children."""
+"""An ablation or a sweep in MLflow: one parent run with table and pictures, the trainings as its children."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ctr.ablate.plan import Plan
 from ctr.ablate.results import Results
 from ctr.ablate.subruns import SubRun
+from ctr.config import RunConfig
 from ctr.journal import read_rows
+from ctr.run_dir import RunDir
 from ctr.tracking import Tracker, sync
+from features.dataset import Manifest
 
 ROW = "ablation"  # kind of the journal row with the results
 PARENT_TAG = "mlflow.parentRunId"  # MLflow's own name of the link
 
 
-def log_results(tracker: Tracker, results: Results, *, journal: Path, report: Path) -> None:
-    """The differences of every variant as metrics of the parent, and the report as its artifact.
+def parent_tracker(
+    run_dir: RunDir, *, config: RunConfig, manifest: Manifest, plan: Mapping[str, Any], kind: str
+) -> Tracker:
+    """The tracker of the parent run.
 
-    Results that the journal holds already are not written again; others become its next step.
+    Args:
+        run_dir: of the parent.
+        config: of any training: where it reports to.
+        manifest: of the whole data set.
+        plan: what was asked for, with its name, as plain data; becomes MLflow parameters.
+        kind: `ablation` or `scaling`; the tag that has the plan's name.
     """
+    return Tracker(
+        run_dir,
+        uri=config.tracking.uri,
+        experiment=config.tracking.experiment,
+        config=plan,
+        dataset={"name": manifest.name, "sha256": manifest.digest()},
+        tags={kind: str(plan["name"]), **config.tracking.tags},
+        system_seconds=0,
+    )
+
+
+def log_results(tracker: Tracker, results: Results, *, journal: Path, report: Path) -> None:
+    """The differences of every variant as metrics of the parent, and the report as its artifact."""
     values: dict[str, dict[str, float]] = {}
     for line in results.compared():
         for metric, j in line.judgements.items():
             figures = {"delta": j.delta, "low": j.low, "high": j.high, "p_holm": j.p_holm}
             values[f"{line.name}/{metric}"] = {k: v for k, v in figures.items() if v is not None}
-    told = [row for row in read_rows(journal) if row["kind"] == ROW]
-    if not told or {key: told[-1].get(key) for key in values} != values:
-        tracker.log(ROW, len(told), values)
+    log_once(tracker, ROW, values, journal=journal)
     tracker.artifact(report)
 
 
-def publish_children(subruns: Sequence[SubRun], plan: Plan, *, parent: str, uri: str, experiment: str) -> int:
-    """Send every finished training to MLflow as a child of the ablation; again changes nothing.
+def log_once(tracker: Tracker, kind: str, values: Mapping[str, Any], *, journal: Path) -> None:
+    """Write a row of results that the journal does not end with already; others become its next step."""
+    told = [row for row in read_rows(journal) if row["kind"] == kind]
+    if not told or {key: told[-1].get(key) for key in values} != values:
+        tracker.log(kind, len(told), values)
+
+
+def publish_children(
+    subruns: Sequence[SubRun], plan: Plan, *, kind: str, parent: str, uri: str, experiment: str
+) -> int:
+    """Send every finished training to MLflow as a child of the parent; again changes nothing.
 
     Args:
         subruns: those that are not finished are left out.
-        plan: names the ablation.
+        plan: gives the tag `kind` its value.
+        kind: as for `parent_tracker`.
         parent: MLflow's ID of the parent run.
         uri: where the parent reports to.
         experiment: of the parent.
@@ -49,15 +81,15 @@ def publish_children(subruns: Sequence[SubRun], plan: Plan, *, parent: str, uri:
     """
     finished = [subrun for subrun in subruns if subrun.is_finished()]
     return sum(
-        sync(subrun.path, uri, experiment=experiment, tags=_tags(subrun, plan, parent)) for subrun in finished
+        sync(subrun.path, uri, experiment=experiment, tags={kind: plan.name, **_tags(subrun, parent)})
+        for subrun in finished
     )
 
 
-def _tags(subrun: SubRun, plan: Plan, parent: str) -> dict[str, str]:
+def _tags(subrun: SubRun, parent: str) -> dict[str, str]:
     """What the MLflow UI can group and filter by."""
     return {
         PARENT_TAG: parent,
-        "ablation": plan.name,
         "variant": ", ".join(dict.fromkeys(place.variant for place in subrun.places)),
         "seed": str(subrun.places[0].seed),
         "window": str(subrun.places[0].window),

@@ -1,17 +1,14 @@
-"""The report of an ablation: one HTML file that needs nothing else, Markdown, pictures, and results.json."""
+"""What the report of an ablation says: tables, notes, how to read it."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+from ctr.ablate.page import Page, Picture, Table, write_page
 from ctr.ablate.plots import NAMES, draw_all, si
 from ctr.ablate.results import Line, Results
 from ctr.compare import Judgement
-from ctr.durable import replace_file
 from ctr.report_plots import number
 
 CAPTIONS = {
@@ -29,7 +26,6 @@ READING = (
     "Detectable is the difference that would have been found in four of five ablations like this one. "
     "No evidence does not mean no effect: smaller ones than that pass unseen.",
 )
-_TEMPLATE = Path(__file__).with_name("report_template.html")
 
 
 def write_report(folder: Path, results: Results) -> Path:
@@ -42,25 +38,13 @@ def write_report(folder: Path, results: Results) -> Path:
     Returns:
         Path of index.html.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     images = draw_all(results)
-    for name in CAPTIONS.keys() - images.keys():
-        (folder / f"{name}.png").unlink(missing_ok=True)
-    files = {f"{name}.png": image for name, image in images.items()}
-    files["results.json"] = (json.dumps(results.to_dict(), indent=2, allow_nan=False) + "\n").encode()
-    files["report.md"] = markdown(results, images).encode()
-    files["index.html"] = html(results, images).encode()
-    for name, content in files.items():
-        replace_file(folder / name, content)
-    return folder / "index.html"
+    return write_page(folder, page(results, images), results.to_dict())
 
 
 def title(results: Results) -> str:
     """The heading."""
     return f"Ablation {results.plan.name}"
-
-
-Table = tuple[list[str], list[list[str]]]  # head and rows
 
 
 def table(results: Results) -> Table:
@@ -158,49 +142,19 @@ def changes(results: Results) -> list[tuple[str, str]]:
     return [(line.name, line.changes) for line in results.lines if line.changes]
 
 
-def markdown(results: Results, images: Mapping[str, bytes]) -> str:
-    """The report as Markdown, beside its pictures."""
-    parts = [f"# {title(results)}", _markdown_table(["", ""], [list(f) for f in results.facts.items()])]
-    parts.append(_markdown_table(*table(results)))
-    parts += [f"- {note}" for note in notes(results)]
-    parts.append(_markdown_table(*others(results)))
-    parts += [f"![{CAPTIONS[name]}]({name}.png)" for name in images]
-    parts += ["## How to read it", "\n".join(f"- {line}" for line in (*READING, *caveats(results)))]
-    changed = [[name, f"`{what}`"] for name, what in changes(results)]
-    parts += ["## What the variants change", _markdown_table(["variant", "change"], changed)]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return (
-        "\n".join("| " + " | ".join(c.replace("|", r"\|") for c in row) + " |" for row in lines)
-        if rows
-        else ""
+def page(results: Results, images: Mapping[str, bytes]) -> Page:
+    """The report, not yet written."""
+    return Page(
+        title=title(results),
+        facts=results.facts,
+        heading="Variants",
+        tables=[table(results), others(results)],
+        notes=list(notes(results)),
+        figures=[Picture(name, CAPTIONS[name], image) for name, image in images.items()],
+        reading=[*READING, *caveats(results)],
+        changes_heading="What the variants change",
+        changes=changes(results),
     )
-
-
-def html(results: Results, images: Mapping[str, bytes]) -> str:
-    """The report as one page; all text from outside is escaped by the template engine."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    figures = [
-        {"name": name, "caption": CAPTIONS[name], "data": base64.b64encode(image).decode()}
-        for name, image in images.items()
-    ]
-    values: dict[str, Any] = {
-        "title": title(results),
-        "facts": results.facts,
-        "tables": [table(results), others(results)],
-        "notes": list(notes(results)),
-        "figures": figures,
-        "reading": [*READING, *caveats(results)],
-        "changes": changes(results),
-    }
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
 
 
 def text(results: Results) -> str:

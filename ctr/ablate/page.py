@@ -1,0 +1,102 @@
+"""A report as files: one HTML page that needs nothing else, Markdown, its pictures, results.json."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctr.durable import replace_file
+
+Table = tuple[list[str], list[list[str]]]  # head and rows
+_TEMPLATE = Path(__file__).with_name("report_template.html")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG image."""
+
+    name: str
+    caption: str
+    image: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a report says, in the order in which it says it."""
+
+    title: str
+    facts: Mapping[str, str]  # name → text, at the head
+    heading: str  # of the tables
+    tables: Sequence[Table]  # those without rows are left out
+    notes: Sequence[str]
+    figures: Sequence[Picture]
+    reading: Sequence[str]  # how to read it
+    changes_heading: str = ""
+    changes: Sequence[tuple[str, str]] = ()  # name → settings
+
+    def markdown(self) -> str:
+        """The report as Markdown, beside its pictures."""
+        parts = [f"# {self.title}", markdown_table(["", ""], [list(fact) for fact in self.facts.items()])]
+        parts += [markdown_table(*table) for table in self.tables]
+        parts.append("\n".join(f"- {note}" for note in self.notes))
+        parts += [f"![{figure.caption}]({figure.name}.png)" for figure in self.figures]
+        parts += ["## How to read it", "\n".join(f"- {line}" for line in self.reading)]
+        if self.changes:
+            changed = [[name, f"`{what}`"] for name, what in self.changes]
+            parts += [f"## {self.changes_heading}", markdown_table(["", "change"], changed)]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def html(self) -> str:
+        """The report as one page; all text from outside is escaped by the template engine."""
+        from jinja2 import Environment, StrictUndefined
+
+        environment = Environment(
+            autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        figures = [
+            {"name": f.name, "caption": f.caption, "data": base64.b64encode(f.image).decode()}
+            for f in self.figures
+        ]
+        values = {**vars(self), "figures": figures}
+        return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A table as Markdown; none where there are no rows.
+
+    Example:
+        >>> print(markdown_table(["a"], [["1|2"]]))
+        | a |
+        | --- |
+        | 1\\|2 |
+    """
+    lines = [head, ["---"] * len(head), *rows] if rows else []
+    return "\n".join("| " + " | ".join(c.replace("|", r"\|") for c in row) + " |" for row in lines)
+
+
+def write_page(folder: Path, page: Page, results: Mapping[str, Any]) -> Path:
+    """Write results.json, report.md, the pictures and, last, index.html, each whole.
+
+    Args:
+        folder: made where it is missing; pictures of an earlier report that this one has not are removed.
+        page: what to say.
+        results: the same as plain data.
+
+    Returns:
+        Path of index.html.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {f"{figure.name}.png": figure.image for figure in page.figures}
+    for old in folder.glob("*.png"):
+        if old.name not in files:
+            old.unlink()
+    files["results.json"] = (json.dumps(results, indent=2, allow_nan=False) + "\n").encode()
+    files["report.md"] = page.markdown().encode()
+    files["index.html"] = page.html().encode()
+    for name, content in files.items():
+        replace_file(folder / name, content)
+    return folder / "index.html"
