@@ -135,10 +135,12 @@ def computed_columns(spec: Spec) -> list[str]:
 
 def is_request_level(spec: Spec, feature: Feature) -> bool:
     """Whether a feature has the same value for all rows of a request."""
-    return isinstance(feature, CalendarFeature) or all(_of_request(spec, c) for c in feature_columns(feature))
+    columns = feature_columns(feature)
+    return isinstance(feature, CalendarFeature) or all(is_of_request(spec, c) for c in columns)
 
 
-def _of_request(spec: Spec, column: str) -> bool:
+def is_of_request(spec: Spec, column: str) -> bool:
+    """Whether a column has the same value for all rows of a request."""
     shown = spec.impressions
     kind, name = origin(column)
     if kind == "own":
@@ -146,7 +148,7 @@ def _of_request(spec: Spec, column: str) -> bool:
         made_of = {shown.user, shown.time, shown.request, *spec.order, *shown.context}
         return name in made_of and name != shown.item
     if kind == "count":
-        return all(_of_request(spec, c) for c in spec.counters[name.rpartition(".")[0]].by)
+        return all(is_of_request(spec, c) for c in spec.counters[name.rpartition(".")[0]].by)
     return kind == "user" or (kind == "page" and name.endswith(".size"))
 
 

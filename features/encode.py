@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,14 +52,33 @@ class Vocabulary:
     def look_up(self, values: pl.Series, *, what: str) -> np.ndarray:
         """int32 IDs of the values; 0 for missing ones."""
         keys = key_values(values, what=what)
-        keys, known = common_type([keys, self.values])
-        book = pl.DataFrame({"key": known}).with_row_index("id", offset=1 + self.oov_rows)
-        found = pl.DataFrame({"key": keys}).join(book, on="key", how="left", maintain_order="left")["id"]
+        few = len(keys) < len(self.values) and keys.dtype == self.values.dtype
+        keys, found = (keys, self._search(keys)) if few else self._join(keys)
         unknown = found.is_null() & keys.is_not_null()
         ids = found.fill_null(0).to_numpy().astype(np.int32)
         rows = unknown.arg_true().to_numpy()
         ids[rows] = 1 + (hashes(keys.gather(rows)) % self.oov_rows if self.oov_rows > 1 else 0)
         return ids
+
+    def _join(self, keys: pl.Series) -> tuple[pl.Series, pl.Series]:
+        """The keys in the type of both, and their IDs, null where unknown; reads every value of the table."""
+        keys, known = common_type([keys, self.values])
+        book = pl.DataFrame({"key": known}).with_row_index("id", offset=1 + self.oov_rows)
+        joined = pl.DataFrame({"key": keys}).join(book, on="key", how="left", maintain_order="left")
+        return keys, joined["id"]
+
+    def _search(self, keys: pl.Series) -> pl.Series:
+        """The same IDs for a few keys, such as those of one request, without reading the whole table."""
+        values, ids = self._in_order
+        places = values.search_sorted(keys).clip(0, len(values) - 1)
+        ids = ids.gather(places)
+        return ids.zip_with((values.gather(places) == keys).fill_null(False), ids.clear(len(ids)))
+
+    @cached_property
+    def _in_order(self) -> tuple[pl.Series, pl.Series]:
+        """The values in order, and the ID of each."""
+        order = self.values.arg_sort()
+        return self.values.gather(order), order + 1 + self.oov_rows
 
     def state(self) -> dict[str, Any]:
         """What was fitted, as plain data; the values have a file of their own."""

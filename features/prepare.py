@@ -12,7 +12,7 @@ import pyarrow as pa
 from features.clock import CLOCK, TIME
 from features.columns import expand_patterns, needed_columns
 from features.dataset import SPLITS, DomainInfo, Manifest, SplitInfo
-from features.encode import Vocabulary
+from features.fitted import write_fitted
 from features.layout import event_table, split_tables
 from features.log import Log, read_log
 from features.safe_yaml import dump_yaml
@@ -21,7 +21,7 @@ from features.spec import Spec
 from features.split import Parts, split_rows
 from features.stages import encode_log
 from features.transform import Encoded
-from features.write import hash_files, new_directory, write_arrow, write_json, write_manifest, write_parquet
+from features.write import hash_files, new_directory, write_arrow, write_manifest, write_parquet
 
 Progress = Callable[[str], None]
 
@@ -72,7 +72,8 @@ def _write(
 ) -> Manifest:
     """Write every other file, the manifest last."""
     splits = _write_splits(root, log, parts, encoded)
-    _write_fitted(root, log, encoded)
+    write_fitted(root, encoded.tables, encoded.fitted)
+    _write_keys(root, log)
     (root / "spec.yaml").write_text(dump_yaml(spec.model_dump(mode="json")))
     manifest = Manifest(
         name=spec.name,
@@ -111,14 +112,8 @@ def _write_events(root: Path, name: str, log: Log, encoded: Encoded) -> DomainIn
     return info
 
 
-def _write_fitted(root: Path, log: Log, encoded: Encoded) -> None:
-    """Write vocabularies, boundaries and scalers, and the raw keys of the user and item codes."""
-    for name, table in encoded.tables.items():
-        if isinstance(table, Vocabulary):
-            ids = np.arange(1 + table.oov_rows, table.info.rows, dtype=np.int32)
-            book = {"value": table.values.to_arrow(), "id": ids, "count": table.counts.to_arrow()}
-            write_parquet(root / "fitted" / f"{name}.parquet", pa.table(book))
-    write_json(root / "fitted" / "scalers.json", encoded.fitted)
+def _write_keys(root: Path, log: Log) -> None:
+    """Write the raw keys of the user and item codes."""
     for name, keys in (("users", log.users), ("items", log.items)):
         book = {"code": np.arange(len(keys)), "key": keys.to_arrow()}
         write_parquet(root / "keys" / f"{name}.parquet", pa.table(book))

@@ -6,6 +6,7 @@ values in training also gets an indicator, so that 0 and missing differ.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,13 @@ class Scaler:
             **fitted,
         }
 
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Scaler:
+        """The scaler with that `state`."""
+        kind, clip, mean, std, missing = (state[name] for name in ("kind", "clip", "mean", "std", "missing"))
+        knots = (tuple(state.get("x", ())), tuple(state.get("level", ())))
+        return cls(kind, clip, mean, std, knots, missing)
+
 
 def fit_scaler(values: np.ndarray, feature: DenseFeature) -> Scaler:
     """Fit one column on the float64 values (N,) of the training period, NaN = missing.
@@ -84,7 +92,6 @@ def fit_scaler(values: np.ndarray, feature: DenseFeature) -> Scaler:
 class FittedDense:
     """All columns of a dense feature: first the values, then the missing indicators."""
 
-    columns: list[str]
     scalers: dict[str, Scaler]  # an array column of width d has d of them: column.0 … column.(d − 1)
 
     @property
@@ -93,10 +100,13 @@ class FittedDense:
         return [*self.scalers, *(f"{c}.missing" for c, s in self.scalers.items() if s.missing)]
 
     def apply(self, frame: pl.DataFrame, *, what: str) -> np.ndarray:
-        """float32 (rows, dim)."""
-        columns = _numbers(frame, self.columns, what)
-        scaled = [s.apply(columns[c]) for c, s in self.scalers.items()]
-        flags = [~_known(columns[c]) for c, s in self.scalers.items() if s.missing]
+        """float32 (rows, dim) of a frame of the feature's columns."""
+        return self.scale(_numbers(frame, frame.columns, what))
+
+    def scale(self, numbers: Mapping[str, np.ndarray]) -> np.ndarray:
+        """float32 (rows, dim) of float64 columns, NaN = missing."""
+        scaled = [s.apply(numbers[c]) for c, s in self.scalers.items()]
+        flags = [~_known(numbers[c]) for c, s in self.scalers.items() if s.missing]
         return np.stack([*scaled, *flags], axis=1).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
@@ -107,7 +117,7 @@ class FittedDense:
 def fit_dense(frame: pl.DataFrame, feature: DenseFeature, *, what: str) -> FittedDense:
     """Fit every column of a feature on the rows of the training period."""
     numbers = _numbers(frame, feature.columns, what)
-    return FittedDense(feature.columns, {c: fit_scaler(x, feature) for c, x in numbers.items()})
+    return FittedDense({c: fit_scaler(x, feature) for c, x in numbers.items()})
 
 
 def count_not_finite(frame: pl.DataFrame, feature: DenseFeature) -> int:

@@ -14,9 +14,10 @@ import polars as pl
 import pyarrow as pa
 
 from features.clock import CLOCK, TIME
+from features.codes import key_values
 from features.columns import feature_columns, is_request_level
 from features.dataset import Column, TableInfo, id_type
-from features.encode import FittedTable, fit_table, log_buckets
+from features.encode import FittedTable, Hash, fit_table, log_buckets
 from features.log import Log
 from features.scale import count_not_finite, fit_dense
 from features.spec import CalendarFeature, DenseFeature, Feature, IdFeature, SincePrevious, Spec
@@ -132,6 +133,12 @@ def encode_table(name: str, uses: list[Use], encoded: Encoded) -> None:
         "fit": _fit_range(uses),
         **fitted.state(),
     }
+    if isinstance(fitted, Hash):  # knows no values, and 5 and "5" have different hashes
+        types = {
+            u.key: str(key_values(v.flat.clear(), what=u.what).dtype)
+            for u, v in zip(uses, values, strict=True)
+        }
+        encoded.fitted["tables"][name]["types"] = types
     for use, value in zip(uses, values, strict=True):
         columns = encoded.columns[use.domain]
         columns[f"id.{use.name}"] = value.arrow(_ids(fitted, value.flat, what=use.what))
@@ -185,7 +192,7 @@ def _encode_dense(use: Use, encoded: Encoded) -> Column:
 def _encode_time(use: Use, encoded: Encoded) -> Column:
     """Calendar features and gaps between events: tables of a fixed size, to which nothing is fitted."""
     if isinstance(use.feature, CalendarFeature):
-        ids, table = _calendar(use.frame, use.feature), f"calendar.{use.feature.calendar}"
+        ids, table = calendar_ids(use.frame[TIME].to_numpy(), use.feature), f"calendar.{use.feature.calendar}"
         info = TableInfo(rows=_CALENDAR_ROWS[use.feature.calendar], encode="calendar", oov_rows=0)
     else:
         assert isinstance(use.feature, SincePrevious)
@@ -196,9 +203,9 @@ def _encode_time(use: Use, encoded: Encoded) -> Column:
     return Column(name=use.name, level=use.level, kind="id", table=table)
 
 
-def _calendar(frame: pl.DataFrame, feature: CalendarFeature) -> np.ndarray:
-    """1 … 24 for the hours from 0, 1 … 7 for Monday to Sunday."""
-    local = frame[TIME].to_numpy() + round(feature.offset_hours * 3600)
+def calendar_ids(seconds: np.ndarray, feature: CalendarFeature) -> np.ndarray:
+    """int32 IDs of int64 times: 1 … 24 for the hours from 0, 1 … 7 for Monday to Sunday."""
+    local = seconds + round(feature.offset_hours * 3600)
     if feature.calendar == "hour":
         return (local // 3600 % 24 + 1).astype(np.int32)
     return ((local // 86_400 + 3) % 7 + 1).astype(np.int32)  # 1970-01-01 was a Thursday

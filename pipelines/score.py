@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--split", choices=("train", "valid", "test"), help="its requests with their candidates"
     )
-    what.add_argument("--questions", type=Path, metavar="FILE", help="Parquet: requests and their candidates")
+    what.add_argument("--questions", type=Path, metavar="FILE", help="JSON or Parquet: what to score")
     what.add_argument("--serve", action="store_true", help="answer questions over HTTP on 127.0.0.1")
     add("--out", type=Path, metavar="FILE", help="Parquet file of the scores")
     add("--port", type=int, default=8765, help="of --serve; 0: a free one; default: 8765")

@@ -1,13 +1,15 @@
-"""Questions in Parquet files, and tables of scores.
+"""Questions in JSON and Parquet files, and tables of scores.
 
-A file of questions has a row per question and a column per field of `Question`; the features of candidates
-are columns `features.<name>` of lists, those of the request `request_features.<name>`. Scores have a row per
+A JSON file is a list of questions. A Parquet file has a row per question and a column per field of
+`Question`; what is given of candidates are lists, `columns.<name>` and `features.<name>`, of the request
+`request_columns.<name>` and `request_features.<name>`. Scores have a row per
 candidate: question and candidate (places, from 0), request_id, user_id (dense codes), time, row_id (null
 where the question names none), logit, score.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,38 +23,53 @@ from ctr.serving.answer import Answer
 from ctr.serving.question import Question, parse_question
 from features.errors import DataError
 
-_MAPPINGS = ("features", "request_features")
+_MAPPINGS = ("columns", "features", "request_columns", "request_features")
 _ROWS = 65_536  # of scores written together
 
 
 def read_questions(path: Path, *, most: int) -> Iterator[Question]:
-    """The questions of a Parquet file, in its order.
+    """The questions of a file, in its order; a name that ends in .json says what it is.
 
     Raises:
-        DataError: no Parquet file, or a row that is no question.
+        DataError: no such file, or a row that is no question.
     """
+    rows = _json_rows(path) if path.suffix == ".json" else _parquet_rows(path)
+    for row, plain in enumerate(rows):
+        yield parse_question(plain, what=f"{path}, row {row}", most=most)
+
+
+def _json_rows(path: Path) -> list[Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise DataError(f"{path} must be a JSON list of questions: {error}") from None
+    if not isinstance(found, list):
+        raise DataError(f"{path} must be a JSON list of questions, got {type(found).__name__}; put it in [ ]")
+    return found
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} must be a Parquet file of questions: {error}") from None
-    row = 0
     for batch in file.iter_batches(batch_size=1024):
-        for plain in batch.to_pylist():
-            yield parse_question(_nested(plain), what=f"{path}, row {row}", most=most)
-            row += 1
+        yield from (_nested(plain) for plain in batch.to_pylist())
 
 
 def _nested(plain: dict[str, Any]) -> dict[str, Any]:
-    """`features.price: [1]` as `features: {price: [1]}`; what is null is not given.
+    """`features.price: [1]` as `features: {price: [1]}`.
+
+    What is null is not given, but for a raw column of the request: there it is a missing value.
 
     Example:
-        >>> _nested({"request_id": 1, "user": None, "features.price": [2]})
-        {'request_id': 1, 'features': {'price': [2]}}
+        >>> _nested({"request_id": 1, "user": None, "features.price": [2], "request_columns.age": None})
+        {'request_id': 1, 'features': {'price': [2]}, 'request_columns': {'age': None}}
     """
     result: dict[str, Any] = {}
     for name, value in plain.items():
         head, dot, rest = name.partition(".")
-        if value is None:
+        if value is None and head != "request_columns":
             continue
         if dot and head in _MAPPINGS:
             result.setdefault(head, {})[rest] = value

@@ -22,21 +22,26 @@ class RawKeys:
         self.root = dataset.root
         self._read: dict[str, pa.Array] = {}
 
-    def codes(self, what: str, keys: Sequence[int | str]) -> np.ndarray:
+    def codes(self, what: str, keys: Sequence[int | str], *, unknown: int | None = None) -> np.ndarray:
         """int64 codes of the keys of `users` or `items`.
 
+        Args:
+            what: users or items.
+            keys: raw ones.
+            unknown: the code of keys that the data set does not know; None refuses them.
+
         Raises:
-            DataError: keys of another type, or that the data set does not know.
+            DataError: keys of another type, or unknown ones.
         """
         known = self._keys(what)
         try:
             found = pc.index_in(pa.array(list(keys), type=known.type), value_set=known)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             raise DataError(f"keys of {what} must be of type {known.type}, got {list(keys)[:5]}") from None
-        if found.null_count:
-            unknown = [key for key, code in zip(keys, found.to_pylist(), strict=True) if code is None]
-            raise DataError(f"keys of {what} must be in the data set, got {unknown[:5]}, which are not")
-        return found.to_numpy().astype(np.int64)
+        if found.null_count and unknown is None:
+            missing = [key for key, code in zip(keys, found.to_pylist(), strict=True) if code is None]
+            raise DataError(f"keys of {what} must be in the data set, got {missing[:5]}, which are not")
+        return found.fill_null(-1 if unknown is None else unknown).to_numpy().astype(np.int64)
 
     def _keys(self, what: str) -> pa.Array:
         """The raw key of every code."""

@@ -11,6 +11,8 @@ from features.spec import explain
 
 Number = int | float
 Value = Number | list[Number]  # an ID, several IDs, or the numbers of a dense feature
+Scalar = bool | int | Annotated[float, Field(allow_inf_nan=True)] | str | None  # logs have NaN for missing
+RawValue = Scalar | list[Scalar]
 Key = int | str
 INT64 = 2**63
 Id = Annotated[int, Field(ge=0, lt=INT64)]
@@ -19,10 +21,11 @@ Id = Annotated[int, Field(ge=0, lt=INT64)]
 class Question(BaseModel):
     """One request and its candidates.
 
-    Values of features are as they stand in the data set: rows of embedding tables, scaled numbers.
+    Columns hold raw values, as the log does, under the names that the spec has for them; they are encoded as
+    `ctr prepare` encoded the log. Features hold values that are encoded already.
 
     Example:
-        >>> Question(request_id=7, items=[1, 2], features={"price": [0.5, 1.5]}).candidates
+        >>> Question(request_id=7, columns={"item_id": ["a", "b"], "price": [9.95, None]}).candidates
         2
     """
 
@@ -31,10 +34,12 @@ class Question(BaseModel):
     request_id: Id | None = None  # a request of the data set
     user: Key | None = None  # or: a raw key of a user, and the moment
     time: int | None = Field(default=None, ge=-INT64, lt=INT64)  # seconds; events before it are the history
-    request_features: dict[str, Value] = {}  # instead of those of the data set
+    request_columns: dict[str, RawValue] = {}  # raw; instead of what the data set has for the features
+    request_features: dict[str, Value] = {}  # the same, encoded
     row_ids: list[Id] | None = None  # candidates with the features of prepared impressions
     items: list[Key] | None = None  # or: raw keys of items, with what is their own
-    features: dict[str, list[Value]] = {}  # name → a value per candidate; instead of those of the data set
+    columns: dict[str, list[RawValue]] = {}  # raw, a value per candidate; instead of the data set's
+    features: dict[str, list[Value]] = {}  # the same, encoded
 
     @model_validator(mode="after")
     def one_way_each(self) -> Question:
@@ -45,8 +50,8 @@ class Question(BaseModel):
         counts = {name: len(values) for name, values in self._lists().items()}
         if not counts or len(set(counts.values())) > 1 or not max(counts.values()):
             raise ValueError(
-                "give at least one candidate, and as many row_ids or items as values of each feature; "
-                f"got {counts}"
+                "give at least one candidate, and as many row_ids or items as values of each column and "
+                f"feature; got {counts}"
             )
         return self
 
@@ -57,7 +62,9 @@ class Question(BaseModel):
 
     def _lists(self) -> dict[str, list[Any]]:
         named: dict[str, list[Any] | None] = {"row_ids": self.row_ids, "items": self.items}
-        return {n: v for n, v in {**named, **self.features}.items() if v is not None}
+        named |= {f"columns.{name}": values for name, values in self.columns.items()}
+        named |= {f"features.{name}": values for name, values in self.features.items()}
+        return {name: values for name, values in named.items() if values is not None}
 
 
 def parse_question(data: object, *, what: str, most: int) -> Question:

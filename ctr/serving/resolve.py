@@ -15,11 +15,12 @@ from functools import cached_property
 import numpy as np
 
 from ctr.loader.columns import Columns
+from ctr.serving.given import GivenFeatures, fingerprint
 from ctr.serving.keys import RawKeys, items_own_features
 from ctr.serving.question import Key, Question
 from ctr.serving.source import Request, read_candidates, read_requests
-from ctr.serving.values import Parts, given_columns, laid_over
-from features.dataset import Dataset, EventStore
+from ctr.serving.values import Parts, laid_over
+from features.dataset import Dataset, EventStore, Manifest
 from features.errors import DataError
 
 
@@ -29,6 +30,7 @@ class Resolver:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.manifest = dataset.manifest
+        self.given = GivenFeatures(dataset)
 
     def request(self, question: Question) -> Request:
         """The request that a question names, or the one that its user would make at its time.
@@ -36,51 +38,57 @@ class Resolver:
         Raises:
             DataError: there is no such request or user, or no earlier request to take features from.
         """
+        given = self.given.of_request(question)
         if question.request_id is not None:
             (place,) = self._requests.find([question.request_id], what="request_id")
+            request = Request.of(self._requests.take(np.array([place])))
         else:
-            place = self._request_before(question)
-        request = Request.of(self._requests.take(np.array([place])))
-        if question.time is not None:
-            request = request.with_plain(time=question.time, **self._history(request.user, question.time))
-        if not question.request_features:
+            request = self._asked(question, given)
+        if not (given.ids or given.dense):
             return request
-        given = {name: [value] for name, value in question.request_features.items()}
-        columns = given_columns(self.manifest, "request", given, what="request_features")
-        return Request((*request.name, repr(sorted(given.items()))), laid_over(request.columns, columns))
+        return Request((*request.name, fingerprint(given)), laid_over(request.columns, given))
 
     def candidates(self, question: Question) -> Columns:
         """The features of its C candidates.
 
         Raises:
-            DataError: an unknown row, item or feature, a value that does not fit, or a feature that is
-                neither given nor the item's own.
+            DataError: an unknown row, item, feature or column, a value that does not fit, or a feature that
+                is neither given nor the item's own.
         """
-        given = given_columns(self.manifest, "candidate", question.features, what="features")
-        names = [c.name for c in self.manifest.features if c.level == "candidate"]
+        given = self.given.of_candidates(question)
+        missing = _missing(self.manifest, "candidate", given)
         if question.row_ids is not None:
             shown = self._shown.take(self._shown.find(question.row_ids, what="row_ids"))
             return laid_over(shown, given)
         places = Columns({"row_id": np.arange(question.candidates)}, {}, {})
         if question.items is None:
-            _refuse_missing(names, question, "there are no row_ids or items to take them from")
+            _refuse(missing, "there are no row_ids or items to take them from")
             return laid_over(places, given)
-        own = [name for name in names if name in self._items_own]
-        _refuse_missing([n for n in names if n not in own], question, "they are not the item's own")
+        _refuse([n for n in missing if n not in self._items_own], "they are not the item's own")
         shown = self._shown.take(self._impressions_of(question.items))
         return laid_over(laid_over(shown, places), given)
 
-    def _request_before(self, question: Question) -> int:
-        """The newest request of the user not after the time, of all splits."""
+    def _asked(self, question: Question, given: Columns) -> Request:
+        """A user at a time: features of the newest request, unless all are given."""
         assert question.user is not None and question.time is not None
-        user = self._keys.codes("users", [question.user])[0]
-        of_user = np.flatnonzero(self._requests.plain("user_id") == user)
+        if _missing(self.manifest, "request", given):
+            place = self._request_before(question.user, question.time)
+            request = Request.of(self._requests.take(np.array([place])))
+        else:
+            user = self._keys.codes("users", [question.user], unknown=-1)
+            request = Request.of(Columns({"request_id": np.array([-1]), "user_id": user}, {}, {}))
+        return request.with_plain(time=question.time, **self._history(request.user, question.time))
+
+    def _request_before(self, user: Key, time: int) -> int:
+        """The newest request of the user not after the time, of all splits."""
+        code = self._keys.codes("users", [user], unknown=-1)[0]
+        of_user = np.flatnonzero(self._requests.plain("user_id") == code)
         times = self._requests.plain("time")[of_user]
-        of_user, times = of_user[times <= question.time], times[times <= question.time]
+        of_user, times = of_user[times <= time], times[times <= time]
         if not len(of_user):
             raise DataError(
-                f"user {question.user!r} must have a request in the data set at or before time "
-                f"{question.time}, from which its features are taken; there is none: name a request_id"
+                f"user {user!r} must have a request in the data set at or before time {time}, from which its "
+                "features are taken; there is none: name a request_id, or give all columns of the request"
             )
         return int(of_user[times.argsort(kind="stable")[-1]])
 
@@ -132,9 +140,15 @@ class Resolver:
         return Parts([read_candidates(self.dataset, split) for split in splits], "row_id")
 
 
-def _refuse_missing(needed: Sequence[str], question: Question, why: str) -> None:
-    if missing := [name for name in needed if name not in question.features]:
+def _missing(manifest: Manifest, level: str, given: Columns) -> list[str]:
+    """The features of a level that are not given."""
+    there = given.ids.keys() | given.dense.keys()
+    return [c.name for c in manifest.features if c.level == level and c.name not in there]
+
+
+def _refuse(missing: Sequence[str], why: str) -> None:
+    if missing:
         raise DataError(
-            f"features must give the candidate features {missing} ({why}); give them, name row_ids, or use a "
-            "run that drops them"
+            f"columns or features must give the candidate features {missing} ({why}); give them, name "
+            "row_ids, or use a run that drops them"
         )

@@ -1,81 +1,14 @@
-"""Columns of a few owners: from given values, from parts, and one laid over another.
-
-V values of all owners together.
-"""
+"""Columns of a few owners: from parts, and one laid over another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from ctr.loader.columns import Columns, ranges
-from features.dataset import Column, IdValues, Manifest
+from features.dataset import IdValues
 from features.errors import DataError
-
-
-def given_columns(
-    manifest: Manifest, level: str, given: Mapping[str, Sequence[Any]], *, what: str
-) -> Columns:
-    """The columns of given values, one per owner: a row of a table, several rows, or the numbers of a vector.
-
-    Args:
-        manifest: of the data set.
-        level: of the owners, request or candidate.
-        given: name → values.
-        what: names them in messages.
-
-    Raises:
-        DataError: an unknown name, or values that its kind of feature cannot have.
-    """
-    known = {c.name: c for c in manifest.features if c.level == level}
-    if unknown := sorted(set(given) - set(known)):
-        raise DataError(f"{what} must name features of {sorted(known)}, got {unknown}")
-    ids, dense = {}, {}
-    for name, values in given.items():
-        column = known[name]
-        try:
-            if column.kind == "dense":
-                dense[name] = _numbers(column, values)
-            else:
-                ids[name] = _ids(column, values, rows=manifest.tables[str(column.table)].rows)
-        except (ValueError, TypeError, OverflowError):
-            raise DataError(
-                f"{what}.{name} must hold for each {_expected(column)}, got {list(values)[:3]!r:.120}"
-            ) from None
-    return Columns({}, ids, dense)
-
-
-def _expected(column: Column) -> str:
-    if column.kind == "dense":
-        return f"{column.dim} finite numbers"
-    one = f"a row of table {column.table!r}"
-    return one if column.kind == "id" else f"a list of rows of table {column.table!r}"
-
-
-def _numbers(column: Column, values: Sequence[Any]) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-        matrix = np.array([v if isinstance(v, list) else [v] for v in values], dtype=np.float32)
-    if matrix.shape != (len(values), column.dim) or not np.isfinite(matrix).all():
-        raise ValueError
-    return matrix
-
-
-def _ids(column: Column, values: Sequence[Any], *, rows: int) -> IdValues:
-    """A weighted list is given without weights: all of its values count 1."""
-    lists = [v if isinstance(v, list) else [v] for v in values]
-    flat = [value for part in lists for value in part]
-    if not all(isinstance(value, int) and 0 <= value < rows for value in flat):
-        raise ValueError
-    array = np.array(flat, dtype=np.int32)
-    if column.kind == "id":
-        if any(isinstance(v, list) for v in values):
-            raise ValueError
-        return IdValues(array)
-    offsets = np.concatenate([[0], np.cumsum([len(part) for part in lists])]).astype(np.int64)
-    weights = np.ones(len(array), np.float32) if column.weighted else None
-    return IdValues(array, offsets, weights)
 
 
 def laid_over(below: Columns, above: Columns) -> Columns:

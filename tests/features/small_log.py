@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from features.columns import expand_patterns, needed_columns
+from features.counters import counter_columns
 from features.dataset import Dataset, Manifest
+from features.log import read_log
+from features.matches import match_columns
 from features.prepare import prepare
-from features.spec import parse_spec
+from features.scan import open_tables
+from features.spec import Spec, parse_spec
 
 Tables = dict[str, pl.DataFrame]
 
@@ -199,3 +204,16 @@ def run(root: Path, spec: dict[str, Any], tables: Tables, *, out: str = "dataset
     """Write the tables and prepare the dataset."""
     write_tables(root / "raw", tables)
     return prepare(parse_spec(spec), root / out, base=root / "raw")
+
+
+def logged_rows(spec: Spec, base: Path) -> pl.DataFrame:
+    """All rows of the log in the data set's order, with the computed columns, as `ctr prepare` holds them."""
+    tables = open_tables(spec.source, base=base, needed=needed_columns(spec))
+    full = expand_patterns(spec, {name: table.collect_schema().names() for name, table in tables.items()})
+    log = read_log(full, tables)
+    rows = log.rows
+    for name, counter in full.counters.items():
+        rows = rows.hstack(counter_columns(rows, name, counter))
+    for name, match in full.matches.items():
+        rows = rows.hstack(match_columns(rows, log.events[match.domain], name, match))
+    return rows

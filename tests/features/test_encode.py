@@ -35,6 +35,15 @@ def test_vocabulary_by_definition(
     assert fitted.info.rows == 3 + len(ids)
 
 
+@given(seen=keys, asked=keys)
+def test_a_few_values_are_searched_and_many_joined(seen: list[str | None], asked: list[str | None]) -> None:
+    """A column longer than the table is joined with it, a shorter one is searched; the IDs are the same."""
+    fitted = fit_table(IdTable(oov_rows=2), [strings(seen)], what=WHAT)
+    at_once = fitted.look_up(strings([*asked, *["a"] * len(seen)]), what=WHAT)[: len(asked)]
+    apart = [int(fitted.look_up(strings([value]), what=WHAT)[0]) for value in asked]
+    assert at_once.tolist() == apart
+
+
 def test_integers_and_strings_share_a_table() -> None:
     """A field that is a number in one table and a string in the other is compared as a string."""
     fitted = fit_table(IdTable(), [pl.Series([7, 8]), strings(["7", None])], what=WHAT)

@@ -63,6 +63,12 @@ def test_the_whole_page_runs_as_written(page: Path, tmp_path: Path, repo_root: P
     for command in shown_commands(page):
         check(command, tmp_path, repo_root)
     assert Path("runs/mlflow.db").is_file()
+    scoring = repo_root / "docs" / "scoring.md"  # goes on where this page ends
+    for name, content in saved_files(scoring).items():
+        Path(name).write_text(content, encoding="utf-8")
+    for command in shown_commands(scoring):
+        check(command, tmp_path, repo_root)
+    assert Path("scores.parquet").is_file()
 
 
 def test_the_specs_of_the_page_are_saved(page: Path) -> None:

@@ -63,6 +63,18 @@ def test_a_file_of_questions(run: Path, tmp_path: Path) -> None:
     assert found["row_id"].to_pylist() == [row, row + 1, row]
     np.testing.assert_allclose(found["logit"][0].as_py(), want["logit"][0].as_py(), atol=1e-5)
     assert found["logit"][2].as_py() != found["logit"][0].as_py()  # of another price
+    (tmp_path / "q.json").write_text(json.dumps([{"request_id": asked, "row_ids": [row, row + 1]}]))
+    assert score(run, "--questions", tmp_path / "q.json", "--out", out) == 0
+    assert pq.read_table(out)["logit"].to_pylist() == found["logit"].to_pylist()[:2]
+
+
+@pytest.mark.parametrize(("text", "says"), [("[", "a JSON list of questions"), ("{}", "got dict; put it in")])
+def test_a_json_file_that_is_no_list(
+    text: str, says: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "q.json").write_text(text)
+    assert score(run, "--questions", tmp_path / "q.json", "--out", tmp_path / "out") == 3
+    assert says in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

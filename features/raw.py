@@ -1,0 +1,155 @@
+"""Raw columns of a few requests or candidates → features, encoded as `ctr prepare` encoded the log.
+
+Columns are named as in the spec: `price`, `user.age`, `count.item.rate`; their values are those of the log,
+None for missing ones. What was fitted is read from the data set, and the code that applies it is prepare's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from features.columns import feature_columns, is_of_request
+from features.dataset import Column, Dataset, IdValues
+from features.encode import Buckets, FittedTable, Vocabulary
+from features.errors import DataError
+from features.fitted import Fitted
+from features.names import under
+from features.raw_values import WrongValue, numbers, series, vectors
+from features.spec import CalendarFeature, IdFeature, load_spec
+from features.transform import calendar_ids
+from features.values import values_of
+
+Level = Literal["request", "candidate"]
+Raw = Mapping[str, Sequence[Any]]  # column → a value per owner
+
+
+@dataclass(frozen=True)
+class EncodedFeatures:
+    """Features by name, a value per owner."""
+
+    ids: dict[str, IdValues] = field(default_factory=dict)
+    dense: dict[str, np.ndarray] = field(default_factory=dict)  # float32 (owners, dim)
+
+
+class RawEncoder:
+    """Encodes raw columns with what the preparation of a data set fitted.
+
+    Args:
+        dataset: a prepared one; features that its view leaves out are not encoded.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.manifest = dataset.manifest
+        self.spec = load_spec(under(dataset.root, "spec.yaml"))
+        self.fitted = Fitted(dataset)
+        self._reads = {c.name: self._columns(c) for c in self.manifest.features}
+
+    def encode(self, level: Level, given: Raw, *, beside: Raw | None = None, what: str) -> EncodedFeatures:
+        """The features of one level that read any of the given columns.
+
+        Args:
+            level: of the owners.
+            given: all columns of each of these features.
+            beside: further columns that they may read.
+            what: names `given` in messages.
+
+        Raises:
+            DataError: a column that nothing reads, a feature of which a column is missing, or a value that
+                its column cannot hold.
+        """
+        if unread := sorted(set(given) - set(known := self.readable(level))):
+            raise DataError(f"{what} must name columns of {known}, got {unread}")
+        every, result = {**(beside or {}), **given}, EncodedFeatures()
+        for column in self.manifest.features:
+            if column.level == level and not self._reads[column.name].keys().isdisjoint(given):
+                self._refuse_incomplete(column, every, what)
+                self._encode(column, every, what, result)
+        return result
+
+    def readable(self, level: Level) -> list[str]:
+        """The columns that features read: of a request all that its candidates share."""
+        mine = [c for c in self.manifest.features if level == "request" or c.level == level]
+        names = {name for column in mine for name in self._reads[column.name]}
+        return sorted(n for n in names if level != "request" or is_of_request(self.spec, n))
+
+    def calendar(self, time: int) -> dict[str, int]:
+        """The IDs of a request's calendar features at a time in seconds."""
+        features = {c.name: self.spec.features[c.name] for c in self.manifest.features}
+        times = np.array([time], dtype=np.int64)
+        return {
+            name: int(calendar_ids(times, feature)[0])
+            for name, feature in features.items()
+            if isinstance(feature, CalendarFeature)
+        }
+
+    def _columns(self, column: Column) -> dict[str, list[str]]:
+        """What a feature may be given as: column → the scalar columns that it brings."""
+        if column.kind != "dense":
+            return {name: [name] for name in feature_columns(self.spec.features[column.name])}
+        scalars = self.fitted.dense(column).scalers
+        found = {name: [name] for name in scalars}
+        for name in scalars:
+            vector, _, place = name.rpartition(".")
+            if place.isdecimal():  # of a column whose values are vectors
+                found.setdefault(vector, []).append(name)
+        return found
+
+    def _refuse_incomplete(self, column: Column, given: Raw, what: str) -> None:
+        reads = self._reads[column.name]
+        there = {scalar for name in reads.keys() & given.keys() for scalar in reads[name]}
+        if missing := sorted({scalar for scalars in reads.values() for scalar in scalars} - there):
+            raise DataError(f"{what} must give all columns of feature {column.name!r}, {missing} are missing")
+
+    def _encode(self, column: Column, given: Raw, what: str, result: EncodedFeatures) -> None:
+        if column.kind == "dense":
+            result.dense[column.name] = self._dense(column, given, what)
+        else:
+            result.ids[column.name] = self._ids(column, given, what)
+
+    def _dense(self, column: Column, given: Raw, what: str) -> np.ndarray:
+        found: dict[str, np.ndarray] = {}
+        for name, scalars in self._reads[column.name].items():
+            if name in given:
+                with _naming(f"{what}.{name}"):
+                    if scalars == [name]:
+                        found[name] = numbers(given[name])
+                    else:
+                        found |= zip(scalars, vectors(given[name], len(scalars)).T, strict=True)
+        return self.fitted.dense(column).scale(found)
+
+    def _ids(self, column: Column, given: Raw, what: str) -> IdValues:
+        feature = self.spec.features[column.name]
+        assert isinstance(feature, IdFeature) and column.table is not None
+        table, raw = self.fitted.table(column.table), given[feature.column]
+        joined = feature.separator is not None and not any(isinstance(v, list) for v in raw)
+        with _naming(f"{what}.{feature.column}"):
+            dtype = "String" if joined else self._type(table, column)
+            frame = {feature.column: series(raw, dtype, lists=column.kind == "ids" and not joined)}
+        if feature.weights is not None:
+            with _naming(f"{what}.{feature.weights}"):
+                frame[feature.weights] = series(given[feature.weights], "Float64", lists=True)
+        values = values_of(pl.DataFrame(frame), feature, what=what)
+        ids = table.look_up(values.flat, what=f"{what}.{feature.column}").astype(np.int32)
+        return IdValues(ids, values.offsets, values.weights)
+
+    def _type(self, table: FittedTable, column: Column) -> str | None:
+        if isinstance(table, Buckets):
+            return "Float64"
+        if isinstance(table, Vocabulary):
+            return "Int64" if table.values.dtype == pl.Int64 else "String"
+        return self.fitted.hashed_type(str(column.table), column.name)
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Say which column holds a wrong value."""
+    try:
+        yield
+    except WrongValue as error:
+        raise DataError(f"{what} {error}") from None
