@@ -26,7 +26,7 @@ SECTIONS = ("model", "embedding", "optimizer", "loader")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add = parser.add_argument
-    add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; default: all but curves")
+    add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; default: all but curves and score")
     add(
         "--quick",
         action="store_true",
@@ -38,18 +38,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=["fp32", "bf16"], default="fp32", help="of the forward pass")
     add("--rows-per-request", type=_positive, nargs="+", default=[5], metavar="N", help="of synthetic data")
     add("--requests", type=_positive, help="requests in a training batch; default: 40")
+    add("--lengths", type=_positive, nargs="+", metavar="N", help="of score: events; default: 256 2000 10000")
+    add("--candidates", type=_positive, nargs="+", metavar="N", help="of score; default: 1 16 64 200 512")
     add("--rounds", type=_positive, help="interleaved rounds; default: 5")
     add("--out", type=Path, default=Path("runs/bench"), help="directory of the results; default: runs/bench")
-    add("--write-docs", action="store_true", help=f"put tables and plots into {PAGE}")
+    add(
+        "--write-docs", action="store_true", help="put tables and plots into --page, in place of its old ones"
+    )
+    add("--page", type=Path, default=PAGE, metavar="FILE", help=f"of --write-docs; default: {PAGE}")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     suites = arguments.suites or DEFAULT
     check_suites(suites)
-    if arguments.write_docs and not PAGE.is_file():
+    page: Path = arguments.page
+    if arguments.write_docs and not page.is_file():
         raise ConfigError(
-            f"--write-docs must run where {PAGE} is, in the root of the checkout; got {Path.cwd()}"
+            f"--write-docs must run where {page} is, in the root of the checkout; got {Path.cwd()}"
         )
     if arguments.dataset is not None:
         Dataset(arguments.dataset)  # wrong places are named before anything is measured
@@ -64,12 +70,14 @@ def run(arguments: argparse.Namespace) -> None:
             precision=arguments.precision,
             rows_per_request=tuple(arguments.rows_per_request),
             requests=arguments.requests or (4 if arguments.quick else 40),
+            lengths=arguments.lengths and tuple(arguments.lengths),
+            candidates=arguments.candidates and tuple(arguments.candidates),
             rounds=arguments.rounds or (1 if arguments.quick else 5),
             say=_say,
         )
         report = measure(suites, settings, out=arguments.out, show=_show)
     if arguments.write_docs:
-        write_docs(report, PAGE, images=IMAGES)
+        write_docs(report, page, images=IMAGES)
     print(f"results: {arguments.out}/bench.md, bench.json, images/")
 
 

@@ -89,6 +89,8 @@ class Settings:
         precision: of the forward pass, fp32 or bf16.
         rows_per_request: candidates of a request in the synthetic data sets of suite train.
         requests: requests in a training batch.
+        lengths: of histories in suite score; None: its own.
+        candidates: counts of a request's candidates in suite score; None: its own.
         gflops: fp32 GFLOP/s of the calibration, for MFU and for scaling the peer's figures.
         rounds: interleaved rounds.
         budget: seconds of measured rounds of one comparison.
@@ -102,6 +104,8 @@ class Settings:
     precision: str = "fp32"
     rows_per_request: tuple[int, ...] = (5,)
     requests: int = 40
+    lengths: tuple[int, ...] | None = None
+    candidates: tuple[int, ...] | None = None
     gflops: float = 0.0
     rounds: int = 5
     budget: float = 12.0

@@ -52,6 +52,20 @@ def test_the_other_suites(tmp_path: Path) -> None:
     assert len(found["length"]["targets"]) == 5 and len(found["memory"]["targets"]) == 5
 
 
+@pytest.mark.slow
+def test_scoring_in_a_page_of_its_own(tmp_path: Path) -> None:
+    page = tmp_path / "scoring.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    sizes = ("--lengths", 16, 32, "--candidates", 1, 3)
+    assert bench("score", *sizes, "--out", tmp_path / "out", "--write-docs", "--page", page) == 0
+    (suite,) = json.loads((tmp_path / "out" / "bench.json").read_text())["suites"]
+    *scored, load = suite["tables"]
+    assert [table["title"] for table in scored] == ["Histories of 16 events", "Histories of 32 events"]
+    assert [row[1] for row in scored[0]["rows"]] == [1, 3] * 4 and len(load["rows"]) == 8
+    text = page.read_text()
+    assert text.startswith("before") and text.endswith("after\n") and "old" not in text and "kept" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
@@ -84,4 +98,4 @@ def test_wrong_numbers_are_code_2(option: list[str], capsys: pytest.CaptureFixtu
 
 
 def test_the_default_is_everything_but_the_slow_curves() -> None:
-    assert {*DEFAULT, "curves"} == set(SUITES) and "curves" not in DEFAULT
+    assert {*DEFAULT, "curves", "score"} == set(SUITES) and not {"curves", "score"} & set(DEFAULT)

@@ -28,7 +28,7 @@ from features.dataset import Dataset
 
 MODELS = ("LONGER", "HyFormer, LONGER-style", "HyFormer, SwiGLU", "two-stage")
 LENGTHS, QUICK_LENGTHS = (256, 2_000, 10_000), (32,)
-COUNTS, QUICK_COUNTS = (1, 16, 200, 512), (1, 4)
+COUNTS, QUICK_COUNTS = (1, 16, 64, 200, 512), (1, 4)
 REQUESTS = 2
 GOAL_LENGTH, GOAL_COUNT, GOAL = 2_000, 200, 20.0
 ROWS = 4  # rows apart from each other in one batch: faster than one at a time, and what more do not improve
@@ -37,8 +37,8 @@ CLIENTS, SECONDS = 4, 5.0
 
 def run(settings: Settings) -> SuiteResult:
     """A table per length of the history; then the endpoint under load."""
-    lengths = QUICK_LENGTHS if settings.quick else LENGTHS
-    counts = QUICK_COUNTS if settings.quick else COUNTS
+    lengths = settings.lengths or (QUICK_LENGTHS if settings.quick else LENGTHS)
+    counts = settings.candidates or (QUICK_COUNTS if settings.quick else COUNTS)
     shape = Shape().single(max(lengths))
     shape = replace(shape, requests=REQUESTS, rows_per_request=max(counts))
     dataset = synthetic(settings, shape, "score")
