@@ -48,7 +48,7 @@ class SequenceBatch:
 class Batch:
     """R requests and their B candidates."""
 
-    unique_ids: dict[str, Tensor]  # table → int64 (U,) table rows, each once
+    unique_ids: dict[str, Tensor]  # table → int64 (U,) table rows, each once, ascending
     request_ids: dict[str, IdColumn]
     request_dense: dict[str, Tensor]  # float32 (R, dim)
     candidate_ids: dict[str, IdColumn]
@@ -60,7 +60,8 @@ class Batch:
     request_id: Tensor  # int64 (R,)
     user_id: Tensor  # int64 (R,)
     time: Tensor  # int64 (R,) seconds
-    total_rows: int | None = None  # of the whole batch where this is one rank's share, which may be empty
+    total_rows: int | None = None  # of the whole batch where this is a share or a part of it, may be empty
+    parts: tuple[Batch, ...] = ()  # the same requests for a step that computes them part by part
 
     @property
     def num_rows(self) -> int:
@@ -82,12 +83,14 @@ class Batch:
 
 
 def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
-    """Apply a function to every tensor inside nested dataclasses and dicts."""
+    """Apply a function to every tensor inside nested dataclasses, dicts and tuples."""
     mapped: Any = value
     if isinstance(value, Tensor):
         mapped = function(value)
     elif isinstance(value, dict):
         mapped = {k: map_tensors(v, function) for k, v in value.items()}
+    elif isinstance(value, tuple):
+        mapped = tuple(map_tensors(v, function) for v in value)
     elif is_dataclass(value) and not isinstance(value, type):
         mapped = replace(
             value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)}

@@ -143,7 +143,12 @@ def scoring_loader(config: RunConfig, dataset: Dataset, split: str, *, world: Wo
     With several ranks each has every so-many-th of these batches.
     """
     loader = LoaderConfig(
-        **{**config.loader.model_dump(), "order": "time", "batch_rows": 2 * config.loader.batch_rows}
+        **{
+            **config.loader.model_dump(),
+            "order": "time",
+            "batch_rows": 2 * config.loader.batch_rows,
+            "micro_batches": 1,
+        }
     )
     share = Share(world.rank, world.size, of="epoch") if world else None
     return _loader(config, dataset, [split], loader, share)

@@ -152,6 +152,7 @@ class LoaderConfig(Knobs):
     window: Positive = 65536  # requests shuffled together
     workers: Positive = 1  # background threads
     prefetch: Positive = 4  # batches made ahead
+    micro_batches: Positive = 1  # parts in which a step computes its batch: less memory, the same update
     max_len: dict[str, Positive] = {}  # shorter histories than the data set holds
 
 

@@ -189,19 +189,31 @@ class GradientExchange:
             for member in members:
                 self.parameters[member].register_post_accumulate_grad_hook(partial(self._arrived, bucket))
 
-    def collect(self, loss: Tensor | None) -> Flight:
-        """Run the backward of a loss, or nothing where this rank has nothing to learn from."""
+    def collect(self, losses: Iterable[Tensor], *, parts: int = 1) -> Flight:
+        """Run the backward of each loss before the next is asked for; their gradients add up.
+
+        Args:
+            losses: of the parts of this rank's share, one after the other. Fewer than `parts` mean that
+                nothing is to be learned: the gradients of those that came are dropped.
+            parts: how many to expect; buckets leave in the backward of the last.
+        """
+        self._forget()
+        buckets = None if self._reduce is None else self._buffers().begin()
+        for loss in losses:
+            parts -= 1
+            self._filling = None if parts else buckets
+            loss.backward()
+        self._filling = None
+        if parts:
+            self._forget()
+        if buckets is None:
+            return Flight([p.grad for p in self.parameters])
+        buckets.send_rest()
+        return buckets
+
+    def _forget(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
-        if self._reduce is not None:
-            self._filling = self._buffers().begin()
-        if loss is not None:
-            loss.backward()
-        flight, self._filling = self._filling, None
-        if flight is None:
-            return Flight([p.grad for p in self.parameters])
-        flight.send_rest()
-        return flight
 
     def _buffers(self) -> Buckets:
         assert self._reduce is not None

@@ -13,7 +13,7 @@ from features.dataset import Manifest
 _FREE_SECTIONS = ("run", "dataset", "tracking", "distributed")
 _FREE = {
     "embedding": ("engine", "sharding", "table_sharding"),
-    "loader": ("workers", "prefetch"),
+    "loader": ("workers", "prefetch", "micro_batches"),
     "train": ("keep_last", "device", "checkpoint_every", "max_skipped", "recompute", "save_in_background"),
 }
 

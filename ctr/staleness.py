@@ -9,8 +9,8 @@ HyFormer §3.8.2, with g_k the gradient of step k, computed from the weights as 
 What else a step does keeps its meaning: a gradient is clipped by its own norm when it is applied, with the
 learning rate of the step it is from; the average of weights moves when the weights do; precision concerns the
 forward alone. A step whose loss, logits or gradients are not finite on any rank is refused before anything is
-updated, and leaves a waiting gradient waiting. There is no gradient accumulation: larger batches come from
-more ranks, and the loss is the mean over all of their rows.
+updated, and leaves a waiting gradient waiting. A batch that is computed in parts (`ctr.parts`) is one step,
+and g_k the sum over its parts; the loss is the mean over the rows of all parts and ranks.
 """
 
 from __future__ import annotations

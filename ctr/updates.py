@@ -1,5 +1,7 @@
 """One training step: forward, checks, backward, update of the touched rows and of the dense weights.
 
+A batch may come in parts (`ctr.parts`): forward and backward of each, and everything else once.
+
 The sparse rows are updated with the gradient of this very step, the dense weights with this step's or the one
 before (`ctr.staleness`). Gradient clipping concerns the dense weights; row-wise optimizers bound the rows'
 steps themselves. Several processes take one step together: each on its share of the batch, with one loss,
@@ -8,7 +10,7 @@ one decision and the same dense weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -24,8 +26,9 @@ from ctr.errors import NonFiniteError
 from ctr.faults import fault_point
 from ctr.losses import all_finite, click_loss
 from ctr.optim import AveragedWeights, rate_factor
+from ctr.parts import Computed, parts_of, rows_of
 from ctr.staleness import DenseUpdate, Pending
-from features.errors import DataError
+from features.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,9 @@ class Updates:
         world: the processes of the job; one if None.
         reduce: sums dense gradients; None: over the ranks (measurements put a slow network here).
         objective: from what the model gives, and the batch, to the loss.
+
+    Raises:
+        ConfigError: batches are to come in parts, and the objective does not know of them.
     """
 
     def __init__(
@@ -93,6 +99,11 @@ class Updates:
         reduce: Reduce | None = None,
         objective: Callable[[Tensor, Batch], Tensor] = objective_of_clicks,
     ) -> None:
+        if objective is not objective_of_clicks and config.loader.micro_batches > 1:
+            raise ConfigError(
+                "loader.micro_batches must be 1 for a model that gives its loss itself, as a mean that parts "
+                f"do not add up to, got {config.loader.micro_batches}; lower loader.batch_rows instead"
+            )
         self.model = model
         self.objective = objective
         self.tables = tables
@@ -125,11 +136,11 @@ class Updates:
         rows = self.tables.lookup(batch.unique_ids)
         # A fused engine updates in its backward: cut off, it waits until every gradient is known and checked.
         seen = {table: part.detach().requires_grad_() for table, part in rows.items()}
-        loss, finite = self._forward(batch, seen, step)
-        flight = self.exchange.collect(loss if finite else None)
+        computed = Computed()
+        flight = self.exchange.collect(self._losses(batch, seen, step, computed), parts=len(parts_of(batch)))
         flight.rate = rate
         gradients = self._row_gradients(seen)
-        tally = self._agree(batch, loss, finite, flight, gradients, stopping)
+        tally = self._agree(batch, computed, flight, gradients, stopping)
         due = self.dense.due(flight)
         wrong = tally.wrong
         if wrong is None and due is not None and not all_finite(due.norm()):
@@ -171,16 +182,21 @@ class Updates:
             torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
         return self.config.optimizer.lr * factor
 
-    def _forward(self, batch: Batch, seen: dict[str, Tensor], step: int) -> tuple[Tensor | None, bool]:
-        """This rank's share of the loss, None without rows, and whether it and the logits are finite."""
-        if not batch.num_rows:
-            return None, True
-        with self.autocast(batch.label.device):
-            logits = self.model(batch, seen)
-        loss = self.objective(logits, batch)
-        if fault_point("loss", step):
-            loss = loss * float("nan")
-        return loss, all_finite(loss, logits)
+    def _losses(
+        self, batch: Batch, seen: dict[str, Tensor], step: int, computed: Computed
+    ) -> Iterator[Tensor]:
+        """The loss of each part, up to the first that is not finite or has a logit that is not."""
+        for part in parts_of(batch):
+            with self.autocast(part.label.device):
+                logits = self.model(part, rows_of(part, batch, seen))
+            loss = self.objective(logits, part)
+            if fault_point("loss", step):
+                loss = loss * float("nan")
+            computed.finite = all_finite(loss, logits)
+            if not computed.finite:
+                return
+            computed.loss += loss.item()
+            yield loss
 
     def _row_gradients(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of the tables that the loss depends on; with several ranks of all, as some rank's loss may."""
@@ -193,19 +209,18 @@ class Updates:
     def _agree(
         self,
         batch: Batch,
-        loss: Tensor | None,
-        finite: bool,
+        computed: Computed,
         flight: Flight,
         gradients: dict[str, Tensor],
         stopping: bool,
     ) -> Tally:
         """One small sum over the ranks: the loss, what was counted, what is wrong, who shall stop."""
-        sound = not finite or all_finite(flight.own_norm, *gradients.values())
+        sound = not computed.finite or all_finite(flight.own_norm, *gradients.values())
         own = Tally(
-            loss=loss.item() if loss is not None and finite else 0.0,
+            loss=computed.loss,
             rows=batch.num_rows,
             positives=float(batch.label.sum()),
-            bad_forward=not finite,
+            bad_forward=not computed.finite,
             bad_gradient=not sound,
             stopping=stopping,
         )

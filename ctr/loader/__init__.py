@@ -132,13 +132,29 @@ class Loader:
     def _share_of(self, step: int, plan: EpochPlan, data: WindowData, picked: np.ndarray) -> Batch:
         """The batch of this rank, without requests where there are too few for all."""
         share = self.share
-        if share.ranks == 1:
-            return self._collate(data, picked)
         if share.of == "epoch":
             return self._collate(data, picked if step * share.ranks + share.rank < plan.steps else picked[:0])
-        owner = deal(request_costs(data, picked, self._collate.max_len), share.ranks)
         rows = int((data.row_offsets[picked + 1] - data.row_offsets[picked]).sum())
-        return replace(self._collate(data, picked[owner == share.rank]), total_rows=rows)
+        own = self._deal(data, picked, share.ranks)[share.rank]
+        batch = self._collate(data, own)
+        if share.ranks > 1:
+            batch = replace(batch, total_rows=rows)
+        return self._in_parts(batch, data, own, rows)
+
+    def _in_parts(self, batch: Batch, data: WindowData, picked: np.ndarray, rows: int) -> Batch:
+        """The batch with its parts, if it is to have some; they share the mean over `rows` rows."""
+        if self.config.micro_batches == 1:
+            return batch
+        dealt = self._deal(data, picked, self.config.micro_batches)
+        parts = (replace(self._collate(data, part), total_rows=rows) for part in dealt if len(part))
+        return replace(batch, parts=tuple(parts))
+
+    def _deal(self, data: WindowData, picked: np.ndarray, shares: int) -> list[np.ndarray]:
+        """Requests in shares of similar cost, each in the order of the batch."""
+        if shares == 1:
+            return [picked]
+        owner = deal(request_costs(data, picked, self._collate.max_len), shares)
+        return [picked[owner == share] for share in range(shares)]
 
     def _open(self, plan: EpochPlan, epoch: int, index: int) -> tuple[WindowData, np.ndarray]:
         """The columns of a window, and the order of its requests in this epoch."""

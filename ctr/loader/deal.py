@@ -1,4 +1,4 @@
-"""Which rank of a job makes which part of a batch.
+"""Which rank of a job makes which part of a batch; and which requests a step computes together.
 
 In training every rank takes some requests of each batch, so that all take the same steps together. Work
 follows the number of events and rows, not of requests: the costliest request goes first, each to the rank

@@ -20,6 +20,11 @@ def test_how_tables_are_held_is_free() -> None:
     assert identity(config(embedding={"lr": 0.1}), batches.manifest()) != own
 
 
+def test_in_how_many_parts_a_step_computes_is_free() -> None:
+    own = identity(config(), batches.manifest())
+    assert identity(config(loader={"micro_batches": 4}), batches.manifest()) == own
+
+
 def test_a_run_from_before_an_option_goes_on_with_its_default() -> None:
     manifest = batches.manifest()
     found = identity(config(), manifest)

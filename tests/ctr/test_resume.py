@@ -49,6 +49,8 @@ VARIANTS = {
     "stale": (
         "optimizer.dense_staleness=1",
         "optimizer.ema_decay=0.9",
+        "model.dropout=0.2",
+        "loader.micro_batches=2",
         "train.checkpoint_every=3",
         "train.non_finite=skip",
         "train.save_in_background=true",

@@ -8,23 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctr.batch import Batch
-from ctr.build import build_state, training_loader
 from ctr.checkpoint import load_latest
-from ctr.config import RunConfig
 from ctr.errors import NonFiniteError
 from ctr.faults import injected
 from ctr.journal import read_rows
 from ctr.losses import click_loss
 from ctr.optim import make_optimizer, rate_factor
-from ctr.state import TrainingState
-from ctr.updates import Updates
 from features.dataset import Dataset
 from pipelines.train import train
+from tests.ctr.steps import TOTAL, Started, changed, different, snapshot, start
 from tests.ctr.tiny_run import STEPS_PER_EPOCH, tiny_config, tiny_dataset
-
-TOTAL = 10
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -32,30 +25,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset(tiny_dataset(tmp_path_factory.mktemp("data")))
 
 
-def start(dataset: Dataset, *overrides: str) -> tuple[RunConfig, TrainingState, list[Batch]]:
-    config = tiny_config(dataset.root, Path("run"), *overrides)
-    state = build_state(config, dataset.manifest, CPU)
-    return config, state, list(training_loader(config, dataset).iterate(0))
-
-
-def updates_of(config: RunConfig, state: TrainingState) -> Updates:
-    return Updates(
-        state.model,
-        state.tables,
-        state.optimizer,
-        averaged=state.averaged,
-        config=config,
-        total_steps=TOTAL,
-        pending=state.pending,
-    )
-
-
-def snapshot(state: TrainingState) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in state.tensors().items()}
-
-
-def reference(config: RunConfig, state: TrainingState, batches: list[Batch]) -> list[dict[str, Tensor]]:
+def reference(started: Started) -> list[dict[str, Tensor]]:
     """The weights and tables after each step: rows at once, dense gradients `dense_staleness` steps late."""
+    config, state, _, batches = started
     optimizer, queue, seen = make_optimizer(state.model, config.optimizer), [], []
     for step, batch in enumerate(batches):
         factor = rate_factor(step, TOTAL, config.optimizer)
@@ -79,41 +51,37 @@ def reference(config: RunConfig, state: TrainingState, batches: list[Batch]) -> 
 @pytest.mark.parametrize("staleness", [0, 1])
 def test_every_step_equals_the_reference_loop(dataset: Dataset, staleness: int) -> None:
     options = (f"optimizer.dense_staleness={staleness}", "optimizer.clip_norm=0.05")
-    config, state, batches = start(dataset, *options)
-    expected = reference(*start(dataset, *options))
-    updates = updates_of(config, state)
+    _, state, updates, batches = start(dataset, *options)
+    expected = reference(start(dataset, *options))
     for step, batch in enumerate(batches):
         updates.step(batch, step)
         now = {**state.model.state_dict(), **state.tables.state()}
-        assert [n for n in now if not torch.equal(now[n], expected[step][n])] == []
+        assert different(now, expected[step]) == set()
     assert len(batches) == STEPS_PER_EPOCH
 
 
 def test_the_two_settings_differ_and_the_first_stale_step_moves_rows_alone(dataset: Dataset) -> None:
-    config, state, batches = start(dataset, "optimizer.dense_staleness=1")
+    _, state, updates, batches = start(dataset, "optimizer.dense_staleness=1")
     before = snapshot(state)
-    result = updates_of(config, state).step(batches[0], 0)
-    now = state.tensors()
-    changed = {n.split("/")[0] for n in now if n not in before or not torch.equal(now[n], before[n])}
-    assert changed == {"tables", "pending"} and result.grad_norm is None
-    assert result.in_flight == sum(t.nbytes for n, t in now.items() if n.startswith("pending/")) > 0
+    result = updates.step(batches[0], 0)
+    assert changed(state, before) == {"tables", "pending"} and result.grad_norm is None
+    waiting = [t.nbytes for n, t in state.tensors().items() if n.startswith("pending/")]
+    assert result.in_flight == sum(waiting) > 0
 
 
 def test_a_refused_step_leaves_the_waiting_gradient_waiting(dataset: Dataset) -> None:
     options = ("optimizer.dense_staleness=1", "train.non_finite=skip", "optimizer.ema_decay=0.9")
-    config, state, batches = start(dataset, *options)
-    updates = updates_of(config, state)
+    _, state, updates, batches = start(dataset, *options)
     updates.step(batches[0], 0)
     before = snapshot(state)
     with injected("loss:1:nan"):
         assert updates.step(batches[1], 1).loss is None
-    assert [n for n, t in state.tensors().items() if not torch.equal(t, before[n])] == []
+    assert changed(state, before) == set()
     updates.step(batches[2], 2)
-    twin_config, twin, _ = start(dataset, *options)
-    direct = updates_of(twin_config, twin)
+    _, twin, direct, _ = start(dataset, *options)
     direct.step(batches[0], 0)
     direct.step(batches[2], 2)
-    assert [n for n, t in state.tensors().items() if not torch.equal(t, twin.tensors()[n])] == []
+    assert changed(state, twin.tensors()) == set()
 
 
 def test_a_waiting_gradient_that_is_not_finite_is_dropped_with_the_step_that_finds_it(
@@ -121,15 +89,13 @@ def test_a_waiting_gradient_that_is_not_finite_is_dropped_with_the_step_that_fin
 ) -> None:
     """What only the sum over ranks makes infinite."""
     options = ("optimizer.dense_staleness=1", "train.non_finite=skip", "train.max_skipped=1")
-    config, state, batches = start(dataset, *options)
-    updates = updates_of(config, state)
+    _, state, updates, batches = start(dataset, *options)
     updates.step(batches[0], 0)
     before = snapshot(state)
     spoilt = {n: t * float("inf") for n, t in state.pending.tensors(state.model).items()}
     state.pending.load(state.model, spoilt, 1.0)
     assert updates.step(batches[1], 1).loss is None and state.pending.flight is None
-    now = state.tensors()
-    assert [n for n in now if not torch.equal(now[n], before[n])] == []
+    assert changed(state, before) == {"pending"}
     state.pending.load(state.model, spoilt, 1.0)
     with pytest.raises(NonFiniteError, match="sum of the ranks' gradients of step 2"):
         updates.step(batches[2], 2)
@@ -147,8 +113,7 @@ def test_the_last_gradient_is_applied_at_the_end(dataset: Dataset, tmp_path: Pat
 
 
 def test_averages_move_when_the_weights_do(dataset: Dataset) -> None:
-    config, state, batches = start(dataset, "optimizer.dense_staleness=1", "optimizer.ema_decay=0.9")
-    updates = updates_of(config, state)
+    _, state, updates, batches = start(dataset, "optimizer.dense_staleness=1", "optimizer.ema_decay=0.9")
     assert state.averaged is not None
     for step, batch in enumerate(batches[:3]):
         updates.step(batch, step)
@@ -175,20 +140,9 @@ def test_a_sum_is_waited_for_in_its_own_step_or_behind_the_next_backward(
             log.append("wait")
 
     options = (f"optimizer.dense_staleness={staleness}", "distributed.bucket_mb=100")
-    config, state, batches = start(dataset, *options)
-    updates = Updates(
-        state.model,
-        state.tables,
-        state.optimizer,
-        averaged=None,
-        config=config,
-        total_steps=9,
-        reduce=Network,
-    )
-    twin_config, twin, _ = start(dataset, *options)
-    alone = updates_of(twin_config, twin)
+    _, state, updates, batches = start(dataset, *options, reduce=Network)
+    _, twin, alone, _ = start(dataset, *options)
     for step, batch in enumerate(batches[:3]):
         assert updates.step(batch, step).loss == alone.step(batch, step).loss
     assert log[: len(expected)] == expected and log.count("wait") == 3 - staleness
-    weights = twin.model.state_dict()
-    assert [n for n, t in state.model.state_dict().items() if not torch.equal(t, weights[n])] == []
+    assert different(state.model.state_dict(), twin.model.state_dict()) == set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,20 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
-from ctr.build import build_state, training_loader
-from ctr.config import RunConfig
 from ctr.errors import NonFiniteError
 from ctr.faults import injected
 from ctr.losses import click_loss
 from ctr.optim import rate_factor
-from ctr.state import TrainingState
-from ctr.updates import Updates
 from ctr.versions import fbgemm_available
 from features.dataset import Dataset
-from tests.ctr.tiny_run import tiny_config, tiny_dataset
+from tests.ctr.steps import TOTAL, changed, different, snapshot, start
+from tests.ctr.tiny_run import tiny_dataset
 
-CPU = torch.device("cpu")
-TOTAL = 20
 ENGINES = [
     "torch",
     pytest.param("fbgemm", marks=pytest.mark.skipif(not fbgemm_available(), reason="no FBGEMM")),
@@ -34,35 +28,6 @@ ENGINES = [
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset(tiny_dataset(tmp_path_factory.mktemp("data")))
-
-
-def start(dataset: Dataset, *overrides: str) -> tuple[RunConfig, TrainingState, Updates, list[Batch]]:
-    config = tiny_config(dataset.root, Path("run"), *overrides)
-    state = build_state(config, dataset.manifest, CPU)
-    updates = Updates(
-        state.model,
-        state.tables,
-        state.optimizer,
-        averaged=state.averaged,
-        config=config,
-        total_steps=TOTAL,
-    )
-    return config, state, updates, list(training_loader(config, dataset).iterate(0))
-
-
-def snapshot(state: TrainingState) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in state.tensors().items()}
-
-
-def changed(state: TrainingState, before: dict[str, Tensor]) -> set[str]:
-    """Which parts of the state differ from a snapshot."""
-    now = state.tensors()
-    names = {
-        n
-        for n in now.keys() | before.keys()
-        if not (n in now and n in before and torch.equal(now[n], before[n]))
-    }
-    return {name.split("/")[0] for name in names}
 
 
 def test_a_step_is_adamw_on_the_weights_and_adagrad_on_the_rows(dataset: Dataset) -> None:
@@ -166,9 +131,8 @@ def test_a_bad_gradient_stops_before_anything_is_updated(dataset: Dataset, engin
         updates.model = _Wrapped(state.model)
     with pytest.raises(NonFiniteError, match="a gradient of step 1 is not"):
         updates.step(batch, 1)
-    now = state.tensors()
-    different = {n for n in before if not torch.equal(now[n], before[n])}
-    assert different <= ({"tables/step"} if engine == "fbgemm" else set())  # FBGEMM only counts the lookup
+    counted = {"tables/step"} if engine == "fbgemm" else set()  # FBGEMM only counts the lookup
+    assert different(state.tensors(), before) <= counted
 
 
 class _Wrapped(nn.Module):
