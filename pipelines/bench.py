@@ -42,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--candidates", type=_positive, nargs="+", metavar="N", help="of score; default: 1 16 64 200 512")
     add("--rounds", type=_positive, help="interleaved rounds; default: 5")
     add("--out", type=Path, default=Path("runs/bench"), help="directory of the results; default: runs/bench")
-    add(
-        "--write-docs", action="store_true", help="put tables and plots into --page, for its old ones"
-    )
+    add("--write-docs", action="store_true", help="put tables and plots into --page, for its old ones")
     add("--page", type=Path, default=PAGE, metavar="FILE", help=f"of --write-docs; default: {PAGE}")
 
 
