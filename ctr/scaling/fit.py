@@ -85,7 +85,9 @@ class Curve:
         self.rss = float(self._best.rss[0])
         self.df = len(self._x) - (2 if self.is_line else 3)
         self.variance = self.rss / self.df  # s²
-        self._limit = self.variance * float(special.stdtrit(self.df, (1 + LEVEL) / 2)) ** 2
+        rounding = len(self._y) * (4 * np.finfo(float).eps * float(np.abs(self._y).max())) ** 2
+        t = float(special.stdtrit(self.df, (1 + LEVEL) / 2))
+        self._limit = max(self.variance * t**2, rounding)
         self._near = self._lines(self._nearly_as_good(best))
         self._slack = np.clip(self._limit - (self._near.rss - self.rss), 0.0, None)
         self.beta = self._beta(best)
@@ -190,8 +192,9 @@ class Curve:
     @property
     def explained(self) -> float | None:
         """R²: the share of the measurements' variance that the curve explains."""
-        total = float(((self._y - self._y.mean()) ** 2).sum())
-        return 1 - self.rss / total if total > 0 else None
+        if np.ptp(self._y) == 0:
+            return None
+        return 1 - self.rss / float(((self._y - self._y.mean()) ** 2).sum())
 
     def misfit(self) -> float | None:
         """p-value of the points' distances from the curve, given how far trainings of one point lie apart.

@@ -61,7 +61,7 @@ def _panel(axes: Axes, results: Results, finding: Finding, against: Against, cur
     fitted = results.points[: len(results.points) - results.held_out]
     held = results.points[len(fitted) :]
     places = [point.at(against) for point in results.points]
-    grid = np.geomspace(min(places) / 1.15, max(places) * 1.25, 200)
+    grid = np.geomspace(*_beyond(places, 0.06), 200)
     value, low, high = curve.band(grid)
     axes.fill_between(grid, low, high, color=BLUE, alpha=0.13, linewidth=0, label="95 % of the curve")
     axes.plot(grid, value, color=BLUE, linewidth=2, label="curve through the first sizes")
@@ -69,8 +69,8 @@ def _panel(axes: Axes, results: Results, finding: Finding, against: Against, cur
     _measured(axes, held, finding.metric, against, colour=ORANGE, name="measured after the prediction"
               if results.before else "held out of the fit")  # fmt: skip
     if against == results.against:
-        _predictions(axes, finding)
-    _ticks(axes, places, "x" if against == "x" else "si")
+        _predictions(axes, finding, aside=(max(places) / min(places)) ** 0.015)
+    _ticks(axes, places, against)
     _limits(axes, results, finding)
     axes.set_xlabel(AXES.get(against, results.axis))
 
@@ -85,18 +85,18 @@ def _measured(
     axes.scatter([p.at(against) for p in points], means, s=58, color=colour, zorder=5, label=name)
 
 
-def _predictions(axes: Axes, finding: Finding) -> None:
+def _predictions(axes: Axes, finding: Finding, *, aside: float) -> None:
     """Every prediction with its interval, a little to the left of its point; the naive ones to the right."""
     made = [s.prediction for s in finding.scores]
     x, value, low, high = np.array(
         [[p.forecast.x, p.forecast.value, p.forecast.low, p.forecast.high] for p in made]
     ).T
     ends = [value - low, high - value]
-    axes.errorbar(x / 1.06, value, ends, color=BLUE, fmt="D", ms=6, lw=2, capsize=4, zorder=6,
+    axes.errorbar(x / aside, value, ends, color=BLUE, fmt="D", ms=6, lw=2, capsize=4, zorder=6,
                   label="predicted, 95 %")  # fmt: skip
     for key, marker, colour in ((LINE, "^", GREEN), (LAST, "v", GREY)):
         naive = [p.naive[key] for p in made]
-        axes.plot(x * 1.06, naive, marker=marker, color=colour, ms=8, linestyle="", zorder=4, label=key)
+        axes.plot(x * aside, naive, marker=marker, color=colour, ms=8, linestyle="", zorder=4, label=key)
 
 
 def _limits(axes: Axes, results: Results, finding: Finding) -> None:
@@ -111,14 +111,22 @@ def _limits(axes: Axes, results: Results, finding: Finding) -> None:
     axes.set_ylim(bottom - 0.08 * room, top + 0.08 * room)
 
 
-def _ticks(axes: Axes, places: list[float], kind: str) -> None:
-    """The measured sizes themselves, on a logarithmic axis."""
-    from matplotlib.ticker import NullFormatter, NullLocator
+def _ticks(axes: Axes, places: list[float], against: Against) -> None:
+    """The measured places themselves on a logarithmic axis, as far as there is room, the largest first."""
+    from matplotlib.ticker import NullLocator
 
     axes.set_xscale("log")
-    shown = sorted(set(places))
-    while len(shown) > 8:
-        shown = shown[::2]
-    axes.set_xticks(shown, [f"{x:g}" if kind == "x" else si(x) for x in shown])
+    axes.set_xlim(*_beyond(places, 0.08))
+    apart = 0.11 * np.log(max(places) / min(places))
+    shown = [max(places)]
+    for place in sorted(places, reverse=True):
+        if np.log(shown[-1] / place) >= apart:
+            shown.append(place)
+    axes.set_xticks(shown, [f"{x:g}" if against == "x" else si(x) for x in shown])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _beyond(places: list[float], share: float) -> tuple[float, float]:
+    """The ends of an axis that goes on by a share of its length on both sides."""
+    low, high = min(places), max(places)
+    return low * (low / high) ** share, high * (high / low) ** share

@@ -61,7 +61,8 @@ def all_notes(results: Results) -> Iterator[str]:
 
 def predictions(results: Results) -> Table:
     """Every prediction and how it turned out."""
-    head = ["metric", results.against, "predicted (95 %)", "observed", "inside"]
+    place = results.axis if results.against == "x" else results.against
+    head = ["metric", place, "predicted (95 %)", "observed", "inside"]
     head += ["error of the curve", f"error of {LAST}", f"error of {LINE}"]
     rows = []
     for found in results.findings:
@@ -105,13 +106,13 @@ def _parameters(curve: Curve) -> list[str]:
 
 
 def parameter(found: Parameter) -> str:
-    """With its interval: `-0.52 (-0.71 to -0.35)`; open ends are told.
+    """With its interval: `-0.52 (-0.71 to -0.35)`; what is open is said.
 
     Example:
         >>> parameter(Parameter(-0.5, None, -0.25)), parameter(Parameter(None, None, 0.5))
-        ('-0.5000 (below -0.2500)', 'not told (below 0.5000)')
+        ('-0.5000 (below -0.2500)', 'open (below 0.5000)')
     """
-    value = "not told" if found.value is None else f"{found.value:.4f}"
+    value = "open" if found.value is None else f"{found.value:.4f}"
     if found.low is None and found.high is None:
         return value if found.value is None else f"{value} (no bounds)"
     if found.low is None:

@@ -81,7 +81,7 @@ class Runner:
         about = {
             "metrics": list(self.sweep.metrics),
             "against": self.sweep.against,
-            "sizes": list(self.sweep.sizes),
+            "sizes": list(self.sweep.xs),
         }
         return record_key({"fitted": keys(self.chain.fitted), "held_out": keys(self.chain.held_out), **about})
 
@@ -130,7 +130,7 @@ def facts(chain: Chain) -> dict[str, str]:
     """The head of the report."""
     manifest, config = chain.ablation.dataset.manifest, chain.ablation.variants[0].config
     sweep = chain.sweep
-    sizes = ", ".join(f"{x:g}" for x in sweep.sizes)
+    sizes = ", ".join(f"{x:g}" for x in sweep.xs)
     return {
         "base": f"{config.model.kind} on {manifest.name}",
         "data set": f"{manifest.splits['test'].impressions:,} test rows; sha256 {manifest.digest()[:16]}",

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ctr.ablate.ablation import Ablation, check
-from ctr.ablate.expand import base_config, variant
+from ctr.ablate.expand import Variant, base_config, variant
 from ctr.ablate.plan import Metric, Plan, Settings, VariantPlan, parse_plan
 from ctr.ablate.subruns import SubRun, plan_subruns
 from ctr.config import Count, Knobs, Positive, RunConfig
@@ -53,7 +53,7 @@ class Sweep(Knobs):
     def _is_a_chain(self) -> Sweep:
         if bool(self.values) == bool(self.points):
             raise ValueError("a sweep has either values of its axis or points with their options")
-        xs = self.sizes
+        xs = self.xs
         if any(a >= b for a, b in pairwise(xs)):
             raise ValueError(f"sizes must ascend, got {list(xs)}")
         if len(xs) - self.hold_out < 3:
@@ -66,7 +66,7 @@ class Sweep(Knobs):
         return tuple(dict.fromkeys(metrics))
 
     @property
-    def sizes(self) -> tuple[float, ...]:
+    def xs(self) -> tuple[float, ...]:
         """All of them, ascending."""
         return self.values or tuple(place.x for place in self.points)
 
@@ -91,15 +91,10 @@ class Chain:
             ConfigError: a size that makes no valid run, or the same run as another.
             DataError: the data set of the base is not there.
         """
-        plan = _plan(sweep, folder)
+        plan = plan_of(sweep, folder)
         base = base_config(plan)
         dataset = Dataset(base.dataset)
-        variants = [
-            variant(name, change, base, dataset.manifest)
-            for name, change in _changes(sweep, base, dataset.manifest)
-        ]
-        for one in variants:
-            check(one, dataset.manifest)
+        variants = sizes(sweep, base, dataset.manifest)
         subruns = plan_subruns(variants, dataset, seeds=plan.seeds, windows=1, directory=plan.directory)
         if shared := [s for s in subruns if len({place.variant for place in s.places}) > 1]:
             names = [place.variant for place in shared[0].places]
@@ -123,7 +118,7 @@ class Chain:
 
     def size(self, name: str) -> float:
         """The x of a point."""
-        return float(self.sweep.sizes[self.ablation.names.index(name)])
+        return float(self.sweep.xs[self.ablation.names.index(name)])
 
 
 def load_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
@@ -144,10 +139,22 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
     return sweep
 
 
-def _plan(sweep: Sweep, folder: Path) -> Plan:
-    """The sweep as a plan of an ablation, without its variants."""
+def plan_of(sweep: Sweep, folder: Path) -> Plan:
+    """The sweep as a plan of an ablation, without variants; `base` is looked for in `folder`."""
     shared = sweep.model_dump(mode="json", include={"name", "base", "set", "seeds", "metrics"})
     return parse_plan({**shared, "out": str(sweep.directory)}, what=f"sweep {sweep.name}", folder=folder)
+
+
+def sizes(sweep: Sweep, base: RunConfig, manifest: Manifest) -> list[Variant]:
+    """The run of every size, each proved to be one that can be built.
+
+    Raises:
+        ConfigError: naming the size that is not.
+    """
+    found = [variant(name, change, base, manifest) for name, change in _changes(sweep, base, manifest)]
+    for one in found:
+        check(one, manifest)
+    return found
 
 
 def _changes(sweep: Sweep, base: RunConfig, manifest: Manifest) -> Iterator[tuple[str, VariantPlan]]:
