@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from ctr.ablate.schedule import Job, Pool
 from ctr.journal import read_rows
@@ -33,6 +34,7 @@ class Runner:
         self.chain, self.sweep = chain, chain.sweep
         self.pool = pool
         self.run_dir, self.tracker, self.say = run_dir, tracker, say
+        self._point = cache(self._measure)
 
     def run(self) -> Results | None:
         """Train, predict, train, score; None if a signal came.
@@ -105,7 +107,10 @@ class Runner:
         return foreseen(self.chain.size(name), self.chain.trainings(name)[0]).at(self.sweep.against)
 
     def _measured(self, names: Sequence[str]) -> list[Measured]:
-        return [measured(self.chain.size(n), self.chain.trainings(n), self.sweep.metrics) for n in names]
+        return [self._point(name) for name in names]
+
+    def _measure(self, name: str) -> Measured:
+        return measured(self.chain.size(name), self.chain.trainings(name), self.sweep.metrics)
 
     def _results(self, record: Record) -> Results:
         points = self._measured(self.chain.ablation.names)
