@@ -13,7 +13,7 @@ from ctr.ablate.ablation import Ablation
 from ctr.ablate.estimate import estimate
 from ctr.ablate.expand import BASE
 from ctr.ablate.plan import load_plan
-from ctr.ablate.publish import log_results, publish_children
+from ctr.ablate.publish import log_results, parent_tracker, publish_children
 from ctr.ablate.report import text, write_report
 from ctr.ablate.results import Results, evaluate
 from ctr.ablate.run import Ended, Runner
@@ -22,7 +22,6 @@ from ctr.build import pick_device
 from ctr.durable import replace_file
 from ctr.run_dir import RunDir
 from ctr.signals import GracefulStop
-from ctr.tracking import Tracker
 from ctr.tracking.rows import tracking_uri
 from ctr.versions import check_versions
 from features.safe_yaml import dump_yaml
@@ -64,14 +63,12 @@ def ablate(ablation: Ablation, *, launch: Launch, workers: int, budget: float | 
     plan = ablation.plan
     tracking = ablation.variants[0].config.tracking
     with RunDir.open(plan.directory) as run_dir, GracefulStop() as stop:
-        tracker = Tracker(
+        tracker = parent_tracker(
             run_dir,
-            uri=tracking.uri,
-            experiment=tracking.experiment,
-            config=plan.model_dump(mode="json"),
-            dataset={"name": ablation.dataset.manifest.name, "sha256": ablation.dataset.manifest.digest()},
-            tags={"ablation": plan.name, **tracking.tags},
-            system_seconds=0,
+            config=ablation.variants[0].config,
+            manifest=ablation.dataset.manifest,
+            plan=plan.model_dump(mode="json"),
+            kind="ablation",
         )
         with tracker:
             tracker.begin(0)
@@ -88,7 +85,7 @@ def ablate(ablation: Ablation, *, launch: Launch, workers: int, budget: float | 
             log_results(tracker, results, journal=run_dir.journal_file, report=run_dir.report)
             tracker.close()
         if uri := tracking_uri(run_dir.path, tracking.uri):
-            _publish(ablation, parent=tracker.run_id, uri=uri)
+            publish(ablation, kind="ablation", parent=tracker.run_id, uri=uri)
     print(f"{text(results)}\n\nreport: {report}")
     return ended.failures[0].code if ended.failures else 0
 
@@ -114,13 +111,15 @@ def compare(ablation: Ablation, ended: Ended) -> Results:
     )
 
 
-def _publish(ablation: Ablation, *, parent: str, uri: str) -> None:
+def publish(ablation: Ablation, *, kind: str, parent: str, uri: str) -> None:
     """Send the trainings to MLflow; where it is away, a later call of the command sends them."""
     if not parent:
         print("MLflow is away; run the command again to send the trainings", file=sys.stderr)
         return
     experiment = ablation.variants[0].config.tracking.experiment
-    publish_children(ablation.subruns, ablation.plan, parent=parent, uri=uri, experiment=experiment)
+    publish_children(
+        ablation.subruns, ablation.plan, kind=kind, parent=parent, uri=uri, experiment=experiment
+    )
 
 
 def dry_run(ablation: Ablation, workers: int) -> str:
