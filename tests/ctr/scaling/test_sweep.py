@@ -11,8 +11,9 @@ from ctr.ablate.expand import base_config
 from ctr.config import RunConfig
 from ctr.scaling.sweep import Sweep, load_sweep, plan_of, sizes
 from features.errors import ConfigError
-from features.safe_yaml import dump_yaml
+from features.safe_yaml import dump_yaml, parse_yaml
 from features.spec import load_spec
+from tests.documents import fenced
 from tests.pipelines.test_shipped_plans import CONFIGS, manifest_of
 
 SWEEPS = sorted((CONFIGS / "scaling").glob("*.yaml"))
@@ -100,6 +101,12 @@ def test_a_shipped_sweep_can_be_built(path: Path) -> None:
     base = base_config(plan_of(sweep, path.parent))
     found = [v.config for v in sizes(sweep, base, MANIFEST)]
     assert len({c.model_dump_json() for c in found}) == len(found) == 5
+
+
+def test_the_page_shows_a_sweep() -> None:
+    [example] = fenced(CONFIGS.parents[1] / "docs" / "scaling.md", "yaml")
+    sweep = Sweep.model_validate(parse_yaml(example, "docs/scaling.md"))
+    assert set(Sweep.model_fields) - sweep.model_fields_set == {"out", "points"}
 
 
 def test_there_are_sweeps_of_history_width_and_data() -> None:
