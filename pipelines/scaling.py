@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.sweep is None) == (arguments.points is None):
         raise ConfigError("ctr scaling needs either a sweep (a YAML file) or --points TABLE, and not both")
     if arguments.points is not None:
+        if arguments.overrides or arguments.workers or arguments.dry_run:
+            raise ConfigError("--set, --workers and --dry-run go with a sweep; --points only reads a table")
         return of_points(arguments)
     if arguments.hold_out or arguments.metric or arguments.out:
         raise ConfigError(

@@ -34,7 +34,7 @@ def write_report(folder: Path, results: Results) -> Path:
 
 def page(results: Results, images: Mapping[str, bytes]) -> Page:
     """The report, not yet written."""
-    when = "before its points were trained" if results.before else "after its points were measured"
+    when = "before their points were trained" if results.before else "after their points were measured"
     return Page(
         title=f"Scaling {results.name}",
         facts={**results.facts, "predictions": f"made {when}"},

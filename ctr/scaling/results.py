@@ -132,7 +132,7 @@ def _told(label: str, found: Score, before: bool) -> str:
     place = "inside" if found.inside else "OUTSIDE"
     nearest = min(found.errors, key=lambda name: abs(found.errors[name]))
     errors = ", ".join(f"{name} {error:+.4f}" for name, error in found.errors.items())
-    how = "predicted" if before else "computed without it, after it was measured,"
+    how = "predicted" if before else "computed from smaller sizes (it was measured already)"
     return (
         f"{label} at {forecast.x:g}: {how} {forecast.value:.4f} ({forecast.low:.4f} to {forecast.high:.4f}), "
         f"observed {found.observed:.4f}, {place} the interval; errors: {errors}; nearest: {nearest}"

@@ -147,7 +147,7 @@ def test_a_prediction_that_comes_after_its_points_is_told(dataset: Path, tmp_pat
     assert do(open_sweep(dataset, tmp_path, hold_out=2)) == (0, [])  # x-6 and x-8 are known already
     assert [row["before"] for row in predictions(tmp_path)] == [True, False]
     report = (tmp_path / "report" / "report.md").read_text()
-    assert not results(tmp_path)["predicted_before_training"] and "after its points were measured" in report
+    assert not results(tmp_path)["predicted_before_training"] and "after their points were measured" in report
     assert do(open_sweep(dataset, tmp_path, values=[1, 2, 4, 6, 7])) == (0, ["x-7.s1.w0"])
     assert [row["before"] for row in predictions(tmp_path)] == [True, False, True]
 
@@ -197,6 +197,7 @@ def test_the_command_lists_and_refuses_before_it_writes(
         ([str(file), "--set", "values=[1, 2, 4, 6, 999]"], "x-999"),
         ([str(file), "--set", "axis=seed", "--set", "seeds=[1]"], "are the same"),
         ([str(file), "--hold-out", "2"], "go with --points"),
+        (["--points", "t.csv", "--dry-run"], "go with a sweep"),
         ([], "either a sweep"),
         ([str(file), "--points", "t.csv"], "either a sweep"),
     ):
@@ -223,7 +224,9 @@ def test_points_from_a_table_need_no_model_and_draws_their_picture(
     command = ["scaling", "--points", str(tmp_path / "measured.csv"), "--out", str(tmp_path / "out")]
     assert main([*command, "--hold-out", "2", "--metric", "auc"]) == 0
     text = capsys.readouterr().out
-    assert "AUC at 160: computed without it" in text and text.count("the interval; errors: curve") == 2
+    assert (
+        "AUC at 160: computed from smaller sizes" in text and text.count("the interval; errors: curve") == 2
+    )
     assert {p.name for p in (tmp_path / "out" / "report").iterdir()} == {
         "index.html", "report.md", "results.json", "auc.png"
     }  # fmt: skip
