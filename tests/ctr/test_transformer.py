@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import socket
 import subprocess
 import sys
 from importlib import metadata
@@ -232,9 +234,34 @@ print(json.dumps([before, HF_HUB_OFFLINE, is_kernels_available(), hasattr(kernel
 """
 
 
+@pytest.mark.slow
 def test_the_core_is_without_the_library_and_the_library_without_network(repo_root: Path) -> None:
     """Our package `kernels` is on the path, under the name of a distribution that the library looks for."""
     run = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(run, cwd=repo_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [[], True, False, False]
+
+
+def test_nothing_is_asked_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process; from its first import on: the slow test above."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    build_body("bert", SIZES, {})
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from transformers.utils import is_kernels_available
+
+    assert HF_HUB_OFFLINE and not is_kernels_available()
+
+
+def test_the_door_imports_the_library_when_it_is_asked(repo_root: Path) -> None:
+    """Its top-level imports are others: who builds no body of the library does not load it."""
+    for name in ("transformer", "lora"):
+        tree = ast.parse((repo_root / "ctr" / f"{name}.py").read_text(encoding="utf-8"))
+        found = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+        found += [str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)]
+        assert "__future__" in found and not [n for n in found if n.split(".")[0] in ("transformers", "peft")]

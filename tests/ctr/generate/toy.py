@@ -106,19 +106,17 @@ def toy_batch(histories: list[list[int]], targets: list[list[int]] | None = None
 
 
 def log_p(model: NextBehaviour, history: list[int], sequences: Tensor = SEQUENCES) -> Tensor:
-    """(sequences, tokens, V): log-probabilities at every place, by plain forwards, one sequence each."""
-    prompt = [1, *(token for item in history for token in toy_ids().tokens[item].tolist())]
-    found = []
-    for sequence in sequences:
-        with torch.no_grad():
-            if model.both_sides:
-                given = torch.cat([torch.tensor([1]), sequence[:-1]])[None]
-                read = model.lm(input_ids=torch.tensor([prompt]), decoder_input_ids=given).logits[0]
-            else:
-                whole = torch.cat([torch.tensor(prompt), sequence])[None]
-                read = model.lm(input_ids=whole).logits[0, len(prompt) - 1 : -1]
-        found.append(read.log_softmax(-1))
-    return torch.stack(found)
+    """(sequences, tokens, V): log-probabilities at every place, by a forward without padding or cache."""
+    codes = [token for item in history for token in toy_ids().tokens[item].tolist()]
+    prompt = torch.tensor([1, *codes]).expand(len(sequences), -1)
+    with torch.no_grad():
+        if model.both_sides:
+            given = torch.cat([prompt[:, :1], sequences[:, :-1]], dim=1)
+            read = model.lm(input_ids=prompt, decoder_input_ids=given).logits
+        else:
+            whole = torch.cat([prompt, sequences], dim=1)
+            read = model.lm(input_ids=whole).logits[:, prompt.shape[1] - 1 : -1]
+    return read.log_softmax(-1)
 
 
 def joint(model: NextBehaviour, history: list[int], sequences: Tensor = SEQUENCES) -> Tensor:

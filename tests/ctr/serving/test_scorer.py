@@ -17,7 +17,6 @@ from features.dataset import Dataset
 from features.errors import ConfigError
 from tests.ctr.dataset_fixture import Sizes, write_dataset
 from tests.ctr.serving.runs import HYFORMER, LONGER, TWO_STAGE, Built, cache
-from tests.ctr.tiny_run import tiny_dataset
 
 PLAIN = ("model.time_gaps=false",)
 NGRAM = ("model.ngram.fields=[view.item]", "model.ngram.rows=50", "embedding.dim=8")
@@ -55,7 +54,8 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_dataset(tmp_path_factory.mktemp("serving"))
+    sizes = Sizes(users=5, requests=10, rows=3, events=8, max_len=6)
+    return write_dataset(tmp_path_factory.mktemp("serving") / "dataset", sizes, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_history_that_loses_events_is_computed_anew(dataset: Path) -> None:
     built = Built(dataset, *APPENDED["longer"])  # max_len 6 of about 8 events
     scorer = built.scorer(cache=cache(), append=True)
     torch.testing.assert_close(all_logits(scorer, built), built.expected(), atol=1e-5, rtol=1e-4)
-    assert scorer.cache is not None and scorer.cache.stats.misses > 9
+    assert scorer.cache is not None and scorer.cache.stats.misses > 5  # the first of each user and more
 
 
 def test_an_asking_event_that_leaves_is_computed_anew(growing: Path) -> None:
