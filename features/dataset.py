@@ -32,9 +32,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc as ipc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from features.arrow import IdValues, dense_values, flat, id_values, read_arrow
 from features.errors import ConfigError, DataError
 from features.names import under
 
@@ -152,15 +152,6 @@ class Manifest(Plain):
 
 
 @dataclass(frozen=True)
-class IdValues:
-    """IDs of consecutive owners: one each (no `offsets`), or values[offsets[i]:offsets[i+1]] for owner i."""
-
-    values: np.ndarray  # uint8, uint16 or int32
-    offsets: np.ndarray | None = None  # int64 (owners + 1,)
-    weights: np.ndarray | None = None  # float32, as values
-
-
-@dataclass(frozen=True)
 class EventStore:
     """All events of a domain, sorted by (user, clock); zero-copy views of the memory-mapped file."""
 
@@ -234,48 +225,8 @@ class Dataset:
         table = read_arrow(under(self.root, "events") / f"{domain}.arrow")
         ids = {c.name: id_values(table, c) for c in info.side if c.kind != "dense"}
         dense = {c.name: dense_values(table, c) for c in info.side if c.kind == "dense"}
-        time, clock, user_id = (_flat(table[name]).to_numpy() for name in ("time", "clock", "user_id"))
+        time, clock, user_id = (flat(table[name]).to_numpy() for name in ("time", "clock", "user_id"))
         return EventStore(info, time, clock, user_id, ids, dense)
-
-
-def id_type(rows: int) -> type[np.integer[Any]]:
-    """The type that IDs of a table of so many rows are written in.
-
-    Example:
-        >>> [id_type(rows).__name__ for rows in (256, 257, 65_536, 65_537)]
-        ['uint8', 'uint16', 'uint16', 'int32']
-    """
-    return np.uint8 if rows <= 2**8 else np.uint16 if rows <= 2**16 else np.int32
-
-
-def id_values(table: pa.Table, column: Column) -> IdValues:
-    """The IDs of an `id` or `ids` column of a (sliced) table, as numpy views."""
-    values = _flat(table[f"id.{column.name}"])
-    if column.kind == "id":
-        return IdValues(values.to_numpy())
-    weights = _flat(table[f"weight.{column.name}"]).flatten().to_numpy() if column.weighted else None
-    offsets = values.offsets.to_numpy()  # of a slice: does not start at 0, while flatten() does
-    return IdValues(values.flatten().to_numpy(), (offsets - offsets[0]).astype(np.int64), weights)
-
-
-def dense_values(table: pa.Table, column: Column) -> np.ndarray:
-    """The float32 (rows, dim) values of a dense column of a (sliced) table."""
-    return _flat(table[f"dense.{column.name}"]).flatten().to_numpy().reshape(-1, column.dim)
-
-
-def _flat(column: pa.ChunkedArray) -> pa.Array:
-    """One array; a copy only where a slice crosses record batches."""
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], type=column.type)
-
-
-def read_arrow(path: Path) -> pa.Table:
-    """Open an Arrow file memory-mapped."""
-    try:
-        return ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} must be an Arrow file written by ctr prepare: {error}") from None
 
 
 def read_manifest(root: Path) -> Manifest:

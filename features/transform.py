@@ -13,10 +13,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from features.arrow import id_type
 from features.clock import CLOCK, TIME
 from features.codes import key_values
 from features.columns import feature_columns, is_request_level
-from features.dataset import Column, TableInfo, id_type
+from features.dataset import Column, TableInfo
 from features.encode import FittedTable, Hash, fit_table, log_buckets
 from features.log import Log
 from features.scale import count_not_finite, fit_dense
