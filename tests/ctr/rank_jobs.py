@@ -17,9 +17,12 @@ from ctr.distributed import World
 from ctr.faults import injected
 from ctr.scoring import score_split
 from ctr.updates import Updates
-from pipelines import train as command
+from pipelines import train as pipeline
+from pipelines.cli import main
 from pipelines.train import train
 from tests.ctr.tiny_run import tiny_config
+
+KILL = "ckpt.after_rename:8:kill"  # once: the start after it has that checkpoint
 
 
 def helpers(world: World) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def skip_on_last_rank(world: World, dataset: Path, run: Path, options: tuple[str
 
 def stop_on_last_rank(world: World, dataset: Path, run: Path, options: tuple[str, ...]) -> list[Any]:
     """The last rank alone gets a SIGTERM in step 5; then all go on."""
-    display = command.NoDisplay
+    display = pipeline.NoDisplay
     config = tiny_config(dataset, run, *options)
 
     class Signalled(display):
@@ -63,11 +66,11 @@ def stop_on_last_rank(world: World, dataset: Path, run: Path, options: tuple[str
             if step == 5:
                 signal.raise_signal(signal.SIGTERM)
 
-    command.NoDisplay = Signalled if world.rank == world.size - 1 else display
+    pipeline.NoDisplay = Signalled if world.rank == world.size - 1 else display
     try:
         first = train(config, world=world)
     finally:
-        command.NoDisplay = display
+        pipeline.NoDisplay = display
     second = train(config, world=world)
     return [first.stopped_by, first.steps, second.stopped_by, second.steps]
 
@@ -108,6 +111,13 @@ def score(world: World, dataset: Path, run: Path, options: tuple[str, ...]) -> l
     loader = scoring_loader(config, data, "valid", world=world)
     found = score_split(state, loader, bf16=False, device=world.device, world=world)
     return None if found is None else found.logit.tolist()
+
+
+def command(*line: str) -> int:
+    """What `python -u -m pipelines.train CONFIG` does, but for a kill of rank 0 by `KILL`."""
+    assert line[:3] == ("-u", "-m", "pipelines.train")
+    with injected(KILL):
+        return main(["train", *line[3:]])
 
 
 def die(world: World, how: str) -> None:

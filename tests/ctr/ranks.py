@@ -8,16 +8,32 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerContext
 from typing import Any
+from unittest.mock import patch
+
+from torch.distributed import run
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ctr.distributed import World, open_world
 from features.errors import CtrError
 
+# What cannot be imported is left out. The last ones are imported by a process's first optimizer and table.
+PRELOADED = [
+    "pipelines.train",
+    "tests.ctr.rank_jobs",
+    "tests.ctr.shard_jobs",
+    "torchrec.distributed.embedding",
+    "torchrec.distributed.planner",
+    "torch.distributed.optim",
+    "torch._dynamo",
+    "pandas",
+]
 Job = Callable[..., Any]  # of (world, *arguments); returns plain data
 
 
@@ -32,15 +48,7 @@ class Ending:
 
 def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    # What cannot be imported is left out.
-    context.set_forkserver_preload(
-        [
-            "pipelines.train",
-            "tests.ctr.ranks",
-            "torchrec.distributed.embedding",
-            "torchrec.distributed.planner",
-        ]
-    )
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 
@@ -98,6 +106,35 @@ def _rank(
     except BaseException:
         error, code = traceback.format_exc(), 1
     queue.put((rank, result, error, code))
+
+
+def torchrun(options: Sequence[str], command: Callable[..., Any], *arguments: str) -> dict[int, Any]:
+    """torchrun itself, its options, agent and restarts; its ranks call a function in a fork.
+
+    Args:
+        options: of torchrun.
+        command: stands for the interpreter that torchrun starts; gets its command line.
+        arguments: what torchrun is told to run.
+
+    Returns:
+        What each rank's function returned.
+    """
+    found: dict[int, Any] = {}
+
+    def launch(config: LaunchConfig, entrypoint: Any) -> Callable[..., None]:
+        forked = elastic_launch(replace(config, start_method="forkserver"), command)
+        return lambda *command_line: found.update(forked(*command_line))
+
+    _context()
+    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = [signal.getsignal(number) for number in handled]
+    try:
+        with patch.object(run, "elastic_launch", launch):
+            run.main([*options, *arguments])
+    finally:
+        for number, handler in zip(handled, before, strict=True):
+            signal.signal(number, handler)
+    return found
 
 
 def identity(world: World) -> tuple[int, int]:

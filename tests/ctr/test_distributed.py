@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ctr.journal import read_rows
 from ctr.versions import fbgemm_available
 from pipelines.train import train
 from tests.ctr import rank_jobs
-from tests.ctr.ranks import Ending, run_ranks, start_ranks
+from tests.ctr.ranks import Ending, run_ranks, start_ranks, torchrun
 from tests.ctr.tiny_run import endings, tiny_config, tiny_dataset, write_config
 
 # A large eps: where the gradient is nothing but rounding, Adam would turn its sign into whole steps.
@@ -161,20 +162,50 @@ def test_a_lost_rank_ends_the_others_with_a_clear_message(how: str) -> None:
         )
 
 
+RESTARTING = ["--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+
+
+def restarted(dataset: Path, alone: Path, folder: Path, start: Callable[[str], tuple[str, str]]) -> None:
+    """A job of which rank 0 is killed once, behind the checkpoint of step 8; `start` gives what it told."""
+    config = write_config(folder / "run.yaml", dataset, folder / "run", *RUNS["stale"])
+    out, err = start(str(config))
+    assert out.count("trained 12 steps") == 1 and "resuming after step 8" in err
+    assert endings(folder / "run") == ["FINISHED"]
+    close(folder / "run", alone / "stale")
+
+
 def test_torchrun_starts_again_after_a_killed_rank_and_ends_with_the_right_result(
     dataset: Path, alone: Path, tmp_path: Path
 ) -> None:
-    """The command of the page; rank 0 is killed once, behind the checkpoint of step 8."""
-    config = write_config(tmp_path / "run.yaml", dataset, tmp_path / "run", *RUNS["stale"])
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    environment = {**os.environ, "CTR_FAULT": "ckpt.after_rename:8:kill", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *torchrun, "-m", "pipelines.train", str(config)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("trained 12 steps") == 1 and "resuming after step 8" in done.stderr
-    assert endings(tmp_path / "run") == ["FINISHED"]
-    close(tmp_path / "run", alone / "stale")
+    """The command of the page, but that its ranks are forked."""
+
+    def start(config: str) -> tuple[str, str]:
+        options = [*RESTARTING, "--redirects=3", f"--log-dir={tmp_path / 'logs'}"]
+        ended = torchrun(options, rank_jobs.command, "-m", "pipelines.train", config)
+        assert ended == {0: 0, 1: 0}
+        streams = [sorted(tmp_path.glob(f"logs/**/{name}.log")) for name in ("stdout", "stderr")]
+        out, err = ("".join(path.read_text() for path in paths) for paths in streams)
+        return out, err
+
+    restarted(dataset, alone, tmp_path, start)
+
+
+@pytest.mark.slow
+def test_the_command_of_the_page(dataset: Path, alone: Path, tmp_path: Path) -> None:
+    def start(config: str) -> tuple[str, str]:
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            *RESTARTING,
+            "-m",
+            "pipelines.train",
+            config,
+        ]
+        environment = {**os.environ, "CTR_FAULT": rank_jobs.KILL, "OMP_NUM_THREADS": "1"}
+        command = [*torchrun, "-m", "pipelines.train", config]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout, done.stderr
+
+    restarted(dataset, alone, tmp_path, start)
