@@ -193,17 +193,9 @@ def test_torchrun_starts_again_after_a_killed_rank_and_ends_with_the_right_resul
 @pytest.mark.slow
 def test_the_command_of_the_page(dataset: Path, alone: Path, tmp_path: Path) -> None:
     def start(config: str) -> tuple[str, str]:
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            *RESTARTING,
-            "-m",
-            "pipelines.train",
-            config,
-        ]
+        ranks = [sys.executable, "-m", "torch.distributed.run", *RESTARTING]
         environment = {**os.environ, "CTR_FAULT": rank_jobs.KILL, "OMP_NUM_THREADS": "1"}
-        command = [*torchrun, "-m", "pipelines.train", config]
+        command = [*ranks, "-m", "pipelines.train", config]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout, done.stderr
