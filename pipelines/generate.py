@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -13,7 +12,6 @@ import numpy as np
 
 from ctr.build import open_dataset, pick_device
 from ctr.distributed import World
-from ctr.durable import replace_file
 from ctr.generate.baselines import ItemNeighbours, Popularity
 from ctr.generate.comparison import (
     Retrieved,
@@ -26,13 +24,17 @@ from ctr.generate.comparison import (
     write_items,
 )
 from ctr.generate.config import GenerateConfig, load_generate_config
+from ctr.generate.judgement import Recalls
+from ctr.generate.metrics import recalls
 from ctr.generate.opened import make_decoder, open_ids
 from ctr.generate.ranking import Ranker
+from ctr.generate.report import combine, write_report
 from ctr.generate.requests import Requests, choose_requests, interactions, item_codes
 from ctr.generate.semantic_ids import save_semantic_ids
 from ctr.generate.training import (
     FOLDER,
     GeneratorTrainer,
+    best_checkpoint,
     build_generator,
     generator_loader,
     mean_loss,
@@ -41,9 +43,11 @@ from ctr.generate.training import (
 )
 from ctr.generate.views import Donors
 from ctr.run_dir import RunDir
+from ctr.tracking import Tracker
 from ctr.trainer import Outcome
 from ctr.versions import check_versions
 from features.dataset import Dataset
+from features.errors import ConfigError
 from features.names import check_name
 from pipelines.runs import open_run
 from pipelines.train import describe_outcome, fit
@@ -51,9 +55,12 @@ from pipelines.train import describe_outcome, fit
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("stage", choices=("train", "decode", "evaluate"))
-    parser.add_argument("config", type=Path, help="YAML configuration of the generator")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=1", dest="overrides")
+    add = parser.add_argument
+    add("stage", choices=("train", "decode", "evaluate", "combine"))
+    add("config", type=Path, help="YAML configuration of the generator")
+    add("--set", action="append", default=[], metavar="A.B=1", dest="overrides")
+    add("--runs", type=Path, nargs="+", default=[], metavar="RUN", help="of combine: evaluated runs")
+    add("--out", type=Path, metavar="DIR", help="of combine: where the table goes")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,10 +71,16 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = train(config)
         describe_outcome(config, outcome, following=f"ctr generate evaluate {arguments.config}")
         return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
+    if arguments.stage == "combine":
+        if arguments.out is None:
+            raise ConfigError("combine must be told by --out where the table goes")
+        print(combine([run / "report" for run in arguments.runs], arguments.out))
+        return 0
     with RunDir.open(config.run, create=False) as run_dir:
-        names = [config.strategy] if arguments.stage == "decode" else list(config.strategies)
-        rows = compare(config, run_dir, names, baselines=arguments.stage == "evaluate")
-    print(as_markdown(rows))
+        if arguments.stage == "decode":
+            print(as_markdown(compare(config, run_dir, [config.strategy], baselines=False)[0]))
+        else:
+            print(evaluate(config, run_dir))
     return 0
 
 
@@ -91,20 +104,39 @@ def train(config: GenerateConfig) -> Outcome:
     )
 
 
+def evaluate(config: GenerateConfig, run_dir: RunDir) -> str:
+    """Decode by every strategy, write the report and track its figures; the report as Markdown."""
+    rows, recall = compare(config, run_dir, list(config.strategies), baselines=True)
+    how, tracking = config.generation, config.tracking
+    text = write_report(run_dir.report, rows, [recall], k=max(how.ks), split=how.split)
+    step = best_checkpoint(run_dir.path).step
+    with Tracker(run_dir, uri=tracking.uri, experiment=tracking.experiment, system_seconds=0) as tracker:
+        tracker.begin(step)
+        for name, row in rows.items():
+            figures = {key.replace("@", "_at_"): value for key, value in row.items()}
+            wall = {"ms_per_request": figures.pop("ms_per_request")}  # what depends on the clock
+            tracker.log(f"generate/{name}", step, figures, wall=wall)
+        tracker.artifact(run_dir.report)
+    return text
+
+
 def compare(
     config: GenerateConfig, run_dir: RunDir, names: Sequence[str], *, baselines: bool
-) -> dict[str, dict[str, float]]:
-    """Decode by the named strategies; writes their items, and with baselines the table, into the run."""
+) -> tuple[dict[str, dict[str, float]], Recalls]:
+    """Decode by the named strategies; write their items into the run; figures, and recall by request."""
     dataset = open_dataset(config)
     requests = choose_requests(dataset, config)
     ranker = open_ranker(config) if config.generation.ranker else None
     rows: dict[str, dict[str, float]] = {}
     ids = open_ids(run_dir.path)
     codes = item_codes(dataset, config.generator.candidate, len(ids.tokens))
+    request_id, user_id = (requests.data.requests[name].to_numpy() for name in ("request_id", "user_id"))
+    recall = Recalls(request_id, user_id, {})
 
     def add(name: str, found: Retrieved) -> None:
         ks, vectors = config.generation.ks, ids.vectors.numpy()
         rows[name] = figures(found, requests, vectors, items=len(ids.items), ks=ks)
+        recall.recall[name] = recalls(found.items, requests.wanted, k=max(ks))
         clicks = click_scores(ranker, requests, config, found.ranked) if ranker else None
         if clicks is not None:
             rows[name] |= ranked_figures(found, clicks, requests, ks=ks)
@@ -121,11 +153,7 @@ def compare(
     for name in names:
         decoder = make_decoder(run_dir.path, config.strategies[name], dataset.manifest)
         add(name, retrieve(decoder, requests, config, ranker))
-    if baselines:
-        facts = {"requests": len(requests.positions), "split": config.generation.split, "strategies": rows}
-        replace_file(run_dir.report / "generation.json", json.dumps(facts, indent=1).encode())
-        replace_file(run_dir.report / "generation.md", (as_markdown(rows) + "\n").encode())
-    return rows
+    return rows, recall
 
 
 def baseline_items(

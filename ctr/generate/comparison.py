@@ -34,6 +34,11 @@ class Retrieved:
     ranked: list[Ranked]
     seconds: float
 
+    @property
+    def items(self) -> list[list[int]]:
+        """The items alone, best first."""
+        return [[item for item, _ in own] for own in self.ranked]
+
 
 def retrieve(
     decoder: Decoder, requests: Requests, config: GenerateConfig, ranker: Ranker | None
@@ -85,7 +90,7 @@ def figures(
     found: Retrieved, requests: Requests, vectors: np.ndarray, *, items: int, ks: Sequence[int]
 ) -> dict[str, float]:
     """Quality, breadth and time of one way to retrieve."""
-    lists = [[item for item, _ in own] for own in found.ranked]
+    lists = found.items
     values: dict[str, float] = {}
     for k in ks:
         values[f"recall@{k}"] = recall(lists, requests.wanted, k=k)

@@ -17,9 +17,13 @@ def recall(ranked: Sequence[Sequence[int]], wanted: Sequence[Collection[int]], *
         >>> recall([[5, 3], [7]], [{3}, {3}], k=2)
         0.5
     """
-    return _mean(
-        len(set(own[:k]) & set(targets)) / len(targets) for own, targets in zip(ranked, wanted, strict=True)
-    )
+    return _mean(recalls(ranked, wanted, k=k))
+
+
+def recalls(ranked: Sequence[Sequence[int]], wanted: Sequence[Collection[int]], *, k: int) -> np.ndarray:
+    """Recall of each request, (R,) float64."""
+    pairs = zip(ranked, wanted, strict=True)
+    return np.array([len(set(own[:k]) & set(targets)) / len(targets) for own, targets in pairs])
 
 
 def ndcg(ranked: Sequence[Sequence[int]], wanted: Sequence[Collection[int]], *, k: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,18 @@ def test_every_strategy_from_one_file(place: Path) -> None:
     assert {k: v for k, v in greedy.items() if k[:2] != "ms"} == {
         k: v for k, v in drafted.items() if k[:2] != "ms"
     }
-    assert "| beam |" in (place / "run" / "report" / "generation.md").read_text()
+    report = place / "run" / "report"
+    assert "| beam |" in (report / "generation.md").read_text() and (report / "generation.png").is_file()
+    journal = [json.loads(line) for line in (place / "run" / "journal.jsonl").read_text().splitlines()]
+    (tracked,) = [row for row in journal if row["kind"] == "generate/beam"]
+    assert tracked["recall_at_4"] == table["strategies"]["beam"]["recall@4"]
+    assert tracked["wall"]["ms_per_request"] > 0 and journal[-2]["path"] == "report"
+    shutil.copytree(report, place / "again" / "report")
+    runs = ["--runs", str(place / "run"), str(place / "again")]
+    out = ["--out", str(place / "both")]
+    assert main(["generate", "combine", str(write(place)), *runs, *out]) == 0
+    assert "| popularity |" in (place / "both" / "generation.md").read_text()
+    assert main(["generate", "combine", str(write(place)), *runs]) == 2
 
 
 def test_one_strategy_and_messages(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

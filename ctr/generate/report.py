@@ -1,0 +1,89 @@
+"""The table of strategies on disk: Markdown, JSON, a picture, and the recall of every request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctr.durable import replace_file
+from ctr.generate import judgement
+from ctr.generate.comparison import as_markdown
+from ctr.generate.judgement import Recalls, judge, read_recalls, write_recalls
+from ctr.generate.plots import draw
+from features.errors import ConfigError, DataError
+
+Figures = dict[str, dict[str, float]]  # strategy → figure → value
+JSON, RECALLS = "generation.json", "generation-recall.parquet"
+
+
+def write_report(folder: Path, rows: Figures, runs: Sequence[Recalls], *, k: int, split: str) -> str:
+    """Judge the strategies and write everything.
+
+    Args:
+        folder: of the report, made if need be.
+        rows: the figures of each strategy.
+        runs: recall of every request among the first k items, of one run or of several.
+        k: how many items count.
+        split: what was generated for.
+
+    Returns:
+        The report as Markdown.
+
+    Raises:
+        DataError: the runs are of different requests.
+    """
+    judged = judge(runs)
+    text = f"{as_markdown(rows)}\n\n{judgement.as_markdown(judged, k=k)}\n\n{_note(runs)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    draw(folder / "generation.png", judged, {name: row["ms_per_request"] for name, row in rows.items()}, k=k)
+    facts = {"requests": len(runs[0].request_id), "split": split, "k": k, "strategies": rows}
+    facts["judged"] = {name: found.plain() for name, found in judged.items()}
+    replace_file(folder / JSON, json.dumps(facts, indent=1).encode())
+    replace_file(folder / "generation.md", (text + "\n\n![Recall by strategy](generation.png)\n").encode())
+    if len(runs) == 1:
+        write_recalls(folder / RECALLS, runs[0])
+    return text
+
+
+def combine(folders: Sequence[Path], out: Path) -> str:
+    """One table from the reports of several runs: means of all figures, recall with intervals.
+
+    Args:
+        folders: reports that `write_report` wrote of one run each.
+        out: folder of the new report.
+
+    Raises:
+        ConfigError: fewer than two.
+        DataError: one is missing, or they are of different requests.
+    """
+    if len(set(folders)) < 2:
+        raise ConfigError(f"--runs must name two runs or more, got {len(set(folders))}")
+    facts, runs = [_read(folder / JSON) for folder in folders], [read_recalls(f / RECALLS) for f in folders]
+    if len({(found["split"], found["k"]) for found in facts}) > 1:
+        raise DataError("runs that are combined must be of one split and one number of items; evaluate anew")
+    every = [found["strategies"] for found in facts]
+    rows = {
+        name: {figure: float(np.mean([one[name][figure] for one in every])) for figure in every[0][name]}
+        for name in every[0]
+        if all(name in one and one[name].keys() == every[0][name].keys() for one in every)
+    }
+    return write_report(out, rows, runs, k=facts[0]["k"], split=facts[0]["split"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} must be written by ctr generate evaluate: {error}") from None
+    return found
+
+
+def _note(runs: Sequence[Recalls]) -> str:
+    users = len(np.unique(runs[0].user_id))
+    trained = f"{len(runs)} runs, whose noise they hold" if len(runs) > 1 else "one run"
+    count = len(runs[0].request_id)
+    return f"95 % intervals from {count:,} requests of {users:,} users, who are resampled; {trained}."
