@@ -6,7 +6,6 @@ what unique IDs need anyway. The other engine is the definition of both.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +14,9 @@ from torch import Tensor
 
 from ctr.config import EmbeddingConfig
 from ctr.embedding.base import STEP, EmbeddingTables, initial_weight
+from ctr.embedding.fbgemm_options import STATE_NAMES, importing, update_options
 from ctr.shards import Readable
 from features.errors import ConfigError
-
-_STATE_NAMES = {"rowwise_adagrad": ("sum",), "adam": ("exp_avg", "exp_avg_sq")}
 
 
 class FbgemmTables(EmbeddingTables):
@@ -83,7 +81,7 @@ class FbgemmTables(EmbeddingTables):
     def state(self) -> dict[str, Tensor]:
         """See `EmbeddingTables.state`; the names are those of the torch engine."""
         state = {STEP: self._module.iter}
-        names = _STATE_NAMES[self.config.optimizer]
+        names = STATE_NAMES[self.config.optimizer]
         for table, values in zip(self.rows, self._module.split_optimizer_states(), strict=True):
             state[f"{table}.weight"] = self._weight[table]
             state |= {f"{table}.{name}": value for name, value in zip(names, values, strict=True)}
@@ -92,31 +90,15 @@ class FbgemmTables(EmbeddingTables):
 
 def _make_module(rows: dict[str, int], config: EmbeddingConfig, device: torch.device) -> Any:
     """One module without pooling over all tables: (ΣU, E) out for (ΣU,) IDs in."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from fbgemm_gpu import split_table_batched_embeddings_ops_common as common
-            from fbgemm_gpu import split_table_batched_embeddings_ops_training as training
-            from fbgemm_gpu.split_embedding_configs import EmbOptimType
-    except (ImportError, OSError) as error:
-        raise ConfigError(
-            f"engine fbgemm needs torchrec and fbgemm-gpu of the pinned versions, importing gave: {error}; "
-            "install them with `make clean env`, or set embedding.engine to torch"
-        ) from None
+    with importing("fbgemm"):
+        from fbgemm_gpu import split_table_batched_embeddings_ops_common as common
+        from fbgemm_gpu import split_table_batched_embeddings_ops_training as training
     on_gpu = device.type == "cuda"
     place = common.EmbeddingLocation.DEVICE if on_gpu else common.EmbeddingLocation.HOST
     compute = training.ComputeDevice.CUDA if on_gpu else training.ComputeDevice.CPU
-    optimizers = {"rowwise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD, "adam": EmbOptimType.ADAM}
     return training.SplitTableBatchedEmbeddingBagsCodegen(
         [(count, config.dim, place, compute) for count in rows.values()],
-        optimizer=optimizers[config.optimizer],
         pooling_mode=common.PoolingMode.NONE,
-        bounds_check_mode=common.BoundsCheckMode.FATAL,
-        learning_rate=config.lr,
-        eps=config.eps,
-        beta1=config.betas[0],
-        beta2=config.betas[1],
-        weight_decay=config.weight_decay,
-        weight_decay_mode=training.WeightDecayMode.DECOUPLE,
         device=device,
+        **update_options(config),
     )

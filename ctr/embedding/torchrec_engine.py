@@ -21,12 +21,11 @@ from ctr.config import EmbeddingConfig
 from ctr.distributed import World
 from ctr.embedding.base import STEP, EmbeddingTables, fill_initial
 from ctr.embedding.columns import ColumnwiseAdagrad
+from ctr.embedding.fbgemm_options import STATE_NAMES
 from ctr.embedding.torchrec_module import kernels, local_parts, make_module
 from ctr.embedding.torchrec_plan import kinds_of
 from ctr.shards import Readable, Sharded, box
 from features.errors import ConfigError
-
-_STATE_NAMES = {"rowwise_adagrad": ("sum",), "adam": ("exp_avg", "exp_avg_sq")}
 
 
 class ShardedTables(EmbeddingTables):
@@ -181,7 +180,7 @@ class ShardedTables(EmbeddingTables):
 
     def _parts(self) -> dict[str, Sharded]:
         """Weights and optimizer state by their names in all engines."""
-        names = _STATE_NAMES[self.config.optimizer]
+        names = STATE_NAMES[self.config.optimizer]
         state = {
             f"{table}.{name}": Sharded((rows,) if name == "sum" else (rows, self.dim), [])
             for table, rows in self.rows.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,9 +11,9 @@ from torch import Tensor
 
 from ctr.config import EmbeddingConfig
 from ctr.distributed import World
+from ctr.embedding.fbgemm_options import importing, update_options
 from ctr.embedding.torchrec_plan import ROOT, make_plan
 from ctr.shards import Offset
-from features.errors import ConfigError
 
 
 class LocalPart(NamedTuple):
@@ -69,7 +68,7 @@ def make_module(
     for table in scaled:
         weight = collection.embeddings[table].weight
         _apply_optimizer_in_backward(torch.optim.SGD, [weight], {"lr": config.lr})
-    sharder = EmbeddingCollectionSharder(_fused_parameters(config))
+    sharder = EmbeddingCollectionSharder(update_options(config))
     plan = make_plan(collection, sharder, kinds, world=world)
     with torch.random.fork_rng(devices=[]):  # FBGEMM fills new tables with random numbers
         return DistributedModelParallel(
@@ -83,39 +82,14 @@ def make_module(
 
 
 def _import_torchrec() -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import torchrec.distributed.embedding  # noqa: F401
-    except (ImportError, OSError) as error:
-        raise ConfigError(
-            f"engine torchrec needs torchrec and fbgemm-gpu of the pinned versions, importing gave: {error}; "
-            "install them with `make clean env`, or set embedding.engine to torch"
-        ) from None
+    with importing("torchrec"):
+        import torchrec.distributed.embedding  # noqa: F401
     for name in ("torchrec", "torch.fx._symbolic_trace"):  # hints for its developers, on every rank
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _leave(weight: Tensor) -> None:
     """Initialise nothing: the engine fills in its own values."""
-
-
-def _fused_parameters(config: EmbeddingConfig) -> dict[str, Any]:
-    from fbgemm_gpu import split_table_batched_embeddings_ops_common as common
-    from fbgemm_gpu import split_table_batched_embeddings_ops_training as training
-    from fbgemm_gpu.split_embedding_configs import EmbOptimType
-
-    optimizers = {"rowwise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD, "adam": EmbOptimType.ADAM}
-    return {
-        "optimizer": optimizers[config.optimizer],
-        "learning_rate": config.lr,
-        "eps": config.eps,
-        "beta1": config.betas[0],
-        "beta2": config.betas[1],
-        "weight_decay": config.weight_decay,
-        "weight_decay_mode": training.WeightDecayMode.DECOUPLE,
-        "bounds_check_mode": common.BoundsCheckMode.FATAL,
-    }
 
 
 def kernels(module: Any) -> list[Any]:
