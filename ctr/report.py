@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ctr.html import render_page
 from ctr.metrics import Evaluation, Metric, Summary
 from ctr.report_plots import History, draw_all, number, with_ends
 
@@ -89,20 +89,13 @@ def write_report(
 
 
 def render(evaluation: Evaluation, *, images: Mapping[str, bytes], title: str, context: ReportContext) -> str:
-    """The HTML page; all text from outside is escaped by the template engine."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    """The HTML page."""
+    return render_page(
+        _TEMPLATE,
+        figures=[(name, CAPTIONS[name], image) for name, image in images.items()],
         title=title,
         overall=evaluation.overall,
         cards=list(_cards(evaluation.overall)),
-        figures=[
-            {"name": name, "caption": CAPTIONS[name], "data": base64.b64encode(image).decode()}
-            for name, image in images.items()
-        ],
         facts={key: str(value) for key, value in context.get("facts", {}).items()},
         comparison=_comparison(evaluation.overall, context.get("baselines", ())),
         slices=list(_slice_rows(evaluation)),

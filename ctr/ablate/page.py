@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ctr.durable import replace_file
+from ctr.html import render_page
 
 Table = tuple[list[str], list[list[str]]]  # head and rows
 _TEMPLATE = Path(__file__).with_name("report_template.html")
@@ -51,18 +51,9 @@ class Page:
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def html(self) -> str:
-        """The report as one page; all text from outside is escaped by the template engine."""
-        from jinja2 import Environment, StrictUndefined
-
-        environment = Environment(
-            autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
-        figures = [
-            {"name": f.name, "caption": f.caption, "data": base64.b64encode(f.image).decode()}
-            for f in self.figures
-        ]
-        values = {**vars(self), "figures": figures}
-        return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
+        """The report as one page."""
+        figures = [(f.name, f.caption, f.image) for f in self.figures]
+        return render_page(_TEMPLATE, **{**vars(self), "figures": figures})
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
