@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctr.batch import Batch, IdColumn, SequenceBatch
 from features.dataset import Column, DomainInfo, Manifest, TableInfo
@@ -164,3 +164,14 @@ def _ids(columns: list[Column], owners: int, random: np.random.Generator) -> dic
 def _dense(columns: list[Column], owners: int, random: np.random.Generator) -> dict[str, Tensor]:
     dense = [c for c in columns if c.kind == "dense"]
     return {c.name: torch.from_numpy(random.normal(size=(owners, c.dim))) for c in dense}
+
+
+def step_of(model: nn.Module) -> tuple[dict[str, Tensor], int]:
+    """Logits and gradients of one seed, and how many numbers were kept for backward."""
+    kept: list[int] = []
+    torch.manual_seed(1)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        logits = model(make_batch(), make_rows())
+    logits.square().sum().backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"logits": logits.detach(), **found}, sum(kept)

@@ -22,16 +22,10 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def outcome(options: dict[str, Any], **switches: bool) -> tuple[dict[str, Tensor], int]:
-    """Logits and gradients of one seed, and how many tensors were kept for backward."""
+    """What a step gives and keeps."""
     model = build_model(batches.manifest(), ModelConfig(**options), dim=batches.DIM, seed=1).double()
     speed.speed_up(model, TrainConfig(**switches))
-    kept: list[int] = []
-    torch.manual_seed(1)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        logits = model(batches.make_batch(), batches.make_rows())
-    logits.square().sum().backward()
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {"logits": logits.detach(), **found}, sum(kept)
+    return batches.step_of(model)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -59,13 +59,7 @@ def test_recomputing_gives_the_same_bits(architecture: str) -> None:
     def outcome(recompute: bool) -> tuple[dict[str, Tensor], int]:
         model = make(HYFORMER, architecture, dropout=0.3)
         speed_up(model, TrainConfig(recompute=recompute))
-        kept: list[int] = []
-        torch.manual_seed(1)
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-            logits = model(batches.make_batch(), batches.make_rows())
-        logits.square().sum().backward()
-        found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        return {"logits": logits.detach(), **found}, sum(kept)
+        return batches.step_of(model)
 
     (plain, much), (again, little) = outcome(False), outcome(True)
     assert plain.keys() == again.keys() and little < much
