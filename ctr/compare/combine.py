@@ -83,9 +83,8 @@ def combine(
 
     Args:
         variants: name → its cells.
-        noise: "own": the noise of training of a variant from its own seeds; "pooled": one noise for all
-        variants, which
-            gives far more degrees of freedom with few seeds and takes the variants' noise as equal.
+        noise: "own": the noise of training of a variant from its own seeds; "pooled": one noise for all variants,
+            which gives far more degrees of freedom with few seeds and takes the variants' noise as equal.
         windows: "fixed": the difference in these windows; "random": in further windows of their kind, so that
             the spread between windows counts (two at least; with fewer than four it can tell little).
         draws, seed: of the bootstrap over users.
@@ -137,8 +136,7 @@ def _check(variants: Mapping[str, Sequence[Cell]], *, noise: Noise, windows: Win
 
 
 class _Drawer:
-    """Bootstrap draws of tables whose clusters are among `keys`; a base that many variants share is drawn
-    once."""
+    """Bootstrap draws of tables whose clusters are among `keys`; a base that many variants share, once."""
 
     def __init__(self, keys: NDArray[np.uint16], weights: NDArray[np.uint8]) -> None:
         self._keys, self._weights = keys, weights
