@@ -83,7 +83,7 @@ def combine(
 
     Args:
         variants: name → its cells.
-        noise: "own": the noise of training of a variant from its own seeds; "pooled": one noise for all variants,
+        noise: "own": a variant's noise of training from its own seeds; "pooled": one noise for all of them,
             which gives far more degrees of freedom with few seeds and takes the variants' noise as equal.
         windows: "fixed": the difference in these windows; "random": in further windows of their kind, so that
             the spread between windows counts (two at least; with fewer than four it can tell little).
