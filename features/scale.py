@@ -42,8 +42,8 @@ class Scaler:
             x, level = (np.asarray(k) for k in self.knots)
             scaled = np.sqrt(3.0) * (2 * np.interp(values, x, level) - 1) if len(x) else np.zeros(len(values))
         else:
-            scaled = (_log(values) if self.kind == "log" else values) - self.mean
-            scaled = scaled / self.std
+            with np.errstate(over="ignore"):  # what becomes infinite is clipped
+                scaled = ((_log(values) if self.kind == "log" else values) - self.mean) / self.std
         scaled = scaled if self.kind == "none" else np.clip(scaled, -self.clip, self.clip)
         return np.where(_known(values), scaled, 0.0).astype(np.float32)
 
