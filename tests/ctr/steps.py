@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -14,10 +15,15 @@ from ctr.build import build_state, training_loader
 from ctr.config import RunConfig
 from ctr.state import TrainingState
 from ctr.updates import Updates
+from ctr.versions import fbgemm_available
 from features.dataset import Dataset
 from tests.ctr.tiny_run import tiny_config
 
 TOTAL = 20  # steps of the schedule
+ENGINES = [
+    "torch",
+    pytest.param("fbgemm", marks=pytest.mark.skipif(not fbgemm_available(), reason="no FBGEMM")),
+]
 Started = tuple[RunConfig, TrainingState, Updates, list[Batch]]
 
 

@@ -14,20 +14,15 @@ from ctr.build import scoring_loader
 from ctr.errors import NonFiniteError
 from ctr.parts import parts_of, rows_of
 from ctr.updates import Updates
-from ctr.versions import fbgemm_available
 from features.dataset import Dataset
 from features.errors import ConfigError
-from tests.ctr.steps import TOTAL, changed, snapshot, start
+from tests.ctr.steps import ENGINES, TOTAL, changed, snapshot, start
 from tests.ctr.tiny_run import tiny_dataset
 
 # Adam and Adagrad turn what is nothing but rounding into whole steps of its sign, unless eps is large.
 EPS = ("optimizer.eps=0.001", "embedding.eps=0.001")
 COMMON = (*EPS, "optimizer.clip_norm=0.05", "optimizer.ema_decay=0.9")
 PARTS = "loader.micro_batches=3"
-ENGINES = [
-    "torch",
-    pytest.param("fbgemm", marks=pytest.mark.skipif(not fbgemm_available(), reason="no FBGEMM")),
-]
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,9 @@ from ctr.errors import NonFiniteError
 from ctr.faults import injected
 from ctr.losses import click_loss
 from ctr.optim import rate_factor
-from ctr.versions import fbgemm_available
 from features.dataset import Dataset
-from tests.ctr.steps import TOTAL, changed, different, snapshot, start
+from tests.ctr.steps import ENGINES, TOTAL, changed, different, snapshot, start
 from tests.ctr.tiny_run import tiny_dataset
-
-ENGINES = [
-    "torch",
-    pytest.param("fbgemm", marks=pytest.mark.skipif(not fbgemm_available(), reason="no FBGEMM")),
-]
 
 
 @pytest.fixture(scope="module")
