@@ -56,8 +56,8 @@ def notes(judgements: Sequence[Judgement]) -> list[str]:
     if judgements:
         first = judgements[0]
         counts = [(first.rows, "row"), (first.seeds, "seed"), (first.windows, "window")]
-        if first.unit != "row":
-            counts.insert(1, (first.clusters, first.unit))
+        if first.unit != "row":  # not their number: some share a cluster
+            counts.insert(1, (first.clusters, f"{first.unit} cluster"))
         said.append(", ".join(f"{count:,} {what}{'s' * (count != 1)}" for count, what in counts))
     reasons = {f"{LABELS[j.metric]}: {j.reason}": None for j in judgements if j.reason}
     caveats = {c: None for j in judgements if j.metric != "auc_delong" for c in j.caveats}
