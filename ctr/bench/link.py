@@ -17,13 +17,16 @@ class Transfer:
 
     due: float
     handle: Handle | None
+    link: DelayedLink
 
     def wait(self) -> None:
         """See `Handle.wait`."""
+        begun = time.perf_counter()
         if self.handle is not None:
             self.handle.wait()
         if (left := self.due - time.perf_counter()) > 0:
             time.sleep(left)
+        self.link.waited += time.perf_counter() - begun
 
 
 class DelayedLink:
@@ -34,6 +37,9 @@ class DelayedLink:
     Args:
         seconds_per_byte: of the link; 0: it takes none.
         reduce: what really sums; None: nothing does, for a job of one process.
+
+    Attributes:
+        waited: seconds that somebody stood still for its sums, so far.
 
     Example:
         >>> import torch
@@ -51,6 +57,7 @@ class DelayedLink:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.seconds_per_byte = seconds_per_byte
+        self.waited = 0.0
         self._reduce = reduce
         self._clock = clock
         self._free_at = 0.0
@@ -59,4 +66,4 @@ class DelayedLink:
         """Begin to sum a tensor; it waits for those before it."""
         begun = self._reduce(tensor) if self._reduce is not None else None
         self._free_at = max(self._clock(), self._free_at) + self.seconds_per_byte * tensor.nbytes
-        return Transfer(self._free_at, begun)
+        return Transfer(self._free_at, begun, self)
