@@ -101,6 +101,7 @@ def test_rendered_alike_everywhere() -> None:
     page = markdown(judged, alpha=0.05, base="base")
     assert page.count("| AUC | a\\|b |") == 1 and "query_auc" not in page
     assert table(judged, alpha=0.05).row_count == 8
+    assert ", 30 user clusters, " in notes(judged)[0]
     assert any(note.startswith(f"{LABELS['query_auc']}: undefined: no request ids") for note in notes(judged))
     assert '"verdict"' in to_json(judged, settings={"alpha": 0.05})
 
