@@ -14,7 +14,8 @@ from features.dataset import Dataset
 
 STEPS, QUICK_STEPS = 200, 10
 REQUESTS = 16  # of a step
-# Rounding grows from step to step: measured to stay below a tenth of this.
+# Rounding grows from step to step. On some machines it leaves this bound: see what one unit in the last place
+# of the first weights does (docs/performance.md) before a difference is taken for a fault.
 TOLERANCE = 1e-3
 
 

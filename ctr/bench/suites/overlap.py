@@ -79,7 +79,11 @@ def _rows(samples: Taken, usual: float) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     for share in SHARES:
         milliseconds = [1000 * samples[s, share][0].median for s in (0, 1)]
-        found = [of(samples, s, share, usual) if share else None for of in (_hidden, _free) for s in (0, 1)]
+        found = [
+            of(samples, s, share, usual) if share else None
+            for of in (_hidden, _not_waited_for)
+            for s in (0, 1)
+        ]
         rows.append([f"{share:.0%}", 1000 * share * usual, *milliseconds, *found])
     return rows
 
@@ -91,7 +95,7 @@ def _targets(samples: Taken, usual: float, free: float) -> list[Target]:
         what = f"share of the all-reduce hidden with staleness 1, where it takes {share:.0%} of a step"
         found.append(Target(what, _hidden(samples, 1, share, usual), HIDDEN, "at least"))
         what = f"share of it that nobody waits for with staleness 1, where it takes {share:.0%} of a step"
-        found.append(Target(what, _free(samples, 1, share, usual), HIDDEN, "at least"))
+        found.append(Target(what, _not_waited_for(samples, 1, share, usual), HIDDEN, "at least"))
     return found
 
 
@@ -113,7 +117,7 @@ def _hidden(samples: Taken, staleness: int, share: float, usual: float) -> float
     return statistics.median(1 - (slow - fast) / (share * usual) for slow, fast in pairs)
 
 
-def _free(samples: Taken, staleness: int, share: float, usual: float) -> float:
+def _not_waited_for(samples: Taken, staleness: int, share: float, usual: float) -> float:
     """The share of the delay in which nobody stands still; median over the rounds."""
     return 1 - samples[staleness, share][1].median / (share * usual)
 

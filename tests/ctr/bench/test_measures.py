@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from ctr.bench.calibration import calibrate, matmul_gflops
 from ctr.bench.environment import describe
 from ctr.bench.flops import count_flops
+from ctr.bench.link import DelayedLink
 from ctr.bench.memory import in_child, peak_rss
 from ctr.bench.shape import Shape
 from ctr.bench.synthetic import write_dataset
@@ -23,6 +25,22 @@ from ctr.blocks.flops import layer_flops
 from ctr.blocks.jagged import Jagged
 from ctr.config import RunConfig
 from ctr.errors import RetryableError
+
+
+class Slow:
+    """A sum that takes its time."""
+
+    def wait(self) -> None:
+        time.sleep(0.01)
+
+
+def test_a_link_tells_how_long_somebody_stood_still_for_it() -> None:
+    link = DelayedLink(seconds_per_byte=0.0, reduce=lambda _: Slow())
+    transfers = [link(torch.zeros(1)), link(torch.zeros(1))]
+    assert link.waited == 0.0
+    for transfer in transfers:
+        transfer.wait()
+    assert link.waited >= 0.02  # a sleep is never shorter than asked for
 
 
 def test_calibration_is_positive_and_names_its_threads() -> None:
