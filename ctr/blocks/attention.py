@@ -1,7 +1,8 @@
 """Multi-head attention whose keys and values are events of a request, shared by all who ask.
 
-Everything that depends on one event alone (the K, V and Q projections) runs on the packed events;
-padding exists only inside the attention call.
+Everything that depends on one event alone (the K, V and Q projections) runs on the packed events. Training on
+a CPU keeps them packed through the attention itself (`kernels.jagged_attention`); elsewhere padding exists,
+but only inside the attention call.
 
 R requests, L events of one, N queries of one request, D width, H heads.
 """
@@ -9,47 +10,20 @@ R requests, L events of one, N queries of one request, D width, H heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctr.blocks.apart import attend_apart, can_attend_apart
+from ctr.blocks.apart import attend_apart, can_attend_apart, join_own, join_sink
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement
 from ctr.blocks.linear import Linear, linear
-
-
-class Memory(NamedTuple):
-    """Projected events, padded in buckets of requests of similar length (see ctr.blocks.buckets).
-
-    key, value: (R_b, L_b, D) of each bucket.  valid: (R_b, L_b) bool of each, None where nothing is padded.
-    """
-
-    buckets: Buckets
-    key: list[Tensor]
-    value: list[Tensor]
-    valid: list[Tensor | None]
-
-    def joined(self, others: list[Tensor]) -> Memory:
-        """These keys and values and, behind them, those of `others`, (R_b, N, 2 D) of each bucket."""
-        pairs = [other.chunk(2, dim=-1) for other in others]
-        key = [torch.cat([mine, k], dim=1) for mine, (k, _) in zip(self.key, pairs, strict=True)]
-        value = [torch.cat([mine, v], dim=1) for mine, (_, v) in zip(self.value, pairs, strict=True)]
-        return self._replace(key=key, value=value)
-
-    def masks(self, own: Tensor | None = None) -> list[Tensor | None]:
-        """Who is seen: the events, and of the K keys behind them those that `own`, (N, K) or (1, K), allows.
-
-        Without `own` the first place is always seen: in an empty request it holds the value 0, so that
-        attention gives exactly 0 on every backend, without a row that is masked throughout.
-        Each broadcasts to (R_b, H, N, L_b), or to (R_b, H, N, L_b + K) with `own`; None where all are seen.
-        """
-        if own is None:
-            return [None if valid is None else _with_first(valid)[:, None, None] for valid in self.valid]
-        return [_beside(valid, own, key) for valid, key in zip(self.valid, self.key, strict=True)]
+from ctr.blocks.memory import Memory, PackedMemory
+from kernels.jagged_attention import attend as attend_packed
+from kernels.jagged_attention import available
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int, mask: Tensor | None = None) -> Tensor:
@@ -109,14 +83,22 @@ class MultiHeadAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.sink = nn.Parameter(torch.zeros(width)) if sink else None
 
-    def memory(self, events: Jagged) -> Memory:
-        """K = S W_K and V = S W_V of the packed events (ΣL, D), then padded."""
+    def memory(self, events: Jagged) -> Memory | PackedMemory:
+        """K = S W_K and V = S W_V of the packed events (ΣL, D), then padded where that is needed."""
+        if self._stays_packed(events.values):
+            return PackedMemory(events.with_values(self.key_value(events.values)))
         buckets = Buckets.of(events)
         padded = buckets.pad(events.with_values(self.key_value(events.values)))
         key, value = zip(*(part.chunk(2, dim=-1) for part in padded), strict=True)
         return Memory(buckets, list(key), list(value), buckets.valid(events))
 
-    def forward(self, queries: Tensor, memory: Memory, *, tokens: int | None = None) -> Tensor:
+    def _stays_packed(self, events: Tensor) -> bool:
+        """Whether attention reads packed rows: for training; what is kept for serving is padded, on any device."""
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling() or events.dtype == torch.float64:
+            return False
+        return available(events.shape[1] // self.heads, events.device)
+
+    def forward(self, queries: Tensor, memory: Memory | PackedMemory, *, tokens: int | None = None) -> Tensor:
         """Queries that see all events of their request and, with `tokens`, those of their candidate.
 
         Args:
@@ -128,6 +110,8 @@ class MultiHeadAttention(nn.Module):
         Returns:
             (R, N, D).
         """
+        if isinstance(memory, PackedMemory):
+            return self.finish(self._ask_packed(queries, memory.events, tokens))
         asked = memory.buckets.rows(self.query(queries))
         own = None
         if tokens is not None:
@@ -142,7 +126,21 @@ class MultiHeadAttention(nn.Module):
         masks = memory.masks(own)
         return self.finish(memory.buckets.unrows(self._attend(asked, memory, masks)))
 
-    def attend_events(self, queries: Jagged, memory: Memory, *, visible: Tensor | None = None) -> Jagged:
+    def _ask_packed(self, queries: Tensor, events: Jagged, tokens: int | None) -> Tensor:
+        """Queries (R, N, D) over packed keys and values; then what they see beside the events joins by its lse."""
+        asked, each = self.query(queries), queries.shape[1]
+        ends = torch.arange(len(queries) + 1) * each
+        shared, lse = attend_packed(
+            asked.flatten(0, 1), events.values, ends, events.offsets, heads=self.heads
+        )
+        shared, lse = shared.view_as(asked), lse.unflatten(0, (-1, each)).transpose(1, 2)
+        if tokens is not None:
+            return join_own(asked, self.key_value(queries), shared, lse, heads=self.heads, tokens=tokens)
+        return shared if self.sink is None else join_sink(asked, self.sink, shared, lse)
+
+    def attend_events(
+        self, queries: Jagged, memory: Memory | PackedMemory, *, visible: Tensor | None = None
+    ) -> Jagged:
         """Queries that are packed like events, as in self-attention.
 
         Args:
@@ -153,8 +151,12 @@ class MultiHeadAttention(nn.Module):
         Returns:
             The queries' layout with values (ΣN, D).
         """
+        asked = queries.with_values(self.query(queries.values))
+        if isinstance(memory, PackedMemory):
+            seen = None if visible is None else visible.clamp(min=1)
+            return queries.with_values(self.finish(self._attend_packed(asked, memory.events, seen)))
         buckets = memory.buckets
-        asked = buckets.pad(queries.with_values(self.query(queries.values)))
+        asked_parts = buckets.pad(asked)
         if visible is None:
             masks = memory.masks()
         else:
@@ -164,19 +166,30 @@ class MultiHeadAttention(nn.Module):
                     buckets.pad(queries.with_values(visible[:, None])), memory.key, strict=True
                 )
             ]
-        mixed = buckets.unpad(self._attend(asked, memory, masks), queries)
+        mixed = buckets.unpad(self._attend(asked_parts, memory, masks), queries)
         return queries.with_values(self.finish(mixed.values))
 
     def attend_itself(self, events: Jagged) -> Jagged:
         """All events ask all events of their request: `attend_events` with one product and one padding."""
         weight = torch.cat([self.query.weight, self.key_value.weight])
         bias = None if self.query.bias is None else torch.cat([self.query.bias, self.key_value.bias])
+        projected = events.with_values(linear(events.values, weight, bias))
+        if self._stays_packed(events.values):
+            return events.with_values(self.finish(self._attend_packed(projected)))
         buckets = Buckets.of(events)
-        padded = buckets.pad(events.with_values(linear(events.values, weight, bias)))
+        padded = buckets.pad(projected)
         query, key, value = zip(*(part.chunk(3, dim=-1) for part in padded), strict=True)
         memory = Memory(buckets, list(key), list(value), buckets.valid(events))
         mixed = buckets.unpad(self._attend(list(query), memory, memory.masks()), events)
         return events.with_values(self.finish(mixed.values))
+
+    def _attend_packed(
+        self, queries: Jagged, key_value: Jagged | None = None, visible: Tensor | None = None
+    ) -> Tensor:
+        keys = queries if key_value is None else key_value
+        values = None if key_value is None else key_value.values
+        ends = queries.offsets, keys.offsets
+        return attend_packed(queries.values, values, *ends, heads=self.heads, visible=visible)[0]
 
     def _attend(self, queries: list[Tensor], memory: Memory, masks: Sequence[Tensor | None]) -> list[Tensor]:
         return [
@@ -249,14 +262,3 @@ def _same_group(queries: Tensor, tokens: int) -> Tensor:
     """(N, N) bool: True where two of the N queries (R, N, D) belong to one group of `tokens`."""
     group = torch.arange(queries.shape[1], device=queries.device) // tokens
     return group[:, None] == group
-
-
-def _with_first(valid: Tensor) -> Tensor:
-    return valid | (torch.arange(valid.shape[1], device=valid.device) == 0)
-
-
-def _beside(valid: Tensor | None, own: Tensor, key: Tensor) -> Tensor:
-    """(R, 1, N, L + K) bool: the valid events, and the K keys behind them as `own` (N, K) says."""
-    count, length = key.shape[0], key.shape[1] - own.shape[1]
-    events = own.new_ones(count, length) if valid is None else valid
-    return torch.cat([events[:, None].expand(-1, len(own), -1), own.expand(count, -1, -1)], dim=2)[:, None]

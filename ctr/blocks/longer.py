@@ -27,8 +27,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ctr.blocks.attention import Memory, TransformerLayer
+from ctr.blocks.attention import TransformerLayer
 from ctr.blocks.jagged import Jagged
+from ctr.blocks.memory import Memory
 from ctr.blocks.requests import RequestMap
 
 Select = Literal["recent", "uniform", "learnable"]

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctr.blocks.attention import Memory, MultiHeadAttention
+from ctr.blocks.attention import MultiHeadAttention
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import AddNorm, NormName, Placement, build_norm
+from ctr.blocks.memory import Memory
 from ctr.blocks.mixing import PerTokenFFN, PerTokenLinear, check_mixable, mix_tokens
 from ctr.blocks.requests import RequestMap
 

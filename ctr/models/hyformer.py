@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
-from ctr.blocks.attention import Memory
 from ctr.blocks.jagged import Jagged
+from ctr.blocks.memory import Memory
 from ctr.blocks.query import QueryBoosting, QueryDecoding, QueryGeneration
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig

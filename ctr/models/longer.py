@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
-from ctr.blocks.attention import Memory
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.linear import Linear
 from ctr.blocks.longer import (
@@ -37,6 +36,7 @@ from ctr.blocks.longer import (
     causal,
     show_to_events,
 )
+from ctr.blocks.memory import Memory
 from ctr.blocks.requests import RequestMap
 from ctr.blocks.token_merge import TokenMerge
 from ctr.config import ModelConfig

@@ -20,7 +20,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ctr.batch import Batch
-from ctr.blocks.attention import Memory
+from ctr.blocks.memory import Memory, PackedMemory
 from ctr.tokens import Rows
 
 
@@ -38,7 +38,7 @@ class RequestState:
 
     features: list[Tensor | None]
     dense: dict[str, Tensor]
-    memories: list[list[Memory]]
+    memories: list[list[Memory | PackedMemory]]
     summary: Tensor | None = None
 
     def beside(self, candidates: Batch) -> Batch:
@@ -50,8 +50,7 @@ class RequestState:
         yield from (part for part in self.features if part is not None)
         yield from self.dense.values()
         for memory in (memory for layer in self.memories for memory in layer):
-            yield from [*memory.key, *memory.value]
-            yield from (valid for valid in memory.valid if valid is not None)
+            yield from memory.tensors()
         if self.summary is not None:
             yield self.summary
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
-from ctr.blocks.attention import Memory
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.longer import EventQueries
+from ctr.blocks.memory import Memory
 from ctr.config import ModelConfig
 from ctr.models.hyformer import HyFormer
 from ctr.models.longer import LongerTower

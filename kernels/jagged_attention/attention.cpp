@@ -1,0 +1,342 @@
+// Attention of packed queries over packed keys, forward and backward, float32, on a CPU.
+//
+//   request r, head h:   S = Q K^T * scale   P = exp(S - lse)   O = P V          lse = log sum exp S
+//                        dP = dO V^T         dS = P (dP - (dO . O))
+//                        dQ = dS K * scale   dK = dS^T Q * scale   dV = P^T dO
+//
+// The tiles of flash attention (Dao et al., arXiv 2205.14135): no score is written to memory. One task is one
+// head of one request, so that every result is summed by one thread in one order, whatever the number of threads.
+// Sixteen keys stand side by side in a vector; GCC's vector extensions make of it what the processor has.
+//
+// N queries and L keys of one request, D width of a head.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(64)));
+constexpr int W = 16;       // keys in a vector
+constexpr int CHUNK = 512;  // keys whose scores the forward holds at a time
+constexpr int WIDE = CHUNK + W;  // floats from one query's scores to the next's: not a multiple of a page
+constexpr int TILE = 64;    // queries whose scores the backward holds at a time
+constexpr float NOTHING = -INFINITY;
+const Ints IOTA = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+struct Rows {  // of one head: row i begins at start + i * stride
+    float* start;
+    int64_t stride;
+    float* operator[](int64_t i) const { return start + i * stride; }
+};
+
+struct Problem {
+    Rows q, k, v, out, d_out, dq, dk, dv;
+    const int64_t *q_ends, *k_ends, *visible;
+    float* lse;            // (N, H)
+    const float* d_lse;    // (N, H) or null
+    int64_t requests;
+    int heads;
+    float scale;
+};
+
+inline Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
+inline void store(float* p, Lanes x) { *reinterpret_cast<Lanes*>(p) = x; }
+inline Lanes splat(float x) { return Lanes{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+
+inline Lanes exp_lanes(Lanes x) {  // relative error below 2e-7; 0 from -87 on
+    const Lanes magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    Lanes shifted = x * 1.44269504f + magic;
+    Lanes n = shifted - magic;
+    Lanes f = x - n * 0.693359375f;
+    f = f + n * 2.12194440e-4f;
+    Lanes y = splat(1.9875691500e-4f);
+    y = y * f + 1.3981999507e-3f;
+    y = y * f + 8.3334519073e-3f;
+    y = y * f + 4.1665795894e-2f;
+    y = y * f + 1.6666665459e-1f;
+    y = y * f + 5.0000001201e-1f;
+    y = y * (f * f) + f + 1.0f;
+    Ints bits = reinterpret_cast<Ints>(y) + (reinterpret_cast<Ints>(shifted) << 23);
+    return x > splat(-87.0f) ? reinterpret_cast<Lanes>(bits) : splat(0.0f);
+}
+
+inline float sum_of(Lanes x) {
+    float total = 0;
+    for (int i = 0; i < W; ++i) total += x[i];
+    return total;
+}
+
+inline float max_of(Lanes x) {
+    float most = x[0];
+    for (int i = 1; i < W; ++i) most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+// to[d * W + j] = from[j][d] of up to W rows; zeros where there is no row.
+template <int D>
+inline void transpose(float* to, Rows from, int64_t first, int rows) {
+    if (D % W == 0 && rows == W) {
+        for (int chunk = 0; chunk < D; chunk += W) {
+            Lanes r[W];
+#pragma GCC unroll 16
+            for (int j = 0; j < W; ++j) r[j] = load(from[first + j] + chunk);
+#define STAGE(s)                                                                                  \
+    {                                                                                             \
+        const Ints low = (IOTA & s) == 0 ? IOTA : (IOTA ^ s) + W;                                 \
+        const Ints high = (IOTA & s) == 0 ? IOTA ^ s : IOTA + W;                                  \
+        _Pragma("GCC unroll 16") for (int j = 0; j < W; ++j) if (!(j & s)) {                      \
+            Lanes a = r[j], b = r[j | s];                                                         \
+            r[j] = __builtin_shuffle(a, b, low);                                                  \
+            r[j | s] = __builtin_shuffle(a, b, high);                                             \
+        }                                                                                         \
+    }
+            STAGE(1) STAGE(2) STAGE(4) STAGE(8)
+#undef STAGE
+#pragma GCC unroll 16
+            for (int j = 0; j < W; ++j) store(to + (chunk + j) * W, r[j]);
+        }
+        return;
+    }
+    if (rows < W) memset(to, 0, sizeof(float) * D * W);
+    for (int j = 0; j < rows; ++j)
+        for (int d = 0; d < D; ++d) to[d * W + j] = from[first + j][d];
+}
+
+// Scores of G queries (rows of `a`, D wide) with the W rows that `b` holds transposed.
+template <int D, int G>
+inline void products(Lanes* s, const float* a, const float* b) {
+#pragma GCC unroll 8
+    for (int g = 0; g < G; ++g) s[g] = Lanes{};
+    for (int d = 0; d < D; ++d) {
+        Lanes column = load(b + d * W);
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) s[g] += a[g * D + d] * column;
+    }
+}
+
+template <int D>
+struct Vector {  // D floats in pieces of the vector's width, or of D where that is less
+    static constexpr int N = D < W ? D : W;
+    typedef float Piece __attribute__((vector_size(4 * N), aligned(4), may_alias));
+    static Piece load(const float* p) { return *reinterpret_cast<const Piece*>(p); }
+    static void store(float* p, Piece x) { *reinterpret_cast<Piece*>(p) = x; }
+};
+
+// to (G, D) += weights (G, rows; row stride `wide`) times the rows of `from`.
+template <int D, int G>
+inline void add_weighted(float* to, const float* weights, int64_t wide, Rows from, int64_t first, int rows) {
+    typedef Vector<D> V;
+    for (int c = 0; c < D; c += V::N) {
+        typename V::Piece sum[G];
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) sum[g] = V::load(to + g * D + c);
+        for (int j = 0; j < rows; ++j) {
+            typename V::Piece row = V::load(from[first + j] + c);
+#pragma GCC unroll 8
+            for (int g = 0; g < G; ++g) sum[g] += weights[g * wide + j] * row;
+        }
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) V::store(to + g * D + c, sum[g]);
+    }
+}
+
+// to (W, D) += the transpose of weights (n, W) times rows (n, D).
+template <int D>
+inline void add_transposed(float* to, const float* weights, const float* rows, int n) {
+    typedef Vector<D> V;
+    for (int c = 0; c < D; c += V::N) {
+        typename V::Piece sum[W];
+#pragma GCC unroll 16
+        for (int j = 0; j < W; ++j) sum[j] = V::load(to + j * D + c);
+        for (int i = 0; i < n; ++i) {
+            typename V::Piece row = V::load(rows + i * D + c);
+#pragma GCC unroll 16
+            for (int j = 0; j < W; ++j) sum[j] += weights[i * W + j] * row;
+        }
+#pragma GCC unroll 16
+        for (int j = 0; j < W; ++j) V::store(to + j * D + c, sum[j]);
+    }
+}
+
+struct Scratch {  // of one thread; aligned, grows as needed
+    float* data = nullptr;
+    size_t size = 0;
+    float* of(size_t floats) {
+        if (floats > size) {
+            free(data);
+            size = floats + floats / 2;
+            data = static_cast<float*>(aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64));
+        }
+        return data;
+    }
+    ~Scratch() { free(data); }
+};
+
+struct Head {  // one head of one request
+    Rows q, k, v, out, d_out, dq, dk, dv;
+    const int64_t* visible;
+    float* lse;
+    const float* d_lse;
+    int64_t n, l;
+    int heads;
+    float scale;
+    int64_t seen(int64_t query) const { return visible && visible[query] < l ? visible[query] : l; }
+};
+
+inline Head head_of(const Problem& p, int64_t r, int h, int width) {
+    auto at = [&](Rows rows, int64_t first) {
+        return Rows{rows.start ? rows.start + first * rows.stride + h * width : nullptr, rows.stride};
+    };
+    const int64_t q0 = p.q_ends[r], k0 = p.k_ends[r];
+    return Head{at(p.q, q0), at(p.k, k0), at(p.v, k0), at(p.out, q0), at(p.d_out, q0), at(p.dq, q0),
+                at(p.dk, k0), at(p.dv, k0), p.visible ? p.visible + q0 : nullptr, p.lse + q0 * p.heads + h,
+                p.d_lse ? p.d_lse + q0 * p.heads + h : nullptr, p.q_ends[r + 1] - q0, p.k_ends[r + 1] - k0,
+                p.heads, p.scale};
+}
+
+template <int D>
+void copy_rows(float* to, Rows from, int64_t n, int64_t padded, float scale) {
+    for (int64_t i = 0; i < n; ++i)
+        for (int d = 0; d < D; ++d) to[i * D + d] = from[i][d] * scale;
+    memset(to + n * D, 0, sizeof(float) * (padded - n) * D);
+}
+
+template <int D, int G>
+void forward_head(const Head& t, Scratch& scratch) {
+    const int64_t padded = (t.n + G - 1) / G * G, blocks = (t.l + W - 1) / W;
+    float* keys = scratch.of((2 * blocks * W + padded) * D + G * WIDE + G * D);
+    float *values = keys + blocks * W * D, *queries = values + blocks * W * D, *scores = queries + padded * D, *sums = scores + G * WIDE;
+    for (int64_t b = 0; b < blocks; ++b)
+        transpose<D>(keys + b * W * D, t.k, b * W, int(t.l - b * W < W ? t.l - b * W : W));
+    copy_rows<D>(values, t.v, t.l, t.l, 1.0f);  // side by side: rows far apart share few places of the cache
+    copy_rows<D>(queries, t.q, t.n, padded, t.scale);
+    for (int64_t first = 0; first < t.n; first += G) {
+        int64_t seen[G], most = 0, least = t.l;
+        float top[G], total[G];
+        for (int g = 0; g < G; ++g) {
+            seen[g] = first + g < t.n ? t.seen(first + g) : t.l;
+            if (first + g < t.n && seen[g] > most) most = seen[g];
+            if (seen[g] < least) least = seen[g];
+            top[g] = NOTHING, total[g] = 0;
+        }
+        memset(sums, 0, sizeof(float) * G * D);
+        for (int64_t begin = 0; begin < most; begin += CHUNK) {
+            const int64_t end = begin + CHUNK < most ? begin + CHUNK : most;
+            Lanes high[G], weight[G];
+            for (int g = 0; g < G; ++g) high[g] = splat(NOTHING), weight[g] = Lanes{};
+            for (int64_t key = begin; key < end; key += W) {
+                Lanes s[G];
+                products<D, G>(s, queries + first * D, keys + key * D);
+                if (key + W > least)
+                    for (int g = 0; g < G; ++g) s[g] = IOTA + int32_t(key) < int32_t(seen[g]) ? s[g] : splat(NOTHING);
+#pragma GCC unroll 8
+                for (int g = 0; g < G; ++g) {
+                    high[g] = high[g] > s[g] ? high[g] : s[g];
+                    store(scores + g * WIDE + key - begin, s[g]);
+                }
+            }
+            for (int g = 0; g < G; ++g) {
+                const float before = top[g], found = max_of(high[g]);
+                if (found > before) top[g] = found;
+                if (before != NOTHING && found > before) {
+                    const float shrink = std::exp(before - top[g]);
+                    total[g] *= shrink;
+                    for (int d = 0; d < D; ++d) sums[g * D + d] *= shrink;
+                }
+                const Lanes base = splat(top[g] == NOTHING ? 0.0f : top[g]);
+                float* own = scores + g * WIDE;
+                for (int64_t j = 0; j < end - begin; j += W) {
+                    Lanes e = exp_lanes(load(own + j) - base);
+                    store(own + j, e);
+                    weight[g] += e;
+                }
+                total[g] += sum_of(weight[g]);
+            }
+            add_weighted<D, G>(sums, scores, WIDE, Rows{values, D}, begin, int(end - begin));
+        }
+        for (int g = 0; g < G && first + g < t.n; ++g) {
+            const float share = total[g] > 0 ? 1 / total[g] : 0;
+            for (int d = 0; d < D; ++d) t.out[first + g][d] = sums[g * D + d] * share;
+            t.lse[(first + g) * t.heads] = total[g] > 0 ? top[g] + std::log(total[g]) : NOTHING;
+        }
+    }
+}
+
+template <int D, int G>
+void backward_head(const Head& t, Scratch& scratch) {
+    const int64_t padded = (t.n + G - 1) / G * G;
+    float* queries = scratch.of(padded * (3 * D + 2) + 2 * TILE * W + 4 * W * D);
+    float *asked = queries + padded * D, *dq = asked + padded * D, *lse = dq + padded * D;
+    float *own = lse + padded, *p = own + padded, *ds = p + TILE * W;
+    float *keys = ds + TILE * W, *values = keys + W * D, *dk = values + W * D, *dv = dk + W * D;
+    copy_rows<D>(queries, t.q, t.n, padded, t.scale);
+    copy_rows<D>(asked, t.d_out, t.n, padded, 1.0f);
+    memset(dq, 0, sizeof(float) * padded * D);
+    for (int64_t i = 0; i < padded; ++i) {
+        float dot = 0;
+        const bool real = i < t.n && t.lse[i * t.heads] != NOTHING;
+        for (int d = 0; real && d < D; ++d) dot += t.d_out[i][d] * t.out[i][d];
+        own[i] = real && t.d_lse ? dot - t.d_lse[i * t.heads] : dot;
+        lse[i] = real ? t.lse[i * t.heads] : INFINITY;
+    }
+    for (int64_t key = 0; key < t.l; key += W) {
+        const int rows = int(t.l - key < W ? t.l - key : W);
+        transpose<D>(keys, t.k, key, rows);
+        transpose<D>(values, t.v, key, rows);
+        memset(dk, 0, sizeof(float) * 2 * W * D);
+        for (int64_t tile = 0; tile < padded; tile += TILE) {
+            const int n = int(padded - tile < TILE ? padded - tile : TILE);
+            for (int i = 0; i < n; i += G) {
+                Lanes s[G], dp[G];
+                products<D, G>(s, queries + (tile + i) * D, keys);
+                products<D, G>(dp, asked + (tile + i) * D, values);
+#pragma GCC unroll 8
+                for (int g = 0; g < G; ++g) {
+                    const int64_t query = tile + i + g;
+                    Lanes e = exp_lanes(s[g] - lse[query]);
+                    if (rows < W || t.visible) {
+                        const int64_t limit = query < t.n ? t.seen(query) : t.l;
+                        e = IOTA + int32_t(key) < int32_t(limit) ? e : splat(0.0f);
+                    }
+                    store(p + (i + g) * W, e);
+                    store(ds + (i + g) * W, e * (dp[g] - own[query]));
+                }
+            }
+            add_transposed<D>(dv, p, asked + tile * D, n);
+            add_transposed<D>(dk, ds, queries + tile * D, n);
+            for (int i = 0; i < n; i += G)
+                add_weighted<D, G>(dq + (tile + i) * D, ds + i * W, W, t.k, key, rows);
+        }
+        for (int j = 0; j < rows; ++j) {
+            memcpy(t.dk[key + j], dk + j * D, sizeof(float) * D);
+            memcpy(t.dv[key + j], dv + j * D, sizeof(float) * D);
+        }
+    }
+    for (int64_t i = 0; i < t.n; ++i)
+        for (int d = 0; d < D; ++d) t.dq[i][d] = dq[i * D + d] * t.scale;
+}
+
+template <int D>
+void run(const Problem& p, bool backward, int threads) {
+    const int64_t tasks = p.requests * p.heads;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Scratch scratch;
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t task = 0; task < tasks; ++task) {
+            const Head t = head_of(p, task / p.heads, int(task % p.heads), D);
+            const bool few = t.n <= 2;
+            if (backward)
+                few ? backward_head<D, 2>(t, scratch) : backward_head<D, 8>(t, scratch);
+            else
+                few ? forward_head<D, 2>(t, scratch) : forward_head<D, 8>(t, scratch);
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" void jagged_attention(const Problem* p, int backward, int threads) { run<WIDTH>(*p, backward, threads); }

@@ -1,0 +1,158 @@
+"""The operators under `attend`, registered with torch: attention of packed rows on a CPU, and its gradient.
+
+ΣN queries, ΣL keys, D width, H heads. Queries are (ΣN, D) with keys and values beside them in one (ΣL, 2 D); or
+all three in one (ΣL, 3 D), as self-attention's one product leaves them. They are read, and their gradients
+written, where they lie: nothing is cut apart, padded or put together.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import define, impl, register_autograd, register_fake
+
+from kernels.native import load
+
+WIDTHS = (8, 16, 32, 64)  # of a head
+_SOURCE = Path(__file__).parent / "attention.cpp"
+
+_FORWARD, _BACKWARD = "jagged_attention::forward", "jagged_attention::backward"
+_INPUTS = (
+    "Tensor queries, Tensor? key_value, Tensor query_offsets, Tensor key_offsets, Tensor? visible, int heads"
+)
+
+_TAGS = torch.Tag.pt2_compliant_tag
+define(_FORWARD, f"({_INPUTS}) -> (Tensor, Tensor)", tags=_TAGS)
+define(
+    _BACKWARD,
+    f"({_INPUTS}, Tensor out, Tensor lse, Tensor d_out, Tensor? d_lse) -> (Tensor, Tensor?)",
+    tags=_TAGS,
+)
+forward = torch.ops.jagged_attention.forward.default
+backward = torch.ops.jagged_attention.backward.default
+
+
+class _Rows(ctypes.Structure):
+    _fields_ = (("start", ctypes.c_void_p), ("stride", ctypes.c_int64))
+
+
+class _Problem(ctypes.Structure):
+    """The `Problem` of attention.cpp."""
+
+    _fields_ = (
+        *((name, _Rows) for name in ("q", "k", "v", "out", "d_out", "dq", "dk", "dv")),
+        *((name, ctypes.c_void_p) for name in ("q_ends", "k_ends", "visible", "lse", "d_lse")),
+        ("requests", ctypes.c_int64),
+        ("heads", ctypes.c_int),
+        ("scale", ctypes.c_float),
+    )
+
+
+def library(width: int) -> ctypes.CDLL | None:
+    """The compiled kernel for heads of this width; None where there is none."""
+    return load(_SOURCE, WIDTH=width) if width in WIDTHS else None
+
+
+def apart(queries: Tensor, key_value: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, (·, D) each, as views."""
+    if key_value is None:
+        query, key, value = queries.chunk(3, dim=1)
+        return query, key, value
+    return queries, *key_value.chunk(2, dim=1)
+
+
+def _call(
+    rows: dict[str, Tensor],
+    places: tuple[Tensor, Tensor, Tensor | None],
+    lse: Tensor,
+    d_lse: Tensor | None,
+    *,
+    backward: bool,
+) -> None:
+    """Run the kernel; `rows` by the names of `_Problem`."""
+    (total, heads), query_offsets = lse.shape, places[0]
+    width = rows["q"].shape[1] // heads
+    kernel = library(width)
+    if kernel is None:
+        raise NotImplementedError(
+            f"there is no compiled attention for heads of width {width} on this machine"
+        )
+    problem = _Problem(requests=len(query_offsets) - 1, heads=heads, scale=width**-0.5)
+    for name, tensor in rows.items():
+        setattr(problem, name, _Rows(tensor.data_ptr(), tensor.stride(0)))
+    for name, held in zip(
+        ("q_ends", "k_ends", "visible", "lse", "d_lse"), (*places, lse, d_lse), strict=True
+    ):
+        setattr(problem, name, None if held is None else held.data_ptr())
+    kernel.jagged_attention(ctypes.byref(problem), int(backward), torch.get_num_threads())
+
+
+def _forward(
+    queries: Tensor,
+    key_value: Tensor | None,
+    query_offsets: Tensor,
+    key_offsets: Tensor,
+    visible: Tensor | None,
+    heads: int,
+) -> tuple[Tensor, Tensor]:
+    q, k, v = apart(queries, key_value)
+    out, lse = q.new_empty(q.shape), q.new_empty(len(q), heads)
+    _call(
+        {"q": q, "k": k, "v": v, "out": out}, (query_offsets, key_offsets, visible), lse, None, backward=False
+    )
+    return out, lse
+
+
+def _backward(
+    queries: Tensor,
+    key_value: Tensor | None,
+    query_offsets: Tensor,
+    key_offsets: Tensor,
+    visible: Tensor | None,
+    heads: int,
+    out: Tensor,
+    lse: Tensor,
+    d_out: Tensor,
+    d_lse: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    q, k, v = apart(queries, key_value)
+    of_queries = torch.empty_like(queries)
+    of_key_value = None if key_value is None else torch.empty_like(key_value)
+    dq, dk, dv = apart(of_queries, of_key_value)
+    rows = {"q": q, "k": k, "v": v, "out": out, "d_out": d_out.contiguous(), "dq": dq, "dk": dk, "dv": dv}
+    d_lse = None if d_lse is None else d_lse.contiguous()
+    _call(rows, (query_offsets, key_offsets, visible), lse, d_lse, backward=True)
+    return of_queries, of_key_value
+
+
+@register_fake(_FORWARD)
+def _(queries: Tensor, key_value: Tensor | None, *layout: Any) -> tuple[Tensor, Tensor]:
+    width = queries.shape[1] // (3 if key_value is None else 1)
+    return queries.new_empty(len(queries), width), queries.new_empty(len(queries), layout[-1])
+
+
+@register_fake(_BACKWARD)
+def _(queries: Tensor, key_value: Tensor | None, *others: Any) -> tuple[Tensor, Tensor | None]:
+    return torch.empty_like(queries), None if key_value is None else torch.empty_like(key_value)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.heads = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _gradient(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    *tensors, out, lse = ctx.saved_tensors
+    d_out = torch.zeros_like(out) if d_out is None else d_out
+    of_queries, of_key_value = backward(*tensors, ctx.heads, out, lse, d_out, d_lse)
+    return of_queries, of_key_value, None, None, None, None
+
+
+impl(_FORWARD, "cpu", _forward)
+impl(_BACKWARD, "cpu", _backward)
+register_autograd(_FORWARD, _gradient, setup_context=_save)
