@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ctr.batch import Batch, SequenceBatch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import build_norm
-from ctr.blocks.linear import Linear
+from ctr.blocks.linear import Linear, join_mapped
 from ctr.config import ModelConfig
 from ctr.ngram import NgramField, ngram_fields
 from ctr.ngram_embedding import NgramEmbedding
@@ -24,7 +24,7 @@ from ctr.token_filter import TokenFilters, input_domains
 from ctr.tokens import Rows, look_up
 from features.dataset import DomainInfo, Manifest
 from features.errors import ConfigError
-from kernels.unique_pooling import expand_sum
+from kernels.unique_pooling import expand_joined
 
 
 class SequenceTokenizer(nn.Module):
@@ -63,9 +63,10 @@ class SequenceTokenizer(nn.Module):
         seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
         numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
         layout = Jagged(events.time_gap, events.offsets, events.max_length)
-        gathers = [(self.gap_bucket.weight, self._bucket(seconds))]
+        plain = [(self.gap_bucket.weight, self._bucket(seconds))]
         if self.position is not None:
-            gathers.append((self.position.weight, self._age(layout, len(self.position.weight))))
+            plain.append((self.position.weight, self._age(layout, len(self.position.weight))))
+        mapped: list[tuple[Tensor, nn.Module, Tensor]] = []
         token = self.of_numbers(torch.cat(numbers, dim=-1))
         for column, linear in zip(self.side, self.maps, strict=True):
             vectors, use = rows[str(column.table)], events.ids[column.name]
@@ -76,8 +77,11 @@ class SequenceTokenizer(nn.Module):
             elif use.offsets is not None:
                 token = token + look_up(linear(vectors), use)
             else:
-                gathers.append((linear(vectors), use.inverse_indices))
-        token = token + expand_sum(*zip(*gathers, strict=True))
+                mapped.append((vectors, linear, use.inverse_indices))
+        tables, uses = zip(*plain, strict=True)
+        vectors_, maps, more = zip(*mapped, strict=True) if mapped else ((), (), ())
+        joined, sizes = join_mapped(tables, vectors_, maps)
+        token = token + expand_joined(joined, sizes, [*uses, *more])
         return layout.with_values(self.dropout(self.norm(token)))
 
     def parts_averaged(self, name: str) -> int:

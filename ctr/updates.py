@@ -148,8 +148,7 @@ class Updates:
             self.dense.pending.flight = None  # where it was an earlier step's, that step is dropped too
         if wrong is not None:
             return self._refuse(batch, step, wrong, tally, flight, rate)
-        if gradients:
-            torch.autograd.backward([rows[table] for table in gradients], list(gradients.values()))
+        self.tables.backward(rows, gradients)
         self.tables.apply_gradients()
         norm = self.dense.advance(flight)
         self.skipped_in_a_row = 0

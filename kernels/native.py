@@ -2,9 +2,9 @@
 
     source + flags + compiler + processor ──► SHA-256 ──► <cache>/<digest>.so      made once, loaded by ctypes
 
-The cache is `ctr-kernels` below `XDG_CACHE_HOME` (`~/.cache` unless set), a directory that nobody else may write to.
-Where there is no compiler, or it fails, there is no library: callers then take torch's own operators. The same
-if the environment variable CTR_NATIVE is 0. `CXX` names another compiler; it must be GCC.
+The cache is `ctr-kernels` below `XDG_CACHE_HOME` (`~/.cache` unless set); nobody else may write to it. Where
+there is no compiler, or it fails, there is no library: callers then take torch's own operators. The same if
+the environment variable CTR_NATIVE is 0. `CXX` names another compiler; it must be GCC.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SECONDS = 300  # after which a compiler is given up
 def load(source: Path, **macros: int) -> ctypes.CDLL | None:
     """The library made of `source` with these macros defined; None where it cannot be made here.
 
-    Its functions run without the interpreter's lock, and with torch's OpenMP threads where they ask for threads.
+    Its functions run without the interpreter's lock; threads they ask for are those of torch's OpenMP.
     """
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if os.environ.get("CTR_NATIVE") == "0" or compiler is None:

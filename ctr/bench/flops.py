@@ -1,7 +1,7 @@
 """Floating-point operations of a training step, counted while it runs, attention included.
 
-torch's counter knows matrix products and the attention kernels of a GPU; the CPU's attention kernel is added
-here. Norms, activations and gathers are left out, as in the papers.
+torch's counter knows matrix products and the attention kernels of a GPU; the CPU's are added here. Norms,
+activations and gathers are left out, as in the papers.
 
 R requests, H heads, N queries, L keys, d width of a head.
 """
@@ -12,7 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+
+from kernels.jagged_attention.ops import backward, forward
 
 Shape = tuple[int, ...]
 
@@ -35,8 +38,30 @@ def _attention_backward(gradient: Shape, *inputs: Any, **named: Any) -> int:
     return 2 * _attention(*inputs)
 
 
+def _packed(
+    queries: Tensor,
+    key_value: Tensor | None,
+    query_offsets: Tensor,
+    key_offsets: Tensor,
+    *rest: Any,
+    **named: Any,
+) -> int:
+    """The same of packed rows: 4 D Σ N L; what `visible` hides does not count as saved."""
+    pairs = int((query_offsets.diff() * key_offsets.diff()).sum())
+    return 4 * pairs * (queries.shape[1] // (3 if key_value is None else 1))
+
+
+def _packed_backward(*inputs: Any, **named: Any) -> int:
+    return 2 * _packed(*inputs)
+
+
+for _formula in (_packed, _packed_backward):
+    _formula._get_raw = True  # type: ignore[union-attr]  # torch's mark: called with tensors, not shapes
+
 _OPS = torch.ops.aten
 _CPU_ATTENTION: dict[Any, Callable[..., int]] = {
     _OPS._scaled_dot_product_flash_attention_for_cpu: _attention,
     _OPS._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    forward.overloadpacket: _packed,
+    backward.overloadpacket: _packed_backward,
 }

@@ -22,13 +22,15 @@ from torch import Tensor
 from ctr import sequence_tokens
 from ctr.batch import Batch, SequenceBatch
 from ctr.bench.rewrite import pad_events, unpool, unshare
+from ctr.blocks import attention
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.embedding.sparse_optim import RowwiseAdagrad
 from ctr.sequence_tokens import SequenceTokenizer
 from ctr.tokens import Rows, look_up
 from features.dataset import Manifest
-from kernels.unique_pooling import expand
+from kernels import table_rows
+from kernels.unique_pooling import expand, ops
 
 Rewrite = Callable[[Batch, Manifest], Batch]
 Patch = tuple[Any, str, Any]  # owner, attribute, what stands there instead
@@ -83,26 +85,28 @@ _update_touched = RowwiseAdagrad.update
 
 
 def update_uses(
-    self: RowwiseAdagrad, weight: Tensor, ids: Tensor, gradient: Tensor, *, lr: float, step: int
+    self: RowwiseAdagrad, weight: Tensor, ids: Tensor, gradients: Sequence[Tensor], *, lr: float, step: int
 ) -> None:
     """Row-wise Adagrad from a gradient per use (V, E): sorted and summed here instead of in the backward."""
+    gradient = torch.cat(list(gradients))
     total = torch.sparse_coo_tensor(ids[None], gradient, weight.shape, check_invariants=False).coalesce()
-    _update_touched(self, weight, total.indices()[0], total.values(), lr=lr, step=step)
+    _update_touched(self, weight, total.indices()[0], [total.values()], lr=lr, step=step)
 
 
 def update_whole_table(
-    self: RowwiseAdagrad, weight: Tensor, ids: Tensor, gradient: Tensor, *, lr: float, step: int
+    self: RowwiseAdagrad, weight: Tensor, ids: Tensor, gradients: Sequence[Tensor], *, lr: float, step: int
 ) -> None:
     """Row-wise Adagrad with a gradient of the whole table, as nn.Embedding and torch.optim give it."""
-    dense = torch.zeros_like(weight).index_add_(0, ids, gradient)
+    dense = torch.zeros_like(weight).index_add_(0, ids, torch.cat(list(gradients)))
     self.sum.add_(dense.square().mean(1))
     weight.sub_(dense.mul_((lr / self.sum.sqrt().add_(self.config.eps))[:, None]))
 
 
-def expand_each(rows: Sequence[Tensor], inverse_indices: Sequence[Tensor]) -> Tensor:
-    """`expand_sum` with the tokens (V, D) of every column made one after another."""
-    tokens = expand(rows[0], inverse_indices[0])
-    for table, inverse in zip(rows[1:], inverse_indices[1:], strict=True):
+def expand_each(rows: Tensor, sizes: Sequence[int], inverse_indices: Sequence[Tensor]) -> Tensor:
+    """`expand_joined` with the tokens (V, D) of every column made one after another."""
+    first, *tables = rows.split(list(sizes))
+    tokens = expand(first, inverse_indices[0])
+    for table, inverse in zip(tables, inverse_indices[1:], strict=True):
         tokens = tokens + expand(table, inverse)
     return tokens
 
@@ -120,9 +124,21 @@ def attention_with_dropout(*arguments: Any, **named: Any) -> Tensor:
 
 _attention = F.scaled_dot_product_attention
 
+
+def nowhere(*_: Any) -> bool:
+    """Instead of the question whether a compiled kernel can be used."""
+    return False
+
+
+def not_counted(*_: Any) -> None:
+    """Instead of `counted_sum`: torch's operators stand in."""
+
+
+_PADDED: Patch = (attention, "available", nowhere)
+_BY_TORCH: tuple[Patch, ...] = ((table_rows, "available", nowhere), (ops, "counted_sum", not_counted))
 _DROPOUT: Patch = (F, "scaled_dot_product_attention", attention_with_dropout)
 _EXPAND: Patch = (SequenceTokenizer, "forward", expand_first)
-_EACH: Patch = (sequence_tokens, "expand_sum", expand_each)
+_EACH: Patch = (sequence_tokens, "expand_joined", expand_each)
 _ONE: Patch = (Buckets, "plan", staticmethod(one_bucket))
 _USES: Patch = (RowwiseAdagrad, "update", update_uses)
 _WHOLE: Patch = (RowwiseAdagrad, "update", update_whole_table)
@@ -140,16 +156,18 @@ BASELINE = Variant("as it is", "every optimisation on")
 VARIANTS: tuple[Variant, ...] = (
     Variant("request sharing", "every candidate a request of its own", (_unshare,)),
     Variant("packing", "every history padded to the longest", (_pad,)),
-    Variant("length buckets", "attention padded to the longest of all", (), (_ONE,)),
+    Variant("packed attention", "attention padded in buckets of similar length", (), (_PADDED,)),
+    Variant("length buckets", "attention padded to the longest of all", (), (_PADDED, _ONE)),
     Variant("unique pooling", "an ID and a row for every use", (unpool,), (_USES,)),
     Variant("project before expand", "rows gathered first, then each mapped", (), (_EXPAND,)),
     Variant("one gather for all fields", "a gather and an addition for each field", (), (_EACH,)),
     Variant("touched rows only", "gradient and update of whole tables", (), (_WHOLE,)),
-    Variant("fused attention", "dropout on attention weights, of no effect", (), (_DROPOUT,)),
+    Variant("fused attention", "dropout on attention weights, of no effect", (), (_PADDED, _DROPOUT)),
+    Variant("compiled sums and updates of rows", "torch's operators", (), _BY_TORCH),
 )
 ALL_OFF = Variant(
     "all of them",
     "none of the above",
     (_unshare, _pad, unpool),
-    (_EXPAND, _WHOLE, _ONE, _DROPOUT),
+    (_EXPAND, _WHOLE, _PADDED, _ONE, _DROPOUT, *_BY_TORCH),
 )

@@ -21,7 +21,7 @@ from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement
 from ctr.blocks.linear import Linear, linear
-from ctr.blocks.memory import Memory, PackedMemory
+from ctr.blocks.memory import Memory, PackedMemory, PaddedMemory
 from kernels.jagged_attention import attend as attend_packed
 from kernels.jagged_attention import available
 
@@ -83,22 +83,22 @@ class MultiHeadAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.sink = nn.Parameter(torch.zeros(width)) if sink else None
 
-    def memory(self, events: Jagged) -> Memory | PackedMemory:
+    def memory(self, events: Jagged) -> Memory:
         """K = S W_K and V = S W_V of the packed events (ΣL, D), then padded where that is needed."""
         if self._stays_packed(events.values):
             return PackedMemory(events.with_values(self.key_value(events.values)))
         buckets = Buckets.of(events)
         padded = buckets.pad(events.with_values(self.key_value(events.values)))
         key, value = zip(*(part.chunk(2, dim=-1) for part in padded), strict=True)
-        return Memory(buckets, list(key), list(value), buckets.valid(events))
+        return PaddedMemory(buckets, list(key), list(value), buckets.valid(events))
 
     def _stays_packed(self, events: Tensor) -> bool:
-        """Whether attention reads packed rows: for training; what is kept for serving is padded, on any device."""
+        """Whether attention reads packed rows: in training. What serving keeps is padded."""
         if not torch.is_grad_enabled() or torch.compiler.is_compiling() or events.dtype == torch.float64:
             return False
         return available(events.shape[1] // self.heads, events.device)
 
-    def forward(self, queries: Tensor, memory: Memory | PackedMemory, *, tokens: int | None = None) -> Tensor:
+    def forward(self, queries: Tensor, memory: Memory, *, tokens: int | None = None) -> Tensor:
         """Queries that see all events of their request and, with `tokens`, those of their candidate.
 
         Args:
@@ -127,7 +127,7 @@ class MultiHeadAttention(nn.Module):
         return self.finish(memory.buckets.unrows(self._attend(asked, memory, masks)))
 
     def _ask_packed(self, queries: Tensor, events: Jagged, tokens: int | None) -> Tensor:
-        """Queries (R, N, D) over packed keys and values; then what they see beside the events joins by its lse."""
+        """Queries (R, N, D) over packed events, then joined with what else they see."""
         asked, each = self.query(queries), queries.shape[1]
         ends = torch.arange(len(queries) + 1) * each
         shared, lse = attend_packed(
@@ -138,9 +138,7 @@ class MultiHeadAttention(nn.Module):
             return join_own(asked, self.key_value(queries), shared, lse, heads=self.heads, tokens=tokens)
         return shared if self.sink is None else join_sink(asked, self.sink, shared, lse)
 
-    def attend_events(
-        self, queries: Jagged, memory: Memory | PackedMemory, *, visible: Tensor | None = None
-    ) -> Jagged:
+    def attend_events(self, queries: Jagged, memory: Memory, *, visible: Tensor | None = None) -> Jagged:
         """Queries that are packed like events, as in self-attention.
 
         Args:
@@ -179,7 +177,7 @@ class MultiHeadAttention(nn.Module):
         buckets = Buckets.of(events)
         padded = buckets.pad(projected)
         query, key, value = zip(*(part.chunk(3, dim=-1) for part in padded), strict=True)
-        memory = Memory(buckets, list(key), list(value), buckets.valid(events))
+        memory = PaddedMemory(buckets, list(key), list(value), buckets.valid(events))
         mixed = buckets.unpad(self._attend(list(query), memory, memory.masks()), events)
         return events.with_values(self.finish(mixed.values))
 
@@ -191,14 +189,16 @@ class MultiHeadAttention(nn.Module):
         ends = queries.offsets, keys.offsets
         return attend_packed(queries.values, values, *ends, heads=self.heads, visible=visible)[0]
 
-    def _attend(self, queries: list[Tensor], memory: Memory, masks: Sequence[Tensor | None]) -> list[Tensor]:
+    def _attend(
+        self, queries: list[Tensor], memory: PaddedMemory, masks: Sequence[Tensor | None]
+    ) -> list[Tensor]:
         return [
             attend(query, key, value, heads=self.heads, mask=mask)
             for query, key, value, mask in zip(queries, memory.key, memory.value, masks, strict=True)
         ]
 
     def _attend_apart(
-        self, queries: list[Tensor], memory: Memory, beside: list[Tensor], tokens: int
+        self, queries: list[Tensor], memory: PaddedMemory, beside: list[Tensor], tokens: int
     ) -> list[Tensor]:
         return [
             attend_apart(query, key, value, own, heads=self.heads, tokens=tokens)

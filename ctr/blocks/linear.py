@@ -9,6 +9,7 @@ n rows, I inputs, O outputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,6 +45,65 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) to (..., O)."""
         return linear(x, self.weight, self.bias)
+
+
+def join_mapped(
+    tables: Sequence[Tensor], inputs: Sequence[Tensor], maps: Sequence[nn.Module]
+) -> tuple[Tensor, list[int]]:
+    """Tables and x_j W_jᵀ, one below the other: each product is written where it is to stand.
+
+    Args:
+        tables: (n_i, O) as they are.
+        inputs: (n_j, I) of each map.
+        maps: linear maps without bias, from I to O.
+
+    Returns:
+        (Σ n, O), in the order given, and the n of each part.
+    """
+    sizes = [len(part) for part in (*tables, *inputs)]
+    plain = all(type(linear) is Linear for linear in maps)  # no adapter inside
+    if not inputs or not plain or torch.is_autocast_enabled(inputs[0].device.type):
+        mapped = [linear(x) for x, linear in zip(inputs, maps, strict=True)]
+        return torch.cat([*tables, *mapped]), sizes
+    weights = [linear.get_parameter("weight") for linear in maps]
+    joined: Tensor = _JoinMapped.apply(len(tables), len(inputs), *tables, *inputs, *weights)
+    return joined, sizes
+
+
+class _JoinMapped(torch.autograd.Function):
+    """See `join_mapped`; the tables' gradients are parts of the whole one."""
+
+    @staticmethod
+    def forward(ctx: Any, tables: int, count: int, *tensors: Tensor) -> Tensor:
+        plain, inputs, weights = tensors[:tables], tensors[tables : tables + count], tensors[tables + count :]
+        ctx.save_for_backward(*inputs, *weights)
+        ctx.sizes, ctx.tables = [len(part) for part in (*plain, *inputs)], tables
+        out = inputs[0].new_empty(sum(ctx.sizes), weights[0].shape[0])
+        parts = out.split(ctx.sizes)
+        for part, table in zip(parts, plain, strict=False):
+            part.copy_(table)
+        for part, x, weight in zip(parts[tables:], inputs, weights, strict=True):
+            torch.mm(x, weight.t(), out=part)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        saved, tables = ctx.saved_tensors, ctx.tables
+        inputs, weights = saved[: len(saved) // 2], saved[len(saved) // 2 :]
+        parts = gradient.contiguous().split(ctx.sizes)
+        needed = ctx.needs_input_grad[2:]
+        given = [part if need else None for part, need in zip(parts[:tables], needed, strict=False)]
+        pairs = list(zip(parts[tables:], inputs, weights, strict=True))
+        of_inputs = [
+            torch.mm(part, weight) if need else None
+            for (part, _, weight), need in zip(pairs, needed[tables:], strict=False)
+        ]
+        of_weights = [
+            torch.mm(part.t(), x) if need else None
+            for (part, x, _), need in zip(pairs, needed[tables + len(pairs) :], strict=True)
+        ]
+        return None, None, *given, *of_inputs, *of_weights
 
 
 def _pays(x: Tensor) -> bool:

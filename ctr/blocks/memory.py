@@ -15,7 +15,7 @@ from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 
 
-class Memory(NamedTuple):
+class PaddedMemory(NamedTuple):
     """Projected events, padded in buckets of requests of similar length (see ctr.blocks.buckets).
 
     key, value: (R_b, L_b, D) of each bucket.  valid: (R_b, L_b) bool of each, None where nothing is padded.
@@ -31,7 +31,7 @@ class Memory(NamedTuple):
         yield from [*self.key, *self.value]
         yield from (valid for valid in self.valid if valid is not None)
 
-    def joined(self, others: list[Tensor]) -> Memory:
+    def joined(self, others: list[Tensor]) -> PaddedMemory:
         """These keys and values and, behind them, those of `others`, (R_b, N, 2 D) of each bucket."""
         pairs = [other.chunk(2, dim=-1) for other in others]
         key = [torch.cat([mine, k], dim=1) for mine, (k, _) in zip(self.key, pairs, strict=True)]
@@ -58,6 +58,9 @@ class PackedMemory(NamedTuple):
     def tensors(self) -> Iterator[Tensor]:
         """Everything it holds."""
         yield self.events.values
+
+
+Memory = PaddedMemory | PackedMemory
 
 
 def _with_first(valid: Tensor) -> Tensor:

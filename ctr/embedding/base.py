@@ -66,6 +66,16 @@ class EmbeddingTables(ABC):
             ValueError: an unknown table or, on the CPU, an ID outside its table.
         """
 
+    def backward(self, rows: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
+        """Hand over the gradients of looked-up rows; a fused engine updates the rows now.
+
+        Args:
+            rows: what `lookup` returned.
+            gradients: table → (U, E), of some of these tables.
+        """
+        if gradients:
+            torch.autograd.backward([rows[table] for table in gradients], list(gradients.values()))
+
     @abstractmethod
     def apply_gradients(self) -> None:
         """Update the looked-up rows with the gradients that backward left; does nothing in a fused engine."""

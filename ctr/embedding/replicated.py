@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ctr.distributed import World
-from ctr.embedding.torch_engine import TorchTables
+from ctr.embedding.torch_engine import TorchTables, gradients_of
 
 
 class ReplicatedTables(TorchTables):
@@ -34,11 +34,9 @@ class ReplicatedTables(TorchTables):
     def apply_gradients(self) -> None:
         """Update with the one lookup of this step, on every rank alike."""
         pending, self._pending = self._pending, []
-        for places, leaf in pending:
-            gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-            ids, total = sum_rows(places, gradient, self._world)
-            self._step += 1
-            self._optimizer.update(self._weight, ids, total, lr=self.lr, step=int(self._step))
+        for places, leaves in pending:
+            ids, total = sum_rows(places, torch.cat(gradients_of(leaves)), self._world)
+            self._update(ids, [total])
 
 
 def sum_rows(places: Tensor, gradient: Tensor, world: World) -> tuple[Tensor, Tensor]:

@@ -5,13 +5,14 @@ U touched rows, E embedding width; w, g (E,) one row and its gradient. Cost foll
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ctr.config import EmbeddingConfig
+from kernels import table_rows
 
 
 class SparseOptimizer(Protocol):
@@ -20,8 +21,10 @@ class SparseOptimizer(Protocol):
     def state(self) -> dict[str, Tensor]:
         """Return the state by name, one row of each tensor per table row."""
 
-    def update(self, weight: Tensor, ids: Tensor, gradient: Tensor, *, lr: float, step: int) -> None:
-        """Change the rows `ids` of `weight` in place."""
+    def update(
+        self, weight: Tensor, ids: Tensor, gradients: Sequence[Tensor], *, lr: float, step: int
+    ) -> None:
+        """Change the rows `ids` (U,) of `weight` in place; the gradients (U, E) come in pieces."""
 
 
 class RowwiseAdagrad:
@@ -38,14 +41,25 @@ class RowwiseAdagrad:
         """Return the sum of squares, (rows,)."""
         return {"sum": self.sum}
 
-    def update(self, weight: Tensor, ids: Tensor, gradient: Tensor, *, lr: float, step: int) -> None:
+    def update(
+        self, weight: Tensor, ids: Tensor, gradients: Sequence[Tensor], *, lr: float, step: int
+    ) -> None:
         """Change the rows `ids`; step is not needed."""
+        keep = 1 - lr * self.config.weight_decay
+        if table_rows.available(weight):
+            pieces = zip(ids.split([len(g) for g in gradients]), gradients, strict=True)
+            for part, gradient in pieces:
+                table_rows.rowwise_adagrad(
+                    weight, self.sum, part, gradient, lr=lr, eps=self.config.eps, keep=keep
+                )
+            return
+        gradient = torch.cat(list(gradients))
         square = torch.linalg.vector_norm(gradient, dim=1).square_()  # one pass, nothing of its size is made
         total = self.sum.index_select(0, ids).add_(square, alpha=1 / gradient.shape[1])
         scale = lr / total.sqrt().add_(self.config.eps)
         rows = weight.index_select(0, ids)
         if self.config.weight_decay:
-            rows.mul_(1 - lr * self.config.weight_decay)
+            rows.mul_(keep)
         rows.addcmul_(gradient, scale[:, None], value=-1)
         self.sum.index_copy_(0, ids, total)
         weight.index_copy_(0, ids, rows)
@@ -70,8 +84,11 @@ class Adam:
         """Return both moments, (rows, E)."""
         return {"exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
 
-    def update(self, weight: Tensor, ids: Tensor, gradient: Tensor, *, lr: float, step: int) -> None:
+    def update(
+        self, weight: Tensor, ids: Tensor, gradients: Sequence[Tensor], *, lr: float, step: int
+    ) -> None:
         """Change the rows `ids`; step is counted from 1."""
+        gradient = torch.cat(list(gradients))
         first, second = self.config.betas
         mean = self.exp_avg.index_select(0, ids).lerp_(gradient, 1 - first)
         square = self.exp_avg_sq.index_select(0, ids).mul_(second)

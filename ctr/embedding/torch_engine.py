@@ -10,6 +10,7 @@ from torch import Tensor
 from ctr.config import EmbeddingConfig
 from ctr.embedding.base import STEP, EmbeddingTables, initial_weight
 from ctr.embedding.sparse_optim import OPTIMIZERS, SparseOptimizer
+from kernels import table_rows
 
 
 class TorchTables(EmbeddingTables):
@@ -32,7 +33,9 @@ class TorchTables(EmbeddingTables):
             part.copy_(initial_weight(table, rows[table], config, seed=seed))
         self._optimizer: SparseOptimizer = OPTIMIZERS[config.optimizer](total, config, device)
         self._step = torch.zeros(1, dtype=torch.int64)
-        self._pending: list[tuple[Tensor, Tensor]] = []  # per lookup: places in `_weight`, leaf
+        # Per lookup: places in `_weight`, and the rows of each table as a leaf. (With one leaf for all, their
+        # gradients would be copied once more, to put them together.)
+        self._pending: list[tuple[Tensor, list[Tensor]]] = []
 
     def lookup(self, unique_ids: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `EmbeddingTables.lookup`."""
@@ -40,20 +43,34 @@ class TorchTables(EmbeddingTables):
         if not unique_ids:
             return {}
         places = torch.cat([ids + self._first[table] for table, ids in unique_ids.items()])
-        rows = self._weight.index_select(0, places)
+        sizes = [len(ids) for ids in unique_ids.values()]
+        with torch.no_grad():
+            parts = list(self._gather(places).split(sizes))
         if torch.is_grad_enabled():
-            self._pending.append((places, rows.requires_grad_()))
-        parts = rows.split([len(ids) for ids in unique_ids.values()])
+            self._pending.append((places, [part.requires_grad_() for part in parts]))
         return dict(zip(unique_ids, parts, strict=True))
+
+    def _gather(self, places: Tensor) -> Tensor:
+        if table_rows.available(self._weight):
+            return table_rows.gather(self._weight, places)
+        return self._weight.index_select(0, places)
+
+    def backward(self, rows: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
+        """See `EmbeddingTables.backward`; the rows are leaves, nothing is copied."""
+        for table, gradient in gradients.items():
+            rows[table].grad = gradient
 
     @torch.no_grad()
     def apply_gradients(self) -> None:
         """Update with every lookup that a backward reached; tables it did not reach then have gradient 0."""
         pending, self._pending = self._pending, []
-        for places, leaf in pending:
-            if leaf.grad is not None:
-                self._step += 1
-                self._optimizer.update(self._weight, places, leaf.grad, lr=self.lr, step=int(self._step))
+        for places, leaves in pending:
+            if any(leaf.grad is not None for leaf in leaves):
+                self._update(places, gradients_of(leaves))
+
+    def _update(self, places: Tensor, gradients: list[Tensor]) -> None:
+        self._step += 1
+        self._optimizer.update(self._weight, places, gradients, lr=self.lr, step=int(self._step))
 
     def discard(self) -> None:
         """See `EmbeddingTables.discard`."""
@@ -68,3 +85,8 @@ class TorchTables(EmbeddingTables):
 
     def _split(self, whole: Tensor) -> dict[str, Tensor]:
         return dict(zip(self.rows, whole.split(list(self.rows.values())), strict=True))
+
+
+def gradients_of(leaves: list[Tensor]) -> list[Tensor]:
+    """Their gradients, zeros where there is none."""
+    return [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]

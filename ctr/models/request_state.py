@@ -20,7 +20,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ctr.batch import Batch
-from ctr.blocks.memory import Memory, PackedMemory
+from ctr.blocks.memory import Memory
 from ctr.tokens import Rows
 
 
@@ -38,7 +38,7 @@ class RequestState:
 
     features: list[Tensor | None]
     dense: dict[str, Tensor]
-    memories: list[list[Memory | PackedMemory]]
+    memories: list[list[Memory]]
     summary: Tensor | None = None
 
     def beside(self, candidates: Batch) -> Batch:

@@ -24,7 +24,7 @@ from ctr.batch import Batch
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.longer import EventQueries
-from ctr.blocks.memory import Memory
+from ctr.blocks.memory import Memory, PaddedMemory
 from ctr.config import ModelConfig
 from ctr.models.hyformer import HyFormer
 from ctr.models.longer import LongerTower
@@ -140,12 +140,14 @@ def _grow_causal(tower: LongerTower, kept: list[list[Memory]], tokens: Jagged) -
 
 def count_events(memory: Memory) -> int:
     """L, of the memory of one request."""
+    assert isinstance(memory, PaddedMemory)  # as all that is kept
     (valid,) = memory.valid
     return memory.key[0].shape[1] if valid is None else int(valid.sum())
 
 
 def _joined(old: Memory, new: Memory) -> Memory:
     """The events of one request's memory and, behind them, those of another."""
+    assert isinstance(old, PaddedMemory) and isinstance(new, PaddedMemory)
     counts = count_events(old), count_events(new)
     if not counts[1]:
         return old
@@ -157,8 +159,9 @@ def _joined(old: Memory, new: Memory) -> Memory:
 
 
 def _newest(memory: Memory, count: int) -> Memory:
+    assert isinstance(memory, PaddedMemory)
     return _memory(memory.key[0][:, -count:].contiguous(), memory.value[0][:, -count:].contiguous())
 
 
-def _memory(key: Tensor, value: Tensor) -> Memory:
-    return Memory(Buckets.plan(np.array([key.shape[1]])), [key], [value], [None])
+def _memory(key: Tensor, value: Tensor) -> PaddedMemory:
+    return PaddedMemory(Buckets.plan(np.array([key.shape[1]])), [key], [value], [None])

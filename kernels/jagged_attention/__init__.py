@@ -32,8 +32,8 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """softmax(Q Kᵀ / √(D / H)) V in each head and request, and log Σ exp of its scores.
 
-    Both are differentiable; 16-bit inputs are computed in float32. A query that sees no key gives 0 and −∞. Each
-    result is summed by one thread, so nothing depends on their number.
+    Both are differentiable; 16-bit inputs are computed in float32. A query that sees no key gives 0 and −∞.
+    Each result is summed by one thread, so nothing depends on their number.
 
     Args:
         queries: (ΣN, D); or (ΣL, 3 D), queries, keys and values of the same rows, with `key_value` None.
@@ -76,9 +76,13 @@ def _check(
     if rest or width % heads or (key_value is not None and key_value.shape[1] != 2 * width):
         came = f"{tuple(queries.shape)} and {None if key_value is None else tuple(key_value.shape)}"
         raise ValueError(
-            f"queries and key_value must be (ΣN, D) and (ΣL, 2 D), or (ΣL, 3 D) and None, with D a multiple of "
-            f"{heads} heads, got {came}"
+            f"queries and key_value must be (ΣN, D) and (ΣL, 2 D), or (ΣL, 3 D) and None, with D a "
+            f"multiple of {heads} heads, got {came}"
         )
+    indices = {"query_offsets": query_offsets, "key_offsets": key_offsets, "visible": visible}
+    wrong = [f"{name} {x.dtype}" for name, x in indices.items() if x is not None and x.dtype != torch.int64]
+    if wrong:
+        raise ValueError(f"offsets and visible must be int64, got {', '.join(wrong)}")
     if torch.compiler.is_compiling():
         return
     for name, offsets, rows in (("query", query_offsets, queries), ("key", key_offsets, keys)):
@@ -89,7 +93,8 @@ def _check(
                 f"{offsets.tolist()[:10]}…; build them with offsets_of(lengths)"
             )
     if len(query_offsets) != len(key_offsets) or (visible is not None and visible.shape != queries.shape[:1]):
+        shape = None if visible is None else tuple(visible.shape)
         raise ValueError(
-            f"queries and keys must be of as many requests, and visible (ΣN,), got {len(query_offsets) - 1} and "
-            f"{len(key_offsets) - 1} requests and {None if visible is None else tuple(visible.shape)}"
+            f"queries and keys must be of as many requests, and visible (ΣN,), got {len(query_offsets) - 1} "
+            f"and {len(key_offsets) - 1} requests and {shape}"
         )

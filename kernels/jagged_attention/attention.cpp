@@ -1,7 +1,7 @@
 // Attention of packed queries over packed keys, forward and backward, float32, on a CPU.
 //
 //   request r, head h:   S = Q K^T * scale   P = exp(S - lse)   O = P V          lse = log sum exp S
-//                        dP = dO V^T         dS = P (dP - (dO . O))
+//                        dP = dO V^T         dS = P (dP - (dO . O) + dlse)
 //                        dQ = dS K * scale   dK = dS^T Q * scale   dV = P^T dO
 //
 // The tiles of flash attention (Dao et al., arXiv 2205.14135): no score is written to memory. One task is one
@@ -46,7 +46,7 @@ inline Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
 inline void store(float* p, Lanes x) { *reinterpret_cast<Lanes*>(p) = x; }
 inline Lanes splat(float x) { return Lanes{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 
-inline Lanes exp_lanes(Lanes x) {  // relative error below 2e-7; 0 from -87 on
+inline Lanes exp_lanes(Lanes x) {  // relative error below 2e-7; 0 from -87 on; NaN of NaN
     const Lanes magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
     Lanes shifted = x * 1.44269504f + magic;
     Lanes n = shifted - magic;
@@ -60,7 +60,7 @@ inline Lanes exp_lanes(Lanes x) {  // relative error below 2e-7; 0 from -87 on
     y = y * f + 5.0000001201e-1f;
     y = y * (f * f) + f + 1.0f;
     Ints bits = reinterpret_cast<Ints>(y) + (reinterpret_cast<Ints>(shifted) << 23);
-    return x > splat(-87.0f) ? reinterpret_cast<Lanes>(bits) : splat(0.0f);
+    return x <= splat(-87.0f) ? splat(0.0f) : reinterpret_cast<Lanes>(bits);
 }
 
 inline float sum_of(Lanes x) {
@@ -258,9 +258,10 @@ void forward_head(const Head& t, Scratch& scratch) {
             add_weighted<D, G>(sums, scores, WIDE, Rows{values, D}, begin, int(end - begin));
         }
         for (int g = 0; g < G && first + g < t.n; ++g) {
-            const float share = total[g] > 0 ? 1 / total[g] : 0;
+            const bool blind = total[g] == 0;  // NaN is not: it must show
+            const float share = blind ? 0 : 1 / total[g];
             for (int d = 0; d < D; ++d) t.out[first + g][d] = sums[g * D + d] * share;
-            t.lse[(first + g) * t.heads] = total[g] > 0 ? top[g] + std::log(total[g]) : NOTHING;
+            t.lse[(first + g) * t.heads] = blind ? NOTHING : top[g] + std::log(total[g]);
         }
     }
 }

@@ -1,8 +1,8 @@
 """The operators under `attend`, registered with torch: attention of packed rows on a CPU, and its gradient.
 
-ΣN queries, ΣL keys, D width, H heads. Queries are (ΣN, D) with keys and values beside them in one (ΣL, 2 D); or
-all three in one (ΣL, 3 D), as self-attention's one product leaves them. They are read, and their gradients
-written, where they lie: nothing is cut apart, padded or put together.
+ΣN queries, ΣL keys, D width, H heads. Queries are (ΣN, D) with keys and values beside them in one (ΣL, 2 D);
+or all three in one (ΣL, 3 D), as self-attention's one product leaves them. They are read, and their
+gradients written, where they lie: nothing is cut apart, padded or put together.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def apart(queries: Tensor, key_value: Tensor | None) -> tuple[Tensor, Tensor, Te
     if key_value is None:
         query, key, value = queries.chunk(3, dim=1)
         return query, key, value
-    return queries, *key_value.chunk(2, dim=1)
+    key, value = key_value.chunk(2, dim=1)
+    return queries, key, value
 
 
 def _call(
@@ -74,7 +75,7 @@ def _call(
     backward: bool,
 ) -> None:
     """Run the kernel; `rows` by the names of `_Problem`."""
-    (total, heads), query_offsets = lse.shape, places[0]
+    heads, query_offsets = lse.shape[1], places[0]
     width = rows["q"].shape[1] // heads
     kernel = library(width)
     if kernel is None:
@@ -84,9 +85,9 @@ def _call(
     problem = _Problem(requests=len(query_offsets) - 1, heads=heads, scale=width**-0.5)
     for name, tensor in rows.items():
         setattr(problem, name, _Rows(tensor.data_ptr(), tensor.stride(0)))
-    for name, held in zip(
-        ("q_ends", "k_ends", "visible", "lse", "d_lse"), (*places, lse, d_lse), strict=True
-    ):
+    # Without strides, and held until the kernel is done.
+    plain = [None if x is None else x.contiguous() for x in (*places, lse, d_lse)]
+    for name, held in zip(("q_ends", "k_ends", "visible", "lse", "d_lse"), plain, strict=True):
         setattr(problem, name, None if held is None else held.data_ptr())
     kernel.jagged_attention(ctypes.byref(problem), int(backward), torch.get_num_threads())
 
@@ -124,7 +125,6 @@ def _backward(
     of_key_value = None if key_value is None else torch.empty_like(key_value)
     dq, dk, dv = apart(of_queries, of_key_value)
     rows = {"q": q, "k": k, "v": v, "out": out, "d_out": d_out.contiguous(), "dq": dq, "dk": dk, "dv": dv}
-    d_lse = None if d_lse is None else d_lse.contiguous()
     _call(rows, (query_offsets, key_offsets, visible), lse, d_lse, backward=True)
     return of_queries, of_key_value
 

@@ -6,15 +6,16 @@ U unique rows, V uses, n owners (requests, candidates or events), J columns, E w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from kernels.unique_pooling.checks import check_inputs, check_together
+from kernels.unique_pooling.checks import check_inputs, check_range, check_together
 from kernels.unique_pooling.layout import Layout, owner_of_entry
 from kernels.unique_pooling.ops import gather_sum, scatter_sum
 
-__all__ = ["expand", "expand_sum", "reduce"]
+__all__ = ["expand", "expand_joined", "expand_sum", "reduce"]
 
 
 def expand(
@@ -80,15 +81,33 @@ def expand_sum(rows: Sequence[Tensor], inverse_indices: Sequence[Tensor]) -> Ten
     Source: HyFormer §3.8.1.
     """
     check_together(rows, inverse_indices)
-    for table, inverse in zip(rows, inverse_indices, strict=True):
+    joined = rows[0] if len(rows) == 1 else torch.cat(list(rows))
+    return expand_joined(joined, [len(table) for table in rows], inverse_indices)
+
+
+def expand_joined(rows: Tensor, sizes: Sequence[int], inverse_indices: Sequence[Tensor]) -> Tensor:
+    """`expand_sum` of tables that stand one below the other already.
+
+    Args:
+        rows: (Σ U_j, E).
+        sizes: U_j of each of the J tables.
+        inverse_indices: J tensors (V,) int64, the j-th in [0, U_j).
+
+    Returns:
+        (V, E) in the dtype of rows.
+
+    Raises:
+        ValueError: as of `expand_sum`.
+    """
+    parts = rows.split(list(sizes))
+    check_together(parts, inverse_indices)
+    for table, inverse in zip(parts, inverse_indices, strict=True):
         check_inputs(table, inverse, None, None)
-    if len(rows) == 1:
-        return gather_sum(rows[0], inverse_indices[0], None, None)
-    shifted, below = [], 0
-    for table, inverse in zip(rows, inverse_indices, strict=True):
-        shifted.append(inverse + below)
-        below += table.shape[0]
-    return gather_sum(torch.cat(list(rows)), torch.stack(shifted, dim=1), None, None)
+    if len(sizes) == 1:
+        return gather_sum(rows, inverse_indices[0], None, None)
+    starts = accumulate(sizes, initial=0)
+    shifted = [inverse + start for inverse, start in zip(inverse_indices, starts, strict=False)]
+    return gather_sum(rows, torch.stack(shifted, dim=1), None, None)
 
 
 def reduce(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> Tensor:
@@ -106,6 +125,7 @@ def reduce(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> Tensor:
     Returns:
         (U, E) in the dtype of gradients.
     """
+    check_range(inverse_indices, num_rows)
     return scatter_sum(gradients, inverse_indices, None, None, num_rows)
 
 

@@ -33,7 +33,7 @@ def check_inputs(
         )
     # Reading values stops a graph, and makes the host wait for a GPU.
     if rows.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_range(inverse_indices, rows.shape[0])
+        check_range(inverse_indices, rows.shape[0])
         if offsets is not None:
             _check_offsets(offsets, len(inverse_indices))
 
@@ -54,8 +54,13 @@ def check_together(rows: Sequence[Tensor], inverse_indices: Sequence[Tensor]) ->
         )
 
 
-def _check_range(inverse_indices: Tensor, num_rows: int) -> None:
-    if not len(inverse_indices):
+def check_range(inverse_indices: Tensor, num_rows: int) -> None:
+    """Check that indices on the CPU lie in [0, num_rows); not while a graph is compiled.
+
+    Raises:
+        ValueError: says what must hold and what came.
+    """
+    if not len(inverse_indices) or inverse_indices.device.type != "cpu" or torch.compiler.is_compiling():
         return
     low, high = (int(value) for value in inverse_indices.aminmax())
     if low < 0 or high >= num_rows:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.library import define, impl, register_autograd, register_fake
 
+from kernels.unique_pooling.counted import counted_sum
 from kernels.unique_pooling.layout import Layout, transpose
 
 # So few plain tokens are added one by one before a sort would be over.
@@ -54,6 +55,8 @@ def _scatter_sum(
     Deterministic on the CPU. On a GPU with `torch.use_deterministic_algorithms` too, by sorted sums, and
     always for lists; otherwise a plain gather's backward adds atomically in float32.
     """
+    if starts is None and (done := counted_sum(gradients, indices, num_rows)) is not None:
+        return done
     if starts is None and indices.dim() == 1 and _add_singly(gradients, len(indices)):
         exact = gradients.to(torch.promote_types(gradients.dtype, torch.float32))
         total = exact.new_zeros(num_rows, exact.shape[1]).index_add_(0, indices, exact)

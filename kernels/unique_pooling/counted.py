@@ -1,0 +1,44 @@
+"""Token gradients summed into their rows by compiled code: scatter.cpp.
+
+n tokens, J uses of each, U rows, E width.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kernels.native import load
+
+_SOURCE = Path(__file__).parent / "scatter.cpp"
+_MOST = 2**31 - 1  # tokens and uses that its indices can count
+
+
+def counted_sum(gradients: Tensor, indices: Tensor, num_rows: int) -> Tensor | None:
+    """Each token's gradient into each row that it used; None where there is no compiled code for these.
+
+    Args:
+        gradients: (n, E).
+        indices: (n,) or (n, J) int64 in [0, U).
+        num_rows: U.
+
+    Returns:
+        (U, E) float32, from float32 on a CPU.
+    """
+    if gradients.device.type != "cpu" or gradients.dtype != torch.float32 or indices.numel() > _MOST:
+        return None
+    if not indices.numel() or (kernel := load(_SOURCE)) is None:
+        return None
+    gradients, indices = gradients.contiguous(), indices.contiguous()
+    out = gradients.new_empty(num_rows, gradients.shape[1])
+    sizes = len(indices), indices.numel() // len(indices), num_rows, gradients.shape[1]
+    kernel.scatter_sum(
+        *(ctypes.c_void_p(t.data_ptr()) for t in (gradients, indices)),
+        *map(ctypes.c_int64, sizes),
+        ctypes.c_void_p(out.data_ptr()),
+        ctypes.c_int(torch.get_num_threads()),
+    )
+    return out
