@@ -120,29 +120,55 @@ def test_nothing_of_one_request_reaches_another() -> None:
 
 
 def test_rows_are_read_where_they_lie() -> None:
-    queries, keys = MIXED
-    offsets = ends(queries), ends(keys)
-    wide, both = random(sum(queries), 50).requires_grad_(), random(sum(keys), 70).requires_grad_()
-    key_value = both[:, 3:67]
-    seen = torch.stack([torch.arange(sum(queries)) % 40, torch.zeros(sum(queries), dtype=torch.int64)], 1)[
-        :, 0
-    ]
-    tall = wide.t().contiguous().t()
-    for asked in (wide[:, 5:37], tall[:, 9:41], wide[:1, :32].expand(sum(queries), 32)):
-        assert not asked.is_contiguous()
-        there = attend(asked, key_value, *offsets, heads=2, visible=seen)
-        copied = (x.contiguous() for x in (asked, key_value))
-        plain = attend(*copied, *offsets, heads=2, visible=seen.contiguous())
-        pairs = zip(results(there, [wide, both]), results(plain, [wide, both]), strict=True)
-        assert all(torch.equal(x, y) for x, y in pairs)
+    wide, tall, pairs = (
+        random(sum(QUERIES), 50),
+        random(50, sum(QUERIES), seed=1),
+        random(sum(KEYS), 70, seed=2),
+    )
+    key_value, offsets = pairs[:, 3:67], (ends(QUERIES), ends(KEYS))
+    visible = (torch.arange(2 * sum(QUERIES)) % 40)[::2]
+    for asked in (wide[:, 5:37], tall[9:41].t(), wide[:1, :32].expand(sum(QUERIES), 32)):
+        results = []
+        for given_ in (
+            (asked, key_value, visible),
+            (asked.contiguous(), key_value.contiguous(), visible + 0),
+        ):
+            outs = attend(*given_[:2], *offsets, heads=2, visible=given_[2])
+            loss = outs[0].square().sum() + outs[1][outs[1].isfinite()].sum()
+            grads = torch.autograd.grad(loss, (wide, tall, pairs), allow_unused=True)
+            results.append([*outs, *(x for x in grads if x is not None)])
+        assert not visible.is_contiguous() and not asked.is_contiguous() and len(results[0]) == 4
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_bfloat16_is_computed_in_float32() -> None:
-    query, key_value = random(40, 32).bfloat16(), random(50, 64).bfloat16()
-    out, lse = attend(query, key_value, ends([40]), ends([50]), heads=2)
-    wanted, _ = attend(query.float(), key_value.float(), ends([40]), ends([50]), heads=2)
+    half = [x.detach().bfloat16().requires_grad_() for x in (random(40, 32), random(50, 64))]
+    full = [x.detach().float().requires_grad_() for x in half]
+    out, lse = attend(*half, ends([40]), ends([50]), heads=2)
+    wanted, _ = attend(*full, ends([40]), ends([50]), heads=2)
     assert out.dtype == torch.bfloat16 and lse.dtype == torch.float32
     assert torch.equal(out, wanted.bfloat16())
+    exact = torch.autograd.grad(wanted.sum(), full)
+    for mine, plain in zip(torch.autograd.grad(out.float().sum(), half), exact, strict=True):
+        assert torch.equal(mine, plain.bfloat16())
+
+
+@pytest.mark.parametrize("part", [0, 1, 2], ids=["query", "key", "value"])
+def test_nan_shows_where_it_is_and_nowhere_else(part: int, threads: None) -> None:
+    torch.set_num_threads(1)  # the requests behind the first find in its scratch what it left
+    lengths = [130, 5, 17, 1, 0, 2]
+    rows = random(sum(lengths), 96).detach()
+    rows[70, 32 * part : 32 * part + 32] = torch.nan
+    found = []
+    for given_ in (rows.nan_to_num(), rows):
+        leaf = given_.clone().requires_grad_()
+        out, lse = attend(leaf, None, ends(lengths), ends(lengths), heads=2)
+        found.append([out.detach(), lse.detach(), *torch.autograd.grad(out.sum() + lse.sum(), leaf)])
+    assert all(torch.equal(clean[130:], spoilt[130:]) for clean, spoilt in zip(*found, strict=True))
+    out, lse, gradient = found[1]
+    asked = slice(70, 71) if part == 0 else slice(130)
+    assert out[asked].isnan().all() and bool(lse[asked].isnan().all()) == (part < 2)
+    assert gradient[asked, :32].isnan().all()
 
 
 @pytest.fixture
@@ -188,6 +214,8 @@ def test_opcheck(alone: bool) -> None:
         ({"key_value": torch.zeros(5, 30)}, "2 D"),
         ({"heads": 3}, "multiple of 3 heads"),
         ({"visible": torch.zeros(4, dtype=torch.int64)}, "visible"),
+        ({"visible": torch.zeros(5, dtype=torch.int32)}, "must be int64, got visible torch.int32"),
+        ({"key_offsets": ends([5]).int()}, "must be int64, got key_offsets torch.int32"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, object], says: str) -> None:
@@ -200,3 +228,9 @@ def test_what_does_not_fit_is_refused(change: dict[str, object], says: str) -> N
     }
     with pytest.raises(ValueError, match=says):
         attend(**{**given_, **change})  # type: ignore[arg-type]
+
+
+def test_other_widths_and_devices_have_no_kernel() -> None:
+    assert not available(12, torch.device("cpu")) and not available(16, torch.device("cuda"))
+    with pytest.raises(NotImplementedError, match="no compiled attention for heads of width 12"):
+        attend(random(2, 24), random(2, 48), ends([2]), ends([2]), heads=2)

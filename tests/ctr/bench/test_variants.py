@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from ctr.bench.shape import Shape
 from ctr.bench.suites.ablate import ParityError, check_parity
-from ctr.bench.suites.curves import TOLERANCE, loss_curve
+from ctr.bench.suites.curves import DRAWS, bound, difference, loss_curve
 from ctr.bench.synthetic import write_dataset
 from ctr.bench.variants import ALL_OFF, BASELINE, VARIANTS, Variant
 from ctr.bench.workload import MODELS, Workload, bench_config, first_batches
@@ -53,21 +53,37 @@ def test_the_same_updates(
     assert loss_curve(dataset, config, variant, steps=3) == pytest.approx(expected, abs=1e-5)
 
 
+Curves = tuple[RunConfig, list[float], dict[int, float]]
+
+
 @pytest.fixture(scope="module")
-def many_steps(dataset: Dataset) -> tuple[RunConfig, list[float]]:
+def many_steps(dataset: Dataset) -> Curves:
+    """A curve of 200 steps, and what rounding alone does to it in the first 100 and in all."""
     smaller = ["model.layers=1", "model.d_model=32", "model.heads=2"]
     config = bench_config(dataset, [*MODELS["HyFormer, Transformer"], *smaller], requests=6)
-    return config, loss_curve(dataset, config, BASELINE, steps=200)
+    expected = loss_curve(dataset, config, BASELINE, steps=200)
+    rounded = [loss_curve(dataset, config, BASELINE, steps=200, moved=draw + 1) for draw in range(DRAWS)]
+    return config, expected, {until: bound(rounded, expected, until) for until in (100, 200)}
 
 
 @pytest.mark.slow
 @every
-def test_the_same_loss_curve(
-    dataset: Dataset, variant: Variant, many_steps: tuple[RunConfig, list[float]]
-) -> None:
-    config, expected = many_steps
+def test_the_same_loss_curve(dataset: Dataset, variant: Variant, many_steps: Curves) -> None:
+    config, expected, bounds = many_steps
     assert expected[-1] < 0.5 * expected[0]  # it learns
-    assert loss_curve(dataset, config, variant, steps=200) == pytest.approx(expected, abs=TOLERANCE)
+    assert bounds[100] < 1e-3 * expected[0]  # and the bound is no loose one
+    curve = loss_curve(dataset, config, variant, steps=200)
+    for until, most in bounds.items():
+        assert difference(curve, expected, until) <= most
+
+
+@pytest.mark.slow
+def test_a_thousandth_more_learning_is_not_taken_for_rounding(dataset: Dataset, many_steps: Curves) -> None:
+    config, expected, bounds = many_steps
+    optimizer = config.optimizer.model_copy(update={"lr": 1.001 * config.optimizer.lr})
+    faster = config.model_copy(update={"optimizer": optimizer})
+    curve = loss_curve(dataset, faster, BASELINE, steps=100)
+    assert difference(curve, expected, 100) > bounds[100]
 
 
 def test_functions_come_back_even_after_an_error() -> None:
