@@ -17,7 +17,7 @@ from features.dataset import Dataset
 
 STEPS, QUICK_STEPS = 200, 10
 REQUESTS = 16  # of a step
-# What rounding alone does to a curve is measured, not assumed: the same training is run again, its first weights
+# What rounding alone does to a curve is measured, not assumed: the training is run again, its first weights
 # moved by one unit in their last place. So many draws of the directions; so many times the largest difference
 # among them is still called rounding: other rounding in every step is more than other rounding at the start.
 DRAWS, TIMES = 6, 4.0
