@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from kernels.jagged_attention import available
+
 PACKAGES = ("torch", "numpy", "pyarrow", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "triton")
 
 
@@ -21,6 +23,7 @@ def describe() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "memory_gib": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f}",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "compiled_kernels": "yes" if available(16, torch.device("cpu")) else "no",
         "system": platform.system(),
         "python": platform.python_version(),
         **{name: version for name in PACKAGES if (version := _version(name))},

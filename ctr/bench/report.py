@@ -42,7 +42,8 @@ def conditions(report: Report) -> str:
     drift = ", ".join(f"{suite} {gflops:.0f}" for suite, gflops in report.drift.items())
     about = (
         f"{environment['cpu']}, {environment['cores']} cores, {environment['threads']} threads in use, "
-        f"{environment['memory_gib']} GiB, GPU: {environment['gpu']}; {versions}; "
+        f"{environment['memory_gib']} GiB, GPU: {environment['gpu']}, compiled kernels: "
+        f"{environment['compiled_kernels']}; {versions}; "
         f"commit {environment['commit']}."
     )
     beside = f"fp32 GFLOP/s taken again before each suite: {drift}." if drift else ""

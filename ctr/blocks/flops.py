@@ -51,8 +51,8 @@ def causal_layer_flops(length: int, queries: int, globals_: int, width: int, *, 
     """A cross-causal (k < L) or self-causal (k = L) layer for one request of C candidates.
 
     Sequence side, once: K and V of L events 4 L d², k queries 20 k d², attention 4 k L d. Candidate side:
-    24 d² for each of C m global tokens, and attention 4 C m (L + C m) d: keys of other candidates are masked, not
-    skipped. (Packed attention, in training on a CPU, skips them: 4 C m (L + m) d.)
+    24 d² for each of C m global tokens, and attention 4 C m (L + C m) d: keys of other candidates are masked,
+    not skipped. (Packed attention, in training on a CPU, skips them: 4 C m (L + m) d.)
     """
     asked = candidates * globals_
     sequence = 4 * length * width**2 + 20 * queries * width**2 + 4 * queries * length * width

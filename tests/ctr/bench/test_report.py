@@ -26,6 +26,7 @@ MACHINE = {
     "threads": "1",
     "memory_gib": "8.0",
     "gpu": "none",
+    "compiled_kernels": "yes",
     "torch": "2",
     "commit": "abc",
 }
