@@ -10,7 +10,6 @@ from torch import Tensor
 from ctr.config import EmbeddingConfig
 from ctr.embedding.base import STEP, EmbeddingTables, initial_weight
 from ctr.embedding.sparse_optim import OPTIMIZERS, SparseOptimizer
-from kernels import table_rows
 
 
 class TorchTables(EmbeddingTables):
@@ -45,15 +44,10 @@ class TorchTables(EmbeddingTables):
         places = torch.cat([ids + self._first[table] for table, ids in unique_ids.items()])
         sizes = [len(ids) for ids in unique_ids.values()]
         with torch.no_grad():
-            parts = list(self._gather(places).split(sizes))
+            parts = list(self._weight.index_select(0, places).split(sizes))
         if torch.is_grad_enabled():
             self._pending.append((places, [part.requires_grad_() for part in parts]))
         return dict(zip(unique_ids, parts, strict=True))
-
-    def _gather(self, places: Tensor) -> Tensor:
-        if table_rows.available(self._weight):
-            return table_rows.gather(self._weight, places)
-        return self._weight.index_select(0, places)
 
     def backward(self, rows: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
         """See `EmbeddingTables.backward`; the rows are leaves, nothing is copied."""

@@ -1,6 +1,6 @@
-"""The touched rows of a large table on a CPU: gathered, and updated by row-wise Adagrad, in one pass each.
+"""The touched rows of a large table on a CPU, updated by row-wise Adagrad in one pass.
 
-torch's gather waits for every row (it asks for none ahead), and its update takes seven passes.
+torch's operators take seven.
 
 Without a compiler, or for tables that are not float32 on a CPU, `available` is False. n touched rows, E wide.
 """
@@ -15,27 +15,15 @@ from torch import Tensor
 
 from kernels.native import load
 
-__all__ = ["available", "gather", "rowwise_adagrad"]
+__all__ = ["available", "rowwise_adagrad"]
 
 _SOURCE = Path(__file__).parent / "table_rows.cpp"
 
 
 def available(weight: Tensor) -> bool:
-    """Whether the functions take this table: float32, in one piece, on a CPU, and compiled by GCC."""
+    """Whether `rowwise_adagrad` takes this table: float32, in one piece, on a CPU, and compiled by GCC."""
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.is_contiguous()
     return fits and load(_SOURCE) is not None
-
-
-def gather(weight: Tensor, ids: Tensor) -> Tensor:
-    """weight[ids]: (n, E) of (rows, E); ids (n,) int64.
-
-    Raises:
-        ValueError: an ID outside the table.
-    """
-    ids = _checked(ids, len(weight))
-    out = weight.new_empty(len(ids), weight.shape[1])
-    _call("gather", weight, ids, *_sizes(out), out)
-    return out
 
 
 def rowwise_adagrad(

@@ -1,19 +1,17 @@
-// The touched rows of a table: read for a step, and updated by row-wise Adagrad, each row read and written once.
+// The touched rows of a table, updated by row-wise Adagrad, each row read and written once.
 //
 //   h <- h + mean(g^2)        w <- keep * w - lr * g / (sqrt(h) + eps)
 //
 // Rows lie anywhere in a large table, so each is asked for some rows before its turn.
-// n touched rows, none twice in an update; E their width.
+// n touched rows, none twice; E their width.
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
 namespace {
 
-inline void ask_for(const float* row, int64_t width, bool write) {
-    for (int64_t d = 0; d < width; d += 16)
-        write ? __builtin_prefetch(row + d, 1) : __builtin_prefetch(row + d, 0);
+inline void ask_for(const float* row, int64_t width) {
+    for (int64_t d = 0; d < width; d += 16) __builtin_prefetch(row + d, 1);
 }
 
 constexpr int64_t AHEAD = 8;  // rows
@@ -21,19 +19,11 @@ constexpr int64_t FEW = 4096;  // rows that are not worth a second thread
 
 }  // namespace
 
-extern "C" void gather(const float* weight, const int64_t* ids, int64_t n, int64_t width, float* out, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && n > FEW)
-    for (int64_t i = 0; i < n; ++i) {
-        if (i + AHEAD < n) ask_for(weight + ids[i + AHEAD] * width, width, false);
-        memcpy(out + i * width, weight + ids[i] * width, sizeof(float) * width);
-    }
-}
-
 extern "C" void rowwise_adagrad(float* weight, float* sum, const int64_t* ids, const float* gradient, int64_t n,
                                 int64_t width, float lr, float eps, float keep, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && n > FEW)
     for (int64_t i = 0; i < n; ++i) {
-        if (i + AHEAD < n) ask_for(weight + ids[i + AHEAD] * width, width, true);
+        if (i + AHEAD < n) ask_for(weight + ids[i + AHEAD] * width, width);
         const float* g = gradient + i * width;
         float* w = weight + ids[i] * width;
         float square = 0;

@@ -1,4 +1,4 @@
-"""Rows of a table gathered and updated by compiled code, against torch's operators."""
+"""Rows of a table updated by compiled code, against torch's operators."""
 
 from __future__ import annotations
 
@@ -21,14 +21,6 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("width", [1, 7, 16, 64])
-@pytest.mark.parametrize("count", [0, 1, 9, 6000])
-def test_gather(threads: int, width: int, count: int) -> None:
-    weight = torch.randn(7000, width)
-    ids = torch.randint(7000, (count,))
-    assert torch.equal(table_rows.gather(weight, ids), weight[ids])
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
@@ -65,8 +57,6 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
         with pytest.raises(ValueError, match=says):
             table_rows.rowwise_adagrad(weight, total, ids, gradient, lr=1.0, eps=1e-8, keep=1.0)
     assert torch.equal(weight, torch.ones(5, 4)) and not total.any()
-    with pytest.raises(ValueError, match="lie in"):
-        table_rows.gather(weight, torch.tensor([7]))
 
 
 def test_other_tables_are_left_to_torch() -> None:
