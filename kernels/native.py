@@ -1,6 +1,6 @@
 """C++ sources of this package, compiled at their first use by the machine's own compiler, and kept.
 
-    source + flags + compiler + processor ──► SHA-256 ──► <cache>/<digest>.so      made once, loaded by ctypes
+    source, headers, flags, compiler, processor ─► SHA-256 ─► <cache>/<digest>.so  made once, loaded by ctypes
 
 The cache is `ctr-kernels` below `XDG_CACHE_HOME` (`~/.cache` unless set); nobody else may write to it. Where
 there is no compiler, or it fails, there is no library: callers then take torch's own operators. The same if
@@ -24,6 +24,7 @@ from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-std=c++17")
+_HEADERS = Path(__file__).parent
 _SECONDS = 300  # after which a compiler is given up
 
 
@@ -57,7 +58,7 @@ def _built(compiler: str, source: Path, macros: Mapping[str, int]) -> Path:
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=place) as folder:
             made, library = Path(folder) / "made.o", Path(folder) / "made.so"
-            _run([*command, "-c", str(source), "-o", str(made)])
+            _run([*command, f"-I{_HEADERS}", "-c", str(source), "-o", str(made)])
             # Without -fopenmp: the threads are to be those of the library that torch has loaded, not others.
             _run([compiler, "-shared", str(made), "-o", str(library)])
             library.replace(target)  # all at once: another process may be at the same
@@ -95,6 +96,8 @@ def _cache() -> Path:
 def _digest(command: list[str], source: Path) -> str:
     version = subprocess.run([command[0], "--version"], capture_output=True, timeout=_SECONDS).stdout
     whole = hashlib.sha256(source.read_bytes() + version + _processor().encode())
+    for header in sorted(_HEADERS.glob("*.h")):
+        whole.update(header.read_bytes())
     whole.update("\0".join(command).encode())
     return whole.hexdigest()[:24]
 

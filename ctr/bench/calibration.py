@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ctr.bench.timing import Job, Samples, interleave
+from ctr.bench.timing import Job, interleave
 
 SIDE = 2048  # of the square matrices
 GATHERED = 64  # floats of one gathered row
@@ -53,22 +53,24 @@ def calibrate(
 
 def matmul_gflops(*, rounds: int = 3, side: int = SIDE) -> float:
     """fp32 GFLOP/s alone, in a fraction of a second: taken beside each suite, since the machine drifts."""
-    jobs, amounts = _matrix_jobs(side)
-    name = "matmul_fp32"
-    samples: dict[str, Samples] = interleave({name: jobs[name]}, rounds=rounds)
-    return amounts[name] / samples[name].best / 1e9
+    job, amount = matrix_product(side)
+    return amount / interleave({"product": job}, rounds=rounds)["product"].best / 1e9
+
+
+def matrix_product(side: int = SIDE, dtype: torch.dtype = torch.float32) -> tuple[Job, float]:
+    """A product of two square matrices, and its operations."""
+    a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+    out = torch.empty(side, side, dtype=dtype)
+    return lambda: torch.mm(a, b, out=out), 2.0 * side**3
 
 
 def _matrix_jobs(side: int) -> tuple[dict[str, Job], dict[str, float]]:
-    """Products of two matrices in both precisions, and their operations."""
-
-    def product(dtype: torch.dtype) -> Job:
-        a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
-        out = torch.empty(side, side, dtype=dtype)
-        return lambda: torch.mm(a, b, out=out)
-
-    jobs = {"matmul_fp32": product(torch.float32), "matmul_bf16": product(torch.bfloat16)}
-    return jobs, dict.fromkeys(jobs, 2.0 * side**3)
+    """Products in both precisions, and their operations."""
+    made = {
+        "matmul_fp32": matrix_product(side),
+        "matmul_bf16": matrix_product(side, torch.bfloat16),
+    }
+    return {name: job for name, (job, _) in made.items()}, {name: ops for name, (_, ops) in made.items()}
 
 
 def _memory_jobs(rows: int, uses: int) -> tuple[dict[str, Job], dict[str, float]]:

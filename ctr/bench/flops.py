@@ -1,6 +1,7 @@
-"""Floating-point operations of a training step, counted while it runs, attention included.
+"""Floating-point operations of a training step, counted while it runs, compiled kernels included.
 
-torch's counter knows matrix products and the attention kernels of a GPU; the CPU's are added here. Norms,
+torch's counter knows matrix products and the attention kernels of a GPU; the CPU's, and the compiled
+position-wise networks, are added here. Norms,
 activations and gathers are left out, as in the papers.
 
 R requests, H heads, N queries, L keys, d width of a head.
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels.jagged_attention.ops import backward, forward
+from kernels.position_wise import ops as position_wise
 
 Shape = tuple[int, ...]
 
@@ -55,7 +57,18 @@ def _packed_backward(*inputs: Any, **named: Any) -> int:
     return 2 * _packed(*inputs)
 
 
-for _formula in (_packed, _packed_backward):
+def _position_wise(x: Tensor, *rest: Any, **named: Any) -> int:
+    """Products with W_1 and W_2."""
+    w1, w2 = rest[2], rest[4]
+    return 2 * len(x) * (w1.numel() + (0 if w2 is None else w2.numel()))
+
+
+def _position_wise_backward(*inputs: Any, **named: Any) -> int:
+    """Gradients of rows and weights; the hidden values computed again do not count."""
+    return 2 * _position_wise(*inputs)
+
+
+for _formula in (_packed, _packed_backward, _position_wise, _position_wise_backward):
     _formula._get_raw = True  # type: ignore[union-attr]  # torch's mark: called with tensors, not shapes
 
 _OPS = torch.ops.aten
@@ -64,4 +77,6 @@ _CPU_ATTENTION: dict[Any, Callable[..., int]] = {
     _OPS._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     forward.overloadpacket: _packed,
     backward.overloadpacket: _packed_backward,
+    position_wise.forward.overloadpacket: _position_wise,
+    position_wise.backward.overloadpacket: _position_wise_backward,
 }

@@ -50,6 +50,7 @@ def interleave(
     *,
     rounds: int = 5,
     warmup: int = 1,
+    settle: int = 0,
     budget: float = float("inf"),
     clock: Clock = time.perf_counter,
 ) -> dict[str, Samples]:
@@ -59,6 +60,8 @@ def interleave(
         jobs: what to time, by name.
         rounds: measured rounds; at least one is made whatever the budget.
         warmup: rounds before.
+        settle: unmeasured runs of a job in front of each measured one: another job has left its data in the
+            caches, which a program with one job meets once.
         budget: seconds of measured rounds after which no further round begins.
         clock: gives the time in seconds.
     """
@@ -69,6 +72,8 @@ def interleave(
     spent = 0.0
     for _ in range(rounds):
         for name, job in jobs.items():
+            for _ in range(settle):
+                job()
             taken[name].append(_timed(job, clock))
         spent += sum(seconds[-1] for seconds in taken.values())
         if spent > budget:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ctr import sequence_tokens
 from ctr.batch import Batch, SequenceBatch
 from ctr.bench.rewrite import pad_events, unpool, unshare
-from ctr.blocks import attention
+from ctr.blocks import attention, fused
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.embedding.sparse_optim import RowwiseAdagrad
@@ -136,6 +136,7 @@ def not_counted(*_: Any) -> None:
 
 _PADDED: Patch = (attention, "available", nowhere)
 _BY_TORCH: tuple[Patch, ...] = ((table_rows, "available", nowhere), (ops, "counted_sum", not_counted))
+_APART: Patch = (fused, "available", nowhere)
 _DROPOUT: Patch = (F, "scaled_dot_product_attention", attention_with_dropout)
 _EXPAND: Patch = (SequenceTokenizer, "forward", expand_first)
 _EACH: Patch = (sequence_tokens, "expand_joined", expand_each)
@@ -157,6 +158,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("request sharing", "every candidate a request of its own", (_unshare,)),
     Variant("packing", "every history padded to the longest", (_pad,)),
     Variant("packed attention", "attention padded in buckets of similar length", (), (_PADDED,)),
+    Variant("position-wise in one pass", "torch's operators one after another", (), (_APART,)),
     Variant("length buckets", "attention padded to the longest of all", (), (_PADDED, _ONE)),
     Variant("unique pooling", "an ID and a row for every use", (unpool,), (_USES,)),
     Variant("project before expand", "rows gathered first, then each mapped", (), (_EXPAND,)),
@@ -169,5 +171,5 @@ ALL_OFF = Variant(
     "all of them",
     "none of the above",
     (_unshare, _pad, unpool),
-    (_EXPAND, _WHOLE, _PADDED, _ONE, _DROPOUT, *_BY_TORCH),
+    (_EXPAND, _WHOLE, _PADDED, _APART, _ONE, _DROPOUT, *_BY_TORCH),
 )

@@ -20,7 +20,7 @@ from ctr.blocks.apart import attend_apart, can_attend_apart, join_own, join_sink
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement
-from ctr.blocks.linear import Linear, linear
+from ctr.blocks.linear import Linear, linear, normed_linear
 from ctr.blocks.memory import Memory, PackedMemory, PaddedMemory
 from kernels.jagged_attention import attend as attend_packed
 from kernels.jagged_attention import available
@@ -83,12 +83,13 @@ class MultiHeadAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.sink = nn.Parameter(torch.zeros(width)) if sink else None
 
-    def memory(self, events: Jagged) -> Memory:
-        """K = S W_K and V = S W_V of the packed events (ΣL, D), then padded where that is needed."""
+    def memory(self, events: Jagged, norm: nn.Module | None = None) -> Memory:
+        """K and V of the packed events (ΣL, D), after `norm` if given; padded where that is needed."""
+        projected = events.with_values(normed_linear(self.key_value, events.values, norm))
         if self._stays_packed(events.values):
-            return PackedMemory(events.with_values(self.key_value(events.values)))
+            return PackedMemory(projected)
         buckets = Buckets.of(events)
-        padded = buckets.pad(events.with_values(self.key_value(events.values)))
+        padded = buckets.pad(projected)
         key, value = zip(*(part.chunk(2, dim=-1) for part in padded), strict=True)
         return PaddedMemory(buckets, list(key), list(value), buckets.valid(events))
 
@@ -138,18 +139,26 @@ class MultiHeadAttention(nn.Module):
             return join_own(asked, self.key_value(queries), shared, lse, heads=self.heads, tokens=tokens)
         return shared if self.sink is None else join_sink(asked, self.sink, shared, lse)
 
-    def attend_events(self, queries: Jagged, memory: Memory, *, visible: Tensor | None = None) -> Jagged:
+    def attend_events(
+        self,
+        queries: Jagged,
+        memory: Memory,
+        *,
+        visible: Tensor | None = None,
+        norm: nn.Module | None = None,
+    ) -> Jagged:
         """Queries that are packed like events, as in self-attention.
 
         Args:
             queries: values (ΣN, D).
             memory: of the same requests.
             visible: (ΣN,) int64: each query sees the first `visible` events of its request; all when None.
+            norm: of the queries, before their projection.
 
         Returns:
             The queries' layout with values (ΣN, D).
         """
-        asked = queries.with_values(self.query(queries.values))
+        asked = queries.with_values(normed_linear(self.query, queries.values, norm))
         if isinstance(memory, PackedMemory):
             seen = None if visible is None else visible.clamp(min=1)
             return queries.with_values(self.finish(self._attend_packed(asked, memory.events, seen)))
@@ -167,11 +176,11 @@ class MultiHeadAttention(nn.Module):
         mixed = buckets.unpad(self._attend(asked_parts, memory, masks), queries)
         return queries.with_values(self.finish(mixed.values))
 
-    def attend_itself(self, events: Jagged) -> Jagged:
-        """All events ask all events of their request: `attend_events` with one product and one padding."""
+    def attend_itself(self, events: Jagged, norm: nn.Module | None = None) -> Jagged:
+        """All events, after `norm`, ask all events of their request; one product and one padding."""
         weight = torch.cat([self.query.weight, self.key_value.weight])
         bias = None if self.query.bias is None else torch.cat([self.query.bias, self.key_value.bias])
-        projected = events.with_values(linear(events.values, weight, bias))
+        projected = events.with_values(linear(events.values, weight, bias, norm=norm))
         if self._stays_packed(events.values):
             return events.with_values(self.finish(self._attend_packed(projected)))
         buckets = Buckets.of(events)

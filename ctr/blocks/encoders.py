@@ -48,12 +48,12 @@ class AttentionEncoder(TransformerLayer):
 
     def forward(self, sequence: Jagged) -> Jagged:
         """Events (ΣL, D) to H of min(L, k) events per request, the newest."""
-        normed = sequence.with_values(self.around_attention.before(sequence.values))
+        attention, norm = self.attention, self.around_attention.ahead
         if self.recent is None:
-            short, update = sequence, self.attention.attend_itself(normed)
+            short, update = sequence, attention.attend_itself(sequence, norm)
         else:
-            short, queries = sequence.last_k(self.recent), normed.last_k(self.recent)
-            update = self.attention.attend_events(queries, self.attention.memory(normed))
+            short = sequence.last_k(self.recent)
+            update = attention.attend_events(short, attention.memory(sequence, norm), norm=norm)
         return short.with_values(self.after_attention(short.values, update.values))
 
 

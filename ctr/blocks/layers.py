@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ctr.blocks.fused import compiled_norm, fits
 from ctr.blocks.linear import Linear
+from kernels.position_wise import Activation, feed_forward
 
 NormName = Literal["layer", "rms"]
 Placement = Literal["pre", "post", "none"]
@@ -40,9 +42,14 @@ class AddNorm(nn.Module):
         self.placement = placement
         self.norm = nn.Identity() if placement == "none" else build_norm(norm, width)
 
+    @property
+    def ahead(self) -> nn.Module | None:
+        """The norm through which the branch reads x."""
+        return self.norm if self.placement == "pre" else None
+
     def before(self, x: Tensor) -> Tensor:
         """What the branch reads."""
-        return self.norm(x) if self.placement == "pre" else x
+        return x if self.ahead is None else self.ahead(x)
 
     def after(self, x: Tensor, update: Tensor) -> Tensor:
         """x joined with the branch's result."""
@@ -50,10 +57,58 @@ class AddNorm(nn.Module):
 
     def forward(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """The connection around `branch`; shape and dtype of x."""
+        if isinstance(branch, PositionWise) and self.placement != "post":
+            joined: Tensor = branch(x, self.ahead, residual=True)
+            return joined
         return self.after(x, branch(self.before(x)))
 
 
-class FeedForward(nn.Module):
+class PositionWise(nn.Module):
+    """A network on each row: `inward`, an activation, `down`, then dropout.
+
+    With compiled code and many rows, the norm before it and the residual around it are part of the same pass.
+    """
+
+    activation: ClassVar[Activation]
+    down: Linear
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+
+    def inward(self) -> nn.Module:
+        """The first linear map."""
+        raise NotImplementedError
+
+    def activate(self, inner: Tensor) -> Tensor:
+        """The activation of what `inward` gives."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, norm: nn.Module | None = None, *, residual: bool = False) -> Tensor:
+        """[x +] network(norm(x)), shape (..., D) as x; `norm` works on the last axis."""
+        drops = self.training and self.dropout.p > 0
+        joined = self._compiled(x, norm, residual=residual and not drops)
+        if joined is not None and not drops:
+            return joined
+        if joined is None:
+            joined = self.down(self.activate(self.inward()(x if norm is None else norm(x))))
+        update = self.dropout(joined)
+        return x + update if residual else update
+
+    def _compiled(self, x: Tensor, norm: nn.Module | None, *, residual: bool) -> Tensor | None:
+        first, second = self.inward(), self.down
+        if type(first) is not Linear or type(second) is not Linear:  # an adapter inside
+            return None
+        weights = first.weight, first.bias, second.weight, second.bias
+        known, parts = compiled_norm(norm)
+        if not known or not fits(x, len(second.weight), *weights):
+            return None
+        rows = x.flatten(0, -2)
+        made = feed_forward(rows, *weights, activation=self.activation, norm=parts, residual=residual)
+        return made.unflatten(0, x.shape[:-1])
+
+
+class FeedForward(PositionWise):
     """FFN(x) = W_2 GELU(W_1 x + b_1) + b_2 on the last axis, dropout on the output.
 
     Args:
@@ -62,19 +117,24 @@ class FeedForward(nn.Module):
         dropout: probability in [0, 1).
     """
 
+    activation = "gelu"
+
     def __init__(self, width: int, *, hidden: int | None = None, dropout: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(dropout)
         hidden = hidden or 4 * width
         self.up = Linear(width, hidden)
         self.down = Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to (..., D)."""
-        return self.dropout(self.down(F.gelu(self.up(x))))
+    def inward(self) -> nn.Module:
+        """W_1 and b_1."""
+        return self.up
+
+    def activate(self, inner: Tensor) -> Tensor:
+        """GELU."""
+        return F.gelu(inner)
 
 
-class SwiGLU(nn.Module):
+class SwiGLU(PositionWise):
     """SwiGLU(x) = W_d (silu(W_g x) ⊙ W_u x), without biases, dropout on the output.
 
     Args:
@@ -84,16 +144,22 @@ class SwiGLU(nn.Module):
         dropout: probability in [0, 1).
     """
 
+    activation = "swiglu"
+
     def __init__(self, width: int, *, hidden: int | None = None, dropout: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(dropout)
         hidden = hidden or -(-width // 3) * 8
         self.gate_up = Linear(width, 2 * hidden, bias=False)
         self.down = Linear(hidden, width, bias=False)
-        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to (..., D)."""
-        return self.dropout(self.down(_Gate.apply(self.gate_up(x))))
+    def inward(self) -> nn.Module:
+        """W_g and W_u."""
+        return self.gate_up
+
+    def activate(self, inner: Tensor) -> Tensor:
+        """silu of the first half times the second."""
+        opened: Tensor = _Gate.apply(inner)
+        return opened
 
 
 class _Gate(torch.autograd.Function):

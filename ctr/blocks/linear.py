@@ -1,4 +1,4 @@
-"""Linear maps; in bfloat16 on a CPU with row counts that come back.
+"""Linear maps on a CPU: float32 compiled, with a norm before it; bfloat16 with row counts that come back.
 
 oneDNN, which multiplies bfloat16 on a CPU, prepares a kernel for every shape that it meets: 2 to 10 ms, many
 times the product itself, and packed events come in another number with every batch. Rows of zeros fill each
@@ -17,14 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ctr.blocks.fused import compiled_norm, fits
+from kernels import position_wise
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b in the precision that autocast asks for; like `torch.nn.functional.linear`.
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, norm: nn.Module | None = None) -> Tensor:
+    """norm(x) Wᵀ + b in the precision that autocast asks for; like `torch.nn.functional.linear`.
 
     Args:
         x: (..., I).
         weight: (O, I).
         bias: (O,).
+        norm: over the last axis of x, before the map; none unless given.
 
     Returns:
         (..., O).
@@ -33,6 +37,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> linear(torch.ones(2, 3), torch.full((1, 3), 2.0)).tolist()
         [[6.0], [6.0]]
     """
+    if fits(x, len(weight), weight, bias):
+        known, parts = compiled_norm(norm)
+        rows = x.flatten(0, -2)
+        made = position_wise.linear(rows if known or norm is None else norm(rows), weight, bias, norm=parts)
+        return made.unflatten(0, x.shape[:-1])
+    x = x if norm is None else norm(x)
     if not x.numel() or not _pays(x):
         return F.linear(x, weight, bias)
     flat: Tensor = _FilledLinear.apply(x.flatten(0, -2), weight, bias)
@@ -42,9 +52,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class Linear(nn.Linear):
     """`torch.nn.Linear` by way of `linear`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., I) to (..., O)."""
-        return linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """norm(x), (..., I), to (..., O)."""
+        return linear(x, self.weight, self.bias, norm=norm)
+
+
+def normed_linear(layer: nn.Module, x: Tensor, norm: nn.Module | None) -> Tensor:
+    """layer(norm(x)) of a linear layer, in one pass where there is compiled code for it."""
+    if type(layer) is Linear:
+        mapped: Tensor = layer(x, norm)
+        return mapped
+    adapted: Tensor = layer(x if norm is None else norm(x))
+    return adapted
 
 
 def join_mapped(

@@ -97,13 +97,13 @@ class CausalLayer(TransformerLayer):
 
     def memory(self, events: Jagged) -> Memory:
         """K and V of the sequence's tokens (ΣL, D), once per request."""
-        return self.attention.memory(events.with_values(self.around_attention.before(events.values)))
+        return self.attention.memory(events, self.around_attention.ahead)
 
     def encode(self, queries: EventQueries, memory: Memory) -> Jagged:
         """The sequence side: H_S (Σn, D) to H_S' (Σn, D)."""
         tokens = queries.tokens
-        asked = tokens.with_values(self.around_attention.before(tokens.values))
-        update = self.attention.attend_events(asked, memory, visible=queries.visible)
+        norm = self.around_attention.ahead
+        update = self.attention.attend_events(tokens, memory, visible=queries.visible, norm=norm)
         return tokens.with_values(self.after_attention(tokens.values, update.values))
 
     def read(self, globals_: Tensor, memory: Memory, requests: RequestMap) -> Tensor:

@@ -127,7 +127,7 @@ class SequenceDecoding(nn.Module):
 
     def memory(self, events: Jagged) -> Memory:
         """K and V of H (ΣL, D); they depend on the request alone."""
-        return self.attention.memory(events.with_values(self.event_norm(events.values)))
+        return self.attention.memory(events, self.event_norm)
 
     def forward(self, queries: Tensor, memory: Memory, requests: RequestMap) -> Tensor:
         """(B, n, D) to (B, n, D): the queries of all candidates of a request in one attention call."""

@@ -10,21 +10,16 @@
 //
 // N queries and L keys of one request, D width of a head.
 
-#include <cmath>
-#include <cstdint>
-#include <cstdlib>
 #include <cstring>
+
+#include "lanes.h"
 
 namespace {
 
-typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(64)));
-constexpr int W = 16;       // keys in a vector
 constexpr int CHUNK = 512;  // keys whose scores the forward holds at a time
 constexpr int WIDE = CHUNK + W;  // floats from one query's scores to the next's: not a multiple of a page
 constexpr int TILE = 64;    // queries whose scores the backward holds at a time
 constexpr float NOTHING = -INFINITY;
-const Ints IOTA = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 struct Rows {  // of one head: row i begins at start + i * stride
     float* start;
@@ -41,33 +36,6 @@ struct Problem {
     int heads;
     float scale;
 };
-
-inline Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
-inline void store(float* p, Lanes x) { *reinterpret_cast<Lanes*>(p) = x; }
-inline Lanes splat(float x) { return Lanes{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
-
-inline Lanes exp_lanes(Lanes x) {  // relative error below 2e-7; 0 from -87 on; NaN of NaN
-    const Lanes magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-    Lanes shifted = x * 1.44269504f + magic;
-    Lanes n = shifted - magic;
-    Lanes f = x - n * 0.693359375f;
-    f = f + n * 2.12194440e-4f;
-    Lanes y = splat(1.9875691500e-4f);
-    y = y * f + 1.3981999507e-3f;
-    y = y * f + 8.3334519073e-3f;
-    y = y * f + 4.1665795894e-2f;
-    y = y * f + 1.6666665459e-1f;
-    y = y * f + 5.0000001201e-1f;
-    y = y * (f * f) + f + 1.0f;
-    Ints bits = reinterpret_cast<Ints>(y) + (reinterpret_cast<Ints>(shifted) << 23);
-    return x <= splat(-87.0f) ? splat(0.0f) : reinterpret_cast<Lanes>(bits);
-}
-
-inline float sum_of(Lanes x) {
-    float total = 0;
-    for (int i = 0; i < W; ++i) total += x[i];
-    return total;
-}
 
 inline float max_of(Lanes x) {
     float most = x[0];
@@ -160,20 +128,6 @@ inline void add_transposed(float* to, const float* weights, const float* rows, i
         for (int j = 0; j < W; ++j) V::store(to + j * D + c, sum[j]);
     }
 }
-
-struct Scratch {  // of one thread; aligned, grows as needed
-    float* data = nullptr;
-    size_t size = 0;
-    float* of(size_t floats) {
-        if (floats > size) {
-            free(data);
-            size = floats + floats / 2;
-            data = static_cast<float*>(aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64));
-        }
-        return data;
-    }
-    ~Scratch() { free(data); }
-};
 
 struct Head {  // one head of one request
     Rows q, k, v, out, d_out, dq, dk, dv;

@@ -15,6 +15,7 @@ from ctr.bench.suites.curves import DRAWS, bound, difference, loss_curve
 from ctr.bench.synthetic import write_dataset
 from ctr.bench.variants import ALL_OFF, BASELINE, VARIANTS, Variant
 from ctr.bench.workload import MODELS, Workload, bench_config, first_batches
+from ctr.blocks import fused
 from ctr.config import RunConfig
 from ctr.embedding.sparse_optim import RowwiseAdagrad
 from ctr.sequence_tokens import SequenceTokenizer
@@ -27,6 +28,11 @@ every = pytest.mark.parametrize("variant", [*VARIANTS, ALL_OFF], ids=lambda v: v
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     shape = replace(Shape().small(), requests=24, rows_per_request=3)
     return write_dataset(tmp_path_factory.mktemp("data") / "set", shape)
+
+
+@pytest.fixture(autouse=True)
+def compiled_for_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "ROWS", 1)
 
 
 @every
