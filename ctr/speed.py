@@ -1,10 +1,12 @@
-"""What changes how a model is computed, never what: recomputed activations and compiled blocks."""
+"""What changes how a model is computed, never what: recomputed activations, compiled blocks, memory kept."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import shutil
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import nn
@@ -21,6 +23,27 @@ from features.errors import ConfigError
 _RECOMPUTED = (HyFormerLayer, CausalLayer, RankMixerBlock)
 # Chains of products and pointwise maps without data-dependent shapes inside.
 _COMPILED = (FeedForward, SwiGLU, PerTokenFFN)
+
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Let this process keep memory that is freed, for what a step asks for next.
+
+    glibc gives tensors above some size back to Linux and asks for fresh pages each time: they must be filled
+    with zeros, and none of them is in a cache. Resident memory then stays at its peak. Settings that the user
+    has made (`MALLOC_…`, `GLIBC_TUNABLES`) stand.
+
+    Returns:
+        Whether it could be set: by glibc alone.
+    """
+    chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if chosen or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def speed_up(model: nn.Module, config: TrainConfig) -> None:

@@ -27,6 +27,7 @@ from ctr.faults import fault_point
 from ctr.losses import all_finite, click_loss
 from ctr.optim import AveragedWeights, rate_factor
 from ctr.parts import Computed, parts_of, rows_of
+from ctr.speed import keep_freed_memory
 from ctr.staleness import DenseUpdate, Pending
 from features.errors import ConfigError, DataError
 
@@ -104,6 +105,7 @@ class Updates:
                 "loader.micro_batches must be 1 for a model that gives its loss itself, as a mean that parts "
                 f"do not add up to, got {config.loader.micro_batches}; lower loader.batch_rows instead"
             )
+        keep_freed_memory()
         self.model = model
         self.objective = objective
         self.tables = tables

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.jagged_attention.ops import forward, library
+from kernels.jagged_attention.ops import attention, library
 
 __all__ = ["attend", "available"]
 
@@ -53,7 +53,7 @@ def attend(
     """
     _check(queries, key_value, query_offsets, key_offsets, heads, visible)
     wide = queries.float(), None if key_value is None else key_value.float()
-    out, lse = forward(
+    out, lse = attention(
         *(x if x is None else _rows(x) for x in wide), query_offsets, key_offsets, visible, heads
     )
     return out.to(queries.dtype), lse

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from kernels.position_wise.ops import LANES, forward, library
+from kernels.position_wise.ops import LANES, library, position_wise
 
 __all__ = ["Activation", "Norm", "available", "feed_forward", "linear"]
 
@@ -132,5 +132,5 @@ def _apply(
     if residual and outputs != x.shape[1]:
         raise ValueError(f"a residual needs as many outputs as inputs, got {x.shape[1]} and {outputs}")
     kind, eps = ("none", 0.0) if norm is None else (norm.kind, norm.eps)
-    made: Tensor = forward(x, gain, shift, w1, b1, w2, b2, kind, eps, activation, residual)
+    made: Tensor = position_wise(x, gain, shift, w1, b1, w2, b2, kind, eps, activation, residual)
     return made

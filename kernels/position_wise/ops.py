@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.library import define, impl, register_autograd, register_fake
 
+from kernels.direct import direct
 from kernels.native import load
 
 NORMS = ("none", "layer", "rms")
@@ -131,3 +132,4 @@ def _gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 impl(_FORWARD, "cpu", _forward)
 impl(_BACKWARD, "cpu", _backward)
 register_autograd(_FORWARD, _gradient, setup_context=_save)
+position_wise = direct(forward, _save, _gradient)

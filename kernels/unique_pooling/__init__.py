@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kernels.unique_pooling.checks import check_inputs, check_range, check_together
 from kernels.unique_pooling.layout import Layout, owner_of_entry
-from kernels.unique_pooling.ops import gather_sum, scatter_sum
+from kernels.unique_pooling.ops import gather, scatter
 
 __all__ = ["expand", "expand_joined", "expand_sum", "reduce"]
 
@@ -52,9 +52,9 @@ def expand(
     """
     check_inputs(rows, inverse_indices, offsets, weights)
     if offsets is None:
-        return gather_sum(rows, inverse_indices, None, None)
+        return gather(rows, inverse_indices, None, None)
     shares = _shares(offsets, weights, len(inverse_indices), torch.promote_types(rows.dtype, torch.float32))
-    return gather_sum(rows, inverse_indices, offsets, shares)
+    return gather(rows, inverse_indices, offsets, shares)
 
 
 def expand_sum(rows: Sequence[Tensor], inverse_indices: Sequence[Tensor]) -> Tensor:
@@ -104,10 +104,10 @@ def expand_joined(rows: Tensor, sizes: Sequence[int], inverse_indices: Sequence[
     for table, inverse in zip(parts, inverse_indices, strict=True):
         check_inputs(table, inverse, None, None)
     if len(sizes) == 1:
-        return gather_sum(rows, inverse_indices[0], None, None)
+        return gather(rows, inverse_indices[0], None, None)
     starts = accumulate(sizes, initial=0)
     shifted = [inverse + start for inverse, start in zip(inverse_indices, starts, strict=False)]
-    return gather_sum(rows, torch.stack(shifted, dim=1), None, None)
+    return gather(rows, torch.stack(shifted, dim=1), None, None)
 
 
 def reduce(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> Tensor:
@@ -126,7 +126,7 @@ def reduce(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> Tensor:
         (U, E) in the dtype of gradients.
     """
     check_range(inverse_indices, num_rows)
-    return scatter_sum(gradients, inverse_indices, None, None, num_rows)
+    return scatter(gradients, inverse_indices, None, None, num_rows)
 
 
 def _shares(offsets: Tensor, weights: Tensor | None, uses: int, dtype: torch.dtype) -> Tensor:
@@ -137,5 +137,5 @@ def _shares(offsets: Tensor, weights: Tensor | None, uses: int, dtype: torch.dty
         return lengths.to(dtype).reciprocal().index_select(0, owner)
     weights = weights.to(dtype)
     places = torch.arange(uses, device=offsets.device)
-    total = gather_sum(weights.abs()[:, None], places, offsets, None).squeeze(1).index_select(0, owner)
+    total = gather(weights.abs()[:, None], places, offsets, None).squeeze(1).index_select(0, owner)
     return torch.where(total > 0, weights / total, 0.0)

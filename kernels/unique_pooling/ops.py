@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.library import define, impl, register_autograd, register_fake
 
+from kernels.direct import direct
 from kernels.unique_pooling.counted import counted_sum
 from kernels.unique_pooling.layout import Layout, transpose
 
@@ -128,3 +129,5 @@ impl(_GATHER, ("cpu", "cuda"), _gather_sum)
 impl(_SCATTER, ("cpu", "cuda"), _scatter_sum)
 register_autograd(_GATHER, _gather_backward, setup_context=_save_gather)
 register_autograd(_SCATTER, _scatter_backward, setup_context=_save_scatter)
+gather = direct(gather_sum, _save_gather, _gather_backward)
+scatter = direct(scatter_sum, _save_scatter, _scatter_backward)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -50,3 +54,30 @@ def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) 
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler, 'no-such-compiler'"):
             outcome(MODELS["hyformer"], compile=True)
+
+
+FAULTS = """
+import resource, torch
+from ctr.speed import keep_freed_memory
+kept = keep_freed_memory()
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensor = torch.ones(16 * 2**20)  # 64 MB, 16,384 pages
+    del tensor
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize(("setting", "keeps"), [({}, True), ({"MALLOC_ARENA_MAX": "2"}, False)])
+def test_freed_memory_is_used_again_unless_the_user_says_otherwise(
+    setting: dict[str, str], keeps: bool
+) -> None:
+    names = [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_", "THP_"))]
+    plain = {name: value for name, value in os.environ.items() if name not in names}
+    told = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=plain | setting, capture_output=True, text=True, check=True
+    )
+    kept, faults = told.stdout.split()
+    assert kept == str(keeps)
+    assert (int(faults) < 1000) == keeps

@@ -1,0 +1,43 @@
+"""Registered operators with a gradient, called outside compiled graphs by a shorter way.
+
+`torch.library` leads an operator with a registered gradient through Python more than once: 100 to 160 µs a call
+against 40 to 60 by an `autograd.Function` around the same operator. A training step makes a hundred such calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def direct(
+    operator: Callable[..., Any],
+    setup_context: Callable[[Any, tuple[Any, ...], Any], None],
+    gradient: Callable[..., tuple[Tensor | None, ...]],
+) -> Callable[..., Any]:
+    """`operator` with the gradient that is registered for it; the arguments are those of `register_autograd`.
+
+    Returns:
+        A function of the operator's inputs, by position. In compiled graphs it is the operator itself.
+    """
+
+    class Direct(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            output = operator(*inputs)
+            setup_context(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            return gradient(ctx, *gradients)
+
+    def call(*inputs: Any) -> Any:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return operator(*inputs)
+        return Direct.apply(*inputs)
+
+    return call
