@@ -1,7 +1,7 @@
 """Registered operators with a gradient, called outside compiled graphs by a shorter way.
 
-`torch.library` leads an operator with a registered gradient through Python more than once: 100 to 160 µs a call
-against 40 to 60 by an `autograd.Function` around the same operator. A training step makes a hundred such calls.
+`torch.library` leads an operator with a registered gradient through Python more than once: 100 to 160 µs a
+call, 40 to 60 by an `autograd.Function` around the same operator. A training step makes a hundred such calls.
 """
 
 from __future__ import annotations
