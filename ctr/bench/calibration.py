@@ -57,11 +57,18 @@ def matmul_gflops(*, rounds: int = 3, side: int = SIDE) -> float:
     return amount / interleave({"product": job}, rounds=rounds)["product"].best / 1e9
 
 
-def matrix_product(side: int = SIDE, dtype: torch.dtype = torch.float32) -> tuple[Job, float]:
-    """A product of two square matrices, and its operations."""
+def matrix_product(
+    side: int = SIDE, dtype: torch.dtype = torch.float32, *, times: int = 1
+) -> tuple[Job, float]:
+    """A product of two square matrices, `times` in a row, and its operations."""
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     out = torch.empty(side, side, dtype=dtype)
-    return lambda: torch.mm(a, b, out=out), 2.0 * side**3
+
+    def multiply() -> None:
+        for _ in range(times):
+            torch.mm(a, b, out=out)
+
+    return multiply, times * 2.0 * side**3
 
 
 def _matrix_jobs(side: int) -> tuple[dict[str, Job], dict[str, float]]:

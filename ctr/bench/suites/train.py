@@ -108,9 +108,9 @@ def _step_times(
 
             return step
 
-        product, operations = matrix_product(256 if settings.quick else SIDE)
+        product, operations = matrix_product(256 if settings.quick else SIDE, times=4)
         jobs = {name: job(name, workload) for name, workload in workloads.items()} | {PRODUCT: product}
-        samples = interleave(jobs, rounds=settings.rounds, settle=1, budget=settings.budget)
+        samples = interleave(jobs, rounds=settings.rounds, settle=1, budget=4 * settings.budget)
     gflops = samples.pop(PRODUCT).per_second(operations) / 1e9
     return samples, {name: sum(rows) / len(rows) for name, rows in counted.items()}, gflops
 
