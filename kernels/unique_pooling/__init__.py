@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kernels.unique_pooling.checks import check_inputs, check_range, check_together
+from kernels.unique_pooling.counted import sum_columns
 from kernels.unique_pooling.layout import Layout, owner_of_entry
 from kernels.unique_pooling.ops import gather, scatter
 
@@ -105,6 +106,8 @@ def expand_joined(rows: Tensor, sizes: Sequence[int], inverse_indices: Sequence[
         check_inputs(table, inverse, None, None)
     if len(sizes) == 1:
         return gather(rows, inverse_indices[0], None, None)
+    if (summed := sum_columns(rows, sizes, inverse_indices)) is not None:
+        return summed
     starts = accumulate(sizes, initial=0)
     shifted = [inverse + start for inverse, start in zip(inverse_indices, starts, strict=False)]
     return gather(rows, torch.stack(shifted, dim=1), None, None)

@@ -1,4 +1,5 @@
-// Sums of token gradients into the rows that the tokens used: out[u] = sum of gradient[v] where token v used u.
+// Sums of token gradients into the rows that the tokens used: out[u] = sum of gradient[v] where token v used u; and
+// the sums of rows that tokens use.
 //
 // The uses are sorted by row (counting), then each row is summed by one thread in the order of its tokens, so
 // that the result does not depend on the number of threads.
@@ -9,35 +10,107 @@
 #include <cstring>
 #include <vector>
 
+#include "lanes.h"
+
 namespace {
+
+constexpr int64_t MANY = 4096;  // uses that are worth a second thread
+constexpr int64_t AHEAD = 4;     // tokens whose rows are asked for before they are needed
+constexpr int64_t LATER = 16;    // gradients likewise; so much longer is the list of owners
 
 template <int N>  // floats of a row at a time: they stay in registers
 inline void sum_rows(float* out, const float* from, int64_t width, const int32_t* first, const int32_t* last) {
     float sum[N] = {};
     for (; first < last; ++first) {
-        const float* g = from + *first * width;
+        const float *g = from + *first * width, *later = from + first[LATER] * width;
+        for (int d = 0; d < N; d += W) __builtin_prefetch(later + d);
 #pragma GCC unroll 64
         for (int d = 0; d < N; ++d) sum[d] += g[d];
     }
     memcpy(out, sum, sizeof(sum));
 }
 
+struct Columns {  // of rows that tokens use: column j's table begins at row starts[j]
+    const float* rows;
+    const int64_t *const *columns, *starts;
+    int64_t each, tokens, width;
+    const float* row(int64_t j, int64_t token) const { return rows + (starts[j] + columns[j][token]) * width; }
+};
+
+template <int V>  // vectors of a row at a time
+inline void sum_uses(float* out, const Columns& from, int64_t token, int64_t first) {
+    const int64_t next = token + AHEAD < from.tokens ? token + AHEAD : token;
+    Lanes sum[V] = {};
+    for (int64_t j = 0; j < from.each; ++j) {
+        const float *row = from.row(j, token) + first, *later = from.row(j, next) + first;
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+            __builtin_prefetch(later + v * W);
+            sum[v] += load(row + v * W);
+        }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(out + first + v * W, sum[v]);
+}
+
+// Each row's tokens are owners[ends[u - 1]] to owners[ends[u]].
+void sum_all(const float* gradient, const int32_t* ends, const int32_t* owners, int64_t rows, int64_t width, float* out,
+             int threads, bool many) {
+#pragma omp parallel for schedule(dynamic, 512) num_threads(threads) if (threads > 1 && many)
+    for (int64_t u = 0; u < rows; ++u) {
+        const int32_t *first = owners + (u ? ends[u - 1] : 0), *last = owners + ends[u];
+        int64_t d = 0;
+        for (; d + 64 <= width; d += 64) sum_rows<64>(out + u * width + d, gradient + d, width, first, last);
+        for (; d + 16 <= width; d += 16) sum_rows<16>(out + u * width + d, gradient + d, width, first, last);
+        for (; d < width; ++d) sum_rows<1>(out + u * width + d, gradient + d, width, first, last);
+    }
+}
+
 }  // namespace
 
 extern "C" void scatter_sum(const float* gradient, const int64_t* indices, int64_t tokens, int64_t each, int64_t rows,
                             int64_t width, float* out, int threads) {
-    std::vector<int32_t> ends(rows + 1, 0), owners(tokens * each);
+    std::vector<int32_t> ends(rows + 1, 0), owners(tokens * each + LATER);
     for (int64_t k = 0; k < tokens * each; ++k) ++ends[indices[k] + 1];
     for (int64_t u = 0; u < rows; ++u) ends[u + 1] += ends[u];
     int64_t k = 0;
     for (int64_t v = 0; v < tokens; ++v)
         for (int64_t j = 0; j < each; ++j) owners[ends[indices[k++]]++] = int32_t(v);  // ends[u]: where u's uses end
-#pragma omp parallel for schedule(dynamic, 512) num_threads(threads) if (threads > 1 && tokens * each > 4096)
-    for (int64_t u = 0; u < rows; ++u) {
-        const int32_t *first = owners.data() + (u ? ends[u - 1] : 0), *last = owners.data() + ends[u];
+    sum_all(gradient, ends.data(), owners.data(), rows, width, out, threads, tokens * each > MANY);
+}
+
+// The same where column j uses rows of its own, starts[j] to starts[j + 1]: columns are sorted side by side.
+extern "C" void scatter_columns(const float* gradient, const int64_t* const* columns, const int64_t* starts,
+                                int64_t each, int64_t tokens, int64_t width, float* out, int threads) {
+    const int64_t rows = starts[each];
+    std::vector<int32_t> ends(rows, 0), owners(tokens * each + LATER);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1 && tokens * each > MANY)
+    for (int64_t j = 0; j < each; ++j) {
+        int32_t *own = ends.data() + starts[j], place = int32_t(j * tokens);
+        const int64_t* column = columns[j];
+        for (int64_t v = 0; v < tokens; ++v) ++own[column[v]];
+        for (int64_t u = 0; u < starts[j + 1] - starts[j]; ++u) {
+            const int32_t uses = own[u];
+            own[u] = place, place += uses;
+        }
+        for (int64_t v = 0; v < tokens; ++v) owners[own[column[v]]++] = int32_t(v);
+    }
+    sum_all(gradient, ends.data(), owners.data(), rows, width, out, threads, tokens * each > MANY);
+}
+
+// out[v] = sum over the columns j of rows[starts[j] + columns[j][v]].
+extern "C" void gather_columns(const float* rows, const int64_t* const* columns, const int64_t* starts, int64_t each,
+                               int64_t tokens, int64_t width, float* out, int threads) {
+    const Columns from{rows, columns, starts, each, tokens, width};
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && tokens * each > MANY)
+    for (int64_t v = 0; v < tokens; ++v) {
+        float* to = out + v * width;
         int64_t d = 0;
-        for (; d + 64 <= width; d += 64) sum_rows<64>(out + u * width + d, gradient + d, width, first, last);
-        for (; d + 16 <= width; d += 16) sum_rows<16>(out + u * width + d, gradient + d, width, first, last);
-        for (; d < width; ++d) sum_rows<1>(out + u * width + d, gradient + d, width, first, last);
+        for (; d + 4 * W <= width; d += 4 * W) sum_uses<4>(to, from, v, d);
+        for (; d + W <= width; d += W) sum_uses<1>(to, from, v, d);
+        for (; d < width; ++d) {
+            to[d] = 0;
+            for (int64_t j = 0; j < each; ++j) to[d] += from.row(j, v)[d];
+        }
     }
 }

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.unique_pooling import expand, expand_sum, reduce
+from kernels import unique_pooling
+from kernels.unique_pooling import expand, expand_joined, expand_sum, reduce
 from kernels.unique_pooling.layout import Layout, transpose
 from kernels.unique_pooling.ops import gather_sum, scatter_sum
 
@@ -106,3 +107,36 @@ def test_transpose_keeps_every_entry(lists: list[list[int]], weighted: bool) -> 
     assert list(zip(rows.tolist(), owners.tolist(), strict=True)) == entries
     if weights is not None and moved is not None:
         assert moved.tolist() == weights[indices.argsort(stable=True)].tolist()
+
+
+@pytest.mark.parametrize("width", [1, 16, 21, 64, 100])
+def test_columns_summed_by_compiled_code_are_those_of_torch(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    sizes, n = [700, 1, 40, 3000], 2500
+    make = torch.Generator().manual_seed(width)
+    columns = [torch.randint(0, size, (n, 2), generator=make)[:, 0] for size in sizes]  # strided
+    rows = torch.randn(sum(sizes), width, generator=make).requires_grad_()
+    gradient = torch.randn(n, width, generator=make)
+
+    def results() -> tuple[Tensor, Tensor]:
+        tokens = expand_joined(rows, sizes, columns)
+        (of_rows,) = torch.autograd.grad(tokens, rows, gradient)
+        return tokens.detach(), of_rows
+
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(results())
+    torch.set_num_threads(before)
+    monkeypatch.setattr(unique_pooling, "sum_columns", lambda *_: None)
+    tokens, of_rows = results()
+    for pair in found:
+        torch.testing.assert_close(pair[0], tokens, atol=1e-5, rtol=0)
+        assert torch.equal(pair[0], found[0][0]) and torch.equal(pair[1], of_rows)
+
+
+def test_columns_of_no_token() -> None:
+    rows = torch.randn(5, 4, requires_grad=True)
+    none = torch.empty(0, dtype=torch.int64)
+    assert expand_joined(rows, [2, 3], [none, none]).shape == (0, 4)
