@@ -29,8 +29,8 @@ from ctr.embedding.sparse_optim import RowwiseAdagrad
 from ctr.sequence_tokens import SequenceTokenizer
 from ctr.tokens import Rows, look_up
 from features.dataset import Manifest
-from kernels import table_rows, unique_pooling
-from kernels.unique_pooling import expand, ops
+from kernels import table_rows
+from kernels.unique_pooling import columns, expand, ops
 
 Rewrite = Callable[[Batch, Manifest], Batch]
 Patch = tuple[Any, str, Any]  # owner, attribute, what stands there instead
@@ -131,14 +131,14 @@ def nowhere(*_: Any) -> bool:
 
 
 def not_counted(*_: Any) -> None:
-    """Instead of `counted_sum` and `sum_columns`: torch's operators stand in."""
+    """Instead of `counted_sum`: torch's operators stand in."""
 
 
 _PADDED: Patch = (attention, "available", nowhere)
 _BY_TORCH: tuple[Patch, ...] = (
     (table_rows, "available", nowhere),
     (ops, "counted_sum", not_counted),
-    (unique_pooling, "sum_columns", not_counted),
+    (columns, "compiled", nowhere),
 )
 _APART: Patch = (fused, "available", nowhere)
 _DROPOUT: Patch = (F, "scaled_dot_product_attention", attention_with_dropout)

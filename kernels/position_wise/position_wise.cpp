@@ -18,7 +18,8 @@
 namespace {
 
 constexpr int TILE = 72;         // rows
-constexpr int PIECES = 32;       // of the rows, for the sums of weights' gradients
+constexpr int PIECES = 16;       // of the rows, for the sums of weights' gradients
+constexpr int LEAST = 2;         // tiles of a piece: its sums must be cleared and added
 constexpr int PLAIN = 0, GELU = 1, SWIGLU = 2;
 constexpr int NONE = 0, LAYER = 1;  // and 2: rms
 
@@ -242,7 +243,7 @@ void forward(const Problem& p, int threads) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Scratch scratch;
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic, 1)
         for (int64_t tile = 0; tile < tiles; ++tile) {
             const int64_t first = tile * TILE;
             forward_tile(plan, first, p.rows - first < TILE ? p.rows - first : TILE, scratch);
@@ -252,7 +253,7 @@ void forward(const Problem& p, int threads) {
 
 void backward(const Problem& p, int threads) {
     const Plan plan(p, true);
-    const int64_t tiles = (p.rows + TILE - 1) / TILE, each = tiles > PIECES ? (tiles + PIECES - 1) / PIECES : 1;
+    const int64_t tiles = (p.rows + TILE - 1) / TILE, each = tiles > LEAST * PIECES ? (tiles + PIECES - 1) / PIECES : LEAST;
     const int64_t pieces = (tiles + each - 1) / each, size = Sums::size(plan);
     Scratch held;
     float* all = held.of((pieces + 1) * size);

@@ -6,13 +6,12 @@ U unique rows, V uses, n owners (requests, candidates or events), J columns, E w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from kernels.unique_pooling.checks import check_inputs, check_range, check_together
-from kernels.unique_pooling.counted import sum_columns
+from kernels.unique_pooling.columns import sum_columns
 from kernels.unique_pooling.layout import Layout, owner_of_entry
 from kernels.unique_pooling.ops import gather, scatter
 
@@ -106,11 +105,7 @@ def expand_joined(rows: Tensor, sizes: Sequence[int], inverse_indices: Sequence[
         check_inputs(table, inverse, None, None)
     if len(sizes) == 1:
         return gather(rows, inverse_indices[0], None, None)
-    if (summed := sum_columns(rows, sizes, inverse_indices)) is not None:
-        return summed
-    starts = accumulate(sizes, initial=0)
-    shifted = [inverse + start for inverse, start in zip(inverse_indices, starts, strict=False)]
-    return gather(rows, torch.stack(shifted, dim=1), None, None)
+    return sum_columns(rows, sizes, inverse_indices)
 
 
 def reduce(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> Tensor:

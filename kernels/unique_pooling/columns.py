@@ -1,0 +1,90 @@
+"""Tokens as sums of columns, each of which uses rows of a table of its own; compiled on CPUs (scatter.cpp).
+
+Elsewhere one `gather_sum` over the indices of all columns, shifted to where their tables begin.
+
+n tokens, J columns, U_j rows of a table, E width.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.native import load
+from kernels.unique_pooling.counted import MOST, SOURCE
+from kernels.unique_pooling.ops import gather, scatter_sum
+
+
+def sum_columns(rows: Tensor, sizes: Sequence[int], columns: Sequence[Tensor]) -> Tensor:
+    """Σ_j of the row that column j uses of its own table.
+
+    Args:
+        rows: (Σ U_j, E), the tables one below the other.
+        sizes: U_j of each of the J tables.
+        columns: J tensors (n,) int64, the j-th in [0, U_j).
+
+    Returns:
+        (n, E) in the dtype of rows.
+    """
+    starts = list(accumulate(sizes, initial=0))
+    if compiled(rows, columns):
+        summed: Tensor = _SumColumns.apply(rows, starts, *columns)
+        return summed
+    return gather(rows, _stacked(starts, columns), None, None)
+
+
+def compiled(rows: Tensor, columns: Sequence[Tensor]) -> bool:
+    """Whether there is compiled code for these: float32 on a CPU, outside compiled graphs, where GCC is."""
+    if rows.device.type != "cpu" or rows.dtype != torch.float32 or torch.compiler.is_compiling():
+        return False
+    uses = sum(len(column) for column in columns)
+    return 0 < uses <= MOST and rows.shape[1] > 0 and load(SOURCE) is not None
+
+
+def _stacked(starts: Sequence[int], columns: Sequence[Tensor]) -> Tensor:
+    """(n, J) int64: the columns as indices of all rows."""
+    shifted = [column + start for column, start in zip(columns, starts, strict=False)]
+    return torch.stack(shifted, dim=1)
+
+
+class _SumColumns(torch.autograd.Function):
+    """The columns are read where they lie, and sorted side by side for the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, starts: list[int], *columns: Tensor) -> Tensor:
+        ctx.save_for_backward(*columns)
+        ctx.starts = starts
+        return _over_columns("gather_columns", rows, starts, columns, len(columns[0]))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), columns, starts = gradients, ctx.saved_tensors, ctx.starts
+        if torch.is_grad_enabled():  # a gradient of this gradient is asked for
+            of_rows = scatter_sum(gradient, _stacked(starts, columns), None, None, starts[-1])
+        else:
+            of_rows = _over_columns("scatter_columns", gradient, starts, columns, starts[-1])
+        return of_rows, None, *(None for _ in columns)
+
+
+def _over_columns(
+    name: str, given: Tensor, starts: Sequence[int], columns: Sequence[Tensor], made: int
+) -> Tensor:
+    """Run a function of the library: `made` rows from those `given`."""
+    kernel = load(SOURCE)
+    assert kernel is not None  # compiled
+    given, held = given.contiguous(), [column.contiguous() for column in columns]
+    out = given.new_empty(made, given.shape[1])
+    getattr(kernel, name)(
+        ctypes.c_void_p(given.data_ptr()),
+        (ctypes.c_void_p * len(held))(*(column.data_ptr() for column in held)),
+        (ctypes.c_int64 * len(starts))(*starts),
+        *map(ctypes.c_int64, (len(held), len(held[0]), given.shape[1])),
+        ctypes.c_void_p(out.data_ptr()),
+        ctypes.c_int(torch.get_num_threads()),
+    )
+    return out
