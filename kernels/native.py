@@ -96,7 +96,7 @@ def _cache() -> Path:
 def _digest(command: list[str], source: Path) -> str:
     version = subprocess.run([command[0], "--version"], capture_output=True, timeout=_SECONDS).stdout
     whole = hashlib.sha256(source.read_bytes() + version + _processor().encode())
-    for header in sorted(_HEADERS.glob("*.h")):
+    for header in sorted({*_HEADERS.glob("*.h"), *source.parent.glob("*.h")}):
         whole.update(header.read_bytes())
     whole.update("\0".join(command).encode())
     return whole.hexdigest()[:24]

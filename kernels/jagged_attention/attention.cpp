@@ -4,28 +4,21 @@
 //                        dP = dO V^T         dS = P (dP - (dO . O) + dlse)
 //                        dQ = dS K * scale   dK = dS^T Q * scale   dV = P^T dO
 //
-// The tiles of flash attention (Dao et al., arXiv 2205.14135): no score is written to memory. One task is one
-// head of one request, so that every result is summed by one thread in one order, whatever the number of threads.
+// The tiles of flash attention (Dao et al., arXiv 2205.14135): no score is written to memory. A head of a request
+// is one thread's, so that every result is summed in one order, whatever the number of threads.
 // Sixteen keys stand side by side in a vector; GCC's vector extensions make of it what the processor has.
 //
 // N queries and L keys of one request, D width of a head.
 
-#include <cstring>
-
-#include "lanes.h"
+#include "tiles.h"
 
 namespace {
 
 constexpr int CHUNK = 512;  // keys whose scores the forward holds at a time
 constexpr int WIDE = CHUNK + W;  // floats from one query's scores to the next's: not a multiple of a page
-constexpr int TILE = 64;    // queries whose scores the backward holds at a time
+constexpr int TILE = 8;     // groups of queries whose scores the backward holds at a time
+constexpr int64_t REACH = 512 << 10;  // bytes of the next request that are asked for ahead: half a small L2
 constexpr float NOTHING = -INFINITY;
-
-struct Rows {  // of one head: row i begins at start + i * stride
-    float* start;
-    int64_t stride;
-    float* operator[](int64_t i) const { return start + i * stride; }
-};
 
 struct Problem {
     Rows q, k, v, out, d_out, dq, dk, dv;
@@ -36,98 +29,6 @@ struct Problem {
     int heads;
     float scale;
 };
-
-inline float max_of(Lanes x) {
-    float most = x[0];
-    for (int i = 1; i < W; ++i) most = x[i] > most ? x[i] : most;
-    return most;
-}
-
-// to[d * W + j] = from[j][d] of up to W rows; zeros where there is no row.
-template <int D>
-inline void transpose(float* to, Rows from, int64_t first, int rows) {
-    if (D % W == 0 && rows == W) {
-        for (int chunk = 0; chunk < D; chunk += W) {
-            Lanes r[W];
-#pragma GCC unroll 16
-            for (int j = 0; j < W; ++j) r[j] = load(from[first + j] + chunk);
-#define STAGE(s)                                                                                  \
-    {                                                                                             \
-        const Ints low = (IOTA & s) == 0 ? IOTA : (IOTA ^ s) + W;                                 \
-        const Ints high = (IOTA & s) == 0 ? IOTA ^ s : IOTA + W;                                  \
-        _Pragma("GCC unroll 16") for (int j = 0; j < W; ++j) if (!(j & s)) {                      \
-            Lanes a = r[j], b = r[j | s];                                                         \
-            r[j] = __builtin_shuffle(a, b, low);                                                  \
-            r[j | s] = __builtin_shuffle(a, b, high);                                             \
-        }                                                                                         \
-    }
-            STAGE(1) STAGE(2) STAGE(4) STAGE(8)
-#undef STAGE
-#pragma GCC unroll 16
-            for (int j = 0; j < W; ++j) store(to + (chunk + j) * W, r[j]);
-        }
-        return;
-    }
-    if (rows < W) memset(to, 0, sizeof(float) * D * W);
-    for (int j = 0; j < rows; ++j)
-        for (int d = 0; d < D; ++d) to[d * W + j] = from[first + j][d];
-}
-
-// Scores of G queries (rows of `a`, D wide) with the W rows that `b` holds transposed.
-template <int D, int G>
-inline void products(Lanes* s, const float* a, const float* b) {
-#pragma GCC unroll 8
-    for (int g = 0; g < G; ++g) s[g] = Lanes{};
-    for (int d = 0; d < D; ++d) {
-        Lanes column = load(b + d * W);
-#pragma GCC unroll 8
-        for (int g = 0; g < G; ++g) s[g] += a[g * D + d] * column;
-    }
-}
-
-template <int D>
-struct Vector {  // D floats in pieces of the vector's width, or of D where that is less
-    static constexpr int N = D < W ? D : W;
-    typedef float Piece __attribute__((vector_size(4 * N), aligned(4), may_alias));
-    static Piece load(const float* p) { return *reinterpret_cast<const Piece*>(p); }
-    static void store(float* p, Piece x) { *reinterpret_cast<Piece*>(p) = x; }
-};
-
-// to (G, D) += weights (G, rows; row stride `wide`) times the rows of `from`.
-template <int D, int G>
-inline void add_weighted(float* to, const float* weights, int64_t wide, Rows from, int64_t first, int rows) {
-    typedef Vector<D> V;
-    for (int c = 0; c < D; c += V::N) {
-        typename V::Piece sum[G];
-#pragma GCC unroll 8
-        for (int g = 0; g < G; ++g) sum[g] = V::load(to + g * D + c);
-        for (int j = 0; j < rows; ++j) {
-            typename V::Piece row = V::load(from[first + j] + c);
-#pragma GCC unroll 8
-            for (int g = 0; g < G; ++g) sum[g] += weights[g * wide + j] * row;
-        }
-#pragma GCC unroll 8
-        for (int g = 0; g < G; ++g) V::store(to + g * D + c, sum[g]);
-    }
-}
-
-// to (W, D) += the transpose of weights (n, W) times rows (n, D).
-template <int D>
-inline void add_transposed(float* to, const float* weights, const float* rows, int n) {
-    typedef Vector<D> V;
-    for (int c = 0; c < D; c += V::N) {
-        typename V::Piece sum[W];
-#pragma GCC unroll 16
-        for (int j = 0; j < W; ++j) sum[j] = V::load(to + j * D + c);
-        for (int i = 0; i < n; ++i) {
-            typename V::Piece row = V::load(rows + i * D + c);
-#pragma GCC unroll 16
-            for (int j = 0; j < W; ++j) sum[j] += weights[i * W + j] * row;
-        }
-#pragma GCC unroll 16
-        for (int j = 0; j < W; ++j) V::store(to + j * D + c, sum[j]);
-    }
-}
 
 struct Head {  // one head of one request
     Rows q, k, v, out, d_out, dq, dk, dv;
@@ -151,6 +52,20 @@ inline Head head_of(const Problem& p, int64_t r, int h, int width) {
                 p.heads, p.scale};
 }
 
+// Rows of the next request, asked for while this one is computed: a head's rows lie far apart, and memory that is
+// waited for costs more than the sums.
+struct Ahead {
+    Rows arrays[4];
+    int count, bytes;  // arrays to read or write; of a row in each
+    int64_t row = 0, end = 0, each = 0;
+    void some() {
+        for (const int64_t stop = row + each < end ? row + each : end; row < stop; ++row)
+            for (int a = 0; a < count; ++a)
+                for (int b = 0; b < bytes; b += 64)
+                    __builtin_prefetch(reinterpret_cast<const char*>(arrays[a][row]) + b, 0, 2);
+    }
+};
+
 template <int D>
 void copy_rows(float* to, Rows from, int64_t n, int64_t padded, float scale) {
     for (int64_t i = 0; i < n; ++i)
@@ -159,7 +74,7 @@ void copy_rows(float* to, Rows from, int64_t n, int64_t padded, float scale) {
 }
 
 template <int D, int G>
-void forward_head(const Head& t, Scratch& scratch) {
+void forward_head(const Head& t, Scratch& scratch, Ahead& ahead) {
     const int64_t padded = (t.n + G - 1) / G * G, blocks = (t.l + W - 1) / W;
     float* keys = scratch.of((2 * blocks * W + padded) * D + G * WIDE + G * D);
     float *values = keys + blocks * W * D, *queries = values + blocks * W * D, *scores = queries + padded * D, *sums = scores + G * WIDE;
@@ -183,10 +98,11 @@ void forward_head(const Head& t, Scratch& scratch) {
             for (int g = 0; g < G; ++g) high[g] = splat(NOTHING), weight[g] = Lanes{};
             for (int64_t key = begin; key < end; key += W) {
                 Lanes s[G];
+                ahead.some();
                 products<D, G>(s, queries + first * D, keys + key * D);
                 if (key + W > least)
                     for (int g = 0; g < G; ++g) s[g] = IOTA + int32_t(key) < int32_t(seen[g]) ? s[g] : splat(NOTHING);
-#pragma GCC unroll 8
+#pragma GCC unroll 10
                 for (int g = 0; g < G; ++g) {
                     high[g] = high[g] > s[g] ? high[g] : s[g];
                     store(scores + g * WIDE + key - begin, s[g]);
@@ -221,12 +137,12 @@ void forward_head(const Head& t, Scratch& scratch) {
 }
 
 template <int D, int G>
-void backward_head(const Head& t, Scratch& scratch) {
+void backward_head(const Head& t, Scratch& scratch, Ahead& ahead) {
     const int64_t padded = (t.n + G - 1) / G * G;
-    float* queries = scratch.of(padded * (3 * D + 2) + 2 * TILE * W + 4 * W * D);
+    float* queries = scratch.of(padded * (3 * D + 2) + 2 * TILE * G * W + 4 * W * D);
     float *asked = queries + padded * D, *dq = asked + padded * D, *lse = dq + padded * D;
-    float *own = lse + padded, *p = own + padded, *ds = p + TILE * W;
-    float *keys = ds + TILE * W, *values = keys + W * D, *dk = values + W * D, *dv = dk + W * D;
+    float *own = lse + padded, *p = own + padded, *ds = p + TILE * G * W;
+    float *keys = ds + TILE * G * W, *values = keys + W * D, *dk = values + W * D, *dv = dk + W * D;
     copy_rows<D>(queries, t.q, t.n, padded, t.scale);
     copy_rows<D>(asked, t.d_out, t.n, padded, 1.0f);
     memset(dq, 0, sizeof(float) * padded * D);
@@ -239,16 +155,17 @@ void backward_head(const Head& t, Scratch& scratch) {
     }
     for (int64_t key = 0; key < t.l; key += W) {
         const int rows = int(t.l - key < W ? t.l - key : W);
+        ahead.some();
         transpose<D>(keys, t.k, key, rows);
         transpose<D>(values, t.v, key, rows);
         memset(dk, 0, sizeof(float) * 2 * W * D);
-        for (int64_t tile = 0; tile < padded; tile += TILE) {
-            const int n = int(padded - tile < TILE ? padded - tile : TILE);
+        for (int64_t tile = 0; tile < padded; tile += TILE * G) {
+            const int n = int(padded - tile < TILE * G ? padded - tile : TILE * G);
             for (int i = 0; i < n; i += G) {
                 Lanes s[G], dp[G];
                 products<D, G>(s, queries + (tile + i) * D, keys);
                 products<D, G>(dp, asked + (tile + i) * D, values);
-#pragma GCC unroll 8
+#pragma GCC unroll 10
                 for (int g = 0; g < G; ++g) {
                     const int64_t query = tile + i + g;
                     Lanes e = exp_lanes(s[g] - lse[query]);
@@ -274,20 +191,40 @@ void backward_head(const Head& t, Scratch& scratch) {
         for (int d = 0; d < D; ++d) t.dq[i][d] = dq[i * D + d] * t.scale;
 }
 
+template <int D, int G>
+void one(const Problem& p, bool backward, int64_t r, int first, int last, int64_t next, Scratch& scratch) {
+    Ahead ahead{{p.k, p.v, p.dk, p.dv}, backward ? 4 : 2, int(sizeof(float)) * D * p.heads};
+    const int64_t n = p.q_ends[r + 1] - p.q_ends[r], l = p.k_ends[r + 1] - p.k_ends[r];
+    const int64_t calls = (last - first) * ((l + W - 1) / W) * (backward ? 1 : (n + G - 1) / G);
+    if (next < p.requests && calls) {
+        const int64_t rows = p.k_ends[next + 1] - p.k_ends[next], most = REACH / (ahead.count * ahead.bytes);
+        ahead.row = p.k_ends[next], ahead.end = ahead.row + (rows < most ? rows : most);
+        ahead.each = (ahead.end - ahead.row + calls - 1) / calls;
+    }
+    for (int h = first; h < last; ++h) {
+        const Head t = head_of(p, r, h, D);
+        backward ? backward_head<D, G>(t, scratch, ahead) : forward_head<D, G>(t, scratch, ahead);
+    }
+}
+
 template <int D>
 void run(const Problem& p, bool backward, int threads) {
-    const int64_t tasks = p.requests * p.heads;
+    // A task is a request, or one of its heads where there are few; either way a head is one thread's.
+    const int each = p.requests < 4 * threads ? 1 : p.heads, parts = p.heads / each;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Scratch scratch;
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < tasks; ++task) {
-            const Head t = head_of(p, task / p.heads, int(task % p.heads), D);
-            const bool few = t.n <= 2;
-            if (backward)
-                few ? backward_head<D, 2>(t, scratch) : backward_head<D, 8>(t, scratch);
+        for (int64_t task = 0; task < p.requests * parts; ++task) {
+            const int64_t r = task / parts, n = p.q_ends[r + 1] - p.q_ends[r];
+            const int first = int(task % parts) * each;
+            const int64_t next = each == p.heads ? r + threads : p.requests;  // most likely this thread's
+            if (n <= 2)
+                one<D, 2>(p, backward, r, first, first + each, next, scratch);
+            else if ((n + 9) / 10 * 10 < (n + 7) / 8 * 8)  // 50 are 7 times 8 or 5 times 10
+                one<D, 10>(p, backward, r, first, first + each, next, scratch);
             else
-                few ? forward_head<D, 2>(t, scratch) : forward_head<D, 8>(t, scratch);
+                one<D, 8>(p, backward, r, first, first + each, next, scratch);
         }
     }
 }
