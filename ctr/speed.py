@@ -33,8 +33,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep memory that is freed, for what a step asks for next.
 
     glibc gives tensors above some size back to Linux and asks for fresh pages each time: they must be filled
-    with zeros, and none of them is in a cache. Resident memory then stays at its peak. Settings that the user
-    has made (`MALLOC_…`, `GLIBC_TUNABLES`) stand.
+    with zeros, and none of them is in a cache. Resident memory then stays near its peak, or grows above it
+    where small tensors stand between large ones that are gone. Settings that the user has made (`MALLOC_…`,
+    `GLIBC_TUNABLES`) stand.
 
     Returns:
         Whether it could be set: by glibc alone.

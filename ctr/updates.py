@@ -105,7 +105,6 @@ class Updates:
                 "loader.micro_batches must be 1 for a model that gives its loss itself, as a mean that parts "
                 f"do not add up to, got {config.loader.micro_batches}; lower loader.batch_rows instead"
             )
-        keep_freed_memory()
         self.model = model
         self.objective = objective
         self.tables = tables
@@ -134,6 +133,7 @@ class Updates:
             NonFiniteError: a logit, the loss or a gradient is NaN or infinite on some rank (after
                 `max_skipped` in a row with `non_finite: skip`). Nothing has been updated then.
         """
+        keep_freed_memory()
         rate = self._begin(step)
         rows = self.tables.lookup(batch.unique_ids)
         # A fused engine updates in its backward: cut off, it waits until every gradient is known and checked.

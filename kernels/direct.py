@@ -13,6 +13,31 @@ import torch
 from torch import Tensor
 
 
+def once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator that computes gradients and has none itself: asking for one is an error, not zero.
+
+    Returns:
+        A function of the operator's inputs, by position.
+    """
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            return backward(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            raise NotImplementedError(
+                f"{backward} has no gradient of its own; for second derivatives set CTR_NATIVE=0 in the "
+                "environment, then torch's operators stand in"
+            )
+
+    def call(*inputs: Any) -> Any:
+        return Once.apply(*inputs) if torch.is_grad_enabled() else backward(*inputs)
+
+    return call
+
+
 def direct(
     operator: Callable[..., Any],
     setup_context: Callable[[Any, tuple[Any, ...], Any], None],

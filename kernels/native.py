@@ -34,8 +34,8 @@ def load(source: Path, **macros: int) -> ctypes.CDLL | None:
 
     Its functions run without the interpreter's lock; threads they ask for are those of torch's OpenMP.
     """
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if os.environ.get("CTR_NATIVE") == "0" or compiler is None:
+    compiler = None if os.environ.get("CTR_NATIVE") == "0" else _compiler()
+    if compiler is None:
         return None
     try:
         return ctypes.CDLL(str(_built(compiler, source, macros)))
@@ -46,6 +46,15 @@ def load(source: Path, **macros: int) -> ctypes.CDLL | None:
             error,
         )
         return None
+
+
+@cache
+def _compiler() -> str | None:
+    """Where GCC is; says once what is missed without it."""
+    name = os.environ.get("CXX", "g++")
+    if (found := shutil.which(name)) is None:
+        _LOG.warning("there is no %s: torch's operators stand in for compiled ones, slower", name)
+    return found
 
 
 def _built(compiler: str, source: Path, macros: Mapping[str, int]) -> Path:

@@ -158,6 +158,8 @@ def _pad(batch: Batch, manifest: Manifest) -> Batch:
 
 
 BASELINE = Variant("as it is", "every optimisation on")
+# For models so small that an optimisation would not be used: what it computes is the question there.
+FOR_FEW_ROWS = Variant("", "", (), ((fused, "ROWS", 1),))
 VARIANTS: tuple[Variant, ...] = (
     Variant("request sharing", "every candidate a request of its own", (_unshare,)),
     Variant("packing", "every history padded to the longest", (_pad,)),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ctr.blocks.fused import compiled_norm, fits
+from ctr.blocks.fused import compiled_norm, fits, hooked
 from ctr.blocks.linear import Linear
 from kernels.position_wise import Activation, feed_forward
 
@@ -98,6 +98,8 @@ class PositionWise(nn.Module):
     def _compiled(self, x: Tensor, norm: nn.Module | None, *, residual: bool) -> Tensor | None:
         first, second = self.inward(), self.down
         if type(first) is not Linear or type(second) is not Linear:  # an adapter inside
+            return None
+        if hooked(first) or hooked(second):
             return None
         weights = first.weight, first.bias, second.weight, second.bias
         known, parts = compiled_norm(norm)

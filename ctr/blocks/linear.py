@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ctr.blocks.fused import compiled_norm, fits
+from ctr.blocks.fused import compiled_norm, fits, hooked
 from kernels import position_wise
 
 
@@ -80,7 +80,7 @@ def join_mapped(
         (Σ n, O), in the order given, and the n of each part.
     """
     sizes = [len(part) for part in (*tables, *inputs)]
-    plain = all(type(linear) is Linear for linear in maps)  # no adapter inside
+    plain = all(type(linear) is Linear and not hooked(linear) for linear in maps)  # no adapter inside
     if not inputs or not plain or torch.is_autocast_enabled(inputs[0].device.type):
         mapped = [linear(x) for x, linear in zip(inputs, maps, strict=True)]
         return torch.cat([*tables, *mapped]), sizes

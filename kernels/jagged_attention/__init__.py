@@ -72,8 +72,9 @@ def _check(
     visible: Tensor | None,
 ) -> None:
     parts, keys = (3, queries) if key_value is None else (1, key_value)
-    width, rest = divmod(queries.shape[1], parts)
-    if rest or width % heads or (key_value is not None and key_value.shape[1] != 2 * width):
+    width, rest = divmod(queries.shape[-1], parts)
+    fits = queries.dim() == keys.dim() == 2 and not rest and not width % heads
+    if not fits or (key_value is not None and key_value.shape[1] != 2 * width):
         came = f"{tuple(queries.shape)} and {None if key_value is None else tuple(key_value.shape)}"
         raise ValueError(
             f"queries and key_value must be (ΣN, D) and (ΣL, 2 D), or (ΣL, 3 D) and None, with D a "

@@ -38,7 +38,10 @@ struct Head {  // one head of one request
     int64_t n, l;
     int heads;
     float scale;
-    int64_t seen(int64_t query) const { return visible && visible[query] < l ? visible[query] : l; }
+    int64_t seen(int64_t query) const {
+        if (!visible || visible[query] >= l) return l;
+        return visible[query] < 0 ? 0 : visible[query];
+    }
 };
 
 inline Head head_of(const Problem& p, int64_t r, int h, int width) {
@@ -170,7 +173,7 @@ void backward_head(const Head& t, Scratch& scratch, Ahead& ahead) {
                     const int64_t query = tile + i + g;
                     Lanes e = exp_lanes(s[g] - lse[query]);
                     if (rows < W || t.visible) {
-                        const int64_t limit = query < t.n ? t.seen(query) : t.l;
+                        const int64_t limit = query < t.n ? t.seen(query) : 0;
                         e = IOTA + int32_t(key) < int32_t(limit) ? e : splat(0.0f);
                     }
                     store(p + (i + g) * W, e);

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.library import define, impl, register_autograd, register_fake
 
-from kernels.direct import direct
+from kernels.direct import direct, once
 from kernels.native import load
 
 WIDTHS = (8, 16, 32, 64)  # of a head
@@ -93,6 +93,15 @@ def _call(
     kernel.jagged_attention(ctypes.byref(problem), int(backward), torch.get_num_threads())
 
 
+def _like(queries: Tensor, key_value: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Memory of the gradients, its rows in one piece whatever the strides of the inputs."""
+    pair = (
+        None if x is None else torch.empty_like(x, memory_format=torch.contiguous_format)
+        for x in (queries, key_value)
+    )
+    return tuple(pair)  # type: ignore[return-value]
+
+
 def _forward(
     queries: Tensor,
     key_value: Tensor | None,
@@ -122,8 +131,7 @@ def _backward(
     d_lse: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     q, k, v = apart(queries, key_value)
-    of_queries = torch.empty_like(queries)
-    of_key_value = None if key_value is None else torch.empty_like(key_value)
+    of_queries, of_key_value = _like(queries, key_value)
     dq, dk, dv = apart(of_queries, of_key_value)
     rows = {"q": q, "k": k, "v": v, "out": out, "d_out": d_out.contiguous(), "dq": dq, "dk": dk, "dv": dv}
     _call(rows, (query_offsets, key_offsets, visible), lse, d_lse, backward=True)
@@ -138,7 +146,7 @@ def _(queries: Tensor, key_value: Tensor | None, *layout: Any) -> tuple[Tensor, 
 
 @register_fake(_BACKWARD)
 def _(queries: Tensor, key_value: Tensor | None, *others: Any) -> tuple[Tensor, Tensor | None]:
-    return torch.empty_like(queries), None if key_value is None else torch.empty_like(key_value)
+    return _like(queries, key_value)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -150,10 +158,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _gradient(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
     *tensors, out, lse = ctx.saved_tensors
     d_out = torch.zeros_like(out) if d_out is None else d_out
-    of_queries, of_key_value = backward(*tensors, ctx.heads, out, lse, d_out, d_lse)
+    of_queries, of_key_value = _once(*tensors, ctx.heads, out, lse, d_out, d_lse)
     return of_queries, of_key_value, None, None, None, None
 
 
+_once = once(backward)
 impl(_FORWARD, "cpu", _forward)
 impl(_BACKWARD, "cpu", _backward)
 register_autograd(_FORWARD, _gradient, setup_context=_save)

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from kernels.position_wise.ops import LANES, library, position_wise
+from kernels.position_wise.ops import ACTIVATIONS, LANES, library, position_wise
 
 __all__ = ["Activation", "Norm", "available", "feed_forward", "linear"]
 
@@ -95,6 +95,8 @@ def feed_forward(
 
     Source: SwiGLU, arXiv 2002.05202.
     """
+    if activation not in ACTIVATIONS[1:]:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS[1:])}, got {activation}")
     return _apply(x, weight_in, bias_in, weight_out, bias_out, norm, activation, residual)
 
 
@@ -111,19 +113,25 @@ def _apply(
     gain, shift = (None, None) if norm is None else (norm.gain, norm.shift)
     halves = 2 if activation == "swiglu" else 1
     outputs = len(w1) if w2 is None else len(w2)
+    first = len(w1) if w2 is None else halves * w2.shape[-1]
     expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
         ("gain", gain, x.shape[1:]),
         ("shift", shift, x.shape[1:]),
-        ("the first weight", w1, (len(w1) if w2 is None else halves * w2.shape[1], x.shape[1])),
+        ("the first weight", w1, (first, x.shape[-1])),
         ("the first bias", b1, w1.shape[:1]),
+        ("the second weight", w2, (outputs, first // halves)),
         ("the second bias", b2, (outputs,)),
     ]
     for name, tensor, shape in expected:
-        if tensor is not None and (tensor.shape != shape or tensor.dtype != torch.float32):
+        if tensor is None:
+            continue
+        if tensor.shape != shape or tensor.dtype != torch.float32 or tensor.device != x.device:
             raise ValueError(
-                f"{name} must be float32 {tuple(shape)} for x {tuple(x.shape)}, got {tensor.dtype} "
-                f"{tuple(tensor.shape)}"
+                f"{name} must be float32 {tuple(shape)} on {x.device} for x {tuple(x.shape)}, got "
+                f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
             )
+    if norm is not None and norm.kind == "rms" and shift is not None:
+        raise ValueError("an RMSNorm must have no shift, got one; use `layer`, or add it to the bias")
     if x.dtype != torch.float32 or x.dim() != 2 or x.shape[1] % LANES or outputs % LANES:
         raise ValueError(
             f"x must be float32 (N, I), with inputs and outputs in multiples of {LANES}, got {x.dtype} "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.library import define, impl, register_autograd, register_fake
 
-from kernels.direct import direct
+from kernels.direct import direct, once
 from kernels.native import load
 
 NORMS = ("none", "layer", "rms")
@@ -124,11 +124,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     needed = list(ctx.needs_input_grad[:7])
-    made = backward(*ctx.saved_tensors, *ctx.settings, dy, needed)
+    made = _once(*ctx.saved_tensors, *ctx.settings, dy, needed)
     gradients = [found if need else None for found, need in zip(made, needed, strict=True)]
     return *gradients, None, None, None, None
 
 
+_once = once(backward)
 impl(_FORWARD, "cpu", _forward)
 impl(_BACKWARD, "cpu", _backward)
 register_autograd(_FORWARD, _gradient, setup_context=_save)

@@ -22,8 +22,11 @@ _SOURCE = Path(__file__).parent / "table_rows.cpp"
 
 def available(weight: Tensor) -> bool:
     """Whether `rowwise_adagrad` takes this table: float32, in one piece, on a CPU, and compiled by GCC."""
-    fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.is_contiguous()
-    return fits and load(_SOURCE) is not None
+    return _whole(weight) and load(_SOURCE) is not None
+
+
+def _whole(table: Tensor) -> bool:
+    return table.device.type == "cpu" and table.dtype == torch.float32 and table.is_contiguous()
 
 
 def rowwise_adagrad(
@@ -43,12 +46,12 @@ def rowwise_adagrad(
     Raises:
         ValueError: shapes, dtypes or IDs that do not fit; nothing is changed then.
     """
-    fits = gradient.dtype == total.dtype == torch.float32 and total.is_contiguous()
+    fits = _whole(weight) and _whole(total) and gradient.dtype == torch.float32
     if not fits or gradient.shape != (len(ids), weight.shape[1]) or total.shape != weight.shape[:1]:
         raise ValueError(
-            "weight (rows, E), total (rows,) and gradient (n, E) of n ids must be float32, got "
-            f"{tuple(weight.shape)}, {total.dtype} {tuple(total.shape)}, {gradient.dtype} "
-            f"{tuple(gradient.shape)} and {len(ids)} ids"
+            "weight (rows, E), total (rows,) and gradient (n, E) of n ids must be float32 on a CPU, the "
+            f"first two in one piece, got {weight.dtype} {tuple(weight.shape)}, {total.dtype} "
+            f"{tuple(total.shape)}, {gradient.dtype} {tuple(gradient.shape)} and {len(ids)} ids"
         )
     ids, gradient = _checked(ids, len(weight)), gradient.contiguous()
     numbers = (ctypes.c_float(value) for value in (lr, eps, keep))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kernels.unique_pooling.checks import check_inputs, check_range, check_together
+from kernels.unique_pooling.checks import check_gradients, check_inputs, check_together
 from kernels.unique_pooling.columns import sum_columns
 from kernels.unique_pooling.layout import Layout, owner_of_entry
 from kernels.unique_pooling.ops import gather, scatter
@@ -122,8 +122,11 @@ def reduce(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> Tensor:
 
     Returns:
         (U, E) in the dtype of gradients.
+
+    Raises:
+        ValueError: shapes, dtypes or indices that do not fit.
     """
-    check_range(inverse_indices, num_rows)
+    check_gradients(gradients, inverse_indices, num_rows)
     return scatter(gradients, inverse_indices, None, None, num_rows)
 
 

@@ -21,11 +21,7 @@ def check_inputs(
             f"rows must be floating point (U, E), got {rows.dtype} {tuple(rows.shape)}; "
             "pass what the table's lookup returned"
         )
-    if inverse_indices.dim() != 1 or inverse_indices.dtype != torch.int64:
-        raise ValueError(
-            f"inverse_indices must be int64 (V,), got {inverse_indices.dtype} "
-            f"{tuple(inverse_indices.shape)}; take them from kernels.unique.unique_ids"
-        )
+    _check_indices(inverse_indices, rows)
     if weights is not None and (offsets is None or weights.shape != inverse_indices.shape):
         raise ValueError(
             f"weights must be (V,) = {tuple(inverse_indices.shape)} and come with offsets, "
@@ -36,6 +32,21 @@ def check_inputs(
         check_range(inverse_indices, rows.shape[0])
         if offsets is not None:
             _check_offsets(offsets, len(inverse_indices))
+
+
+def check_gradients(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> None:
+    """Check that tokens' gradients (V, E) fit the rows (V,) they go to.
+
+    Raises:
+        ValueError: says what must hold and what came.
+    """
+    _check_indices(inverse_indices, gradients)
+    if gradients.dim() != 2 or not gradients.is_floating_point() or len(gradients) != len(inverse_indices):
+        raise ValueError(
+            f"gradients must be floating point (V, E) with one of the {len(inverse_indices)} inverse_indices "
+            f"each, got {gradients.dtype} {tuple(gradients.shape)}"
+        )
+    check_range(inverse_indices, num_rows)
 
 
 def check_together(rows: Sequence[Tensor], inverse_indices: Sequence[Tensor]) -> None:
@@ -67,6 +78,19 @@ def check_range(inverse_indices: Tensor, num_rows: int) -> None:
         raise ValueError(
             f"inverse_indices must lie in [0, {num_rows}) (the number of unique rows), got {low} to {high}; "
             "take them from torch.unique(..., return_inverse=True)"
+        )
+
+
+def _check_indices(inverse_indices: Tensor, beside: Tensor) -> None:
+    if inverse_indices.dim() != 1 or inverse_indices.dtype != torch.int64:
+        raise ValueError(
+            f"inverse_indices must be int64 (V,), got {inverse_indices.dtype} "
+            f"{tuple(inverse_indices.shape)}; take them from kernels.unique.unique_ids"
+        )
+    if inverse_indices.device != beside.device:
+        raise ValueError(
+            f"inverse_indices must be where their rows are, on {beside.device}, got "
+            f"{inverse_indices.device}; move the whole batch"
         )
 
 

@@ -30,6 +30,8 @@ def counted_sum(gradients: Tensor, indices: Tensor, num_rows: int) -> Tensor | N
     """
     if gradients.device.type != "cpu" or gradients.dtype != torch.float32 or indices.numel() > MOST:
         return None
+    if indices.dtype != torch.int64 or len(indices) != len(gradients):
+        return None  # torch's operators say what is wrong
     if not indices.numel() or (kernel := load(SOURCE)) is None:
         return None
     gradients, indices = gradients.contiguous(), indices.contiguous()

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctr import speed
+from ctr.blocks import fused
+from ctr.blocks.layers import FeedForward
 from ctr.build import build_model
 from ctr.config import ModelConfig, TrainConfig
 from features.errors import ConfigError
@@ -47,6 +49,16 @@ def test_compiling_gives_the_same_values() -> None:
     assert plain.keys() == compiled.keys()
     for key, value in plain.items():
         torch.testing.assert_close(compiled[key], value, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch, inside its own compiler
+def test_one_graph_serves_few_and_many_rows() -> None:
+    network = FeedForward(16)
+    speed.speed_up(nn.Sequential(network), TrainConfig(compile=True))
+    network(torch.randn(2 * fused.ROWS, 16))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        network(torch.randn(fused.ROWS // 2, 16))
 
 
 def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

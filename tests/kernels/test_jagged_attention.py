@@ -213,6 +213,8 @@ def test_opcheck(alone: bool) -> None:
         ({"key_offsets": ends([2, 3])}, "as many requests"),
         ({"key_value": torch.zeros(5, 30)}, "2 D"),
         ({"heads": 3}, "multiple of 3 heads"),
+        ({"queries": torch.zeros(5, 1, 16)}, "must be"),
+        ({"key_value": torch.zeros(5, 1, 32)}, "must be"),
         ({"visible": torch.zeros(4, dtype=torch.int64)}, "visible"),
         ({"visible": torch.zeros(5, dtype=torch.int32)}, "must be int64, got visible torch.int32"),
         ({"key_offsets": ends([5]).int()}, "must be int64, got key_offsets torch.int32"),
@@ -234,3 +236,52 @@ def test_other_widths_and_devices_have_no_kernel() -> None:
     assert not available(12, torch.device("cpu")) and not available(16, torch.device("cuda"))
     with pytest.raises(NotImplementedError, match="no compiled attention for heads of width 12"):
         attend(random(2, 24), random(2, 48), ends([2]), ends([2]), heads=2)
+
+
+def test_a_second_derivative_is_refused_not_zero() -> None:
+    queries, key_value = random(5, 16).requires_grad_(), random(5, 32).requires_grad_()
+    out, _ = attend(queries, key_value, ends([5]), ends([5]), heads=1)
+    (first,) = torch.autograd.grad(out.square().sum(), queries, create_graph=True)
+    with pytest.raises(NotImplementedError, match="CTR_NATIVE=0"):
+        first.square().sum().backward()
+
+
+def test_rows_that_overlap_in_memory() -> None:
+    base = random(23, 1).flatten()
+    key_value = random(9, 32)
+
+    def gradient(queries: Tensor) -> Tensor:
+        queries = queries.detach().requires_grad_()
+        out, _ = attend(queries, key_value, ends([8]), ends([9]), heads=1)
+        (found,) = torch.autograd.grad(out.square().sum(), queries)
+        return found
+
+    overlapping = base.unfold(0, 16, 1)
+    assert torch.equal(gradient(overlapping), gradient(overlapping.contiguous()))
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FC00001, 0x7FC000FF, -0x3FFF01])
+def test_a_nan_with_other_bits_is_one_too(bits: int) -> None:
+    key_value = random(9, 32).detach()
+    key_value.view(torch.int32)[4, 3] = bits
+    assert key_value[4, 3].isnan()
+    out, lse = attend(random(5, 16), key_value, ends([5]), ends([9]), heads=1)
+    assert out.isnan().all() and lse.isnan().all()
+
+
+@pytest.mark.parametrize("queries", [2, 3, 8, 9, 10, 11])
+def test_a_key_that_no_query_sees_gets_no_gradient_whatever_it_holds(queries: int) -> None:
+    key_value = random(20, 32).detach()
+    key_value[15, :16] = torch.nan
+    key_value.requires_grad_()
+    visible = torch.full((queries,), 5)
+    out, _ = attend(random(queries, 16), key_value, ends([queries]), ends([20]), heads=1, visible=visible)
+    out.sum().backward()
+    gradient = key_value.grad
+    assert gradient is not None and gradient[:5].any() and not gradient[5:].any()
+
+
+def test_fewer_than_no_key_are_none() -> None:
+    visible = torch.tensor([-(2**32) + 3, -1, 0, 9])
+    out, lse = attend(random(4, 16), random(9, 32), ends([4]), ends([9]), heads=1, visible=visible)
+    assert not out[:3].any() and (lse[:3] == -torch.inf).all() and out[3].all()

@@ -61,12 +61,23 @@ def test_what_does_not_compile_warns_and_leaves_nothing(
     assert kept(source) == []
 
 
-@pytest.mark.parametrize(("name", "value"), [("CTR_NATIVE", "0"), ("CXX", "no-such-compiler")])
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [("CTR_NATIVE", "0", []), ("CXX", "no-such-compiler", ["there is no no-such-compiler"])],
+)
 def test_switched_off_or_without_compiler(
-    source: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    value: str,
+    says: list[str],
 ) -> None:
+    native._compiler.cache_clear()
     monkeypatch.setenv(name, value)
-    assert native.load(source, EXTRA=0) is None
+    assert native.load(source, EXTRA=0) is None and native.load(source, EXTRA=1) is None
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == says
+    native._compiler.cache_clear()
 
 
 def test_a_directory_that_others_may_write_to_is_refused(

@@ -240,3 +240,28 @@ def test_other_dtypes_and_widths_are_not_available() -> None:
     with pytest.raises(ValueError, match="float32"):
         double = torch.empty(4, 32, dtype=torch.float64)
         feed_forward(double, double, None, torch.empty(32, 4), None, activation=activation)
+
+
+def test_weights_of_another_type_or_place_and_unknown_activations_are_refused() -> None:
+    x, w1, w2 = torch.randn(5, 32), torch.randn(40, 32), torch.randn(32, 40)
+    for wrong, message in [
+        (w2.bfloat16(), "the second weight must be float32"),
+        (w2.double(), "the second weight must be float32"),
+        (w2.to("meta"), "the second weight must be .* on cpu"),
+        (w2.flatten(), "the first weight must be"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            feed_forward(x, w1, None, wrong, None, activation="gelu")
+    none: Activation = cast(Literal["gelu"], "none")
+    with pytest.raises(ValueError, match="activation must be one of gelu, swiglu"):
+        feed_forward(x, w1, None, w2, None, activation=none)
+    norm = Norm("rms", torch.ones(32), torch.ones(32), 1e-6)
+    with pytest.raises(ValueError, match="RMSNorm must have no shift"):
+        linear(x, w1, norm=norm)
+
+
+def test_a_second_derivative_is_refused_not_zero() -> None:
+    x, weight = torch.randn(5, 32, requires_grad=True), torch.randn(48, 32, requires_grad=True)
+    (first,) = torch.autograd.grad(linear(x, weight).pow(3).sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="CTR_NATIVE=0"):
+        first.square().sum().backward()

@@ -59,6 +59,18 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
     assert torch.equal(weight, torch.ones(5, 4)) and not total.any()
 
 
+def test_a_table_of_another_kind_is_refused_and_stays_as_it_is() -> None:
+    total, ids, gradient = torch.zeros(5), torch.tensor([1]), torch.ones(1, 4)
+    for weight in (
+        torch.ones(5, 4, dtype=torch.float64),
+        torch.ones(4, 5).t(),
+        torch.ones(5, 4, device="meta"),
+    ):
+        with pytest.raises(ValueError, match="in one piece"):
+            table_rows.rowwise_adagrad(weight, total, ids, gradient, lr=1.0, eps=1e-8, keep=1.0)
+        assert weight.is_meta or bool((weight == 1).all())
+
+
 def test_other_tables_are_left_to_torch() -> None:
     assert not table_rows.available(torch.zeros(3, 2, dtype=torch.float64))
     assert not table_rows.available(torch.zeros(2, 3).t())

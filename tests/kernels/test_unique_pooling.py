@@ -231,3 +231,24 @@ def test_a_column_never_reads_the_next_one() -> None:
     inverse = [torch.tensor([0, 3]), torch.tensor([0, 0])]
     with pytest.raises(ValueError, match=r"must lie in \[0, 3\) .* got 0 to 3"):
         expand_sum([torch.zeros(3, 2), torch.zeros(3, 2)], inverse)
+
+
+def test_gradients_that_do_not_fit_are_named() -> None:
+    inverse = torch.arange(10)
+    for gradients, indices, message in [
+        (torch.ones(3, 4), inverse, "one of the 10 inverse_indices"),
+        (torch.ones(10), inverse, "must be floating point"),
+        (torch.ones(10, 4, dtype=torch.int64), inverse, "must be floating point"),
+        (torch.ones(10, 4), inverse.int(), "must be int64"),
+        (torch.ones(10, 4), inverse.to("meta"), "on cpu, got meta"),
+        (torch.ones(10, 4), inverse + 1, r"must lie in \[0, 10\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            reduce(gradients, indices, 10)
+
+
+def test_indices_elsewhere_are_named() -> None:
+    here, there = torch.tensor([0, 1]), torch.tensor([0, 1], device="meta")
+    for columns in ([there], [here, there]):
+        with pytest.raises(ValueError, match="must be where their rows are, on cpu, got meta"):
+            expand_sum([torch.zeros(3, 2) for _ in columns], columns)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ctr.batch import Batch
 from ctr.bench.results import Cell, Settings, SuiteResult, Table
 from ctr.bench.shape import Shape
-from ctr.bench.suites.common import build_all, given_or_synthetic, sized
+from ctr.bench.suites.common import build_all, case_config, given_or_synthetic, sized
 from ctr.bench.timing import Job, interleave, ratio
 from ctr.bench.variants import ALL_OFF, BASELINE, VARIANTS, Variant
 from ctr.bench.workload import Workload, first_batches
@@ -16,7 +16,7 @@ from features.dataset import Dataset, Manifest
 from features.errors import CtrError
 
 MODELS = ("HyFormer, Transformer", "HyFormer, LONGER-style")  # much attention, and little
-REQUESTS = 8  # of a step: without sharing and pooling 40 rows take seconds and gigabytes
+FEW = 8  # requests of a step with nothing on: without sharing and pooling 40 rows take seconds and gigabytes
 WARM_STEPS = 3  # before parity is checked: fresh weights hide much
 TOLERANCE = {"fp32": 2e-4, "bf16": 5e-2}  # relative to the largest logit or gradient
 
@@ -28,39 +28,42 @@ class ParityError(CtrError):
 def run(settings: Settings) -> SuiteResult:
     """Time without each optimisation over the time with all, for each encoder."""
     rows = settings.rows_per_request[0]
-    shape = replace(sized(Shape(), settings), requests=3 * REQUESTS, rows_per_request=rows)
+    shape = replace(sized(Shape(), settings), requests=3 * settings.requests, rows_per_request=rows)
     dataset = given_or_synthetic(settings, shape, f"ablate-{rows}")
-    workloads = build_all(settings, dataset, MODELS, requests=REQUESTS)
+    workloads = build_all(settings, dataset, MODELS, requests=settings.requests)
     (batch,) = first_batches(dataset, workloads[MODELS[0]].config, 1)
+    few = case_config(settings, dataset, MODELS[0], requests=min(FEW, settings.requests))
+    (small,) = first_batches(dataset, few, 1)
     columns = ["optimisation switched off", "instead", "difference"]
     cells: list[list[Cell]] = [[v.name, v.instead, 0.0] for v in (*VARIANTS, ALL_OFF)]
     for name in MODELS:
         settings.say(f"ablate: {name}")
-        found = _one_model(settings, workloads[name], batch, dataset)
+        found = _one_model(settings, workloads[name], batch, small, dataset)
         columns.append(f"{name}: times slower")
         for row, (difference, times) in zip(cells, found, strict=True):
             row[2] = max(float(str(row[2])), difference)
             row.append(times)
     note = (
-        f"A step of {batch.num_requests} requests and {batch.num_rows} rows; time without the optimisation "
-        "over time with all of them, round by round, median. Difference: of logits and dense gradients, "
-        "relative to the largest. Packing concerns all but attention."
+        f"A step of {batch.num_requests} requests and {batch.num_rows} rows, in the last line of "
+        f"{small.num_rows}; time without the optimisation over time with all of them, round by round, "
+        f"median. Difference: of logits and dense gradients of {small.num_rows} rows, relative to the "
+        "largest. Packing concerns all but attention."
     )
     table = Table("Each optimisation switched off alone", columns, cells, note)
     return SuiteResult("ablate", "What each optimisation contributes", [table])
 
 
 def _one_model(
-    settings: Settings, workload: Workload, batch: Batch, dataset: Dataset
+    settings: Settings, workload: Workload, batch: Batch, small: Batch, dataset: Dataset
 ) -> list[tuple[float, float]]:
     """For each variant: difference of what is computed, times slower."""
     manifest = dataset.manifest
     for _ in range(WARM_STEPS):
         workload.step(batch)
-    differences = [check_parity(workload, batch, v, manifest) for v in (*VARIANTS, ALL_OFF)]
+    differences = [check_parity(workload, small, v, manifest) for v in (*VARIANTS, ALL_OFF)]
     jobs = {v.name: _job(workload, v.batch(batch, manifest), v) for v in (BASELINE, *VARIANTS)}
-    taken = interleave(jobs, rounds=settings.rounds, budget=settings.budget)
-    slowest = {v.name: _job(workload, v.batch(batch, manifest), v) for v in (BASELINE, ALL_OFF)}
+    taken = interleave(jobs, rounds=settings.rounds, budget=4 * settings.budget)
+    slowest = {v.name: _job(workload, v.batch(small, manifest), v) for v in (BASELINE, ALL_OFF)}
     pair = interleave(slowest, rounds=1, warmup=1)
     times = [ratio(taken[v.name], taken[BASELINE.name]) for v in VARIANTS]
     return list(zip(differences, [*times, ratio(pair[ALL_OFF.name], pair[BASELINE.name])], strict=True))

@@ -10,7 +10,7 @@ from torch import nn
 from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import synthetic
-from ctr.bench.variants import ALL_OFF, BASELINE, VARIANTS, Variant
+from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Variant
 from ctr.bench.workload import MODELS, Workload, bench_config, endless, training_batches
 from ctr.config import RunConfig
 from features.dataset import Dataset
@@ -87,7 +87,7 @@ def bound(rounded: list[list[float]], expected: list[float], until: int) -> floa
 def loss_curve(
     dataset: Dataset, config: RunConfig, variant: Variant, *, steps: int, moved: int | None = None
 ) -> list[float]:
-    """Losses of a training from fresh weights with an optimisation switched off.
+    """Losses of a training from fresh weights with an optimisation off; the others are on for few rows too.
 
     With `moved` every dense weight starts one unit in its last place higher or lower, as this seed draws.
     """
@@ -96,7 +96,7 @@ def loss_curve(
         _move(workload.model, seed=moved)
     batches = endless(training_batches(dataset, config))
     try:
-        with variant.active():
+        with FOR_FEW_ROWS.active(), variant.active():
             return [workload.step(variant.batch(next(batches), dataset.manifest)) for _ in range(steps)]
     finally:
         batches.close()

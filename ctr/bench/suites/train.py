@@ -47,7 +47,9 @@ def run(settings: Settings) -> SuiteResult:
 
 
 def _dataset(settings: Settings, rows: int | None) -> Dataset:
-    shape = replace(sized(Shape(), settings), requests=5 * settings.requests, rows_per_request=rows or 5)
+    batches = 2 * settings.rounds + 2  # no epoch ends while it is measured: the loader would work ahead there
+    requests = batches * settings.requests
+    shape = replace(sized(Shape(), settings), requests=requests, rows_per_request=rows or 5)
     return given_or_synthetic(settings, shape, f"train-{rows}")
 
 

@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ctr.bench.shape import Shape
 from ctr.bench.suites.ablate import ParityError, check_parity
 from ctr.bench.suites.curves import DRAWS, bound, difference, loss_curve
 from ctr.bench.synthetic import write_dataset
-from ctr.bench.variants import ALL_OFF, BASELINE, VARIANTS, Variant
+from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Variant
 from ctr.bench.workload import MODELS, Workload, bench_config, first_batches
 from ctr.blocks import fused
-from ctr.config import RunConfig
+from ctr.config import RunConfig, TrainConfig
 from ctr.embedding.sparse_optim import RowwiseAdagrad
 from ctr.sequence_tokens import SequenceTokenizer
+from ctr.speed import speed_up
 from features.dataset import Dataset
 
 every = pytest.mark.parametrize("variant", [*VARIANTS, ALL_OFF], ids=lambda v: v.name)
@@ -30,9 +32,18 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return write_dataset(tmp_path_factory.mktemp("data") / "set", shape)
 
 
-@pytest.fixture(autouse=True)
-def compiled_for_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "ROWS", 1)
+def test_the_curves_see_the_compiled_networks(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    asked = fused.available
+
+    def available(x: Tensor, outputs: int) -> bool:
+        seen.append(len(x))
+        return asked(x, outputs)
+
+    monkeypatch.setattr(fused, "available", available)
+    config = bench_config(dataset, MODELS["HyFormer, Transformer"], requests=6)
+    loss_curve(dataset, config, BASELINE, steps=1)
+    assert seen and min(seen) < fused.ROWS
 
 
 @every
@@ -41,8 +52,9 @@ def test_the_same_result(dataset: Dataset, variant: Variant, model: str) -> None
     config = bench_config(dataset, MODELS[model], requests=6)
     workload = Workload.build(config, dataset.manifest)
     (batch,) = first_batches(dataset, config, 1)
-    workload.step(batch)
-    assert check_parity(workload, batch, variant, dataset.manifest) < 1e-5
+    with FOR_FEW_ROWS.active():
+        workload.step(batch)
+        assert check_parity(workload, batch, variant, dataset.manifest) < 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +131,16 @@ def test_probing_updates_nothing(dataset: Dataset, tmp_path: Path) -> None:
     workload.probe(batch)
     assert all(torch.equal(a, b) for a, b in zip(before, workload.model.parameters(), strict=True))
     assert all(torch.equal(t, tables[name]) for name, t in workload.tables.state().items())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_recomputing_compiled_networks_gives_the_same_bits(dataset: Dataset, model: str) -> None:
+    config = bench_config(dataset, [*MODELS[model], "model.dropout=0.3"], requests=6)
+    (batch,) = first_batches(dataset, config, 1)
+    found = []
+    for recompute in (False, True):
+        workload = Workload.build(config, dataset.manifest)
+        speed_up(workload.model, TrainConfig(recompute=recompute))
+        with FOR_FEW_ROWS.active():
+            found.append(workload.probe(batch))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

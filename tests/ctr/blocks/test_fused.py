@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from ctr.blocks import fused, linear
 from ctr.blocks.attention import MultiHeadAttention
@@ -149,3 +150,28 @@ def test_hooks_of_a_linear_layer_are_called() -> None:
     normed_linear(layer, rows(), nn.LayerNorm(D))
     linear.linear(rows(), layer.weight)
     assert seen == [1]
+
+
+@pytest.mark.parametrize("place", ["norm", "up", "down"])
+def test_hooks_inside_a_network_are_called(place: str) -> None:
+    network, ahead, seen = FeedForward(D), nn.LayerNorm(D), []
+    module = {"norm": ahead, "up": network.up, "down": network.down}[place]
+    module.register_forward_hook(lambda *_: seen.append(1))
+    network(rows(), ahead, residual=True)
+    assert seen == [1]
+
+
+def test_hooks_of_maps_into_one_tensor_are_called() -> None:
+    layer, seen = Linear(D, D, bias=False), []
+    layer.register_forward_hook(lambda *_: seen.append(1))
+    linear.join_mapped([rows()], [rows()], [layer])
+    assert seen == [1]
+
+
+def test_a_pruned_weight_is_not_an_old_one() -> None:
+    network, x = FeedForward(D), rows()
+    prune.l1_unstructured(network.up, "weight", amount=0.5)
+    before = network(x)
+    with torch.no_grad():
+        network.up.weight_orig.mul_(2)
+    assert not torch.equal(network(x), before)
