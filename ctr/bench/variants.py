@@ -45,12 +45,14 @@ class Variant:
         instead: what happens in its place.
         rewrites: applied to the batch, in order.
         patches: functions exchanged while it runs.
+        float32: whether the optimisation exists in float32 alone.
     """
 
     name: str
     instead: str
     rewrites: tuple[Rewrite, ...] = ()
     patches: tuple[Patch, ...] = field(default=())
+    float32: bool = False
 
     def batch(self, batch: Batch, manifest: Manifest) -> Batch:
         """The batch as this variant sees it."""
@@ -117,8 +119,8 @@ def one_bucket(lengths: np.ndarray) -> Buckets:
 
 
 def attention_with_dropout(*arguments: Any, **named: Any) -> Tensor:
-    """Attention that drops a weight in a thousand million: the same result, without the fused kernel."""
-    named["dropout_p"] = 1e-9
+    """Attention that drops no weight, but might: the same result, without the fused kernel."""
+    named["dropout_p"] = 1e-17  # 1 less that is 1
     return _attention(*arguments, **named)
 
 
@@ -163,15 +165,17 @@ FOR_FEW_ROWS = Variant("", "", (), ((fused, "ROWS", 1),))
 VARIANTS: tuple[Variant, ...] = (
     Variant("request sharing", "every candidate a request of its own", (_unshare,)),
     Variant("packing", "every history padded to the longest", (_pad,)),
-    Variant("packed attention", "attention padded in buckets of similar length", (), (_PADDED,)),
-    Variant("position-wise in one pass", "torch's operators one after another", (), (_APART,)),
+    Variant(
+        "packed attention", "attention padded in buckets of similar length", (), (_PADDED,), float32=True
+    ),
+    Variant("position-wise in one pass", "torch's operators one after another", (), (_APART,), float32=True),
     Variant("length buckets", "attention padded to the longest of all", (), (_PADDED, _ONE)),
     Variant("unique pooling", "an ID and a row for every use", (unpool,), (_USES,)),
     Variant("project before expand", "rows gathered first, then each mapped", (), (_EXPAND,)),
     Variant("one gather for all fields", "a gather and an addition for each field", (), (_EACH,)),
     Variant("touched rows only", "gradient and update of whole tables", (), (_WHOLE,)),
     Variant("fused attention", "dropout on attention weights, of no effect", (), (_PADDED, _DROPOUT)),
-    Variant("compiled sums and updates of rows", "torch's operators", (), _BY_TORCH),
+    Variant("compiled sums and updates of rows", "torch's operators", (), _BY_TORCH, float32=True),
 )
 ALL_OFF = Variant(
     "all of them",

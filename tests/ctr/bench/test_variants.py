@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ctr.bench.shape import Shape
 from ctr.bench.suites.ablate import ParityError, check_parity
-from ctr.bench.suites.curves import DRAWS, bound, difference, loss_curve
+from ctr.bench.suites.curves import DRAWS, EXACT, bound, difference, loss_curve
 from ctr.bench.synthetic import write_dataset
 from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Variant
 from ctr.bench.workload import MODELS, Workload, bench_config, first_batches
@@ -85,7 +85,7 @@ def many_steps(dataset: Dataset) -> Curves:
 
 
 @pytest.mark.slow
-@every
+@pytest.mark.parametrize("variant", [*(v for v in VARIANTS if v.float32), ALL_OFF], ids=lambda v: v.name)
 def test_the_same_loss_curve(dataset: Dataset, variant: Variant, many_steps: Curves) -> None:
     config, expected, bounds = many_steps
     assert expected[-1] < 0.5 * expected[0]  # it learns
@@ -93,6 +93,30 @@ def test_the_same_loss_curve(dataset: Dataset, variant: Variant, many_steps: Cur
     curve = loss_curve(dataset, config, variant, steps=200)
     for until, most in bounds.items():
         assert difference(curve, expected, until) <= most
+
+
+@pytest.fixture(scope="module")
+def in_float64(dataset: Dataset, many_steps: Curves) -> list[float]:
+    return loss_curve(dataset, many_steps[0], BASELINE, steps=200, dtype=torch.float64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if not v.float32], ids=lambda v: v.name)
+def test_the_same_loss_curve_to_the_last_step_in_float64(
+    dataset: Dataset, variant: Variant, many_steps: Curves, in_float64: list[float]
+) -> None:
+    curve = loss_curve(dataset, many_steps[0], variant, steps=200, dtype=torch.float64)
+    assert difference(curve, in_float64, 200) <= EXACT
+
+
+@pytest.mark.slow
+def test_a_rate_that_differs_by_a_millionth_is_seen_in_float64(
+    dataset: Dataset, many_steps: Curves, in_float64: list[float]
+) -> None:
+    optimizer = many_steps[0].optimizer.model_copy(update={"lr": (1 + 1e-6) * many_steps[0].optimizer.lr})
+    config = many_steps[0].model_copy(update={"optimizer": optimizer})
+    curve = loss_curve(dataset, config, BASELINE, steps=200, dtype=torch.float64)
+    assert difference(curve, in_float64, 200) > EXACT
 
 
 @pytest.mark.slow
