@@ -72,7 +72,7 @@ FAULTS = """
 import resource, torch
 from ctr.speed import keep_freed_memory
 kept = keep_freed_memory()
-for _ in range(6):
+for _ in range(40):  # up to ten until what else is allocated no longer splits the place
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     tensor = torch.ones(16 * 2**20)  # 64 MB, 16,384 pages
     del tensor
