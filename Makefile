@@ -16,7 +16,7 @@ STAMP := .venv/stamp-$(LOCK)
 
 help:
 	@echo "make demo       simulate a click log, train HyFormer on it, evaluate, report (4 minutes)"
-	@echo "make bench      speed, memory and what each optimisation contributes (5 minutes)"
+	@echo "make bench      speed, memory and what each optimisation contributes (6 minutes)"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests of more than 5 seconds each"
 	@echo "make test-gpu   the tests that need an NVIDIA GPU"

@@ -133,7 +133,7 @@ class Updates:
             NonFiniteError: a logit, the loss or a gradient is NaN or infinite on some rank (after
                 `max_skipped` in a row with `non_finite: skip`). Nothing has been updated then.
         """
-        keep_freed_memory()
+        keep_freed_memory()  # in processes that train: others may want to give it back
         rate = self._begin(step)
         rows = self.tables.lookup(batch.unique_ids)
         # A fused engine updates in its backward: cut off, it waits until every gradient is known and checked.

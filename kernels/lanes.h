@@ -31,8 +31,8 @@ inline Lanes exp_lanes(Lanes x) {  // of x up to 88; relative error below 2e-7; 
     y = y * f + 5.0000001201e-1f;
     y = y * (f * f) + f + 1.0f;
     Ints bits = reinterpret_cast<Ints>(y) + (reinterpret_cast<Ints>(shifted) << 23);
-    const Lanes y0 = x <= splat(-87.0f) ? splat(0.0f) : reinterpret_cast<Lanes>(bits);
-    return x != x ? x : y0;  // a NaN from elsewhere may carry bits that the shift makes a number of
+    const Lanes number = x <= splat(-87.0f) ? splat(0.0f) : reinterpret_cast<Lanes>(bits);
+    return x != x ? x : number;  // a NaN from elsewhere may carry bits that the shift makes a number of
 }
 
 inline float sum_of(Lanes x) {  // in pairs: four steps, not sixteen that wait for each other

@@ -95,11 +95,9 @@ def _call(
 
 def _like(queries: Tensor, key_value: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Memory of the gradients, its rows in one piece whatever the strides of the inputs."""
-    pair = (
-        None if x is None else torch.empty_like(x, memory_format=torch.contiguous_format)
-        for x in (queries, key_value)
-    )
-    return tuple(pair)  # type: ignore[return-value]
+    whole = torch.contiguous_format
+    of_queries = torch.empty_like(queries, memory_format=whole)
+    return of_queries, None if key_value is None else torch.empty_like(key_value, memory_format=whole)
 
 
 def _forward(

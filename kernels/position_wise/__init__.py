@@ -113,13 +113,13 @@ def _apply(
     gain, shift = (None, None) if norm is None else (norm.gain, norm.shift)
     halves = 2 if activation == "swiglu" else 1
     outputs = len(w1) if w2 is None else len(w2)
-    first = len(w1) if w2 is None else halves * w2.shape[-1]
+    hidden = 0 if w2 is None else w2.shape[-1]
     expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
         ("gain", gain, x.shape[1:]),
         ("shift", shift, x.shape[1:]),
-        ("the first weight", w1, (first, x.shape[-1])),
+        ("the first weight", w1, (outputs if w2 is None else halves * hidden, x.shape[-1])),
         ("the first bias", b1, w1.shape[:1]),
-        ("the second weight", w2, (outputs, first // halves)),
+        ("the second weight", w2, (outputs, hidden)),
         ("the second bias", b2, (outputs,)),
     ]
     for name, tensor, shape in expected:

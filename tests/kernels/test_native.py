@@ -23,9 +23,11 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("CTR_NATIVE", raising=False)
     path = tmp_path / "add.cpp"
     path.write_text(ADD)
-    native.load.cache_clear()
+    for cached in (native.load, native._compiler):
+        cached.cache_clear()
     yield path
-    native.load.cache_clear()
+    for cached in (native.load, native._compiler):
+        cached.cache_clear()
 
 
 def kept(source: Path) -> list[str]:
@@ -73,11 +75,9 @@ def test_switched_off_or_without_compiler(
     value: str,
     says: list[str],
 ) -> None:
-    native._compiler.cache_clear()
     monkeypatch.setenv(name, value)
     assert native.load(source, EXTRA=0) is None and native.load(source, EXTRA=1) is None
     assert [r.getMessage().split(":")[0] for r in caplog.records] == says
-    native._compiler.cache_clear()
 
 
 def test_a_directory_that_others_may_write_to_is_refused(
