@@ -41,9 +41,8 @@ test-slow: $(STAMP)
 test-gpu: $(STAMP)
 	@$(PYTEST) -m gpu $(ARGS)
 
-CHAOS := tests/ctr/test_resume.py tests/ctr/test_checkpoint.py tests/ctr/test_run_dir.py tests/ctr/test_faults.py \
-	tests/ctr/test_trainer.py tests/ctr/test_tracking.py tests/ctr/test_tracking_mlflow.py tests/ctr/test_prefetch.py \
-	tests/features/test_write.py tests/features/test_scan.py
+CHAOS := tests/ctr/checkpoint tests/ctr/runs tests/ctr/training/test_resume.py tests/ctr/training/test_trainer.py \
+	tests/ctr/tracking tests/ctr/loader/test_prefetch.py tests/features/store tests/features/read/test_scan.py
 
 # Their random moments are drawn from seeds; -v prints each test's name, which holds its seed.
 chaos: $(STAMP)

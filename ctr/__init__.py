@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctr.versions import check_versions
+from ctr.runs.versions import check_versions
 
 # Before any other module of the package imports torch or torchrec, whose own errors would not name the mend.
 check_versions()

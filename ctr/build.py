@@ -8,21 +8,21 @@ import torch
 from torch import nn
 
 from ctr.config import LoaderConfig, ModelConfig, RunConfig
-from ctr.distributed import World
+from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables, make_tables
-from ctr.identity import identity
 from ctr.loader import Loader, Share
 from ctr.loader.collate import table_rows
-from ctr.lora import add_adapters
+from ctr.loader.periods import restrict
 from ctr.models.aligned import align
 from ctr.models.hyformer import HyFormer
 from ctr.models.longer import Longer
 from ctr.models.two_stage import TwoStage
-from ctr.ngram import NgramField, ngram_fields
-from ctr.optim import AveragedWeights, make_optimizer
-from ctr.periods import restrict
-from ctr.speed import speed_up
-from ctr.state import Progress, TrainingState
+from ctr.runs.identity import identity
+from ctr.tokens.ngram import NgramField, ngram_fields
+from ctr.training.lora import add_adapters
+from ctr.training.optim import AveragedWeights, make_optimizer
+from ctr.training.speed import speed_up
+from ctr.training.state import Progress, TrainingState
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
 

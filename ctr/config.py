@@ -203,7 +203,7 @@ class TrackingConfig(Knobs):
 
 
 class PeriodConfig(Knobs):
-    """Which stretch of the data set's time a run sees (ctr.periods)."""
+    """Which stretch of the data set's time a run sees (ctr.loader.periods)."""
 
     windows: Positive = 1  # the test part in so many windows, each tested by a training that ends before it
     window: Count = 0  # which of them

@@ -34,9 +34,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from features.arrow import IdValues, dense_values, flat, id_values, read_arrow
 from features.errors import ConfigError, DataError
 from features.names import under
+from features.store.arrow import IdValues, dense_values, flat, id_values, read_arrow
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")

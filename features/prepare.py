@@ -9,19 +9,19 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.clock import CLOCK, TIME
-from features.columns import expand_patterns, needed_columns
 from features.dataset import SPLITS, DomainInfo, Manifest, SplitInfo
-from features.fitted import write_fitted
-from features.layout import event_table, split_tables
-from features.log import Log, read_log
+from features.encode.fitted import write_fitted
+from features.encode.split import Parts, split_rows
+from features.encode.stages import encode_log
+from features.encode.transform import Encoded
+from features.read.clock import CLOCK, TIME
+from features.read.columns import expand_patterns, needed_columns
+from features.read.log import Log, read_log
+from features.read.scan import open_tables
 from features.safe_yaml import dump_yaml
-from features.scan import open_tables
 from features.spec import Spec
-from features.split import Parts, split_rows
-from features.stages import encode_log
-from features.transform import Encoded
-from features.write import hash_files, new_directory, write_arrow, write_manifest, write_parquet
+from features.store.layout import event_table, split_tables
+from features.store.write import hash_files, new_directory, write_arrow, write_manifest, write_parquet
 
 Progress = Callable[[str], None]
 

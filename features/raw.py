@@ -14,16 +14,16 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from features.columns import feature_columns, is_of_request
 from features.dataset import Column, Dataset, IdValues
-from features.encode import Buckets, FittedTable, Vocabulary
+from features.encode.fitted import Fitted
+from features.encode.raw_values import WrongValue, numbers, series, vectors
+from features.encode.tables import Buckets, FittedTable, Vocabulary
+from features.encode.transform import calendar_ids
+from features.encode.values import values_of
 from features.errors import DataError
-from features.fitted import Fitted
 from features.names import under
-from features.raw_values import WrongValue, numbers, series, vectors
+from features.read.columns import feature_columns, is_of_request
 from features.spec import CalendarFeature, IdFeature, load_spec
-from features.transform import calendar_ids
-from features.values import values_of
 
 Level = Literal["request", "candidate"]
 Raw = Mapping[str, Sequence[Any]]  # column → a value per owner

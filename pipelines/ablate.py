@@ -19,11 +19,11 @@ from ctr.ablate.results import Results, evaluate
 from ctr.ablate.run import Ended, Runner
 from ctr.ablate.schedule import Launch, Pool, ProcessWorker, how_many
 from ctr.build import pick_device
-from ctr.durable import replace_file
-from ctr.run_dir import RunDir
-from ctr.signals import GracefulStop
+from ctr.runs.directory import RunDir
+from ctr.runs.durable import replace_file
+from ctr.runs.signals import GracefulStop
+from ctr.runs.versions import check_versions
 from ctr.tracking.rows import tracking_uri
-from ctr.versions import check_versions
 from features.safe_yaml import dump_yaml
 from pipelines.ablate_display import Watch
 from pipelines.display import make_display

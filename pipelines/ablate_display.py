@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from ctr.ablate.run import steps_done
 from ctr.ablate.subruns import SubRun
-from ctr.journal import read_rows
-from ctr.trainer import Display
+from ctr.runs.journal import read_rows
+from ctr.training.trainer import Display
 
 SECONDS_BETWEEN_LOOKS = 1.0
 

@@ -16,9 +16,9 @@ from ctr.ablate.subruns import predictions_name
 from ctr.ablate.task import Task
 from ctr.build import scoring_loader, training_loader
 from ctr.metrics import evaluate_table
-from ctr.run_dir import RunDir
-from ctr.scoring import BatchSource, write_predictions
+from ctr.runs.directory import RunDir
 from ctr.tracking import Tracker
+from ctr.training.scoring import BatchSource, write_predictions
 from pipelines.cli import guarded
 from pipelines.runs import OpenRun, open_run
 from pipelines.train import train

@@ -12,7 +12,7 @@ from rich.console import Console
 from ctr.compare import Cell, Judgement, MetricName, compare_files, judge
 from ctr.compare.combine import Noise
 from ctr.compare.render import markdown, notes, table, to_json
-from ctr.durable import replace_file
+from ctr.runs.durable import replace_file
 from features.errors import ConfigError
 
 _WIDTH = 132  # of the table where the output is no terminal

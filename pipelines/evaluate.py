@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ctr.compare import METRICS
-from ctr.journal import read_rows
 from ctr.metrics import Evaluation, evaluate_table
-from ctr.report import format_metrics_table, write_report
-from ctr.run_dir import RunDir
+from ctr.report.evaluation import format_metrics_table, write_report
+from ctr.runs.directory import RunDir
+from ctr.runs.journal import read_rows
 from ctr.tracking import Tracker
 from features.errors import ConfigError
 from pipelines.baseline import KINDS, evaluate_baseline

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ctr.build import open_dataset, pick_device
-from ctr.distributed import World
+from ctr.distributed.world import World
 from ctr.generate.baselines import ItemNeighbours, Popularity
 from ctr.generate.comparison import (
     Retrieved,
@@ -42,10 +42,10 @@ from ctr.generate.training import (
     training_view,
 )
 from ctr.generate.views import Donors
-from ctr.run_dir import RunDir
+from ctr.runs.directory import RunDir
+from ctr.runs.versions import check_versions
 from ctr.tracking import Tracker
-from ctr.trainer import Outcome
-from ctr.versions import check_versions
+from ctr.training.trainer import Outcome
 from features.dataset import Dataset
 from features.errors import ConfigError
 from features.names import check_name

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from ctr.build import scoring_loader
-from ctr.run_dir import RunDir
-from ctr.scoring import write_predictions
+from ctr.runs.directory import RunDir
+from ctr.training.scoring import write_predictions
 from pipelines.runs import OpenRun, open_run
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from ctr.build import build_state, open_dataset, pick_device
-from ctr.checkpoint import Checkpoint, load_checkpoint, load_latest, steps
+from ctr.checkpoint.checkpoint import Checkpoint, load_checkpoint, load_latest, steps
 from ctr.config import RunConfig, load_config
 from ctr.errors import CheckpointError
-from ctr.run_dir import RunDir
-from ctr.state import TrainingState
+from ctr.runs.directory import RunDir
+from ctr.training.state import TrainingState
 from features.dataset import Dataset
 from features.errors import ConfigError
 

@@ -15,17 +15,17 @@ import torch
 from ctr.ablate.publish import parent_tracker
 from ctr.ablate.schedule import Launch, Pool, ProcessWorker, how_many
 from ctr.build import pick_device
-from ctr.durable import replace_file
-from ctr.run_dir import RunDir
+from ctr.runs.directory import RunDir
+from ctr.runs.durable import replace_file
+from ctr.runs.signals import GracefulStop
+from ctr.runs.versions import check_versions
 from ctr.scaling.measured import read_points
 from ctr.scaling.publish import log_results
 from ctr.scaling.report import text, write_report
 from ctr.scaling.results import from_points
 from ctr.scaling.run import Runner
 from ctr.scaling.sweep import Chain, load_sweep
-from ctr.signals import GracefulStop
 from ctr.tracking.rows import tracking_uri
-from ctr.versions import check_versions
 from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import dump_yaml

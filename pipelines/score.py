@@ -11,7 +11,8 @@ import numpy as np
 from torch import nn
 
 from ctr.build import ngrams_of
-from ctr.run_dir import RunDir
+from ctr.runs.directory import RunDir
+from ctr.runs.signals import GracefulStop
 from ctr.serving.answer import Answer, Answerer
 from ctr.serving.cache import CacheStats, StateCache
 from ctr.serving.files import read_questions, write_scores
@@ -19,7 +20,6 @@ from ctr.serving.resolve import Resolver
 from ctr.serving.scorer import MICRO_BATCH, Scorer, model_digest
 from ctr.serving.source import Source
 from ctr.serving.split import split_requests
-from ctr.signals import GracefulStop
 from features.errors import ConfigError
 from pipelines.runs import OpenRun, open_run
 

@@ -20,17 +20,17 @@ from ctr.build import (
     scoring_loader,
     training_loader,
 )
-from ctr.checkpoint import steps
+from ctr.checkpoint.checkpoint import steps
 from ctr.config import RunConfig, dump_config, load_config
-from ctr.distributed import World, open_world
-from ctr.durable import replace_file
-from ctr.lora import start_from_base
-from ctr.run_dir import RunDir
-from ctr.signals import GracefulStop
-from ctr.state import TrainingState
+from ctr.distributed.world import World, open_world
+from ctr.runs.directory import RunDir
+from ctr.runs.durable import replace_file
+from ctr.runs.signals import GracefulStop
+from ctr.runs.versions import check_versions
 from ctr.tracking import SilentTracker, Tracker
-from ctr.trainer import Outcome, Trainer
-from ctr.versions import check_versions
+from ctr.training.lora import start_from_base
+from ctr.training.state import TrainingState
+from ctr.training.trainer import Outcome, Trainer
 from features.dataset import Dataset
 from pipelines.display import NoDisplay, make_display
 

@@ -92,7 +92,7 @@ def test_the_tree_of_the_readme_exists() -> None:
 
 @pytest.mark.parametrize("folder", ["features", "ctr", "kernels"])
 def test_the_tree_of_the_readme_is_whole(folder: str) -> None:
-    named = {path.rstrip("/") for path in tree_paths(TREE)} | {"ctr/report_plots.py", f"{folder}/__init__.py"}
+    named = {path.rstrip("/") for path in tree_paths(TREE)} | {"ctr/report/plots.py", f"{folder}/__init__.py"}
     there = [
         p for p in (ROOT / folder).iterdir() if p.suffix == ".py" or (p.is_dir() and p.name[0] not in "_.")
     ]

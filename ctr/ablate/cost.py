@@ -14,9 +14,9 @@ import torch
 from ctr.batch import Batch
 from ctr.bench.flops import count_flops
 from ctr.build import parameter_counts
-from ctr.journal import Row
-from ctr.losses import click_loss
-from ctr.state import TrainingState
+from ctr.runs.journal import Row
+from ctr.training.losses import click_loss
+from ctr.training.state import TrainingState
 
 ROW = "cost"  # kind of the journal row
 

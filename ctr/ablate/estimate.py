@@ -10,7 +10,7 @@ import torch
 
 from ctr.ablate.subruns import SubRun
 from ctr.build import build_state, open_dataset, pick_device, training_loader
-from ctr.updates import Updates
+from ctr.training.step import Updates
 
 STARTUP = 8.0  # seconds of imports until a worker trains
 SCORING = 0.4  # of the time of a training step for as many rows

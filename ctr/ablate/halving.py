@@ -17,8 +17,8 @@ import numpy as np
 
 from ctr.ablate.expand import BASE
 from ctr.ablate.subruns import SubRun
-from ctr.journal import Row, read_rows
-from ctr.selection import selection_value
+from ctr.runs.journal import Row, read_rows
+from ctr.training.validation import selection_value
 
 SHARES = (0.25, 0.5)
 ROW = "halving"  # kind of the journal row of a decision

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ctr.batch import Batch, IdColumn, SequenceBatch
-from ctr.ngram import field_of
-from ctr.scoring import BatchSource
+from ctr.tokens.ngram import field_of
+from ctr.training.scoring import BatchSource
 
 
 class PermutedBatches:

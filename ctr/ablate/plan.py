@@ -40,7 +40,7 @@ class Plan(Knobs):
     set: Settings = ()  # changes of the base that all variants share
     out: str | None = None  # directory; None = runs/ablate-<name>
     seeds: tuple[Count, ...] = Field(default=(1,), min_length=1)
-    windows: Positive = 1  # rolling origin: the test part in so many windows (ctr.periods)
+    windows: Positive = 1  # rolling origin: the test part in so many windows (ctr.loader.periods)
     variants: dict[str, VariantPlan] = Field(default_factory=dict)
     one_at_a_time: Parts = ()  # a variant without each of them
     leave_one_in: Parts = ()  # a variant with each of them alone; what is not of the listed kind stays

@@ -9,7 +9,7 @@ import numpy as np
 
 from ctr.ablate.results import Line, Results
 from ctr.compare import Judgement
-from ctr.report_plots import GREEN, GREY, INK, ORANGE, drawn, new_figure
+from ctr.report.plots import GREEN, GREY, INK, ORANGE, drawn, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ from ctr.ablate.plan import Plan
 from ctr.ablate.results import Results
 from ctr.ablate.subruns import SubRun
 from ctr.config import RunConfig
-from ctr.journal import read_rows
-from ctr.run_dir import RunDir
+from ctr.runs.directory import RunDir
+from ctr.runs.journal import read_rows
 from ctr.tracking import Tracker, sync
 from features.dataset import Manifest
 

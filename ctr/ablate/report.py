@@ -9,7 +9,7 @@ from ctr.ablate.page import Page, Picture, Table, write_page
 from ctr.ablate.plots import NAMES, draw_all, si
 from ctr.ablate.results import Line, Results
 from ctr.compare import Judgement
-from ctr.report_plots import number
+from ctr.report.plots import number
 
 CAPTIONS = {
     "deltas": "Difference from the base, the largest gain first; lines are 95 % intervals, not corrected",

@@ -16,7 +16,7 @@ from ctr.ablate.halving import Stopped
 from ctr.ablate.plan import Plan
 from ctr.ablate.subruns import Place, SubRun
 from ctr.compare import Cell, Judgement, compare_files, judge
-from ctr.journal import read_rows
+from ctr.runs.journal import read_rows
 
 SLICE_DRAWS = 300
 MAX_VALUES = 12  # of a slice

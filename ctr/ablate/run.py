@@ -10,8 +10,8 @@ from ctr.ablate.expand import BASE
 from ctr.ablate.halving import ROW, SHARES, Stopped, candidates, choose, decided, pause_step
 from ctr.ablate.schedule import Failure, Job, Pool
 from ctr.ablate.subruns import SubRun
-from ctr.journal import read_rows
-from ctr.run_dir import RunDir
+from ctr.runs.directory import RunDir
+from ctr.runs.journal import read_rows
 from ctr.tracking import Tracker
 from features.errors import ConfigError, CtrError
 

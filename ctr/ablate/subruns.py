@@ -16,9 +16,9 @@ from typing import Any
 
 from ctr.ablate.expand import Variant
 from ctr.config import RunConfig, load_config
-from ctr.durable import canonical_json
-from ctr.identity import identity
-from ctr.periods import restrict
+from ctr.loader.periods import restrict
+from ctr.runs.durable import canonical_json
+from ctr.runs.identity import identity
 from features.dataset import Dataset, Manifest
 from features.errors import CtrError
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ctr.batch import Batch, IdColumn
 from ctr.build import build_tables, ngrams_of, open_dataset, training_loader
 from ctr.config import load_config
-from ctr.distributed import World, open_world
+from ctr.distributed.world import World, open_world
 from ctr.embedding import EmbeddingTables
 from ctr.loader.collate import CANDIDATE, EVENT, REQUEST, use_tables
 

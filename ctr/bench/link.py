@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ctr.dense_sync import Handle, Reduce
+from ctr.distributed.gradients import Handle, Reduce
 
 
 @dataclass

@@ -19,15 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctr import sequence_tokens
 from ctr.batch import Batch, SequenceBatch
 from ctr.bench.rewrite import pad_events, unpool, unshare
 from ctr.blocks import attention, fused
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.embedding.sparse_optim import RowwiseAdagrad
-from ctr.sequence_tokens import SequenceTokenizer
-from ctr.tokens import Rows, look_up
+from ctr.tokens import events as event_tokens
+from ctr.tokens.events import SequenceTokenizer
+from ctr.tokens.features import Rows, look_up
 from features.dataset import Manifest
 from kernels import table_rows
 from kernels.unique_pooling import columns, expand, ops
@@ -145,7 +145,7 @@ _BY_TORCH: tuple[Patch, ...] = (
 _APART: Patch = (fused, "available", nowhere)
 _DROPOUT: Patch = (F, "scaled_dot_product_attention", attention_with_dropout)
 _EXPAND: Patch = (SequenceTokenizer, "forward", expand_first)
-_EACH: Patch = (sequence_tokens, "expand_joined", expand_each)
+_EACH: Patch = (event_tokens, "expand_joined", expand_each)
 _ONE: Patch = (Buckets, "plan", staticmethod(one_bucket))
 _USES: Patch = (RowwiseAdagrad, "update", update_uses)
 _WHOLE: Patch = (RowwiseAdagrad, "update", update_whole_table)

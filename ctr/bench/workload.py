@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from ctr.batch import Batch
 from ctr.build import build_model, build_tables, ngrams_of
 from ctr.config import RunConfig, parse_config
-from ctr.dense_sync import Reduce
+from ctr.distributed.gradients import Reduce
 from ctr.embedding import EmbeddingTables
 from ctr.loader import Loader
-from ctr.losses import click_loss
-from ctr.optim import make_optimizer
-from ctr.updates import Updates
+from ctr.training.losses import click_loss
+from ctr.training.optim import make_optimizer
+from ctr.training.step import Updates
 from features.dataset import Dataset, Manifest
 from features.safe_yaml import apply_overrides
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 import torch
 
 from ctr.config import EmbeddingConfig
-from ctr.distributed import World
+from ctr.distributed.world import World
 from ctr.embedding.base import EmbeddingTables
 from ctr.embedding.by_width import TablesByWidth
 from ctr.embedding.replicated import ReplicatedTables
 from ctr.embedding.torch_engine import TorchTables
 from ctr.embedding.torchrec_plan import check_choices
-from ctr.versions import fbgemm_available
+from ctr.runs.versions import fbgemm_available
 
 __all__ = ["EmbeddingTables", "make_tables"]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ctr.config import EmbeddingConfig
+from ctr.distributed.shards import Readable, Sharded, as_sharded
 from ctr.errors import CheckpointError
-from ctr.shards import Readable, Sharded, as_sharded
 
 STEP = "step"
 _CHUNK = 2**16  # rows made at once; a multiple of 16, see `_chunks`
@@ -25,8 +25,8 @@ class EmbeddingTables(ABC):
 
     A training step is ``rows = tables.lookup(batch.unique_ids)``, forward, ``loss.backward()``,
     ``tables.apply_gradients()``. A fused engine has applied the update when ``backward`` through the rows
-    returns, so what must not be learned from has to be found before: `ctr.updates` gives the model detached
-    rows and hands their gradients over once they are checked. `discard` forgets a lookup.
+    returns, so what must not be learned from has to be found before: `ctr.training.step` gives the model
+    detached rows and hands their gradients over once they are checked. `discard` forgets a lookup.
 
     Args:
         rows: table → number of rows.

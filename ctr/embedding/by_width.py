@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ctr.config import EmbeddingConfig
+from ctr.distributed.shards import Readable, Sharded
 from ctr.embedding.base import STEP, EmbeddingTables, check_state
-from ctr.shards import Readable, Sharded
 
 
 class TablesByWidth(EmbeddingTables):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ctr.config import EmbeddingConfig
-from ctr.distributed import World
+from ctr.distributed.world import World
 
 
 class ColumnwiseAdagrad:

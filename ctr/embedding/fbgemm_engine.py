@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ctr.config import EmbeddingConfig
+from ctr.distributed.shards import Readable
 from ctr.embedding.base import STEP, EmbeddingTables, initial_weight
 from ctr.embedding.fbgemm_options import STATE_NAMES, importing, update_options
-from ctr.shards import Readable
 from features.errors import ConfigError
 
 

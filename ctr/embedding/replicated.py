@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ctr.distributed import World
+from ctr.distributed.world import World
 from ctr.embedding.torch_engine import TorchTables, gradients_of
 
 

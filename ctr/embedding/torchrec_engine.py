@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from ctr.config import EmbeddingConfig
-from ctr.distributed import World
+from ctr.distributed.shards import Readable, Sharded, box
+from ctr.distributed.world import World
 from ctr.embedding.base import STEP, EmbeddingTables, fill_initial
 from ctr.embedding.columns import ColumnwiseAdagrad
 from ctr.embedding.fbgemm_options import STATE_NAMES
 from ctr.embedding.torchrec_module import kernels, local_parts, make_module
 from ctr.embedding.torchrec_plan import kinds_of
-from ctr.shards import Readable, Sharded, box
 from features.errors import ConfigError
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ctr.config import EmbeddingConfig
-from ctr.distributed import World
+from ctr.distributed.shards import Offset
+from ctr.distributed.world import World
 from ctr.embedding.fbgemm_options import importing, update_options
 from ctr.embedding.torchrec_plan import ROOT, make_plan
-from ctr.shards import Offset
 
 
 class LocalPart(NamedTuple):
@@ -36,7 +36,7 @@ def make_module(
     """Make TorchRec's DistributedModelParallel of all tables, with fused optimizers; weights are arbitrary.
 
     Its `module` is the ShardedEmbeddingCollection. It holds no dense weights: gradients of the model's are
-    summed over the ranks by `ctr.dense_sync`, which lets them come a step later.
+    summed over the ranks by `ctr.distributed.gradients`, which lets them come a step later.
 
     Args:
         rows: table → number of rows; names without dots.

@@ -16,7 +16,7 @@ import psutil
 import torch
 
 from ctr.config import EmbeddingConfig
-from ctr.distributed import World
+from ctr.distributed.world import World
 from features.errors import ConfigError
 
 ROOT = ""  # where the tables are in the module that DistributedModelParallel gets: they are all of it

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from ctr.durable import TMP_PREFIX
 from ctr.generate.config import GenerateConfig
 from ctr.generate.decoding import Decoder
 from ctr.generate.metrics import coverage, diversity, ndcg, recall
@@ -24,6 +23,7 @@ from ctr.generate.ordering import Ranked, with_rewards
 from ctr.generate.ranking import Ranker
 from ctr.generate.requests import Requests
 from ctr.generate.training import generator_loader
+from ctr.runs.durable import TMP_PREFIX
 from features.errors import ConfigError
 
 

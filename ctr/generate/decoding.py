@@ -27,7 +27,7 @@ from ctr.generate.ordering import (
 from ctr.generate.processors import Contrastive, Diversity, Ensemble, Existing, PrefixReward
 from ctr.generate.semantic_ids import BOS, PAD, SemanticIds
 from ctr.generate.trie import DEAD, Trie
-from ctr.transformer import generate
+from ctr.library.transformers import generate
 from features.errors import ConfigError
 
 # Beams that hold nothing come back from the library with sums at or below −1e9.

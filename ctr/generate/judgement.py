@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctr.compare.units import Units, error_of
-from ctr.durable import TMP_PREFIX
 from ctr.metrics.bootstrap import MIN_CLUSTERS, poisson_weights, weighted_totals
+from ctr.runs.durable import TMP_PREFIX
 from features.errors import DataError
 
 BASELINES = ("popularity", "item-kNN")

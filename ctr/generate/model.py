@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctr.architectures import Sizes
 from ctr.batch import Batch, IdColumn
 from ctr.generate.config import GenerateConfig, GeneratorConfig
 from ctr.generate.semantic_ids import BOS, PAD, SemanticIds
-from ctr.token_filter import column_scores, mask_loss
-from ctr.transformer import build_language_model
+from ctr.library.architectures import Sizes
+from ctr.library.transformers import build_language_model
+from ctr.tokens.filter import column_scores, mask_loss
 from features.dataset import Manifest
 from features.errors import ConfigError
 

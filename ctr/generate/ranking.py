@@ -14,8 +14,8 @@ import torch
 from ctr.build import scoring_loader
 from ctr.config import RunConfig
 from ctr.generate.views import Donors, View
-from ctr.scoring import probability, score_batches
-from ctr.state import TrainingState
+from ctr.training.scoring import probability, score_batches
+from ctr.training.state import TrainingState
 from features.dataset import Dataset
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ctr.durable import replace_file
 from ctr.generate import judgement
 from ctr.generate.comparison import as_markdown
 from ctr.generate.judgement import Recalls, judge, read_recalls, write_recalls
 from ctr.generate.plots import draw
+from ctr.runs.durable import replace_file
 from features.errors import ConfigError, DataError
 
 Figures = dict[str, dict[str, float]]  # strategy → figure → value

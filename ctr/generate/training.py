@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctr.batch import Batch
-from ctr.checkpoint import Checkpoint, load_checkpoint, load_latest
+from ctr.checkpoint.checkpoint import Checkpoint, load_checkpoint, load_latest
 from ctr.config import LoaderConfig
 from ctr.embedding import EmbeddingTables
 from ctr.errors import CheckpointError
@@ -19,12 +19,12 @@ from ctr.generate.config import GenerateConfig
 from ctr.generate.model import NextBehaviour
 from ctr.generate.semantic_ids import SemanticIds, load_semantic_ids, make_semantic_ids
 from ctr.generate.views import View, covering_requests, last_requests, pick_requests
-from ctr.identity import identity
 from ctr.loader import Loader
-from ctr.optim import AveragedWeights, make_optimizer
-from ctr.state import Progress, TrainingState
-from ctr.trainer import Trainer
-from ctr.updates import StepResult
+from ctr.runs.identity import identity
+from ctr.training.optim import AveragedWeights, make_optimizer
+from ctr.training.state import Progress, TrainingState
+from ctr.training.step import StepResult
+from ctr.training.trainer import Trainer
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from ctr.batch import Batch
 from ctr.config import LoaderConfig
-from ctr.faults import fault_point
 from ctr.loader.collate import Collator
 from ctr.loader.columns import WindowData, read_window
 from ctr.loader.deal import Share, deal, request_costs
 from ctr.loader.plan import EpochPlan, plan_epoch, window_order
 from ctr.loader.prefetch import in_order
 from ctr.loader.stats import batch_stats
-from ctr.ngram import NgramField
+from ctr.runs.faults import fault_point
+from ctr.tokens.ngram import NgramField
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
 

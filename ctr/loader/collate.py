@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ctr.batch import Batch, IdColumn, SequenceBatch
 from ctr.loader.columns import Columns, WindowData, event_columns, ranges
-from ctr.ngram import NgramField, ngram_ids
+from ctr.tokens.ngram import NgramField, ngram_ids
 from features.dataset import Column, EventStore, IdValues, Manifest
 from features.errors import DataError
 from kernels.unique import unique_ids

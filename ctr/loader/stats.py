@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ctr.batch import Batch, IdColumn
 from ctr.loader.collate import CANDIDATE, EVENT, REQUEST, use_tables
-from ctr.ngram import NgramField
+from ctr.tokens.ngram import NgramField
 from features.dataset import Manifest
 
 _ID_BYTES, _FLOAT_BYTES = 8, 4

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from ctr.blocks.attention import MultiHeadAttention
 from ctr.blocks.longer import CausalLayer
 from ctr.blocks.query import QueryGeneration, SequenceDecoding
-from ctr.sequence_tokens import SequenceTokenizer
-from ctr.tokens import GroupToken, SemanticTokenizer
+from ctr.tokens.events import SequenceTokenizer
+from ctr.tokens.features import GroupToken, SemanticTokenizer
 from features.errors import ConfigError
 
 # Share of the usual random map of GlobalInfo that stays beside the identity.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from ctr.architectures import Sizes
 from ctr.blocks.encoders import build_encoder
-from ctr.blocks.library import LibraryEncoder
 from ctr.config import ModelConfig
+from ctr.library.architectures import Sizes
+from ctr.library.encoder import LibraryEncoder
 from features.dataset import Manifest
 
 

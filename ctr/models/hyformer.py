@@ -31,11 +31,11 @@ from ctr.blocks.memory import Memory
 from ctr.blocks.query import QueryBoosting, QueryDecoding, QueryGeneration
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
-from ctr.heads import Head
 from ctr.models.encoder import longest_sequences, sequence_encoder
+from ctr.models.head import Head
 from ctr.models.request_state import RequestState
-from ctr.sequence_tokens import SequenceTokenizers
-from ctr.tokens import Rows, make_tokenizer
+from ctr.tokens.events import SequenceTokenizers
+from ctr.tokens.features import Rows, make_tokenizer
 from features.dataset import Manifest
 
 

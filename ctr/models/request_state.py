@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ctr.batch import Batch
 from ctr.blocks.memory import Memory
-from ctr.tokens import Rows
+from ctr.tokens.features import Rows
 
 
 @dataclass(frozen=True)

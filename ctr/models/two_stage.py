@@ -25,12 +25,12 @@ from ctr.blocks.linear import Linear
 from ctr.blocks.mixing import RankMixerBlock
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
-from ctr.heads import Head
 from ctr.models.encoder import longest_sequences, sequence_encoder
+from ctr.models.head import Head
 from ctr.models.longer import LongerTower
 from ctr.models.request_state import RequestState
-from ctr.sequence_tokens import SequenceTokenizers
-from ctr.tokens import Rows, make_tokenizer
+from ctr.tokens.events import SequenceTokenizers
+from ctr.tokens.features import Rows, make_tokenizer
 from features.dataset import Manifest
 
 

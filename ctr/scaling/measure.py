@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ctr.ablate.cost import Cost, cost_of, mean_cost, measure
 from ctr.ablate.subruns import SubRun
 from ctr.build import build_state, open_dataset, pick_device, training_loader
-from ctr.journal import read_rows
 from ctr.metrics import evaluate_table
+from ctr.runs.journal import read_rows
 from ctr.scaling.measured import Measured
 from features.errors import DataError
 

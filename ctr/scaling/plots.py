@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctr.ablate.plots import NAMES, si
-from ctr.report_plots import BLUE, GREEN, GREY, INK, ORANGE, drawn, new_figure
+from ctr.report.plots import BLUE, GREEN, GREY, INK, ORANGE, drawn, new_figure
 from ctr.scaling.fit import Curve
 from ctr.scaling.measured import Against, Measured, flat
 from ctr.scaling.predict import LAST, LINE

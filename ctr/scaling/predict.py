@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ctr.durable import canonical_json
-from ctr.journal import Row
+from ctr.runs.durable import canonical_json
+from ctr.runs.journal import Row
 from ctr.scaling.fit import Curve, Forecast
 from ctr.scaling.lines import Lines
 from ctr.scaling.measured import Against, Measured, flat

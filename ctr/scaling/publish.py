@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ctr.ablate.publish import log_once
-from ctr.run_dir import RunDir
+from ctr.runs.directory import RunDir
 from ctr.scaling.results import Finding, Results
 from ctr.tracking import Tracker
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from ctr.ablate.schedule import Job, Pool
-from ctr.journal import read_rows
-from ctr.run_dir import RunDir
+from ctr.runs.directory import RunDir
+from ctr.runs.journal import read_rows
 from ctr.scaling.measure import foreseen, measured
 from ctr.scaling.measured import Measured
 from ctr.scaling.predict import ROW, Prediction, Record, predict, record_key, recorded

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctr.errors import NonFiniteError
-from ctr.scoring import probability
 from ctr.serving.cache import CacheStats
 from ctr.serving.question import Question
 from ctr.serving.resolve import Resolver
 from ctr.serving.scorer import Scorer
 from ctr.serving.source import Request
+from ctr.training.scoring import probability
 
 
 @dataclass(frozen=True)

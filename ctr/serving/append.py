@@ -29,7 +29,7 @@ from ctr.config import ModelConfig
 from ctr.models.hyformer import HyFormer
 from ctr.models.longer import LongerTower
 from ctr.models.request_state import RequestState
-from ctr.tokens import Rows
+from ctr.tokens.features import Rows
 
 
 def why_not(config: ModelConfig) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctr.durable import TMP_PREFIX
+from ctr.runs.durable import TMP_PREFIX
 from ctr.serving.answer import Answer
 from ctr.serving.question import Question, parse_question
 from features.errors import DataError

@@ -21,7 +21,7 @@ from ctr.models.request_state import RequestState, Scoring
 from ctr.serving.append import carry_on, fits, why_not
 from ctr.serving.cache import Entry, StateCache, StateKey
 from ctr.serving.source import Request, Source
-from ctr.state import TrainingState
+from ctr.training.state import TrainingState
 from features.errors import ConfigError
 
 MICRO_BATCH = 256

@@ -15,8 +15,8 @@ from ctr.batch import Batch
 from ctr.loader import history_lengths
 from ctr.loader.collate import Collator
 from ctr.loader.columns import Columns, WindowData, read_columns
-from ctr.ngram import NgramField
 from ctr.serving.cache import Span
+from ctr.tokens.ngram import NgramField
 from features.dataset import Dataset, Manifest
 
 

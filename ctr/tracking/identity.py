@@ -8,8 +8,8 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ctr.durable import canonical_json, replace_file
-from ctr.run_dir import RunDir
+from ctr.runs.directory import RunDir
+from ctr.runs.durable import canonical_json, replace_file
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from ctr.journal import Row, read_from
-from ctr.run_dir import RunDir
+from ctr.runs.directory import RunDir
+from ctr.runs.journal import Row, read_from
 from ctr.tracking.identity import Identity
 from ctr.tracking.rows import MAX_DIGEST, Point, PointIdentity, points, without_password
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from ctr.journal import RESERVED, Row
+from ctr.runs.journal import RESERVED, Row
 
 MAX_KEY, MAX_PARAM, MAX_DIGEST = 250, 6000, 36
 SPECIAL_KINDS = frozenset({"run", "session", "artifact"})  # rows that hold no metrics

@@ -7,7 +7,7 @@ from threading import Event, Thread
 import psutil
 
 from ctr.errors import RetryableError
-from ctr.journal import Journal
+from ctr.runs.journal import Journal
 
 
 class SystemSampler:

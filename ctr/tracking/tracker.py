@@ -11,8 +11,8 @@ from threading import Event, Thread
 from typing import Any
 
 from ctr.errors import RetryableError
-from ctr.journal import Row, read_from, read_rows
-from ctr.run_dir import RunDir
+from ctr.runs.directory import RunDir
+from ctr.runs.journal import Row, read_from, read_rows
 from ctr.tracking.identity import code_commit, keep_identity, known_identity
 from ctr.tracking.replica import Replica
 from ctr.tracking.rows import params, tracking_uri, without_password

@@ -39,7 +39,7 @@ def counts_equal(opened: Opened, table: str) -> Found:
         shown += np.bincount(values, weights=weight, minlength=info.rows).astype(np.int64)
     for values in _happened_ids(opened, table):
         happened += np.bincount(values, minlength=info.rows)
-    seen = np.where(shown > 0, shown, happened)  # as features.encode.fit_table counts
+    seen = np.where(shown > 0, shown, happened)  # as features.encode.tables.fit_table counts
     book = pq.read_table(under(opened.data.root, "fitted") / f"{table}.parquet")
     wrong = np.flatnonzero(seen[book["id"].to_numpy()] != book["count"].to_numpy())
     if len(wrong):

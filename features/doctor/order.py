@@ -11,7 +11,7 @@ import numpy as np
 
 from features.dataset import SPLITS, EventStore, SplitData
 from features.doctor.opened import Found, Opened
-from features.history import pointers
+from features.past.history import pointers
 
 Check = Callable[[SplitData, EventStore, str], Found]
 

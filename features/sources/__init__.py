@@ -5,7 +5,7 @@ trivago     sessions of the RecSys Challenge 2019
 simulator   the directory that `ctr simulate` writes
 competition rows with ready-made history lists, as Parquet with a schema.json
 
-Logs of one's own need no reader: `kind: files` (features/scan.py) opens Parquet and CSV by name.
+Logs of one's own need no reader: `kind: files` (features/read/scan.py) opens Parquet and CSV by name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from features.errors import ConfigError
-from features.scan import Needed
+from features.read.scan import Needed
 from features.spec import Source
 
 # A module is imported when a spec names it; it has read(root) -> tables,

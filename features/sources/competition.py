@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 
 from features.computed import Strict
 from features.errors import ConfigError, DataError
-from features.scan import Needed, check_columns
+from features.read.scan import Needed, check_columns
 from features.sources.given_lists import Askers, Files, read_events
 from features.sources.list_batch import Lists
 from features.spec import Positive

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.errors import DataError
-from features.history import pointers
+from features.past.history import pointers
 from features.sources.list_batch import Batch, Lists, event_hashes, list_sums, read_batch
 
 BATCH_ROWS = 1024  # a thousand rows of a thousand events are 8 MB a column

@@ -9,8 +9,8 @@ import polars as pl
 import polars.selectors as cs
 
 from features.errors import DataError
-from features.place import FILE
-from features.scan import open_tables
+from features.read.locate import FILE
+from features.read.scan import open_tables
 from features.spec import RawTable, Source
 
 KEEP_FILE = cs.by_name(FILE, require_all=False)  # where a row came from, for error messages

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ctr.batch import Batch, IdColumn
 from ctr.config import NgramConfig
-from ctr.ngram import NgramField, NgramTable, ngram_fields, ngram_ids
+from ctr.tokens.ngram import NgramField, NgramTable, ngram_fields, ngram_ids
 from features.dataset import Column
 from tests.ctr import batches
 

@@ -1,4 +1,4 @@
-"""What the ranks of `tests/ctr/test_distributed.py` do; each job runs in every process of its world."""
+"""What the ranks of `tests/ctr/distributed/test_world.py` do; each job runs in every process of its world."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from ctr.build import build_state, open_dataset, scoring_loader, training_loader
-from ctr.checkpoint import load_latest
-from ctr.distributed import World
-from ctr.faults import injected
-from ctr.scoring import score_split
-from ctr.updates import Updates
+from ctr.checkpoint.checkpoint import load_latest
+from ctr.distributed.world import World
+from ctr.runs.faults import injected
+from ctr.training.scoring import score_split
+from ctr.training.step import Updates
 from pipelines import train as pipeline
 from pipelines.cli import main
 from pipelines.train import train

@@ -20,7 +20,7 @@ from unittest.mock import patch
 from torch.distributed import run
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from ctr.distributed import World, open_world
+from ctr.distributed.world import World, open_world
 from features.errors import CtrError
 
 # What cannot be imported is left out. The last ones are imported by a process's first optimizer and table.

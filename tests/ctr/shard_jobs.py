@@ -1,4 +1,4 @@
-"""What the ranks of `tests/ctr/test_sharding.py` do; each job runs in every process of its world."""
+"""What the ranks of `tests/ctr/distributed/test_sharding.py` do; each job runs in every process."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ctr.checkpoint import load_checkpoint, save_checkpoint
+from ctr.checkpoint.background import CheckpointWriter
+from ctr.checkpoint.checkpoint import load_checkpoint, save_checkpoint
+from ctr.checkpoint.restore import restore_rng, rng_state
 from ctr.config import EmbeddingConfig
-from ctr.distributed import World
+from ctr.distributed.shards import Sharded, box
+from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables, make_tables
 from ctr.errors import RetryableError
-from ctr.faults import injected
-from ctr.restore import restore_rng, rng_state
-from ctr.saving import CheckpointWriter
-from ctr.shards import Sharded, box
+from ctr.runs.faults import injected
 from pipelines.train import train
 from tests.ctr.tiny_run import tiny_config
 
@@ -193,7 +193,7 @@ def loads(world: World, folder: Path, size: int, kind: str, own_kind: str) -> No
 
 def damage_is_found_by_all(world: World, folder: Path) -> None:
     """The ranks share the files to verify; what one finds, all refuse."""
-    from ctr.checkpoint import load_latest
+    from ctr.checkpoint.checkpoint import load_latest
 
     found = load_latest(folder / "damaged", world=world)
     assert found is not None and found.step == 4

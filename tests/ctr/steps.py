@@ -13,9 +13,9 @@ from torch import Tensor
 from ctr.batch import Batch
 from ctr.build import build_state, training_loader
 from ctr.config import RunConfig
-from ctr.state import TrainingState
-from ctr.updates import Updates
-from ctr.versions import fbgemm_available
+from ctr.runs.versions import fbgemm_available
+from ctr.training.state import TrainingState
+from ctr.training.step import Updates
 from features.dataset import Dataset
 from tests.ctr.tiny_run import tiny_config
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctr.build import build_model, identity, pick_device
 from ctr.config import ModelConfig, RunConfig, dump_config, parse_config
-from ctr.ngram import ngram_fields
+from ctr.tokens.ngram import ngram_fields
 from features.errors import ConfigError
 from features.safe_yaml import parse_yaml
 from tests.ctr import batches

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ctr.checkpoint import MANIFEST, steps
+from ctr.checkpoint.checkpoint import MANIFEST, steps
 from ctr.config import RunConfig, parse_config
-from ctr.journal import comparable, read_rows
+from ctr.runs.journal import comparable, read_rows
 from features.safe_yaml import apply_overrides, dump_yaml
 from tests.ctr.dataset_fixture import Sizes, write_dataset
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.columns import expand_patterns, needed_columns
-from features.counters import counter_columns
 from features.dataset import Dataset, Manifest
-from features.log import read_log
-from features.matches import match_columns
+from features.past.counters import counter_columns
+from features.past.matches import match_columns
 from features.prepare import prepare
-from features.scan import open_tables
+from features.read.columns import expand_patterns, needed_columns
+from features.read.log import read_log
+from features.read.scan import open_tables
 from features.spec import Spec, parse_spec
 
 Tables = dict[str, pl.DataFrame]

@@ -253,7 +253,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("features.fitted.write_json", full_disk)
+    monkeypatch.setattr("features.encode.fitted.write_json", full_disk)
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path, RATINGS_SPEC, rating_tables())
     assert [p.name for p in tmp_path.iterdir()] == ["raw"]

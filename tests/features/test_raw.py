@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.clock import TIME
-from features.columns import is_of_request
 from features.dataset import SPLITS, Dataset, IdValues, dense_values, id_values
 from features.errors import DataError
 from features.raw import RawEncoder
+from features.read.clock import TIME
+from features.read.columns import is_of_request
 from tests.features.small_log import (
     RATINGS_SPEC,
     SHOP_SPEC,

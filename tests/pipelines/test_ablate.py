@@ -18,7 +18,7 @@ import pytest
 from ctr.ablate.ablation import Ablation
 from ctr.ablate.schedule import Worker
 from ctr.ablate.task import Task
-from ctr.journal import read_rows
+from ctr.runs.journal import read_rows
 from ctr.tracking import replica as replica_module
 from features.errors import CtrError
 from features.safe_yaml import dump_yaml

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from ctr.journal import read_rows
+from ctr.runs.journal import read_rows
 from features.dataset import Dataset
 from features.safe_yaml import dump_yaml, load_yaml
 from pipelines import cli

@@ -14,7 +14,7 @@ import pytest
 
 from ctr.ablate.task import Task
 from ctr.config import dump_config
-from ctr.journal import read_rows
+from ctr.runs.journal import read_rows
 from ctr.scaling.predict import ROW
 from ctr.scaling.sweep import Chain, Sweep
 from ctr.tracking import replica as replica_module

@@ -9,8 +9,8 @@ import pytest
 from ctr.ablate.ablation import check
 from ctr.ablate.expand import expand
 from ctr.ablate.plan import load_plan
-from features.columns import is_request_level
 from features.dataset import Column, DomainInfo, Manifest, TableInfo
+from features.read.columns import is_request_level
 from features.spec import CalendarFeature, DenseFeature, IdFeature, SincePrevious, Spec, load_spec
 
 CONFIGS = Path(__file__).resolve().parents[2] / "pipelines" / "configs"

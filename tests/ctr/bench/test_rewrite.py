@@ -10,8 +10,8 @@ from ctr.batch import Batch, IdColumn
 from ctr.bench.rewrite import pad_events, unpool, unshare
 from ctr.build import build_model
 from ctr.config import ModelConfig
-from ctr.losses import click_loss
-from ctr.tokens import look_up
+from ctr.tokens.features import look_up
+from ctr.training.losses import click_loss
 from tests.ctr.batches import DIM, make_batch, make_rows, manifest, per_row
 
 KINDS = {

@@ -19,8 +19,8 @@ from ctr.bench.workload import MODELS, Workload, bench_config, first_batches
 from ctr.blocks import fused
 from ctr.config import RunConfig, TrainConfig
 from ctr.embedding.sparse_optim import RowwiseAdagrad
-from ctr.sequence_tokens import SequenceTokenizer
-from ctr.speed import speed_up
+from ctr.tokens.events import SequenceTokenizer
+from ctr.training.speed import speed_up
 from features.dataset import Dataset
 
 every = pytest.mark.parametrize("variant", [*VARIANTS, ALL_OFF], ids=lambda v: v.name)

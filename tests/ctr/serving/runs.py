@@ -8,11 +8,11 @@ import torch
 
 from ctr.build import build_state, ngrams_of, open_dataset, scoring_loader
 from ctr.config import RunConfig
-from ctr.scoring import score_split
 from ctr.serving.cache import StateCache
 from ctr.serving.scorer import Scorer
 from ctr.serving.source import Source
-from ctr.state import TrainingState
+from ctr.training.scoring import score_split
+from ctr.training.state import TrainingState
 from features.dataset import Dataset
 from tests.ctr.tiny_run import tiny_config
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from features.dataset import SPLITS, Dataset
 from features.doctor import examine
 from features.errors import ConfigError, DataError
-from features.history import pointers
+from features.past.history import pointers
 from features.prepare import prepare
 from features.sources import read_source
 from features.sources.list_batch import event_hashes, list_sums

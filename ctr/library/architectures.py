@@ -1,0 +1,98 @@
+"""The architectures of the Transformer library that the project knows by name, and what it decides for them.
+
+Plain data in the library's own words; `ctr.library.transformers` hands it over. D width, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the project decides for a body, whatever its architecture.
+
+    Args:
+        width: D.
+        heads: H.
+        hidden: width inside the feed-forward networks.
+        longest: the most events of a request.
+        dropout: probability in [0, 1) on outputs; never on attention weights where the two can be told apart.
+    """
+
+    width: int
+    heads: int
+    hidden: int
+    longest: int
+    dropout: float = 0.0
+
+    @property
+    def head(self) -> int:
+        """Width of a head."""
+        return self.width // self.heads
+
+    def common(self) -> dict[str, Any]:
+        """In the words that most architectures share; keys and values of half the heads (GQA)."""
+        groups = self.heads // 2 if self.heads % 2 == 0 else 1
+        return {
+            "hidden_size": self.width,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": groups,
+            "head_dim": self.head,
+            "intermediate_size": self.hidden,
+            "num_hidden_layers": 1,
+            "max_position_embeddings": self.longest,
+        }
+
+
+def _deepseek(sizes: Sizes) -> dict[str, Any]:
+    """Multi-head latent attention, half of a head rotated; two of four experts and a shared one."""
+    rotated = max(2, sizes.head // 4 * 2)
+    latent = {"q_lora_rank": sizes.width // 2, "kv_lora_rank": max(1, sizes.width // 4)}
+    heads = {
+        "num_key_value_heads": sizes.heads,
+        "qk_rope_head_dim": rotated,
+        "qk_nope_head_dim": sizes.head,
+        "v_head_dim": sizes.head,
+    }
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
+    routing = {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 0}
+    return latent | heads | experts | routing | {"moe_intermediate_size": max(1, sizes.hidden // 2)}
+
+
+def _gpt_oss(sizes: Sizes) -> dict[str, Any]:
+    """A window with attention sinks, two of four experts, and RoPE without stretching."""
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    return {"sliding_window": 32, "rope_parameters": rope, **experts}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How one architecture is asked for.
+
+    Args:
+        model_type: its name in the library.
+        causal: whether an event sees older events only, so that padding behind it needs no mask.
+        values: what differs from `Sizes.common` and from the library's defaults.
+    """
+
+    model_type: str
+    causal: bool = False
+    values: Callable[[Sizes], Mapping[str, Any]] = lambda sizes: {}
+
+
+# Those that the tests cover one by one. Any other model type of the library is built alike, and probed.
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": Architecture("bert", values=lambda sizes: {"type_vocab_size": 1}),
+    "modernbert": Architecture("modernbert"),
+    "t5": Architecture("t5", values=lambda sizes: {"d_kv": sizes.head, "d_ff": sizes.hidden}),
+    "gpt2": Architecture("gpt2", causal=True, values=lambda sizes: {"n_inner": sizes.hidden}),
+    "llama": Architecture("llama", causal=True),
+    "qwen": Architecture("qwen3", causal=True),
+    "mistral": Architecture("mistral", causal=True, values=lambda sizes: {"sliding_window": 32}),
+    "deepseek": Architecture("deepseek_v3", causal=True, values=_deepseek),
+    "gpt_oss": Architecture("gpt_oss", causal=True, values=_gpt_oss),
+}

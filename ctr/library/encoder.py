@@ -1,0 +1,87 @@
+"""Events through any architecture of the Transformer library: padded per bucket, encoded, packed again.
+
+    request 0: a b c    inputs  a b c      positions  0 1 2     mask  1 1 1     ─►  a' b' c' d' e'
+    request 2: d e              d e ·                 0 1 2           1 1 0
+
+Positions count from the oldest event kept, as the library counts; padding stands behind the newest. So
+neither the length of the padding nor the other requests of a bucket change anything, and the states of a
+causal architecture stay right when events are appended. An architecture that sees older events only needs no
+mask: what stands behind an event is unseen already. (How long ago an event was, its token tells.)
+
+R requests, L events of one, D width, H heads.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctr.blocks.buckets import Buckets
+from ctr.blocks.jagged import Jagged
+from ctr.library.architectures import ARCHITECTURES, Sizes
+from ctr.library.transformers import build_body, find_architecture
+from features.errors import ConfigError
+
+
+class LibraryEncoder(nn.Module):
+    """A body of the library over the events of each request, final norm included.
+
+    Args:
+        architecture: see `ctr.library.transformers.find_architecture`.
+        sizes: width, heads and what else the project decides.
+        options: fields of the library's own configuration, such as `num_hidden_layers` (1 unless given).
+    """
+
+    def __init__(self, architecture: str, sizes: Sizes, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.causal = find_architecture(architecture).causal
+        self.body = build_body(architecture, sizes, options)
+        self.takes_positions = "position_ids" in inspect.signature(self.body.forward).parameters
+        _probe(self, architecture, sizes)
+
+    def forward(self, sequence: Jagged) -> Jagged:
+        """Events (ΣL, D) to hidden states (ΣL, D)."""
+        if not len(sequence.values):
+            return sequence
+        buckets = Buckets.of(sequence)
+        parts = zip(buckets.pad(sequence), buckets.valid(sequence), strict=True)
+        return buckets.unpad([self._encode(events, valid) for events, valid in parts], sequence)
+
+    def _encode(self, events: Tensor, valid: Tensor | None) -> Tensor:
+        """(R_b, L_b, D) to the same; `valid` (R_b, L_b) bool, None where nothing is padded."""
+        given: dict[str, Tensor] = {}
+        places = torch.arange(events.shape[1], device=events.device)
+        if self.takes_positions:
+            given["position_ids"] = places[None]
+        if not self.causal and valid is not None:
+            # An empty request sees its first place, a zero: no row is masked throughout.
+            given["attention_mask"] = (valid | (places == 0)).long()
+        # Norms of the library keep the dtype they are given; under autocast that is to be the weights'.
+        wide = events.to(next(self.body.parameters()).dtype)
+        states: Tensor = self.body(inputs_embeds=wide, **given).last_hidden_state
+        return states
+
+
+@torch.no_grad()
+def _probe(encoder: LibraryEncoder, architecture: str, sizes: Sizes) -> None:
+    """Check that an architecture encodes events, and that padding changes nothing."""
+    was_training = encoder.training
+    encoder.eval()
+    longer = min(3, sizes.longest)
+    events = torch.linspace(-1, 1, (longer + 1) * sizes.width).view(-1, sizes.width).sin()
+    try:
+        both = encoder(Jagged.from_lengths(events, torch.tensor([longer, 1]))).values
+        alone = encoder(Jagged.from_lengths(events[longer:], torch.tensor([1]))).values
+        torch.testing.assert_close(both[longer:], alone, atol=1e-4, rtol=1e-4)
+    except Exception as error:  # bodies that read images, or other arguments, fail in their own ways
+        raise ConfigError(
+            f"model.encoder.architecture {architecture!r} of the library does not encode sequences of "
+            f"vectors of width {sizes.width} here: {error}; choose one of {', '.join(ARCHITECTURES)}, "
+            "or set its sizes in model.encoder.options"
+        ) from None
+    finally:
+        encoder.train(was_training)

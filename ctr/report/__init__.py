@@ -1,0 +1,1 @@
+"""Pages for people: the frame of all pages, the evaluation report and its plots."""

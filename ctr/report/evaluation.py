@@ -1,0 +1,187 @@
+"""The report of an evaluated run: one HTML file that needs nothing else, its pictures, and metrics.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from ctr.metrics import Evaluation, Metric, Summary
+from ctr.report.html import render_page
+from ctr.report.plots import History, draw_all, number, with_ends
+
+LABELS = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "query_auc": "Query AUC",
+    "log_loss": "Log loss",
+    "ne": "NE",
+    "calibration": "Calibration",
+    "ece": "ECE",
+}
+MEANINGS = {
+    "auc": "chance that a clicked impression scores above one that was not",
+    "gauc": "AUC within each user, weighted by impressions",
+    "query_auc": "AUC within each request, averaged",
+    "log_loss": "mean binary cross-entropy",
+    "ne": "log loss / entropy of the base rate; below 1 is better than the base rate",
+    "calibration": "mean prediction / mean label; 1 is right",
+    "ece": "mean |prediction − label| over 20 bins of equal mass",
+}
+CAPTIONS = {
+    "roc": "ROC curve",
+    "reliability": "Observed against predicted click rate; bars are 95 % of the rows taken as independent",
+    "scores": "Distribution of the prediction in each class",
+    "training": "Loss and validation AUC over steps",
+    "slices": "AUC of each slice with its 95 % interval and number of rows",
+}
+_TEMPLATE = Path(__file__).with_name("report_template.html")
+
+
+class ReportContext(TypedDict, total=False):
+    """What a report says beside the figures; every key may be left out.
+
+    Args:
+        facts: name → value, shown at the head (run, data, split, model, commit …).
+        baselines: lines to compare with: name, then any of auc, low, high, gauc, query_auc, log_loss, ne,
+        note.
+        config: the resolved configuration, nested plain data.
+    """
+
+    facts: Mapping[str, Any]
+    baselines: Sequence[Mapping[str, Any]]
+    config: Mapping[str, Any]
+
+
+def write_report(
+    out_dir: Path, *, evaluation: Evaluation, history: History, title: str, context: ReportContext
+) -> Path:
+    """Write index.html (pictures inside), the pictures as PNG, and metrics.json.
+
+    Everything is made in memory first; each file then appears whole, index.html last.
+
+    Args:
+        out_dir: made where it is missing; files of an earlier report are replaced.
+        evaluation: from `ctr.metrics.evaluate_table`.
+        history: journal rows, kinds "train" and "valid"; may be empty.
+        title: heading, any text.
+        context: see `ReportContext`.
+
+    Returns:
+        Path of index.html.
+    """
+    images = draw_all(evaluation, history)
+    page = render(evaluation, images=images, title=title, context=context)
+    files = {f"{name}.png": image for name, image in images.items()}
+    files["metrics.json"] = (evaluation.to_json() + "\n").encode()
+    files["index.html"] = page.encode()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for torso in out_dir.glob("*.part"):  # of a job that was killed here
+        torso.unlink()
+    for name in {f"{name}.png" for name in CAPTIONS} - set(files):
+        (out_dir / name).unlink(missing_ok=True)
+    for name, content in files.items():
+        part = out_dir / f"{name}.part"
+        part.write_bytes(content)
+        os.replace(part, out_dir / name)
+    return out_dir / "index.html"
+
+
+def render(evaluation: Evaluation, *, images: Mapping[str, bytes], title: str, context: ReportContext) -> str:
+    """The HTML page."""
+    return render_page(
+        _TEMPLATE,
+        figures=[(name, CAPTIONS[name], image) for name, image in images.items()],
+        title=title,
+        overall=evaluation.overall,
+        cards=list(_cards(evaluation.overall)),
+        facts={key: str(value) for key, value in context.get("facts", {}).items()},
+        comparison=_comparison(evaluation.overall, context.get("baselines", ())),
+        slices=list(_slice_rows(evaluation)),
+        labels=LABELS,
+        config=list(_flatten(context.get("config", {}))),
+    )
+
+
+def _cards(summary: Summary) -> Iterator[dict[str, str]]:
+    for name, label in LABELS.items():
+        metric = summary.metrics[name]
+        yield {
+            "label": label,
+            "value": number(metric.value),
+            "interval": "" if metric.low is None else f"{number(metric.low)} to {number(metric.high)}",
+            "detail": _detail(metric),
+            "meaning": MEANINGS[name],
+        }
+
+
+def _detail(metric: Metric) -> str:
+    """What stands under a figure: its reason, how many groups count, how the interval was made."""
+    groups = (
+        ""
+        if metric.groups is None
+        else f"{metric.groups:,} of {metric.groups_total:,} groups, {metric.n:,} rows"
+    )
+    return "; ".join(part for part in (metric.reason, groups, metric.interval) if part)
+
+
+def _comparison(overall: Summary, baselines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The run and the lines it is compared with, with the columns that any line fills."""
+    auc = overall.metrics["auc"]
+    own = {
+        "name": "this run",
+        "low": auc.low,
+        "high": auc.high,
+        **{n: overall.metrics[n].value for n in LABELS},
+    }
+    columns = [n for n in LABELS if n == "auc" or any(line.get(n) is not None for line in baselines)]
+    rows = []
+    for line in (own, *baselines):
+        auc_text = with_ends(Metric(value=line.get("auc"), low=line.get("low"), high=line.get("high")))
+        cells = [auc_text if n == "auc" else number(line.get(n)) for n in columns]
+        rows.append({"name": str(line["name"]), "cells": cells, "note": str(line.get("note", ""))})
+    return {"columns": [LABELS[n] for n in columns], "rows": rows if baselines else []}
+
+
+def _slice_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    for name, values in evaluation.slices.items():
+        for value, summary in values.items():
+            rate = number(summary.positives / summary.rows if summary.rows else None)
+            cells = [
+                {
+                    "text": with_ends(metric) if key == "auc" else number(metric.value),
+                    "reason": metric.reason or "",
+                }
+                for key, metric in ((key, summary.metrics[key]) for key in LABELS)
+            ]
+            yield {"name": name, "value": value, "rows": f"{summary.rows:,}", "rate": rate, "cells": cells}
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def format_metrics_table(evaluation: Evaluation) -> str:
+    """The metrics as plain aligned text for the terminal: one line a figure, then one line a slice."""
+    overall = evaluation.overall
+    lines = [f"{overall.rows:,} rows, {overall.positives:,} with label 1", ""]
+    for name, label in LABELS.items():
+        metric = overall.metrics[name]
+        lines.append(f"{label:<12} {with_ends(metric):<28} {_detail(metric)}".rstrip())
+    names = [f"{name} = {value}" for name, values in evaluation.slices.items() for value in values]
+    if not names:
+        return "\n".join(lines)
+    width = max(12, *(len(name) for name in names))
+    head = f"{'slice':<{width}} {'rows':>10} {'AUC':<27} {'GAUC':<7} {'NE':<7} {'ECE':<7}"
+    lines += ["", head.rstrip(), "-" * len(head)]
+    summaries = [summary for values in evaluation.slices.values() for summary in values.values()]
+    for name, summary in zip(names, summaries, strict=True):
+        short = [f"{number(summary.metrics[key].value):<7}" for key in ("gauc", "ne", "ece")]
+        auc = with_ends(summary.metrics["auc"])
+        lines.append(f"{name:<{width}} {summary.rows:>10,} {auc:<27} {' '.join(short)}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,154 @@
+"""Events become sequence tokens, one sequence per behaviour domain or all merged in time order.
+
+R requests, S domains, L events of one request, U unique IDs of a table, E embedding width, D width.
+
+A linear map of a concatenation is a sum of linear maps, and a linear map commutes with a gather: side
+information is mapped once per unique ID (HyFormer §3.8.1), then gathered and summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ctr.batch import Batch, SequenceBatch
+from ctr.blocks.jagged import Jagged
+from ctr.blocks.layers import build_norm
+from ctr.blocks.linear import Linear, join_mapped
+from ctr.config import ModelConfig
+from ctr.tokens.features import Rows, look_up
+from ctr.tokens.filter import TokenFilters, input_domains
+from ctr.tokens.ngram import NgramField, ngram_fields
+from ctr.tokens.ngram_embedding import NgramEmbedding
+from features.dataset import DomainInfo, Manifest
+from features.errors import ConfigError
+from kernels.unique_pooling import expand_joined
+
+
+class SequenceTokenizer(nn.Module):
+    """Events of one domain → sequence tokens: norm(Σ_j W_j e_j + W_t log(1 + gap) + T[bucket(gap)] + P[age]).
+
+    e_j: embedding of side information j (item, category, outcome, …); gap: seconds from the event to the
+    request, so the absolute time difference of LONGER §2 as a log2 bucket and as a number; P: a learnable
+    position counted from the newest event (age 0), the oldest ones sharing the last row.
+
+    Differs from the paper: it concatenates the time difference; a linear map of a concatenation is this sum.
+    """
+
+    def __init__(
+        self, info: DomainInfo, config: ModelConfig, *, dim: int, ngrams: Sequence[NgramField] = ()
+    ) -> None:
+        super().__init__()
+        width = config.d_model
+        self.side = [c for c in info.side if c.kind != "dense"]
+        self.numbers = [c for c in info.side if c.kind == "dense"]
+        self.maps = nn.ModuleList(Linear(dim, width, bias=False) for _ in self.side)
+        self.of_numbers = Linear(1 + sum(c.dim for c in self.numbers), width)
+        self.time_gaps = config.time_gaps
+        self.gap_bucket = nn.Embedding(config.time_buckets, width)
+        self.position = nn.Embedding(config.positions, width) if config.positions else None
+        self.norm = build_norm(config.norm, width)
+        self.dropout = nn.Dropout(config.dropout)
+        for table in (self.gap_bucket, self.position):
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.02)
+        self.ngrams = nn.ModuleList(NgramEmbedding(field, dim=dim) for field in ngrams)
+        self.ngram_fields = list(ngrams)
+        self.ngram_place = {field.column.name: i for i, field in enumerate(ngrams)}
+
+    def forward(self, events: SequenceBatch, rows: Rows) -> Jagged:
+        """Tokens (ΣL, D), the oldest event first."""
+        seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
+        numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
+        layout = Jagged(events.time_gap, events.offsets, events.max_length)
+        plain = [(self.gap_bucket.weight, self._bucket(seconds))]
+        if self.position is not None:
+            plain.append((self.position.weight, self._age(layout, len(self.position.weight))))
+        mapped: list[tuple[Tensor, nn.Module, Tensor]] = []
+        token = self.of_numbers(torch.cat(numbers, dim=-1))
+        for column, linear in zip(self.side, self.maps, strict=True):
+            vectors, use = rows[str(column.table)], events.ids[column.name]
+            if column.name in self.ngram_place:
+                token = token + linear(self.ngrams[self.ngram_place[column.name]](events, rows))
+            elif len(vectors) > len(events.time_gap):  # it serves others too: map only what is used here
+                token = token + linear(look_up(vectors, use))
+            elif use.offsets is not None:
+                token = token + look_up(linear(vectors), use)
+            else:
+                mapped.append((vectors, linear, use.inverse_indices))
+        tables, uses = zip(*plain, strict=True)
+        vectors_, maps, more = zip(*mapped, strict=True) if mapped else ((), (), ())
+        joined, sizes = join_mapped(tables, vectors_, maps)
+        token = token + expand_joined(joined, sizes, [*uses, *more])
+        return layout.with_values(self.dropout(self.norm(token)))
+
+    def parts_averaged(self, name: str) -> int:
+        """Of how many embeddings the vector of a field is the mean: 1 but for fields with n-grams."""
+        return 1 + sum(len(field.tables) for field in self.ngram_fields if field.column.name == name)
+
+    @staticmethod
+    def _age(layout: Jagged, positions: int) -> Tensor:
+        """Place from the newest event, 0, on; the oldest events share the last one."""
+        return layout.ages().clamp(max=positions - 1)
+
+    def _bucket(self, gap: Tensor) -> Tensor:
+        """⌊log2(1 + gap)⌋, the last bucket for all longer gaps; exact on every device, unlike a log."""
+        power = torch.frexp(1 + gap).exponent - 1
+        return power.long().clamp(max=self.gap_bucket.num_embeddings - 1)
+
+
+def merge_by_time(sequences: Sequence[Jagged], gaps: Sequence[Tensor]) -> Jagged:
+    """All sequences of a request as one, ordered by time (HyFormer's ablation "merged sequences", Table 2).
+
+    Args:
+        sequences: S sequences with values (ΣL_s, D).
+        gaps: their time gaps (ΣL_s,) in seconds; the largest is the oldest.
+    """
+    segment = torch.cat([s.segment_ids() for s in sequences])
+    order = torch.cat(list(gaps)).argsort(descending=True, stable=True)
+    order = order[segment[order].argsort(stable=True)]
+    lengths = torch.stack([s.lengths for s in sequences]).sum(dim=0)
+    values = torch.cat([s.values for s in sequences]).index_select(0, order)
+    return Jagged.from_lengths(values, lengths, max_length=sum(s.max_length for s in sequences))
+
+
+class SequenceTokenizers(nn.Module):
+    """The tokenizers of all domains; with `merge`, one sequence in time order, each event tagged by domain.
+
+    Args:
+        manifest: the domains.
+        config: see `SequenceTokenizer`.
+        dim: E.
+        merge: whether `forward` gives one sequence instead of one per domain.
+    """
+
+    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int, merge: bool) -> None:
+        super().__init__()
+        if not manifest.domains:
+            raise ConfigError(
+                f"the model needs at least one behaviour domain, the data set {manifest.name!r} has none; "
+                "add one to its spec"
+            )
+        self.domains = list(manifest.domains)
+        self.merge = merge
+        self.names = ["merged"] if merge else self.domains
+        ngrams = ngram_fields(manifest, config.ngram, dim=dim)
+        self.tokenizers = nn.ModuleList(
+            SequenceTokenizer(info, config, dim=dim, ngrams=[n for n in ngrams if n.domain == domain])
+            for domain, info in input_domains(manifest, config.token_filter).items()
+        )
+        self.filters = TokenFilters(manifest, config)
+        tagged = merge and len(self.domains) > 1
+        self.tag = nn.Parameter(torch.randn(len(self.domains), config.d_model) * 0.02) if tagged else None
+
+    def forward(self, batch: Batch, rows: Rows) -> list[Jagged]:
+        """One sequence of tokens (ΣL, D) per name in `names`, the oldest event first."""
+        events = [batch.sequences[name] for name in self.domains]
+        tokens = [tokenize(e, rows) for tokenize, e in zip(self.tokenizers, events, strict=True)]
+        tokens = self.filters(tokens, events)
+        if self.tag is not None:
+            tagged = [t.with_values(t.values + tag) for t, tag in zip(tokens, self.tag, strict=True)]
+            return [merge_by_time(tagged, [e.time_gap for e in events])]
+        return tokens

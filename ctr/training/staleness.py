@@ -1,0 +1,131 @@
+"""When a dense gradient is applied: in its own step, or one step later while its sum is still under way.
+
+HyFormer §3.8.2, with g_k the gradient of step k, computed from the weights as they are at its start:
+
+    rows of tables            W_k = W_{k-1} + g_k           always
+    dense weights, 0 stale    W_k = W_{k-1} + g_k
+    dense weights, 1 stale    W_k = W_{k-1} + g_{k-1}       step 0 applies none, the end of training the last
+
+What else a step does keeps its meaning: a gradient is clipped by its own norm when it is applied, with the
+learning rate of the step it is from; the average of weights moves when the weights do; precision concerns the
+forward alone. A step whose loss, logits or gradients are not finite on any rank is refused before anything is
+updated, and leaves a waiting gradient waiting. A batch that is computed in parts
+(`ctr.training.micro_batches`) is one step, and g_k the sum over its parts; the loss is the mean over the rows
+of all parts and ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ctr.config import OptimizerConfig
+from ctr.distributed.gradients import Flight
+from ctr.training.losses import all_finite
+from ctr.training.optim import AveragedWeights
+
+
+class Pending:
+    """The dense gradient that waits for the next step, if any; part of the training state.
+
+    A checkpoint between two steps holds it, so that a resumed run applies it where the other would have.
+    """
+
+    def __init__(self) -> None:
+        self.flight: Flight | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of gradients that are not applied yet."""
+        return 0 if self.flight is None else self.flight.nbytes
+
+    @property
+    def rate(self) -> float:
+        """The learning rate it will be applied with."""
+        return 0.0 if self.flight is None else self.flight.rate
+
+    def tensors(self, model: nn.Module) -> dict[str, Tensor]:
+        """The gradient by weight, summed over the ranks; empty if none waits."""
+        if self.flight is None:
+            return {}
+        gradients = zip(_names(model), self.flight.wait(), strict=True)
+        return {name: gradient for name, gradient in gradients if gradient is not None}
+
+    def load(self, model: nn.Module, tensors: Mapping[str, Tensor], rate: float) -> None:
+        """Take on what `tensors` and `rate` were."""
+        self.flight = None
+        if tensors:
+            weights = dict(model.named_parameters())
+            self.flight = Flight(
+                [tensors[n].to(weights[n].device) if n in tensors else None for n in _names(model)]
+            )
+            self.flight.rate = rate
+
+
+def _names(model: nn.Module) -> list[str]:
+    """The trained weights, in the order of `GradientExchange.parameters`."""
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+class DenseUpdate:
+    """From the gradients of steps to dense weights.
+
+    Args:
+        model: its weights are updated.
+        optimizer: of the dense weights.
+        averaged: their moving average, or None.
+        config: clipping and staleness.
+        pending: keeps the gradient that waits.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        averaged: AveragedWeights | None,
+        config: OptimizerConfig,
+        pending: Pending,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.averaged = averaged
+        self.clip_norm = config.clip_norm
+        self.stale = config.dense_staleness == 1
+        self.pending = pending
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def due(self, flight: Flight) -> Flight | None:
+        """The gradient to apply in the step that made `flight`."""
+        return self.pending.flight if self.stale else flight
+
+    def advance(self, flight: Flight) -> Tensor | None:
+        """Apply what is due, let the new gradient wait if its turn comes later; returns the norm applied."""
+        due = self.due(flight)
+        self.pending.flight = flight if self.stale else None
+        return None if due is None else self._apply(due)
+
+    def finish(self) -> bool:
+        """Apply the gradient that still waits, at the end of training; False if it is not finite: dropped."""
+        due, self.pending.flight = self.pending.flight, None
+        if due is None:
+            return True
+        if finite := all_finite(due.norm()):
+            self._apply(due)
+        return finite
+
+    def _apply(self, due: Flight) -> Tensor:
+        """Clip, take a step of the optimizer, average."""
+        for parameter, gradient in zip(self.parameters, due.wait(), strict=True):
+            parameter.grad = gradient
+        if self.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, due.norm())
+        for group in self.optimizer.param_groups:
+            group["lr"] = due.rate
+        self.optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update(self.model)
+        due.release()
+        return due.norm()

@@ -1,0 +1,272 @@
+"""One training step: forward, checks, backward, update of the touched rows and of the dense weights.
+
+A batch may come in parts (`ctr.training.micro_batches`): forward and backward of each, and everything else
+once.
+
+The sparse rows are updated with the gradient of this very step, the dense weights with this step's or the one
+before (`ctr.training.staleness`). Gradient clipping concerns the dense weights; row-wise optimizers bound the
+rows' steps themselves. Several processes take one step together: each on its share of the batch, with one
+loss, one decision and the same dense weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ctr.batch import Batch
+from ctr.config import RunConfig
+from ctr.distributed.gradients import Flight, GradientExchange, Reduce, over_ranks
+from ctr.distributed.world import World
+from ctr.embedding import EmbeddingTables
+from ctr.errors import NonFiniteError
+from ctr.runs.faults import fault_point
+from ctr.training.losses import all_finite, click_loss
+from ctr.training.micro_batches import Computed, parts_of, rows_of
+from ctr.training.optim import AveragedWeights, rate_factor
+from ctr.training.speed import keep_freed_memory
+from ctr.training.staleness import DenseUpdate, Pending
+from features.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did, over all ranks; `loss` is None where a non-finite step was skipped."""
+
+    loss: float | None
+    rows: int
+    positives: float
+    grad_norm: float | None  # of the dense gradient applied in this step; None where none was
+    rate: float
+    in_flight: int = 0  # bytes of dense gradients not applied yet
+    stopping: bool = False  # whether some rank was asked to stop
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the ranks tell each other of a step: summed, it is the same decision everywhere."""
+
+    loss: float
+    rows: float
+    positives: float
+    bad_forward: float
+    bad_gradient: float
+    stopping: float
+
+    @property
+    def wrong(self) -> str | None:
+        """What is not finite on some rank."""
+        return "the loss or a logit" if self.bad_forward else "a gradient" if self.bad_gradient else None
+
+
+def objective_of_clicks(logits: Tensor, batch: Batch) -> Tensor:
+    """The loss of a model that gives a logit per candidate."""
+    return click_loss(logits, batch.label, total=batch.total_rows)
+
+
+class Updates:
+    """Applies batches to a model and its tables.
+
+    Args:
+        model: called as model(batch, rows) → logits (B,).
+        tables: the embedding tables.
+        optimizer: of the dense weights.
+        averaged: moving average of the dense weights, or None.
+        config: optimizer, embedding and precision settings.
+        total_steps: length of the learning-rate schedule.
+        pending: the dense gradient that waits from step to step; its own if None.
+        world: the processes of the job; one if None.
+        reduce: sums dense gradients; None: over the ranks (measurements put a slow network here).
+        objective: from what the model gives, and the batch, to the loss.
+
+    Raises:
+        ConfigError: batches are to come in parts, and the objective does not know of them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tables: EmbeddingTables,
+        optimizer: torch.optim.Optimizer,
+        *,
+        averaged: AveragedWeights | None,
+        config: RunConfig,
+        total_steps: int,
+        pending: Pending | None = None,
+        world: World | None = None,
+        reduce: Reduce | None = None,
+        objective: Callable[[Tensor, Batch], Tensor] = objective_of_clicks,
+    ) -> None:
+        if objective is not objective_of_clicks and config.loader.micro_batches > 1:
+            raise ConfigError(
+                "loader.micro_batches must be 1 for a model that gives its loss itself, as a mean that parts "
+                f"do not add up to, got {config.loader.micro_batches}; lower loader.batch_rows instead"
+            )
+        self.model = model
+        self.objective = objective
+        self.tables = tables
+        self.config = config
+        self.total_steps = total_steps
+        self.dense = DenseUpdate(
+            model, optimizer, averaged=averaged, config=config.optimizer, pending=pending or Pending()
+        )
+        self.world = world or World.single()
+        self.skipped_in_a_row = 0
+        self.exchange = GradientExchange(
+            model.parameters(),
+            reduce=reduce or over_ranks(self.world.dense),
+            bucket_bytes=int(config.distributed.bucket_mb * 2**20),
+        )
+
+    def step(self, batch: Batch, step: int, *, stopping: bool = False) -> StepResult:
+        """Train on one batch, all ranks together.
+
+        Args:
+            batch: this rank's share; without requests where there were too few for all.
+            step: counts from 0.
+            stopping: whether this rank was asked to stop; all hear of it.
+
+        Raises:
+            NonFiniteError: a logit, the loss or a gradient is NaN or infinite on some rank (after
+                `max_skipped` in a row with `non_finite: skip`). Nothing has been updated then.
+        """
+        keep_freed_memory()  # in processes that train: others may want to give it back
+        rate = self._begin(step)
+        rows = self.tables.lookup(batch.unique_ids)
+        # A fused engine updates in its backward: cut off, it waits until every gradient is known and checked.
+        seen = {table: part.detach().requires_grad_() for table, part in rows.items()}
+        computed = Computed()
+        flight = self.exchange.collect(self._losses(batch, seen, step, computed), parts=len(parts_of(batch)))
+        flight.rate = rate
+        gradients = self._row_gradients(seen)
+        tally = self._agree(batch, computed, flight, gradients, stopping)
+        due = self.dense.due(flight)
+        wrong = tally.wrong
+        if wrong is None and due is not None and not all_finite(due.norm()):
+            wrong = "the sum of the ranks' gradients"
+            self.dense.pending.flight = None  # where it was an earlier step's, that step is dropped too
+        if wrong is not None:
+            return self._refuse(batch, step, wrong, tally, flight, rate)
+        self.tables.backward(rows, gradients)
+        self.tables.apply_gradients()
+        norm = self.dense.advance(flight)
+        self.skipped_in_a_row = 0
+        return self._result(tally, tally.loss, None if norm is None else norm.item(), rate)
+
+    def finish(self) -> None:
+        """Apply the gradient that still waits, at the end of training.
+
+        Raises:
+            NonFiniteError: the sum of the ranks' gradients is not finite; it is dropped if such are skipped.
+        """
+        if not self.dense.finish() and self.config.train.non_finite == "stop":
+            raise NonFiniteError(
+                "the sum of the ranks' gradients of the last step must be finite, it is not; lower "
+                "optimizer.lr, or set train.non_finite: skip"
+            )
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The precision of the forward pass; weights stay float32."""
+        return torch.autocast(
+            device.type, dtype=torch.bfloat16, enabled=self.config.train.precision == "bf16"
+        )
+
+    def _begin(self, step: int) -> float:
+        """Set the tables' rate and, for several ranks, the random state; returns the dense rate."""
+        factor = rate_factor(step, self.total_steps, self.config.optimizer)
+        self.tables.set_lr(self.config.embedding.lr * factor)
+        if self.world.size > 1:  # ranks draw apart, and a resumed job draws the same without saved states
+            entropy = [self.config.seed % 2**64, step, self.world.rank]
+            torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
+        return self.config.optimizer.lr * factor
+
+    def _losses(
+        self, batch: Batch, seen: dict[str, Tensor], step: int, computed: Computed
+    ) -> Iterator[Tensor]:
+        """The loss of each part, up to the first that is not finite or has a logit that is not."""
+        for part in parts_of(batch):
+            with self.autocast(part.label.device):
+                logits = self.model(part, rows_of(part, batch, seen))
+            loss = self.objective(logits, part)
+            if fault_point("loss", step):
+                loss = loss * float("nan")
+            computed.finite = all_finite(loss, logits)
+            if not computed.finite:
+                return
+            computed.loss += loss.item()
+            yield loss
+
+    def _row_gradients(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of the tables that the loss depends on; with several ranks of all, as some rank's loss may."""
+        if self.world.size == 1:
+            return {table: part.grad for table, part in seen.items() if part.grad is not None}
+        return {
+            table: torch.zeros_like(part) if part.grad is None else part.grad for table, part in seen.items()
+        }
+
+    def _agree(
+        self,
+        batch: Batch,
+        computed: Computed,
+        flight: Flight,
+        gradients: dict[str, Tensor],
+        stopping: bool,
+    ) -> Tally:
+        """One small sum over the ranks: the loss, what was counted, what is wrong, who shall stop."""
+        sound = not computed.finite or all_finite(flight.own_norm, *gradients.values())
+        own = Tally(
+            loss=computed.loss,
+            rows=batch.num_rows,
+            positives=float(batch.label.sum()),
+            bad_forward=not computed.finite,
+            bad_gradient=not sound,
+            stopping=stopping,
+        )
+        tally = Tally(*self.world.sums(*astuple(own)))
+        if batch.total_rows is not None and tally.rows != batch.total_rows:
+            raise DataError(
+                f"the ranks' shares of a batch must make up its {batch.total_rows} rows, got "
+                f"{tally.rows:.0f}; all ranks must read the same data set with the same versions"
+            )
+        return tally
+
+    def _result(self, tally: Tally, loss: float | None, norm: float | None, rate: float) -> StepResult:
+        return StepResult(
+            loss,
+            int(tally.rows),
+            tally.positives,
+            norm,
+            rate,
+            in_flight=self.dense.pending.nbytes,
+            stopping=tally.stopping > 0,
+        )
+
+    def _refuse(
+        self, batch: Batch, step: int, wrong: str, tally: Tally, flight: Flight, rate: float
+    ) -> StepResult:
+        """Drop the step, or stop: which, and how many in a row, is configured."""
+        self.tables.discard()
+        flight.release()
+        self.skipped_in_a_row += 1
+        train = self.config.train
+        if train.non_finite == "stop" or self.skipped_in_a_row > train.max_skipped:
+            raise NonFiniteError(self._complaint(batch, step, wrong))
+        return self._result(tally, None, float("nan"), rate)
+
+    def _complaint(self, batch: Batch, step: int, wrong: str) -> str:
+        dense = {
+            k: v.abs().max().item()
+            for k, v in {**batch.request_dense, **batch.candidate_dense}.items()
+            if v.numel()
+        }
+        whose = f" of rank {self.world.rank}, perhaps not the one at fault," if self.world.size > 1 else ""
+        return (
+            f"every loss, logit and gradient must be finite; {wrong} of step {step} is not. Rows "
+            f"{batch.row_id[:5].tolist()}… of requests {batch.request_id[:5].tolist()}…,{whose} largest "
+            f"dense values {dense}. Lower optimizer.lr or embedding.lr, look at ctr doctor, or set "
+            "train.non_finite: skip"
+        )

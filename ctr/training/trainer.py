@@ -1,0 +1,278 @@
+"""The training loop: batches in, a trained and checkpointed model out.
+
+Several ranks run the same loop: each trains on its share of every batch and scores its share of the
+validation split; what is decided, all decide alike; rank 0 alone writes rows and draws. Everything that
+decides what comes next (weights, optimizer, position in the data, random state, the best value so far) is in
+`TrainingState`; a run killed at any moment goes on from its newest checkpoint and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ctr.batch import Batch
+from ctr.checkpoint.background import CheckpointWriter
+from ctr.checkpoint.checkpoint import load_latest, save_checkpoint
+from ctr.checkpoint.restore import describe_mismatch
+from ctr.config import RunConfig
+from ctr.distributed.world import World
+from ctr.loader import Loader
+from ctr.runs.directory import RunDir
+from ctr.runs.faults import fault_point
+from ctr.runs.signals import GracefulStop
+from ctr.tracking import SilentTracker, Tracker
+from ctr.training.scoring import score_split
+from ctr.training.state import Progress, TrainingState
+from ctr.training.step import StepResult, Updates, objective_of_clicks
+from ctr.training.validation import figures_of, selection_value
+from features.errors import ConfigError
+
+
+class Display(Protocol):
+    """What shows progress to a person; see pipelines.display."""
+
+    def start(self, *, step: int, total: int) -> None: ...
+
+    def step(self, *, step: int, rows: int, figures: dict[str, float]) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a fit ended."""
+
+    stopped_by: int | None  # the signal, if one ended it
+    steps: int
+    best_step: int | None
+    best_value: float | None
+
+
+class Trainer:
+    """Runs the steps, evaluates, saves, and resumes.
+
+    Args:
+        config: the run.
+        state: model, tables and optimizer, fresh; `fit` restores a checkpoint into it.
+        train: loader of the training split.
+        valid: loader of the validation split, or None for no evaluations.
+        run_dir: where checkpoints go; locked by rank 0.
+        tracker: takes every metric, of rank 0.
+        display: shows progress, of rank 0.
+        device: where the model lives.
+        world: the processes of the job; this one alone if None.
+        objective: from what the model gives to the loss.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        state: TrainingState,
+        *,
+        train: Loader,
+        valid: Loader | None,
+        run_dir: RunDir,
+        tracker: Tracker | SilentTracker,
+        display: Display,
+        device: torch.device,
+        world: World | None = None,
+        objective: Callable[[Tensor, Batch], Tensor] = objective_of_clicks,
+    ) -> None:
+        self.config = config
+        self.state = state
+        self.train = train
+        self.valid = valid
+        self.run_dir = run_dir
+        self.tracker = tracker
+        self.display = display
+        self.device = device
+        self.world = world or World.single(device)
+        steps = sum(train.steps_per_epoch(epoch) for epoch in range(config.train.epochs))
+        self.total_steps = min(steps, config.train.max_steps or steps)
+        self.updates = Updates(
+            state.model,
+            state.tables,
+            state.optimizer,
+            averaged=state.averaged,
+            config=config,
+            total_steps=self.total_steps,
+            pending=state.pending,
+            world=self.world,
+            objective=objective,
+        )
+        behind = config.train.save_in_background
+        self._writer = CheckpointWriter(run_dir.checkpoints, world=self.world) if behind else None
+        self._clock = time.monotonic()
+        self._rows_since = 0
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        return self.state.progress
+
+    def fit(self, stop: GracefulStop, *, until: int | None = None) -> Outcome:
+        """Train to the end, early stopping, a signal or a pause; saves in each case. Call `resume` before.
+
+        Args:
+            stop: rises with a signal.
+            until: pause when so many steps are done; a later call goes on as if there had been no pause.
+        """
+        self.display.start(step=self.progress.step, total=self.total_steps)
+        self._clock = time.monotonic()
+        there = until is not None and self.progress.step >= until
+        for batch, last_of_epoch in () if there else self._batches():
+            result = self._one_step(batch, last_of_epoch, stopping=stop.requested)
+            stopping = result.stopping if self.world.size > 1 else stop.requested
+            if stopping or self.progress.step == until:
+                self._save()
+                break
+            if self.progress.finished:
+                break
+        if self._writer is not None:
+            self._writer.wait()
+        signal = self.world.largest(stop.signal or 0) or None
+        return Outcome(signal, self.progress.step, self.progress.best_step, self.progress.best_value)
+
+    def resume(self) -> None:
+        """Take on the newest checkpoint, if any, and begin the session; later journal rows are dropped.
+
+        Raises:
+            ConfigError: the ranks were started with different configurations or data sets.
+        """
+        self._check_ranks_agree()
+        checkpoint = load_latest(self.run_dir.checkpoints, world=self.world)
+        if checkpoint is not None:
+            self.state.restore(checkpoint)
+            self.updates.skipped_in_a_row = self.progress.skipped_in_a_row
+            self.display.message(f"resuming after step {checkpoint.step}")
+        self.tracker.resume_at(self.progress.step)
+
+    def _check_ranks_agree(self) -> None:
+        """One configuration and data set; and the dense weights of rank 0, should processors differ."""
+        first = self.world.broadcast_json(self.state.identity)
+        if first != self.state.identity:
+            raise ConfigError(
+                f"all ranks must have one configuration and data set, rank {self.world.rank} differs from "
+                f"rank 0:\n{describe_mismatch(first, self.state.identity)}\nstart all with the same file"
+            )
+        self.world.copy_from_first(list(self.state.model.state_dict().values()))
+
+    def _batches(self) -> Iterator[tuple[Batch, bool]]:
+        """Batches from the saved position on, each with whether it ends its epoch."""
+        while self.progress.epoch < self.config.train.epochs and not self.progress.finished:
+            steps = self.train.steps_per_epoch(self.progress.epoch)
+            for batch in self.train.iterate(self.progress.epoch, self.progress.step_in_epoch):
+                yield batch, self.progress.step_in_epoch + 1 == steps
+
+    def _one_step(self, batch: Batch, last_of_epoch: bool, *, stopping: bool) -> StepResult:
+        progress = self.progress
+        fault_point("step", progress.step)
+        on_device = batch.to(self.device, non_blocking=True)
+        result = self.updates.step(on_device, progress.step, stopping=stopping)
+        progress.step += 1
+        progress.epoch, progress.step_in_epoch = (
+            (progress.epoch + 1, 0) if last_of_epoch else (progress.epoch, progress.step_in_epoch + 1)
+        )
+        at_end = progress.step >= self.total_steps or progress.epoch >= self.config.train.epochs
+        self._record(result, at_end)
+        if at_end:
+            self.updates.finish()
+        every = self.config.train.evaluate_every
+        evaluates = self.valid is not None and (at_end or (self._due(every) if every else last_of_epoch))
+        if evaluates:
+            self._evaluate()
+        progress.finished = progress.finished or at_end
+        if evaluates or progress.finished or self._due(self.config.train.checkpoint_every):
+            self._save()
+        return result
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.progress.step % every == 0
+
+    def _record(self, result: StepResult, at_end: bool) -> None:
+        """Count the step, show it, and write a journal row every few steps."""
+        progress = self.progress
+        progress.skipped_in_a_row = self.updates.skipped_in_a_row
+        if result.loss is None:
+            progress.skipped += 1
+        else:
+            progress.running.add(loss=result.loss, rows=result.rows, positives=result.positives)
+        self._rows_since += result.rows
+        if self._due(self.config.tracking.log_every) or at_end:
+            figures = progress.running.take()
+            now = time.monotonic()
+            speed = self._rows_since / max(now - self._clock, 1e-9)
+            self._clock, self._rows_since = now, 0
+            values = {
+                **figures,
+                "grad_norm": result.grad_norm,
+                "lr": result.rate,
+                "skipped": progress.skipped,
+                "dense_staleness": self.config.optimizer.dense_staleness,
+                "bytes_in_flight": result.in_flight,
+                **self._traffic(),
+            }
+            self.tracker.log("train", progress.step, values, wall={"rows_per_s": speed})
+            self.display.step(step=progress.step, rows=result.rows, figures={**figures, "rows_per_s": speed})
+        else:
+            self.display.step(step=progress.step, rows=result.rows, figures={})
+
+    def _traffic(self) -> dict[str, float]:
+        """Bytes that all ranks together sent in the last step for sharded tables."""
+        sent = self.state.tables.traffic()
+        return dict(zip(sent, self.world.sums(*sent.values()), strict=True)) if sent else {}
+
+    def _evaluate(self) -> None:
+        """Score the validation split, remember the best, decide on early stopping."""
+        assert self.valid is not None
+        started = time.monotonic()
+        figures = self.validation_metrics()
+        progress = self.progress
+        value = selection_value(figures, self.config.train.metric)
+        better = value is not None and (progress.best_value is None or value > progress.best_value)
+        if better:
+            progress.best_value, progress.best_step = value, progress.step
+        progress.evaluations_without_gain = 0 if better else progress.evaluations_without_gain + 1
+        patience = self.config.train.early_stopping
+        progress.finished = bool(patience) and progress.evaluations_without_gain >= patience
+        seconds = time.monotonic() - started
+        self.tracker.log("valid", progress.step, figures, wall={"seconds": seconds})
+        if better:
+            self.tracker.log("best", progress.step, figures)
+        shown = "  ".join(
+            f"{k} {v:.4f}"
+            for k, v in figures.items()
+            if v is not None and k in ("auc", "gauc", "query_auc", "ne")
+        )
+        self.display.message(f"step {progress.step}: validation {shown}{'  (best so far)' if better else ''}")
+        self._clock += seconds  # rows/s speak of training alone
+
+    def validation_metrics(self) -> dict[str, float | None]:
+        """Figures of the validation split, the same on all ranks, without intervals; None if undefined."""
+        assert self.valid is not None
+        bf16 = self.config.train.precision == "bf16"
+        scores = score_split(self.state, self.valid, bf16=bf16, device=self.device, world=self.world)
+        return self.world.broadcast_json(None if scores is None else figures_of(scores))
+
+    def _save(self) -> None:
+        """Write a checkpoint of this step; the best step's is never pruned."""
+        progress = self.progress
+        self.tracker.flush()
+        root = self.run_dir.checkpoints
+        save = self._writer.save if self._writer else partial(save_checkpoint, root, world=self.world)
+        save(
+            progress.step,
+            tensors=self.state.tensors(),
+            state=self.state.plain(),
+            keep_last=self.config.train.keep_last,
+            keep={progress.best_step} if progress.best_step is not None else set(),
+        )

@@ -1,0 +1,1 @@
+"""Values → IDs and scaled numbers, fitted on the training part."""

@@ -1,0 +1,103 @@
+"""What `ctr prepare` fitted, in a dataset directory: written once, read where raw values are encoded later.
+
+fitted/<table>.parquet   a vocabulary: value, id, count
+fitted/scalers.json      tables → name → boundaries of buckets, types of hashed columns
+                         scalers → feature → column → how it is scaled
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.dataset import Column, Dataset
+from features.encode.scale import FittedDense, Scaler
+from features.encode.tables import Buckets, FittedTable, Hash, Vocabulary
+from features.errors import DataError
+from features.names import under
+from features.store.write import write_json, write_parquet
+
+FOLDER = "fitted"
+_SCALERS = "scalers.json"
+
+
+def write_fitted(root: Path, tables: Mapping[str, FittedTable], fitted: dict[str, Any]) -> None:
+    """Write the vocabularies among the tables, and what else was fitted as plain data."""
+    for name, table in tables.items():
+        if isinstance(table, Vocabulary):
+            ids = np.arange(1 + table.oov_rows, table.info.rows, dtype=np.int32)
+            book = {"value": table.values.to_arrow(), "id": ids, "count": table.counts.to_arrow()}
+            write_parquet(root / FOLDER / f"{name}.parquet", pa.table(book))
+    write_json(root / FOLDER / _SCALERS, fitted)
+
+
+class Fitted:
+    """The tables and scalers of a prepared data set, each read when it is first asked for.
+
+    Args:
+        dataset: as `ctr prepare` wrote it.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.root, self.manifest = under(dataset.root, FOLDER), dataset.manifest
+        self._tables: dict[str, FittedTable] = {}
+
+    def table(self, name: str) -> FittedTable:
+        """The ID table of that name.
+
+        Raises:
+            DataError: its file is missing or damaged.
+        """
+        if name not in self._tables:
+            self._tables[name] = self._read_table(name)
+        return self._tables[name]
+
+    def dense(self, column: Column) -> FittedDense:
+        """The scalers of a dense feature, in the order of its values."""
+        states = self._other["scalers"][column.name]["columns"]
+        # JSON keeps keys sorted; the manifest has the order.
+        return FittedDense({name: Scaler.of(states[name]) for name in column.fields[: len(states)]})
+
+    def hashed_type(self, table: str, use: str) -> str | None:
+        """The type of a column that is hashed, Int64 or String; None where the data set does not tell."""
+        found = self._other["tables"][table].get("types", {}).get(use)
+        return None if found is None else str(found)
+
+    def _read_table(self, name: str) -> FittedTable:
+        info = self.manifest.tables[name]
+        if info.encode == "hash":
+            return Hash(info.rows - 1)
+        if info.encode == "vocabulary":
+            return self._read_vocabulary(name, info.oov_rows)
+        boundaries = np.array(self._other["tables"][name]["boundaries"], dtype=np.float64)
+        return Buckets(info.encode, info.rows - 1, boundaries)
+
+    def _read_vocabulary(self, name: str, oov_rows: int) -> Vocabulary:
+        path = under(self.root, f"{name}.parquet")
+        try:
+            book = pq.read_table(path, page_checksum_verification=True).sort_by("id")
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _unreadable(path, error) from None
+        values, counts = (pl.Series(column, book[column]) for column in ("value", "count"))
+        return Vocabulary(oov_rows, values, counts)
+
+    @cached_property
+    def _other(self) -> dict[str, Any]:
+        path = under(self.root, _SCALERS)
+        try:
+            data: dict[str, Any] = json.loads(path.read_text())
+        except (ValueError, OSError) as error:
+            raise _unreadable(path, error) from None
+        return data
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} must be there as ctr prepare wrote it: {error}; run ctr prepare again")

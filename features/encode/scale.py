@@ -1,0 +1,157 @@
+"""Dense columns → float32 values around 0, with scales fitted on the training period.
+
+A missing value (null, NaN or infinite) becomes 0, the middle of the scaled values; a column with missing
+values in training also gets an indicator, so that 0 and missing differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.encode.tables import numeric
+from features.spec import DenseFeature
+
+_KNOTS = 257
+_HUGE = 1e100  # beyond it a number stands for a missing one, and its square would overflow
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """How one column is scaled.
+
+    none: x     standard: (x − mean) / std     log: the same of sign(x) · log(1 + |x|)
+    quantile: √3 · (2 F(x) − 1), F the training distribution, linear between 257 quantiles: uniform with
+    mean 0 and variance 1
+    """
+
+    kind: str
+    clip: float
+    mean: float = 0.0
+    std: float = 1.0
+    knots: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # x, and F(x)
+    missing: bool = False  # the training rows have missing values: there is an indicator
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Scale float64 values; missing ones give 0. Not clipped with `none`."""
+        if self.kind == "quantile":
+            x, level = (np.asarray(k) for k in self.knots)
+            scaled = np.sqrt(3.0) * (2 * np.interp(values, x, level) - 1) if len(x) else np.zeros(len(values))
+        else:
+            with np.errstate(over="ignore"):  # what becomes infinite is clipped
+                scaled = ((_log(values) if self.kind == "log" else values) - self.mean) / self.std
+        scaled = scaled if self.kind == "none" else np.clip(scaled, -self.clip, self.clip)
+        return np.where(_known(values), scaled, 0.0).astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """What was fitted, as plain data."""
+        fitted = {"x": list(self.knots[0]), "level": list(self.knots[1])} if self.kind == "quantile" else {}
+        return {
+            "kind": self.kind,
+            "clip": self.clip,
+            "mean": self.mean,
+            "std": self.std,
+            "missing": self.missing,
+            **fitted,
+        }
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Scaler:
+        """The scaler with that `state`."""
+        kind, clip, mean, std, missing = (state[name] for name in ("kind", "clip", "mean", "std", "missing"))
+        knots = (tuple(state.get("x", ())), tuple(state.get("level", ())))
+        return cls(kind, clip, mean, std, knots, missing)
+
+
+def fit_scaler(values: np.ndarray, feature: DenseFeature) -> Scaler:
+    """Fit one column on the float64 values (N,) of the training period, NaN = missing.
+
+    Example:
+        >>> scaler = fit_scaler(np.array([1.0, 3.0]), DenseFeature(columns=["price"]))
+        >>> scaler.apply(np.array([2.0, 3.0, np.nan])).tolist()
+        [0.0, 1.0, 0.0]
+    """
+    known = values[_known(values)]
+    missing = len(known) < len(values)
+    if feature.scale == "none" or not len(known):
+        return Scaler(feature.scale, feature.clip, missing=missing)
+    if feature.scale == "quantile":
+        return Scaler("quantile", feature.clip, knots=_quantiles(known), missing=missing)
+    known = _log(known) if feature.scale == "log" else known
+    mean, std = float(known.mean()), float(known.std())
+    # A constant column has a rounding error for its standard deviation.
+    std = std if std > 1e-12 * max(abs(mean), 1.0) else 1.0
+    return Scaler(feature.scale, feature.clip, mean, std, missing=missing)
+
+
+@dataclass(frozen=True)
+class FittedDense:
+    """All columns of a dense feature: first the values, then the missing indicators."""
+
+    scalers: dict[str, Scaler]  # an array column of width d has d of them: column.0 … column.(d − 1)
+
+    @property
+    def fields(self) -> list[str]:
+        """The name of each value."""
+        return [*self.scalers, *(f"{c}.missing" for c, s in self.scalers.items() if s.missing)]
+
+    def apply(self, frame: pl.DataFrame, *, what: str) -> np.ndarray:
+        """float32 (rows, dim) of a frame of the feature's columns."""
+        return self.scale(_numbers(frame, frame.columns, what))
+
+    def scale(self, numbers: Mapping[str, np.ndarray]) -> np.ndarray:
+        """float32 (rows, dim) of float64 columns, NaN = missing."""
+        scaled = [s.apply(numbers[c]) for c, s in self.scalers.items()]
+        flags = [~_known(numbers[c]) for c, s in self.scalers.items() if s.missing]
+        return np.stack([*scaled, *flags], axis=1).astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """What was fitted, as plain data."""
+        return {c: s.state() for c, s in self.scalers.items()}
+
+
+def fit_dense(frame: pl.DataFrame, feature: DenseFeature, *, what: str) -> FittedDense:
+    """Fit every column of a feature on the rows of the training period."""
+    numbers = _numbers(frame, feature.columns, what)
+    return FittedDense({c: fit_scaler(x, feature) for c, x in numbers.items()})
+
+
+def count_not_finite(frame: pl.DataFrame, feature: DenseFeature) -> int:
+    """How many values are NaN, infinite or absurdly large, rather than missing."""
+    every = [s for c in feature.columns for s in _scalars(frame[c])]
+    floats = [s.drop_nulls().cast(pl.Float64) for s in every if s.dtype.is_float()]
+    return sum(int((~_known(c.to_numpy())).sum()) for c in floats)
+
+
+def _scalars(column: pl.Series) -> list[pl.Series]:
+    """An array column as one column per place, any other as it is."""
+    if not isinstance(column.dtype, pl.Array):
+        return [column]
+    return [column.arr.get(i).alias(f"{column.name}.{i}") for i in range(column.dtype.size)]
+
+
+def _numbers(frame: pl.DataFrame, columns: list[str], what: str) -> dict[str, np.ndarray]:
+    """Every scalar of the columns as float64 (rows,), missing ones as NaN."""
+    every = [s for c in columns for s in _scalars(frame[c])]
+    return {s.name: numeric(s, what=f"{what}: column {s.name!r}") for s in every}
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    """Which values are numbers; NaN compares false."""
+    return np.abs(values) < _HUGE
+
+
+def _log(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.log1p(np.abs(values))
+
+
+def _quantiles(values: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Distinct quantiles and the middle of the levels that each of them spans."""
+    x = np.quantile(values, np.linspace(0, 1, _KNOTS))
+    unique, inverse = np.unique(x, return_inverse=True)
+    levels = np.bincount(inverse, weights=np.linspace(0, 1, _KNOTS)) / np.bincount(inverse)
+    return tuple(unique.tolist()), tuple(levels.tolist())

@@ -1,0 +1,85 @@
+"""Compute and encode in stages, so that few raw columns are in memory at a time.
+
+A feature is encoded as soon as its columns are there, and a column goes with its last reader: of the numbers
+that counters and matches compute, only the float32 of the features stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from features.encode.split import Parts
+from features.encode.transform import Encoded, Use, all_uses, encode_other, encode_table
+from features.past.counters import counter_columns
+from features.past.matches import match_columns
+from features.past.pages import page_columns
+from features.read.log import Log
+from features.spec import IdFeature, Spec
+
+
+def encode_log(spec: Spec, log: Log, parts: Parts, *, finished: Callable[[str, Encoded], None]) -> Encoded:
+    """Compute counters, matches and pages, and fit and encode all features and side info.
+
+    Args:
+        spec: without patterns.
+        log: all rows and events; their columns are gone afterwards, but for the reserved ones and slices.
+        parts: which rows belong to which part.
+        finished: told each domain when all its side info is encoded; it may write it and let it go.
+
+    Raises:
+        ConfigError: a computed feature does not fit the columns that it reads.
+        DataError: a column of a type that its feature cannot use.
+    """
+    encoded = Encoded(spec, {domain: {} for domain in (None, *spec.domains)})
+    pending, left = all_uses(spec, log, parts), list(spec.domains)
+    for rest in _compute(spec, log):
+        for _ in _encode_ready(spec, pending, encoded):
+            log.drop_unread(_without_encoded(rest, encoded))
+            pending = [use for use in pending if use.key not in encoded.described]
+            for domain in [d for d in left if all(use.domain != d for use in pending)]:
+                left.remove(domain)
+                finished(domain, encoded)
+        log.drop_unread(_without_encoded(rest, encoded))
+    return encoded
+
+
+def _compute(spec: Spec, log: Log) -> Iterator[Spec]:
+    """Add the columns of one computed feature after the other; yields the spec without what is done."""
+    yield spec
+    for name, counter in spec.counters.items():
+        log.rows = log.rows.hstack(counter_columns(log.rows, name, counter))
+        yield (spec := _without(spec, "counters", name))
+    for name, match in spec.matches.items():
+        log.rows = log.rows.hstack(match_columns(log.rows, log.events[match.domain], name, match))
+        yield (spec := _without(spec, "matches", name))
+    for name, page in spec.pages.items():
+        columns = page_columns(log.rows, name, page, position=spec.impressions.position)
+        log.rows = log.rows.hstack(columns)
+        yield (spec := _without(spec, "pages", name))
+
+
+def _encode_ready(spec: Spec, pending: list[Use], encoded: Encoded) -> Iterator[None]:
+    """Encode tables all of whose uses are ready, in the spec's order, then the others; yields after each."""
+    for name in spec.tables:
+        uses = [u for u in pending if isinstance(u.feature, IdFeature) and u.feature.table == name]
+        if uses and all(use.ready for use in uses):
+            encode_table(name, uses, encoded)
+            yield
+    for use in pending:
+        if not isinstance(use.feature, IdFeature) and use.ready:
+            encode_other(use, encoded)
+            yield
+
+
+def _without(spec: Spec, kind: str, name: str) -> Spec:
+    return spec.model_copy(update={kind: {n: v for n, v in getattr(spec, kind).items() if n != name}})
+
+
+def _without_encoded(spec: Spec, encoded: Encoded) -> Spec:
+    """The spec without the features and side info that are encoded."""
+    features = {n: f for n, f in spec.features.items() if n not in encoded.described}
+    domains = {}
+    for name, domain in spec.domains.items():
+        side = {n: f for n, f in domain.side.items() if f"{name}/{n}" not in encoded.described}
+        domains[name] = domain.model_copy(update={"side": side})
+    return spec.model_copy(update={"features": features, "domains": domains})

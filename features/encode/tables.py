@@ -1,0 +1,235 @@
+"""Values → integer IDs: vocabulary, hash, quantile and log buckets. Fitting and looking up are apart.
+
+Row 0 of every table means missing. A vocabulary keeps rows 1 … oov_rows for unknown values, so that an
+unknown value and a missing one differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from features.dataset import TableInfo
+from features.errors import DataError
+from features.read.codes import common_type, key_values
+from features.spec import IdTable
+
+
+class FittedTable(Protocol):
+    """An ID space that is ready to be looked up."""
+
+    @property
+    def info(self) -> TableInfo:
+        """Rows and kind, for the manifest."""
+
+    def look_up(self, values: pl.Series, *, what: str) -> np.ndarray:
+        """int32 IDs of the values; 0 for missing ones."""
+
+    def state(self) -> dict[str, Any]:
+        """What was fitted, as plain data."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """IDs of the values seen often enough in training; the others share the unknown rows by their hash."""
+
+    oov_rows: int
+    values: pl.Series  # int64 or string, by count (descending), then value
+    counts: pl.Series  # int64
+
+    @property
+    def info(self) -> TableInfo:
+        """Rows and kind, for the manifest."""
+        return TableInfo(
+            rows=1 + self.oov_rows + len(self.values), encode="vocabulary", oov_rows=self.oov_rows
+        )
+
+    def look_up(self, values: pl.Series, *, what: str) -> np.ndarray:
+        """int32 IDs of the values; 0 for missing ones."""
+        keys = key_values(values, what=what)
+        few = len(keys) < len(self.values) and keys.dtype == self.values.dtype
+        keys, found = (keys, self._search(keys)) if few else self._join(keys)
+        unknown = found.is_null() & keys.is_not_null()
+        ids = found.fill_null(0).to_numpy().astype(np.int32)
+        rows = unknown.arg_true().to_numpy()
+        ids[rows] = 1 + (hashes(keys.gather(rows)) % self.oov_rows if self.oov_rows > 1 else 0)
+        return ids
+
+    def _join(self, keys: pl.Series) -> tuple[pl.Series, pl.Series]:
+        """The keys in the type of both, and their IDs, null where unknown; reads every value of the table."""
+        keys, known = common_type([keys, self.values])
+        book = pl.DataFrame({"key": known}).with_row_index("id", offset=1 + self.oov_rows)
+        joined = pl.DataFrame({"key": keys}).join(book, on="key", how="left", maintain_order="left")
+        return keys, joined["id"]
+
+    def _search(self, keys: pl.Series) -> pl.Series:
+        """The same IDs for a few keys, such as those of one request, without reading the whole table."""
+        values, ids = self._in_order
+        places = values.search_sorted(keys).clip(0, len(values) - 1)
+        ids = ids.gather(places)
+        return ids.zip_with((values.gather(places) == keys).fill_null(False), ids.clear(len(ids)))
+
+    @cached_property
+    def _in_order(self) -> tuple[pl.Series, pl.Series]:
+        """The values in order, and the ID of each."""
+        order = self.values.arg_sort()
+        return self.values.gather(order), order + 1 + self.oov_rows
+
+    def state(self) -> dict[str, Any]:
+        """What was fitted, as plain data; the values have a file of their own."""
+        return {"values": len(self.values)}
+
+
+@dataclass(frozen=True)
+class Hash:
+    """IDs by hash: nothing is fitted, and any value has a row."""
+
+    rows: int
+
+    @property
+    def info(self) -> TableInfo:
+        """Rows and kind, for the manifest."""
+        return TableInfo(rows=1 + self.rows, encode="hash", oov_rows=0)
+
+    def look_up(self, values: pl.Series, *, what: str) -> np.ndarray:
+        """int32 IDs of the values; 0 for missing ones."""
+        keys = key_values(values, what=what)
+        ids = np.zeros(len(keys), dtype=np.int32)
+        known = keys.is_not_null().arg_true().to_numpy()
+        ids[known] = 1 + hashes(keys.gather(known)) % self.rows
+        return ids
+
+    def state(self) -> dict[str, Any]:
+        """Nothing is fitted."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """IDs of the intervals between rising boundaries; a boundary belongs to the interval above it."""
+
+    encode: str
+    rows: int
+    boundaries: np.ndarray  # float64, at most rows − 1
+
+    @property
+    def info(self) -> TableInfo:
+        """Rows and kind, for the manifest."""
+        return TableInfo(rows=1 + self.rows, encode=self.encode, oov_rows=0)
+
+    def look_up(self, values: pl.Series, *, what: str) -> np.ndarray:
+        """int32 IDs of the values; 0 for missing ones and NaN."""
+        numbers = numeric(values, what=what)
+        ids = 1 + np.searchsorted(self.boundaries, numbers, side="right")
+        return np.where(np.isnan(numbers), 0, ids).astype(np.int32)
+
+    def state(self) -> dict[str, Any]:
+        """The boundaries."""
+        return {"boundaries": self.boundaries.tolist()}
+
+
+def fit_table(
+    table: IdTable, shown: list[pl.Series], happened: list[pl.Series] | None = None, *, what: str
+) -> FittedTable:
+    """Fit an ID table on the values of all its uses in the training period.
+
+    A vocabulary counts how often a value was *shown*; events count only for values that were never shown.
+    A click
+    is an event too: if it counted, a rare item would be known if clicked and unknown if not, and in training
+    (nowhere else) "unknown" would tell the label.
+
+    Args:
+        table: how to encode.
+        shown: the values of each use in an impression or a request, lists flattened.
+        happened: the same of each use in an event.
+        what: the table, for the error message.
+
+    Example:
+        >>> shown, happened = [pl.Series(["a", "b", "a"])], [pl.Series(["b", "c", "c"])]
+        >>> table = fit_table(IdTable(min_count=2), shown, happened, what="table 't'")
+        >>> table.look_up(pl.Series(["a", "b", "c", None]), what="t").tolist()
+        [2, 1, 3, 0]
+    """
+    training = [*shown, *(happened or [])]
+    if table.encode == "vocabulary":
+        return _fit_vocabulary(table, [key_values(v, what=what) for v in training], uses_shown=len(shown))
+    assert table.rows is not None  # the spec demands it
+    if table.encode == "hash":
+        return Hash(table.rows)
+    if table.encode == "log":
+        return log_buckets(table.rows, table.log_base)
+    numbers = np.concatenate([numeric(v, what=what) for v in training])
+    numbers = numbers[np.isfinite(numbers)]
+    inner = np.arange(1, table.rows) / table.rows
+    boundaries = np.unique(np.quantile(numbers, inner)) if len(numbers) else np.empty(0)
+    return Buckets("quantile", table.rows, boundaries)
+
+
+def log_buckets(rows: int, base: float) -> Buckets:
+    """Buckets floor(log_base(1 + x)), the last one open; what is below 0 falls into the first.
+
+    Example:
+        >>> log_buckets(4, 2.0).look_up(pl.Series([0, 1, 2, 3, 1000]), what="gap").tolist()
+        [1, 2, 2, 3, 4]
+    """
+    with np.errstate(over="ignore"):
+        # Boundaries, not logarithms: log(8) / log(2) may round to just below 3.
+        boundaries = np.power(base, np.arange(1, rows, dtype=np.float64)) - 1
+    return Buckets("log", rows, boundaries[np.isfinite(boundaries)])
+
+
+def numeric(values: pl.Series, *, what: str) -> np.ndarray:
+    """Numbers as float64, missing ones as NaN."""
+    if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null)):
+        raise DataError(f"{what} must be numeric, got {values.dtype}; convert it, or use a vocabulary")
+    return values.cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+
+def hashes(values: pl.Series) -> np.ndarray:
+    """uint64 hashes, the same in every version and on every machine.
+
+    Args:
+        values: int64 or string, none missing.
+    """
+    if values.dtype == pl.Int64:
+        return _mix(values.to_numpy().view(np.uint64))
+    unique = values.unique()
+    digests = b"".join(hashlib.blake2b(v.encode(), digest_size=8).digest() for v in unique)
+    book = pl.DataFrame({"key": unique, "hash": np.frombuffer(digests, dtype="<u8")})
+    return (
+        pl.DataFrame({"key": values})
+        .join(book, on="key", how="left", maintain_order="left")["hash"]
+        .to_numpy()
+    )
+
+
+def _mix(bits: np.ndarray) -> np.ndarray:
+    """Spread the bits of 64-bit integers evenly (the finalizer of SplitMix64)."""
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def _fit_vocabulary(table: IdTable, training: list[pl.Series], *, uses_shown: int) -> Vocabulary:
+    columns = [c.drop_nulls().rename("value") for c in common_type(training)]
+    shown, happened = _count(columns[:uses_shown]), _count(columns[uses_shown:])
+    if shown is not None and happened is not None:
+        happened = happened.join(shown, on="value", how="anti")
+    counts = pl.concat([c for c in (shown, happened) if c is not None])
+    kept = counts.filter(pl.col("count") >= table.min_count).sort("count", "value", descending=[True, False])
+    kept = kept.head(table.max_size) if table.max_size is not None else kept
+    return Vocabulary(table.oov_rows, kept["value"], kept["count"])
+
+
+def _count(columns: list[pl.Series]) -> pl.DataFrame | None:
+    """How often each value occurs in all columns together; None without columns."""
+    if not columns:
+        return None
+    counts = pl.concat([c.value_counts(name="count") for c in columns])
+    return counts.group_by("value").agg(pl.col("count").sum().cast(pl.Int64))

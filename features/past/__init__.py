@@ -1,0 +1,1 @@
+"""What lies strictly before a moment: counters, matches, pages, histories."""

@@ -1,0 +1,226 @@
+"""Match features: how a field of the candidate occurs in the user's earlier events of one domain.
+
+Letters: N rows, E events, P pairs (event, value of the field), Q pairs (row, value of the candidate's field).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from features.errors import ConfigError
+from features.past.keys import Keys, encode_keys, nullable
+from features.past.past import Past, running_rate
+from features.spec import Match
+
+_CHUNK = 2**18  # rows and events that are looked at together
+
+
+def match_columns(rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Match) -> pl.DataFrame:
+    """Compute one match feature for every impression from *all* of the user's events strictly before it.
+
+        decayed = Σ 2^(−age / half_life)          share = matches / events (0 without events)
+        positive_share = (matches with outcome 1 + running) / (matches with an outcome + 1)
+
+    `share_old` and `share_recent` are the share among events older than `old` and younger than `recent`,
+    `count_recent` counts the matches of the latter;
+    `running` is the share of outcome 1 in the whole domain strictly before the row, 0.5 before the first. Of
+    a field with several values each shared value is a match of its own, so a share may exceed 1. A candidate
+    without a value has no outputs; without a match recency is missing.
+
+    Args:
+        rows: impressions in any order, with `__user`, `__clock`, `__time` (s) and the candidate's field.
+        events: the domain's events in any order, with the same reserved columns, the event's field and, if
+            the domain declares an outcome, `__outcome` (0, 1 or null).
+        name: the match's name in the spec.
+        match: which fields, and which outputs.
+
+    Returns:
+        Columns `match.<name>.<output>` in the order of `rows`: counts and recency (seconds) int64, last int8,
+        others float64.
+
+    Raises:
+        ConfigError: a field is missing, the two fields differ in type, or positive_share without an outcome.
+    """
+    what = f"match {name!r}"
+    if "positive_share" in match.outputs and "__outcome" not in events.columns:
+        remedy = f"give domain {match.domain!r} an outcome column or drop the output"
+        raise ConfigError(f"{what}: positive_share needs an outcome; {remedy}")
+    running = _running(rows, events) if "positive_share" in match.outputs else np.empty(len(rows))
+    rows, events = _fields(rows, match.candidate), _fields(events, match.event)
+    chunks = list(_user_chunks(rows, events))
+    parts = []
+    for own, happened in chunks:
+        found = _find(rows[own], events[happened], running[own], match, what)
+        parts.append(_outputs(found, name, match))
+    back = np.empty(len(rows), dtype=np.int64)
+    back[np.concatenate([own for own, _ in chunks])] = np.arange(len(rows))
+    return pl.concat(parts)[back]
+
+
+def _fields(table: pl.DataFrame, column: str) -> pl.DataFrame:
+    """What is read of the rows or events; a missing column is for encode_keys to name."""
+    wanted = dict.fromkeys(("__user", "__clock", "__time", "__outcome", column))
+    return table.select(c for c in wanted if c in table.columns) if column in table.columns else table
+
+
+def _outputs(found: _Found, name: str, match: Match) -> pl.DataFrame:
+    outputs = {output: _OUTPUTS[output](found, match) for output in match.outputs}
+    present = found.keys.present(len(found.rows))
+    valid = {"recency": present & (_count(found, match) > 0)}
+    return pl.DataFrame(
+        [nullable(f"match.{name}.{o}", values, valid.get(o, present)) for o, values in outputs.items()]
+    )
+
+
+def _user_chunks(rows: pl.DataFrame, events: pl.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places of the rows and of the events of some users at a time: a history is of one user alone."""
+    asked, happened = rows["__user"].to_numpy() + 1, events["__user"].to_numpy() + 1  # −1: none
+    users = 1 + max(asked.max(initial=0), happened.max(initial=0))
+    load = np.bincount(asked, minlength=users) + np.bincount(happened, minlength=users)
+    chunk = (np.cumsum(load) - 1) // _CHUNK
+    for k in np.unique(chunk[load > 0]) if load.any() else [0]:
+        yield np.flatnonzero(chunk[asked] == k), np.flatnonzero(chunk[happened] == k)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where each pair of a row (Q,) finds its matches, and where each row (N,) finds its user's events."""
+
+    rows: pl.DataFrame
+    events: pl.DataFrame
+    keys: Keys  # of the rows: (user, value)
+    event: np.ndarray  # (P,) index of the event of each pair of the events
+    matches: Past  # the events' pairs, by (user, value)
+    start: np.ndarray  # (Q,) positions in `matches`
+    end: np.ndarray
+    user: np.ndarray  # (N,) codes
+    history: Past  # events, by user
+    user_start: np.ndarray  # (N,) positions in `history`
+    user_end: np.ndarray
+    running: np.ndarray  # (N,) share of outcome 1 among everyone's earlier events
+
+    @property
+    def time(self) -> np.ndarray:
+        """Request time (N,), s."""
+        return self.rows["__time"].to_numpy()
+
+    def total(self, pairs: np.ndarray) -> np.ndarray:
+        """Sums (N,) of numbers of the pairs (Q,)."""
+        return self.keys.per_row(np.add, pairs, len(self.rows))
+
+
+def _find(rows: pl.DataFrame, events: pl.DataFrame, running: np.ndarray, match: Match, what: str) -> _Found:
+    """Search the matches of every pair and the earlier events of every row."""
+    fields = [["__user", match.candidate], ["__user", match.event]]
+    asked, known = encode_keys(rows, events, by=fields, separator=match.separator, what=what)
+    user, owner = encode_keys(rows, events, by=[["__user"], ["__user"]], what=what)
+    clock, event_clock = rows["__clock"].to_numpy(), events["__clock"].to_numpy()
+    event_time = events["__time"].to_numpy()
+    matches = Past(known.code, clock=event_clock[known.row], time=event_time[known.row])
+    history = Past(owner.code, clock=event_clock, time=event_time)
+    span = matches.before(asked.code, clock[asked.row])
+    user_span = history.before(user.code, clock)
+    return _Found(rows, events, asked, known.row, matches, *span, user.code, history, *user_span, running)
+
+
+def _count(found: _Found, match: Match) -> np.ndarray:
+    return found.total(found.end - found.start)
+
+
+def _decayed(found: _Found, match: Match) -> np.ndarray:
+    some = np.flatnonzero(found.end > found.start)
+    newest = found.end[some] - 1
+    age = found.time[found.keys.row[some]] - found.matches.time[newest]
+    pairs = np.zeros(len(found.keys.row))
+    pairs[some] = found.matches.decayed(match.half_life)[newest] * np.exp2(-age / match.half_life)
+    return found.total(pairs)
+
+
+def _recency(found: _Found, match: Match) -> np.ndarray:
+    some = np.flatnonzero(found.end > found.start)
+    pairs = np.full(len(found.keys.row), np.iinfo(np.int64).max)
+    pairs[some] = found.time[found.keys.row[some]] - found.matches.time[found.end[some] - 1]
+    return found.keys.per_row(np.minimum, pairs, len(found.rows))
+
+
+def _last(found: _Found, match: Match) -> np.ndarray:
+    some = np.flatnonzero(found.end > found.start)
+    row = found.keys.row[some]
+    newest = found.history.clock[found.user_end[row] - 1]
+    last = np.zeros(len(found.rows), dtype=np.int8)
+    last[row[found.matches.clock[found.end[some] - 1] == newest]] = 1
+    return last
+
+
+def _share(found: _Found, match: Match) -> np.ndarray:
+    return _ratio(found.total(found.end - found.start), found.user_end - found.user_start)
+
+
+def _share_old(found: _Found, match: Match) -> np.ndarray:
+    matches, events = _since(found, found.time - math.floor(match.old))  # older: before this time
+    return _ratio(found.total(matches - found.start), events - found.user_start)
+
+
+def _count_recent(found: _Found, match: Match) -> np.ndarray:
+    matches, _ = _recent(found, match)
+    return found.total(found.end - matches)
+
+
+def _share_recent(found: _Found, match: Match) -> np.ndarray:
+    matches, events = _recent(found, match)
+    return _ratio(found.total(found.end - matches), found.user_end - events)
+
+
+def _recent(found: _Found, match: Match) -> tuple[np.ndarray, np.ndarray]:
+    """Where the matches (Q,) and the events (N,) younger than `recent` begin."""
+    return _since(found, found.time - math.ceil(match.recent) + 1)
+
+
+def _since(found: _Found, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the matches (Q,) and the events (N,) of at least the given time (N,) begin."""
+    matches = np.clip(found.matches.since(found.keys.code, time[found.keys.row]), found.start, found.end)
+    return matches, np.clip(found.history.since(found.user, time), found.user_start, found.user_end)
+
+
+def _positive_share(found: _Found, match: Match) -> np.ndarray:
+    known, positive = _outcomes(found.events)
+    sums = [found.matches.sums(f[found.event], found.start, found.end) for f in (positive, known)]
+    return (found.total(sums[0]) + found.running) / (found.total(sums[1]) + 1)
+
+
+def _running(rows: pl.DataFrame, events: pl.DataFrame) -> np.ndarray:
+    """Share (N,) of outcome 1 among all events with a known outcome strictly before each row."""
+    known, positive = _outcomes(events)
+    clock, time = (events[name].to_numpy()[known] for name in ("__clock", "__time"))
+    every = Past(np.zeros(len(clock), dtype=np.int64), clock=clock, time=time)
+    _, end = every.before(np.zeros(len(rows), dtype=np.int64), rows["__clock"].to_numpy())
+    return running_rate(every, positive[known], end)
+
+
+def _outcomes(events: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Which events (E,) have a known outcome, and which outcome 1."""
+    outcome = events["__outcome"]
+    return outcome.is_not_null().to_numpy(), (outcome == 1).fill_null(False).to_numpy()
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, 0 where there is nothing."""
+    return np.where(whole > 0, part / np.maximum(whole, 1), 0.0)
+
+
+_OUTPUTS = {
+    "count": _count,
+    "decayed": _decayed,
+    "recency": _recency,
+    "last": _last,
+    "share": _share,
+    "share_old": _share_old,
+    "share_recent": _share_recent,
+    "count_recent": _count_recent,
+    "positive_share": _positive_share,
+}

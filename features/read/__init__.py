@@ -1,0 +1,1 @@
+"""Tables as they were logged → impressions and events in order, checked."""

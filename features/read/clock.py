@@ -1,0 +1,164 @@
+"""Time: which unit a column is in, and the clock that says what lies strictly before what.
+
+Without `order` the clock is the time itself, in the finest unit of any table; with it, the dense rank
+of (time, *order) over impressions and events together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+
+from features.errors import ConfigError, DataError
+from features.read.locate import locate
+
+CLOCK, TIME = "__clock", "__time"
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_LIMITS = {"s": 10**11, "ms": 10**14, "us": 10**17}  # |time| below it is in this unit: up to the year 5138
+
+
+@dataclass(frozen=True)
+class TimeColumn:
+    """The time column of one table, and what the table is called in messages."""
+
+    column: str
+    what: str
+
+
+def add_clocks(
+    frames: dict[str, pl.DataFrame], times: dict[str, TimeColumn], *, unit: str, order: list[str]
+) -> dict[str, pl.DataFrame]:
+    """Give every frame `__clock` (int64) and `__time` (int64 seconds).
+
+    Args:
+        frames: impressions and the events of every domain.
+        times: the time column of each.
+        unit: of `Spec.time_unit`.
+        order: tie-breaking columns, which every frame has.
+
+    Raises:
+        DataError: a time that is missing, of no usable type, or in mixed units; a missing order value.
+    """
+    ticks = {name: to_ticks(frame, times[name], unit) for name, frame in frames.items()}
+    per_second = max(PER_SECOND[found] for _, found in ticks.values())
+    clocked = {}
+    for name, frame in frames.items():
+        values, found = ticks[name]
+        tick = values * (per_second // PER_SECOND[found])
+        clocked[name] = frame.with_columns(tick.alias(CLOCK), (tick // per_second).alias(TIME))
+    return _ranked(clocked, times, order) if order else clocked
+
+
+def to_ticks(frame: pl.DataFrame, time: TimeColumn, unit: str) -> tuple[pl.Series, str]:
+    """Whole numbers since 1970-01-01 UTC, and their unit.
+
+    Args:
+        frame: has the time column: integers, floats, dates or datetimes.
+        time: which column.
+        unit: the unit, "datetime", or "auto" to tell it by magnitude.
+
+    Example:
+        >>> frame = pl.DataFrame({"at": [1_700_000_000_000]})
+        >>> to_ticks(frame, TimeColumn("at", "clicks"), "auto")[1]
+        'ms'
+    """
+    values, what = frame[time.column], time.what
+    if values.null_count():
+        where = locate(frame, values.is_null())
+        raise DataError(f"{what}: every row needs a time, {where} have none; drop or fill them")
+    if isinstance(values.dtype, pl.Datetime):
+        return values.to_physical().cast(pl.Int64), values.dtype.time_unit or "us"
+    if values.dtype == pl.Date:
+        return values.cast(pl.Datetime("us")).to_physical() // 10**6, "s"
+    if unit == "datetime" or not values.dtype.is_numeric():
+        wanted = "a datetime" if unit == "datetime" else "a number or a datetime"
+        raise DataError(f"{what}: time must be {wanted}, got {values.dtype}; convert it, or set time_unit")
+    if values.dtype.is_float() and not values.is_finite().all():
+        where = locate(frame, ~values.is_finite())
+        raise DataError(f"{what}: time must be finite, {where} are not; drop these rows")
+    unit = _one_unit(frame, values, what) if unit == "auto" else _check_unit(frame, values, unit, what)
+    if values.dtype.is_float() and (values != values.round()).any():
+        values, unit = (values * (10**6 // PER_SECOND[unit])).round(), "us"
+    return values.cast(pl.Int64), unit
+
+
+def seconds_of(value: int | float | str) -> float:
+    """A time from a spec, in seconds since 1970: a number in any unit, or ISO 8601 (UTC if it names no zone).
+
+    Example:
+        >>> seconds_of("2024-01-02T00:00:00"), seconds_of(1704153600000)
+        (1704153600.0, 1704153600.0)
+    """
+    if not isinstance(value, str):
+        return value / PER_SECOND[_unit_of(float(value))]
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise ConfigError(f"a time must read like 2024-01-31 or 2024-01-31T12:00:00, got {value!r}") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _unit_of(value: float) -> str:
+    return next((u for u, limit in _LIMITS.items() if abs(value) < limit), "ns")
+
+
+def _one_unit(frame: pl.DataFrame, values: pl.Series, what: str) -> str:
+    """The unit of all values by their magnitude; different magnitudes are refused."""
+    size = values.abs()
+    units = {u for v in (size.min(), size.max()) if v is not None and (u := _unit_of(float(str(v))))}
+    if len(units) > 1:
+        small = size < _LIMITS[min(units, key=PER_SECOND.__getitem__)]
+        low, high = values.filter(small)[0], values.filter(~small)[0]
+        raise DataError(
+            f"{what}: times must be in one unit, but {locate(frame, small)} hold {_unit_of(low)} ({low}) and "
+            f"{locate(frame, ~small)} hold {_unit_of(high)} ({high}); convert the file that differs, or set "
+            "time_unit if all are in one"
+        )
+    return units.pop() if units else "s"
+
+
+def _check_unit(frame: pl.DataFrame, values: pl.Series, unit: str, what: str) -> str:
+    """The declared unit, unless values are so large that they must be in a finer one."""
+    if unit in _LIMITS and (large := values.abs() >= _LIMITS[unit]).any():
+        value = values.filter(large)[0]
+        raise DataError(
+            f"{what}: time_unit is {unit}, but {locate(frame, large)} hold {_unit_of(value)} ({value}); "
+            "convert the file, or correct time_unit"
+        )
+    return unit
+
+
+def _ranked(
+    frames: dict[str, pl.DataFrame], times: dict[str, TimeColumn], order: list[str]
+) -> dict[str, pl.DataFrame]:
+    """Replace the clock by the dense rank of (clock, *order) over all frames."""
+    for name, frame in frames.items():
+        for column in order:
+            if (missing := frame[column].is_null()).any():
+                raise DataError(
+                    f"{times[name].what}: order column {column!r} must not be missing, "
+                    f"{locate(frame, missing)} lack it; fill it or drop these rows"
+                )
+    by = [CLOCK, *order]
+    try:
+        every = pl.concat([f.select(by) for f in frames.values()], how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"the order columns {order} must have one type in all tables: {error}") from None
+    ranks = _dense_rank(every, by)
+    ends = np.cumsum([f.height for f in frames.values()])[:-1]
+    parts = np.split(ranks, ends)
+    return {n: f.with_columns(pl.Series(CLOCK, r)) for (n, f), r in zip(frames.items(), parts, strict=True)}
+
+
+def _dense_rank(frame: pl.DataFrame, by: list[str]) -> np.ndarray:
+    """Rank from 0, int64; a sort is three times as fast as ranking structs."""
+    ordered = frame.with_row_index("__index").sort(by)
+    if not frame.height:
+        return np.empty(0, dtype=np.int64)
+    changed = ordered.select(pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in by).fill_null(False))
+    ranks = np.empty(frame.height, dtype=np.int64)
+    ranks[ordered["__index"].to_numpy()] = np.cumsum(changed.to_series().to_numpy())
+    return ranks

@@ -1,0 +1,89 @@
+"""The 0/1 label of every impression, and what happens to impressions that occur twice."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from features.errors import DataError
+from features.read.locate import locate
+from features.spec import Label
+
+
+def label_of(rows: pl.DataFrame, label: Label, *, what: str) -> pl.Series:
+    """Make the label of every row.
+
+    Args:
+        rows: impressions with the label column.
+        label: the rule; without one the values must already be 0 or 1 (or false and true).
+        what: the table, for the error message.
+
+    Returns:
+        int8, 0 or 1.
+
+    Raises:
+        DataError: a missing value, one that is neither 0 nor 1, or a type that the rule cannot compare.
+
+    Example:
+        >>> rows = pl.DataFrame({"rating": [5, 2]})
+        >>> label_of(rows, Label(column="rating", at_least=4), what="ratings").to_list()
+        [1, 0]
+    """
+    values, what = rows[label.column], f"{what}: label {label.column!r}"
+    if values.dtype.is_float():
+        values = values.fill_nan(None)
+    _refuse(rows, values, values.is_null(), f"{what} must not be missing", "drop these rows")
+    if label.at_least is not None:
+        _check_type(values.dtype.is_numeric(), what, "a number for at_least", values)
+        return (values >= label.at_least).cast(pl.Int8)
+    if label.equals is not None:
+        text = isinstance(label.equals, str)
+        fits = values.dtype in (pl.String, pl.Categorical, pl.Enum) if text else values.dtype.is_numeric()
+        _check_type(fits, what, f"of the type of equals ({label.equals!r})", values)
+        return ((values.cast(pl.String) if text else values) == label.equals).cast(pl.Int8)
+    _check_type(values.dtype.is_numeric() or values.dtype == pl.Boolean, what, "0 or 1 as a number", values)
+    if values.dtype != pl.Boolean:
+        _refuse(
+            rows, values, (values != 0) & (values != 1), f"{what} must be 0 or 1", "set at_least or equals"
+        )
+    return values.cast(pl.Int8)
+
+
+def drop_duplicates(rows: pl.DataFrame, by: list[str], rule: str, *, what: str) -> tuple[pl.DataFrame, int]:
+    """Deal with impressions that agree in `by` (user, item, clock, request).
+
+    Args:
+        rows: impressions.
+        by: the columns that identify an impression.
+        rule: `Impressions.dedup`.
+        what: the table, for the error message.
+
+    Returns:
+        The rows, and how many of them repeat an earlier one (dropped with keep_first).
+
+    Raises:
+        DataError: there are repeated rows and the rule is error.
+    """
+    repeated = ~rows.select(pl.struct(by).is_first_distinct()).to_series()
+    count = int(repeated.sum())
+    if count and rule == "error":
+        raise DataError(
+            f"{what}: a request shows an item to a user once, but {locate(rows, repeated)} repeat an earlier "
+            "row; set impressions.dedup to keep_first or allow"
+        )
+    return (rows.filter(~repeated), count) if count and rule == "keep_first" else (rows, count)
+
+
+def _refuse(rows: pl.DataFrame, values: pl.Series, wrong: pl.Series, must: str, remedy: str) -> None:
+    """Raise if any row is wrong, with the count, the first five rows and what they hold."""
+    if wrong.any():
+        came = values.filter(wrong).head(5).to_list()
+        raise DataError(f"{must}, but {locate(rows, wrong)} hold {came}; {remedy}")
+
+
+def _check_type(fits: bool, what: str, wanted: str, values: pl.Series) -> None:
+    if not fits:
+        came = values.unique(maintain_order=True).head(5).to_list()
+        raise DataError(
+            f"{what} must be {wanted}, got {values.dtype}: values such as {came}; convert the column, or "
+            "correct the rule (at_least or equals)"
+        )

@@ -1,0 +1,205 @@
+"""The log in memory: impressions in time order, and the events of every domain.
+
+Reserved columns: `__user`, `__item` (dense codes, −1 = none), `__clock`, `__time` (s); of rows also
+`__request` (dense code) and `__label`; of events `__outcome`, if the domain has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from features.errors import DataError
+from features.read.clock import CLOCK, TimeColumn, add_clocks
+from features.read.codes import all_keys, code_of, common_type, key_values
+from features.read.columns import Read, event_reads, impression_reads, input_reads, origin, side_reads
+from features.read.entities import join_entity, read_entity
+from features.read.labels import label_of
+from features.read.locate import FILE, ROW, locate, table_name
+from features.read.requests import number_requests
+from features.read.scan import collect
+from features.spec import Domain, Impressions, Label, Spec
+
+Tables = dict[str, pl.LazyFrame]
+
+
+@dataclass
+class Log:
+    """Impressions and events.
+
+    Attributes:
+        rows: impressions of all splits, sorted by (clock, user, request, position or item).
+        events: per domain, sorted by (user, clock); equal ones in an order that depends on their values only.
+        users: the raw key of every user code.
+        items: the raw key of every item code.
+        counters: what was dropped, repaired or merged.
+    """
+
+    rows: pl.DataFrame
+    events: dict[str, pl.DataFrame]
+    users: pl.Series
+    items: pl.Series
+    counters: dict[str, int] = field(default_factory=dict)
+
+    def frame(self, domain: str | None) -> pl.DataFrame:
+        """The events of a domain, or, for None, the impressions."""
+        return self.rows if domain is None else self.events[domain]
+
+    def drop_unread(self, rest: Spec) -> None:
+        """Let go of the columns that nothing in `rest`, what is left of the spec to be done, reads."""
+        self.rows = _only_read(self.rows, input_reads(rest))
+        for name, events in self.events.items():
+            self.events[name] = _only_read(events, side_reads(rest, name))
+
+
+def read_log(spec: Spec, tables: Tables) -> Log:
+    """Read impressions and events, number users, items and requests, and join the entities.
+
+    Args:
+        spec: without patterns.
+        tables: the raw tables as lazy frames.
+
+    Raises:
+        DataError: missing keys or times, bad labels, inconsistent requests, duplicate rows or entities.
+    """
+    counters: dict[str, int] = {}
+    rows = _read_rows(spec, tables)
+    events = {name: _read_events(spec, name, tables, counters) for name in spec.domains}
+    log = _coded(spec, *_with_clocks(spec, rows, events))
+    log.rows, counters["impressions.duplicates"] = number_requests(log.rows, spec.impressions)
+    log.rows = _only_read(log.rows, input_reads(spec))
+    for name, domain in spec.domains.items():
+        log.events[name] = _sorted_events(log.events[name], [*_key_columns(domain), *spec.order])
+        log.events[name] = _only_read(log.events[name], side_reads(spec, name))
+    log.counters = counters
+    _join_entities(spec, log, tables)
+    return log
+
+
+def _names(reads: Iterable[Read], kind: str) -> list[str]:
+    """The names of one kind among what is read, each once."""
+    return list(dict.fromkeys(name for k, name in (origin(c) for c, _ in reads) if k == kind))
+
+
+def _own(table: pl.LazyFrame, reads: Iterable[Read]) -> pl.LazyFrame:
+    """The table's own columns that are read, and the file of each row if it is known."""
+    place = [FILE] if FILE in table.collect_schema().names() else []
+    return table.select([*_names(reads, "own"), *place])
+
+
+def _read_rows(spec: Spec, tables: Tables) -> pl.DataFrame:
+    shown = spec.impressions
+    what = table_name(spec.source, shown.table)
+    rows = collect(_own(tables[shown.table], impression_reads(spec)), what=what).with_row_index(ROW)
+    for column in (shown.user, shown.item, *([shown.request] if shown.request else [])):
+        if (missing := rows[column].is_null()).any():
+            where = locate(rows, missing)
+            raise DataError(
+                f"{what}: {column!r} must not be missing in an impression, {where} lack it; drop them"
+            )
+    label = label_of(rows, shown.label, what=what).alias("__label")
+    return _narrow(rows, keep=shown.time).with_columns(label)
+
+
+def _read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int]) -> pl.DataFrame:
+    domain = spec.domains[name]
+    frame = _own(tables[domain.table], event_reads(spec, name))
+    for column, values in domain.where.items():
+        frame = frame.filter(pl.col(column).is_in(values))
+    events = collect(frame, what=table_name(spec.source, domain.table))
+    whole = events.drop_nulls([domain.user, domain.time])
+    if dropped := events.height - whole.height:
+        counters[f"events.{name}.without_user_or_time"] = dropped
+    outcome = [] if domain.outcome is None else [_outcome(whole, domain.outcome, name)]
+    return _narrow(whole, keep=domain.time).with_columns(outcome)
+
+
+def _outcome(events: pl.DataFrame, outcome: Label, domain: str) -> pl.Series:
+    """1, 0 or missing, as int8: the rule of a label, but an event may lack its outcome."""
+    values = events[outcome.column]
+    known = (values.fill_nan(None) if values.dtype.is_float() else values).is_not_null()
+    labels = np.zeros(events.height, dtype=np.int8)
+    labels[known.to_numpy()] = label_of(events.filter(known), outcome, what=f"domain {domain!r}").to_numpy()
+    return pl.select(pl.when(known).then(pl.Series(labels)).alias("__outcome")).to_series()
+
+
+def _with_clocks(
+    spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]
+) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
+    roles: dict[str, Impressions | Domain] = {"": spec.impressions, **spec.domains}  # no name is empty
+    times = {
+        n: TimeColumn(r.time, f"{table_name(spec.source, r.table)}, column {r.time!r}")
+        for n, r in roles.items()
+    }
+    frames = add_clocks({"": rows, **events}, times, unit=spec.time_unit, order=spec.order)
+    frames = {name: frame.drop(FILE, strict=False) for name, frame in frames.items()}
+    return frames.pop(""), frames
+
+
+def _coded(spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]) -> Log:
+    """Give rows and events `__user` and `__item`."""
+    frames = [rows, *events.values()]
+    roles: list[Impressions | Domain] = [spec.impressions, *spec.domains.values()]
+    keys: dict[str, pl.Series] = {}
+    for what in ("user", "item"):
+        columns = [_key_column(f, getattr(role, what), what) for f, role in zip(frames, roles, strict=True)]
+        keys[what] = all_keys(common_type([c for c in columns if c is not None]))
+        for i, column in enumerate(columns):
+            codes = np.full(frames[i].height, -1) if column is None else code_of(column, keys[what])
+            frames[i] = frames[i].with_columns(pl.Series(f"__{what}", codes))
+    return Log(frames[0], dict(zip(events, frames[1:], strict=True)), keys["user"], keys["item"])
+
+
+def _key_column(frame: pl.DataFrame, column: str | None, what: str) -> pl.Series | None:
+    return None if column is None else key_values(frame[column], what=f"{what} column {column!r}")
+
+
+def _narrow(frame: pl.DataFrame, *, keep: str | None = None) -> pl.DataFrame:
+    """Integers in the smallest type that holds them, but for `keep`: the same values in less memory."""
+    wide = [c for c in frame.columns if frame[c].dtype.is_integer() and c != keep and not c.startswith("__")]
+    return frame.with_columns(frame[c].shrink_dtype() for c in wide)
+
+
+def _only_read(frame: pl.DataFrame, reads: Iterable[Read]) -> pl.DataFrame:
+    """The reserved columns and those that are read."""
+    wanted = {column for column, _ in reads}
+    return frame.select(c for c in frame.columns if c.startswith("__") or c in wanted)
+
+
+def _key_columns(role: Impressions | Domain) -> list[str]:
+    return [c for c in (role.user, role.item, role.time) if c is not None]
+
+
+def _sorted_events(events: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Sort by (user, clock), then by the values, so that the order of the input does not matter.
+
+    `keys` are the columns that user, item and clock were made of: they cannot differ where those agree.
+    """
+    own = [c for c in sorted(events.columns) if not c.startswith("__") and c not in keys]
+    values = [pl.col(c).hash() if events[c].dtype.is_nested() else pl.col(c) for c in own]
+    return events.sort("__user", CLOCK, "__item", *values)
+
+
+def _join_entities(spec: Spec, log: Log, tables: Tables) -> None:
+    """Add the `user.*` and `item.*` columns that are read to the rows, and `item.*` to the events."""
+    shown = list(impression_reads(spec))
+    if spec.user is not None:
+        users = read_entity(spec.user, "user", _names(shown, "user"), keys=log.users, tables=tables)
+        log.rows = join_entity(log.rows, users, "user", log.counters, what="impressions")
+    if spec.item is None:
+        return
+    reads = {name: list(event_reads(spec, name)) for name, domain in spec.domains.items() if domain.item}
+    every = [*shown, *(read for domain in reads.values() for read in domain)]
+    items = _narrow(read_entity(spec.item, "item", _names(every, "item"), keys=log.items, tables=tables))
+    log.rows = join_entity(log.rows, _only(items, shown), "item", log.counters, what="impressions")
+    for name, own in reads.items():
+        events = join_entity(log.events[name], _only(items, own), "item", log.counters, what=f"events.{name}")
+        log.events[name] = events.drop("__item")
+
+
+def _only(items: pl.DataFrame, reads: list[Read]) -> pl.DataFrame:
+    """The item columns that one side reads."""
+    return items.select("__item", *(f"item.{c}" for c in _names(reads, "item")))

@@ -1,0 +1,147 @@
+"""The report: whole, self-contained, escaped, and honest about what is undefined."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctr.metrics import Evaluation, evaluate_table
+from ctr.report.evaluation import format_metrics_table, render, write_report
+from ctr.report.plots import MAX_POINTS, _series, draw_all
+
+NASTY = '<script>alert("x")</script> & $x$'
+PICTURES = ("roc", "reliability", "scores", "training", "slices")
+PNG = b"\x89PNG\r\n\x1a\n"
+HISTORY = [
+    *({"kind": "train", "step": k, "loss": 1 / (k + 1), "ne": 1.0} for k in range(60)),
+    {"kind": "valid", "step": 30, "auc": 0.61},
+    {"kind": "valid", "step": 60, "auc": None},
+    {"kind": "save", "step": 60},
+]
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    rng = np.random.default_rng(0)
+    n = 500
+    score = rng.random(n)
+    name = np.array([NASTY, "home"])[np.arange(n) % 2]
+    label = ((rng.random(n) < score) & (name == "home")).astype(int)
+    table = {"label": label, "score": score, "user_id": np.arange(n) // 10, "slice_domain": name}
+    return evaluate_table(table, draws=20)
+
+
+class Page(HTMLParser):
+    """Collects tags and checks that they close in order."""
+
+    void = frozenset({"meta", "img", "br", "link"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, evaluation: Evaluation) -> Path:
+    """One report with everything in it, drawn once."""
+    return write_report(
+        tmp_path_factory.mktemp("run") / "report",
+        evaluation=evaluation,
+        history=HISTORY,
+        title=f"title {NASTY}",
+        context={
+            "facts": {NASTY: NASTY},
+            "config": {"model": {NASTY: NASTY}, "seed": 0},
+            "baselines": [
+                {"name": "logistic regression", "auc": 0.71, "low": 0.7, "high": 0.72, "gauc": 0.66},
+                {"name": NASTY, "auc": 0.7, "note": NASTY},
+            ],
+        },
+    )
+
+
+def test_the_page_needs_nothing_else(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    sources = [attributes["src"] or "" for tag, attributes in Page(text).tags if tag == "img"]
+    images = [base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources]
+    assert images == [(page.parent / f"{name}.png").read_bytes() for name in PICTURES]
+    assert all(image.startswith(PNG) for image in images)
+    assert "http" not in re.sub(r"base64,[^\"]*", "", text)
+    expected = {"index.html", "metrics.json", *(f"{name}.png" for name in PICTURES)}
+    assert {path.name for path in page.parent.iterdir()} == expected
+
+
+def test_text_from_outside_is_escaped(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text
+    # Title twice; name and value of a fact, of a configuration line and of a baseline; one slice.
+    assert text.count("&lt;script&gt;") == 2 + 2 + 2 + 2 + 1
+
+
+def test_metrics_json_holds_null_and_reason(page: Path) -> None:
+    metrics = json.loads((page.parent / "metrics.json").read_text(encoding="utf-8"))
+    planted = metrics["slices"]["domain"][NASTY]["metrics"]["auc"]
+    assert planted["value"] is None and planted["reason"] in page.read_text(encoding="utf-8")
+
+
+def test_baselines_stand_beside_the_run(page: Path, evaluation: Evaluation) -> None:
+    text = page.read_text(encoding="utf-8")
+    head = re.findall(r"<th>(.*?)</th>", text.split("<h2>Comparison</h2>")[1].split("</thead>")[0])
+    assert head == ["model", "AUC", "GAUC"]
+    assert "<td>0.7100 (0.7000 to 0.7200)</td><td>0.6600</td>" in text
+    assert f"<td>this run</td><td>{evaluation.overall.metrics['auc'].value:.4f} (" in text
+    bare = render(evaluation, images={}, title="bare", context={})
+    assert not any(word in bare for word in ("Comparison", "Configuration", "Facts", "<img"))
+
+
+def test_an_older_report_is_replaced(tmp_path: Path, evaluation: Evaluation) -> None:
+    for name in ("training.png", "index.html", "roc.png.part"):
+        (tmp_path / name).write_text("old")
+    write_report(tmp_path, evaluation=evaluation, history=[], title="again", context={})
+    assert not (tmp_path / "training.png").exists() and not list(tmp_path.glob("*.part"))
+    assert "again" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_undefined_and_empty_tables_are_drawn_and_matplotlib_stays_as_it_was() -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    for rows in (5, 0):
+        result = evaluate_table({"label": np.zeros(rows), "score": np.full(rows, 0.5)})
+        assert set(draw_all(result, [])) == {"roc", "reliability", "scores"}
+    assert dict(mpl.rcParams) == before
+
+
+def test_long_histories_are_averaged_down() -> None:
+    rows = [{"kind": "train", "step": step, "loss": float(step)} for step in range(4 * MAX_POINTS)]
+    points = _series([*rows, {"kind": "train", "step": 9, "loss": float("nan")}], "train", "loss")
+    assert len(points) == MAX_POINTS and points[0].tolist() == [1.5, 1.5]
+
+
+def test_the_terminal_table_is_aligned_and_complete(evaluation: Evaluation) -> None:
+    text = format_metrics_table(evaluation)
+    auc = evaluation.overall.metrics["auc"]
+    assert re.search(
+        rf"^AUC +{auc.value:.4f} \({auc.low:.4f} to {auc.high:.4f}\) +user bootstrap$", text, re.M
+    )
+    assert "50 of 50 groups" in text or re.search(r"GAUC .* \d+ of 50 groups", text)
+    assert re.search(r"^Query AUC +– +no request ids were given$", text, re.M)
+    slices = text.split("-----\n")[1].splitlines()
+    assert len(slices) == 2 and slices[0].index("250 ") == slices[1].index("250 ")

@@ -1,0 +1,39 @@
+"""What a checkpoint must have in common with the run that goes on from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ctr.config import RunConfig, parse_config
+from ctr.runs.identity import completed, identity
+from tests.ctr import batches
+
+
+def config(**changes: Any) -> RunConfig:
+    return parse_config({"dataset": "d", "run": "r", **changes})
+
+
+def test_how_tables_are_held_is_free() -> None:
+    own = identity(config(), batches.manifest())
+    for embedding in ({"engine": "torchrec"}, {"sharding": "row_wise"}, {"table_sharding": {"item": "auto"}}):
+        assert identity(config(embedding=embedding), batches.manifest()) == own
+    assert identity(config(embedding={"lr": 0.1}), batches.manifest()) != own
+
+
+def test_in_how_many_parts_a_step_computes_is_free() -> None:
+    own = identity(config(), batches.manifest())
+    assert identity(config(loader={"micro_batches": 4}), batches.manifest()) == own
+
+
+def test_a_run_from_before_an_option_goes_on_with_its_default() -> None:
+    manifest = batches.manifest()
+    found = identity(config(), manifest)
+    del found["config"]["optimizer"]["dense_staleness"]
+    found["config"]["embedding"]["engine"] = "fbgemm"  # it once counted
+    assert completed(found) == identity(config(), manifest)
+    assert completed(found) != identity(config(optimizer={"dense_staleness": 1}), manifest)
+
+
+def test_what_is_no_configuration_is_left_as_it_is() -> None:
+    for found in ({}, {"config": 3}, {"config": {"optimizer": {"momentum": 1}}, "dataset": "x"}):
+        assert completed(found) == found

@@ -1,0 +1,29 @@
+"""How long an item had been shown when a row was made, against a slow definition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ctr.training.scoring import AGE_BUCKETS, DAY, item_ages
+from features.dataset import SPLITS, Dataset
+from tests.ctr.dataset_fixture import Sizes, write_dataset
+
+
+def shown(dataset: Dataset, split: str) -> list[tuple[int, int]]:
+    """Item and time of every row."""
+    data = dataset.split(split)
+    times = data.requests["time"].to_pylist()
+    rows = [t for t, n in zip(times, data.requests["num_rows"].to_pylist(), strict=True) for _ in range(n)]
+    return list(zip(data.impressions["item_id"].to_pylist(), rows, strict=True))
+
+
+def test_days_since_an_item_was_first_shown(tmp_path: Path) -> None:
+    dataset = Dataset(write_dataset(tmp_path, Sizes(requests=60, time_unit=2 * DAY)))
+    everything = [row for split in SPLITS for row in shown(dataset, split)]
+    expected = []
+    for item, time in shown(dataset, "test"):
+        days = (time - min(t for i, t in everything if i == item)) // DAY
+        low = max(bound for bound in AGE_BUCKETS if bound <= days)
+        expected.append(f"{low:03d}")
+    assert [label[:3] for label in item_ages(dataset, dataset.split("test")).to_pylist()] == expected
+    assert len(set(expected)) > 3

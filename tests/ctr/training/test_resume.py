@@ -1,0 +1,158 @@
+"""A run that is killed, at whatever moment, and started again ends with the same bits as one that was not."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from ctr.runs.faults import InjectedFault, injected
+from pipelines.cli import main
+from pipelines.train import train
+from tests.ctr.tiny_run import STEPS_PER_EPOCH, endings, outcome_of, tiny_config, tiny_dataset, write_config
+
+# Everything that has a state of its own.
+FULL = (
+    "model.dropout=0.3",
+    "model.feature_dropout=0.2",
+    "optimizer.ema_decay=0.95",
+    "embedding.optimizer=adam",
+    "train.evaluate_every=4",
+    "train.checkpoint_every=3",
+    "train.epochs=3",
+)
+VARIANTS = {
+    "plain": ("train.checkpoint_every=2",),
+    "full": FULL,
+    "time order": ("loader.order=time", "train.checkpoint_every=5"),
+    "early stopping": (
+        "train.evaluate_every=2",
+        "train.early_stopping=2",
+        "train.epochs=4",
+        "optimizer.lr=0.3",
+    ),
+    "longer, two threads": (
+        "model.kind=longer",
+        "loader.workers=2",
+        "train.checkpoint_every=1",
+        "model.dropout=0.2",
+    ),
+    "skipped steps": ("train.non_finite=skip", "train.checkpoint_every=3", "train.max_skipped=3"),
+    "stale": (
+        "optimizer.dense_staleness=1",
+        "optimizer.ema_decay=0.9",
+        "model.dropout=0.2",
+        "loader.micro_batches=2",
+        "train.checkpoint_every=3",
+        "train.non_finite=skip",
+        "train.save_in_background=true",
+    ),
+    "bf16": ("train.precision=bf16", "train.checkpoint_every=4", "model.dropout=0.1"),
+}
+SLOW = ("plain", "time order", "bf16")
+IN_A_SAVE = (
+    "ckpt.before_data",
+    "ckpt.after_data",
+    "ckpt.after_manifest",
+    "ckpt.before_rename",
+    "ckpt.after_rename",
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_dataset(tmp_path_factory.mktemp("data"))
+
+
+def skipped(name: str) -> str:
+    """Steps whose loss is made NaN in both runs."""
+    return "loss:3:nan,loss:8:nan,loss:9:nan" if name in ("skipped steps", "stale") else ""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in VARIANTS]
+)
+def test_interrupted_run_equals_the_uninterrupted_one(name: str, dataset: Path, tmp_path: Path) -> None:
+    """Broken off by an error inside its first save and at two steps."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    with injected(skipped(name)):
+        train(tiny_config(dataset, whole, *VARIANTS[name]))
+    last = outcome_of(whole)["steps"][-1]
+    draw = random.Random(name)
+    points = [f"{draw.choice(IN_A_SAVE)}:raise"]  # the first save
+    points += [f"step:{step}:raise" for step in sorted(draw.sample(range(1, last), 2))]
+    config = tiny_config(dataset, broken, *VARIANTS[name])
+    for point in points:
+        with injected(f"{skipped(name)},{point}"), pytest.raises(InjectedFault):
+            train(config)
+    with injected(skipped(name)):
+        train(config)
+    assert outcome_of(broken) == outcome_of(whole)
+    assert endings(broken)[-1] == "FINISHED"
+
+
+def command(config: Path, *, fault: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "CTR_FAULT": fault, "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", "pipelines.cli", "train", str(config)]
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True)
+
+
+def killed_runs_equal(dataset: Path, folder: Path, faults: Sequence[str]) -> None:
+    """Run the command with a kill -9 at each fault, then without; compare with a run of this process."""
+    whole, run = folder / "whole", folder / "run"
+    config = write_config(folder / "run.yaml", dataset, run, *FULL)
+    for fault in faults:
+        done = command(config, fault=fault)
+        assert done.returncode == -signal.SIGKILL, (fault, done.stderr)
+    done = command(config)
+    assert done.returncode == 0, done.stderr
+    train(tiny_config(dataset, whole, *FULL))
+    assert outcome_of(run) == outcome_of(whole), faults
+    assert main(["predict", str(run)]) == main(["predict", str(whole)]) == 0
+    tables = [pq.read_table(path / "predictions" / "test.parquet") for path in (run, whole)]
+    assert tables[0].equals(tables[1]) and tables[0].num_rows > 0
+    assert not list(run.rglob(".tmp-*"))
+
+
+def test_kill_9_at_a_step_and_inside_a_save(dataset: Path, tmp_path: Path) -> None:
+    killed_runs_equal(dataset, tmp_path, ["step:5:kill", "ckpt.before_rename:12:kill"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_kill_9_anywhere(seed: int, dataset: Path, tmp_path: Path) -> None:
+    """Steps in rising order, so that each is reached; saves happen at multiples of 3 and 4."""
+    draw, last = random.Random(seed), 3 * STEPS_PER_EPOCH
+    saves = [step for step in range(STEPS_PER_EPOCH, last) if step % 3 == 0 or step % 4 == 0]
+    at_steps = [(step, f"step:{step}:kill") for step in draw.sample(range(STEPS_PER_EPOCH, last), 2)]
+    in_saves = [(step, f"{draw.choice(IN_A_SAVE)}:{step}:kill") for step in draw.sample(saves, 3)]
+    in_loader = f"loader.batch:{draw.randrange(STEPS_PER_EPOCH)}:kill"
+    killed_runs_equal(dataset, tmp_path, [in_loader, *(fault for _, fault in sorted(at_steps + in_saves))])
+
+
+@pytest.mark.slow
+def test_sigterm_from_outside(dataset: Path, tmp_path: Path) -> None:
+    """kill -TERM of a real process: exit 143 soon, saved at its last step, and resumed to the same end."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    config = write_config(tmp_path / "run.yaml", dataset, run, *FULL)
+    environment = {**os.environ, "CTR_FAULT": "step:7:sleep=20", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "pipelines.cli", "train", str(config)], env=environment)
+    try:
+        while not (run / "checkpoints" / "step-6").is_dir() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == 143
+    finally:
+        process.kill()
+    assert endings(run) == ["KILLED"]
+    assert command(config).returncode == 0
+    train(tiny_config(dataset, whole, *FULL))
+    assert outcome_of(run) == outcome_of(whole)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.errors import ConfigError
+from features.past.matches import match_columns
+from features.spec import Match
+from tests.features.tables import Row, events, impressions, table, values_of
+
+MATCH_OUTPUTS = [
+    "count",
+    "decayed",
+    "recency",
+    "last",
+    "share",
+    "share_old",
+    "share_recent",
+    "count_recent",
+    "positive_share",
+]
+
+
+def by_definition(row: Row, domain: list[Row], match: Match) -> list[float | None]:
+    """Every output of a match feature straight from the words of the spec."""
+    mine = values_of(row[match.candidate])
+    if not mine:
+        return [None] * len(MATCH_OUTPUTS)
+    everyone = [e for e in domain if e["__clock"] < row["__clock"]]
+    known = [e["__outcome"] for e in everyone if e["__outcome"] is not None]
+    running = sum(known) / len(known) if known else 0.5
+    before = [(row["__time"] - e["__time"], e) for e in everyone if e["__user"] == row["__user"]]
+    pairs = [(age, e) for age, e in before for _ in mine & values_of(e[match.event])]
+    newest = max((e["__clock"] for _, e in before), default=None)
+    outcomes = [e["__outcome"] for _, e in pairs if e["__outcome"] is not None]
+
+    def share(keep: object) -> float:
+        whole = sum(keep(age) for age, _ in before)
+        return sum(keep(age) for age, _ in pairs) / whole if whole else 0.0
+
+    return [
+        len(pairs),
+        sum(2 ** (-age / match.half_life) for age, _ in pairs),
+        min((age for age, _ in pairs), default=None),
+        int(any(e["__clock"] == newest for _, e in pairs)),
+        share(lambda age: True),
+        share(lambda age: age > match.old),
+        share(lambda age: age < match.recent),
+        sum(age < match.recent for age, _ in pairs),
+        (sum(outcomes) + running) / (len(outcomes) + 1),
+    ]
+
+
+@pytest.mark.parametrize("chunk", [1, 2**18])
+@settings(deadline=None, max_examples=100)
+@given(impressions, events, st.sampled_from(["item", "item.genres"]), st.sampled_from([0.5, 1.0, 2.5]))
+def test_equals_the_definition(
+    chunk: int, rows: list[Row], domain: list[Row], field: str, seconds: float
+) -> None:
+    """Also where every user is looked at alone."""
+    scales = {"half_life": 1.5, "old": seconds, "recent": seconds}
+    match = Match(domain="d", candidate=field, event=field, outputs=MATCH_OUTPUTS, **scales)
+    expected = [by_definition(row, domain, match) for row in rows]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("features.past.matches._CHUNK", chunk)
+        got = match_columns(table(rows), table(domain), "n", match)
+    assert got.columns == [f"match.n.{output}" for output in MATCH_OUTPUTS]
+    assert [pytest.approx(line) for line in expected] == [list(line) for line in got.rows()]
+
+
+def test_a_long_history_is_counted_whole() -> None:
+    size = 5000
+    domain = pl.DataFrame({"__user": [3] * size, "__clock": range(size), "__time": range(size)})
+    domain = domain.with_columns(item=pl.Series([1, 2] * (size // 2)))
+    rows = pl.DataFrame({"__user": [3], "__clock": [size], "__time": [size], "item": [1]})
+    match = Match(domain="d", candidate="item", event="item", outputs=["count", "decayed"], half_life=1000.0)
+    count, decayed = match_columns(rows, domain, "n", match).row(0)
+    assert count == size // 2
+    assert decayed == pytest.approx(sum(2 ** (-age / 1000) for age in range(2, size + 1, 2)))
+
+
+def test_one_value_against_several_and_strings() -> None:
+    domain = pl.DataFrame({"__user": [0, 0], "__clock": [1, 2], "__time": [1, 2], "tags": ["a|b", "b"]})
+    rows = pl.DataFrame({"__user": [0, 1], "__clock": [3, 3], "__time": [3, 3], "tag": ["b", "b"]})
+    match = Match(domain="d", candidate="tag", event="tags", outputs=["count", "last"], separator="|")
+    assert match_columns(rows, domain, "n", match).rows() == [(2, 1), (0, 0)]
+
+
+def test_errors_name_the_field_and_the_remedy() -> None:
+    rows, domain = table([]), table([]).drop("__outcome")
+    with pytest.raises(ConfigError, match=r"match 'n': .* must have one type, got item Int64 and sex String"):
+        match_columns(rows, domain, "n", Match(domain="d", candidate="item", event="sex"))
+    with pytest.raises(ConfigError, match=r"give domain 'd' an outcome column"):
+        liked = Match(domain="d", candidate="item", event="item", outputs=["positive_share"])
+        match_columns(rows, domain, "n", liked)
+    with pytest.raises(ConfigError, match=r"match 'n' reads columns that are not there: \['gone'\]"):
+        match_columns(rows, domain, "n", Match(domain="d", candidate="gone", event="item"))

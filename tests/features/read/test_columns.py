@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from features.errors import ConfigError
+from features.read.columns import expand_patterns, is_request_level, needed_columns
+from features.spec import DenseFeature, Spec, parse_spec
+from tests.features.small_log import RATINGS_SPEC, SHOP_SPEC, changed
+
+
+def with_columns(*columns: str, **more: Any) -> Spec:
+    return parse_spec(changed(RATINGS_SPEC, features__year={"columns": list(columns)}, **more))
+
+
+@pytest.mark.parametrize(
+    ("column", "request_level"),
+    [
+        ("user.age", True),
+        ("user_id", True),
+        ("timestamp", True),
+        ("item.year", False),
+        ("movie_id", False),  # although the clock is made of it
+        ("count.item.count", False),
+        ("count.user.rate", True),
+        ("count.both.rate", False),
+        ("match.genre.count", False),
+        ("page.year.rank", False),
+        ("page.year.size", True),
+    ],
+)
+def test_what_belongs_to_the_request(column: str, request_level: bool) -> None:
+    counters = {
+        "item": {"by": ["movie_id"]},
+        "user": {"by": ["user_id"]},
+        "both": {"by": ["user.sex", "movie_id"]},
+    }
+    pages = {"year": {"column": "item.year", "outputs": ["rank", "size"]}}
+    for columns, wanted in (([column], request_level), ([column, "item.year"], False)):
+        spec = with_columns(*columns, counters=counters, pages=pages)
+        assert is_request_level(spec, spec.features["year"]) == wanted
+
+
+def test_context_belongs_to_the_request() -> None:
+    spec = parse_spec(SHOP_SPEC)
+    assert [n for n, f in spec.features.items() if is_request_level(spec, f)] == ["device"]
+
+
+def test_patterns_expand_in_the_order_of_the_tables() -> None:
+    """Each name once; never the label, which is a column of the impressions."""
+    columns = {
+        "ratings": ["timestamp", "rating", "user_id", "movie_id"],
+        "users": ["user_id", "age"],
+        "movies": ["movie_id", "year"],
+    }
+    found = expand_patterns(with_columns("item.year", "*r*", "count.*"), columns).features["year"]
+    assert isinstance(found, DenseFeature)
+    assert found.columns[:5] == ["item.year", "user_id", "user.user_id", "user.age", "count.item.rate"]
+    assert found.columns.count("count.item.rate") == 1 and "rating" not in found.columns
+
+
+def test_needed_columns_name_their_reader() -> None:
+    needed = needed_columns(parse_spec(RATINGS_SPEC))
+    assert needed["users"] == {"sex": "feature 'sex'", "age": "feature 'age'", "user_id": "user.key"}
+    assert needed["ratings"]["rating"] == "impressions.label"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user": None}, "feature 'sex' reads 'user.sex', but"),
+        ({"domains__ratings__side__x": {"column": "user.sex", "table": "sex"}}, "side 'x' reads 'user.sex'"),
+        ({"domains__ratings__side__x": {"columns": ["count.item.rate"]}}, "side 'x' reads 'count.item.rate'"),
+        ({"domains__ratings__item": None}, "side 'genres' reads 'item.genres'"),
+        ({"features__item": {"column": "__user", "table": "item"}}, "names with __ are reserved"),
+        ({"counters__x": {"by": ["rating"]}}, "counter 'x' reads the label column 'rating'"),
+        ({"matches__genre__candidate": "rating"}, "match 'genre' reads the label column"),
+        ({"tables__gap.x": {}}, r"tables calendar\.\* and gap\.\* are made for time features"),
+    ],
+)
+def test_columns_that_cannot_be_read(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        needed_columns(parse_spec(changed(RATINGS_SPEC, **change)))

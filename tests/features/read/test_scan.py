@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from features.errors import ConfigError, DataError
+from features.read.locate import FILE
+from features.read.scan import collect, open_tables
+from features.spec import RawTable, Source
+
+NEEDED = {"clicks": {"user": "impressions.user", "item": "feature 'item'"}}
+
+
+def opened(root: Path, *, options: dict[str, Any] | None = None, **table: Any) -> pl.DataFrame:
+    raw = RawTable(**{"path": "*.parquet", **table})
+    tables = open_tables(Source(tables={"clicks": raw}, options=options or {}), base=root, needed=NEEDED)
+    return collect(tables["clicks"], what=f"table 'clicks' ({raw.path})")
+
+
+def write(path: Path, **columns: list[Any]) -> Path:
+    pl.DataFrame(columns).write_parquet(path)
+    return path
+
+
+def test_files_follow_one_another_in_name_order(tmp_path: Path) -> None:
+    write(tmp_path / "b.parquet", item=[3], user=[1])
+    write(tmp_path / "a.parquet", user=[1, 1], item=[1, 2])
+    table = opened(tmp_path)
+    assert table["item"].to_list() == [1, 2, 3]
+    assert [Path(f).name for f in table[FILE]] == ["a.parquet", "a.parquet", "b.parquet"]
+
+
+def test_csv_renamed_with_a_separator_under_a_path_with_odd_characters(tmp_path: Path) -> None:
+    root = tmp_path / "my [odd] logs"
+    root.mkdir()
+    (root / "a.csv").write_text("UID;item;price\n1;x;1\n2;y;2\n")
+    (root / "b.csv").write_text("UID;item;price\n3;z;2.5\n")
+    options = {"separator": ";"}
+    table = opened(root, path="*.csv", format="csv", rename={"UID": "user"}, options=options)
+    assert table["user"].to_list() == [1, 2, 3] and table["price"].to_list() == [1.0, 2.0, 2.5]
+
+
+def test_missing_column_names_file_and_reader(tmp_path: Path) -> None:
+    """Fault 12."""
+    write(tmp_path / "a.parquet", user=[1], item=[1])
+    write(tmp_path / "b.parquet", user=[1])
+    with pytest.raises(DataError, match=r"b.parquet must have column 'item', which feature 'item' reads"):
+        opened(tmp_path)
+    assert opened(tmp_path, optional={"item": 7})["item"].to_list() == [1, 7]
+
+
+def test_changed_type_names_both_files_and_types(tmp_path: Path) -> None:
+    """Fault 11."""
+    write(tmp_path / "a.parquet", user=[1], item=[1])
+    write(tmp_path / "b.parquet", user=[1], item=["1"])
+    with pytest.raises(
+        DataError, match=r"'item' must have one type.*Int64 in .*a.parquet and String in .*b.parquet"
+    ):
+        opened(tmp_path)
+
+
+def test_extra_columns_are_left_out_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fault 13; the order of columns does not matter."""
+    for name in ("b", "c"):
+        write(tmp_path / f"{name}.parquet", item=[2], more=[0], user=[2])
+    write(tmp_path / "a.parquet", user=[1], item=[1])
+    with caplog.at_level(logging.WARNING):
+        assert opened(tmp_path)["item"].to_list() == [1, 2, 2]
+    assert [r.getMessage() for r in caplog.records] == [
+        "table 'clicks': columns ['more'] are not in every file and are left out"
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_empty_files_are_named(tmp_path: Path, suffix: str) -> None:
+    """Fault 9."""
+    (tmp_path / f"a.{suffix}").touch()
+    with pytest.raises(DataError, match=rf"a.{suffix} is empty \(0 bytes\)"):
+        opened(tmp_path, path=f"*.{suffix}", format=suffix)
+
+
+def test_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", user=list(range(1000)), item=list(range(1000)))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read"):
+        opened(tmp_path)
+    path.write_text("user,item\n1,2\n")
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read"):
+        opened(tmp_path)
+
+
+def test_flipped_bit_in_a_page_is_found(tmp_path: Path) -> None:
+    """Fault 10: with page checksums, which Polars alone does not verify."""
+    path = tmp_path / "a.parquet"
+    table = pa.table({"user": np.arange(5000), "item": np.arange(5000)})
+    pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 1
+    path.write_bytes(content)
+    assert opened(tmp_path, options={"check_pages": False}).height == 5000
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read"):
+        opened(tmp_path)
+
+
+def test_bombs_are_refused(tmp_path: Path) -> None:
+    """Fault 32: by the sizes in the footer, before anything is unpacked."""
+    write(tmp_path / "a.parquet", user=list(range(1000)), item=list(range(1000)))
+    with pytest.raises(DataError, match=r"a.parquet unpacks to .* bytes, \d+ times its size"):
+        opened(tmp_path, options={"max_bytes": 1000})
+
+
+@pytest.mark.parametrize("packed", ["gzip", "zstd"])
+def test_packed_csv_is_read_and_its_bombs_are_refused(tmp_path: Path, packed: str) -> None:
+    """Fault 32: 400 MB of zeros in less than 1 MB; the bytes are counted while they are unpacked."""
+    path = tmp_path / "a.csv"
+
+    def write_packed(pieces: int) -> None:
+        with pa.OSFile(str(path), "wb") as sink, pa.CompressedOutputStream(sink, packed) as stream:
+            stream.write(b"user,item\n1,2\n")
+            for _ in range(pieces):
+                stream.write(b"0,0\n" * 2**20)
+
+    write_packed(0)
+    assert opened(tmp_path, path="*.csv", format="csv").height == 1
+    with pytest.raises(DataError, match=r"a.csv unpacks to at least [\d,]+ bytes"):
+        opened(tmp_path, path="*.csv", format="csv", options={"max_bytes": 10})
+    write_packed(100)
+    with pytest.raises(
+        DataError, match=r"a.csv unpacks to at least 2[67]\d,\d+,\d+ bytes, \d+ times its size"
+    ):
+        opened(tmp_path, path="*.csv", format="csv")
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"a.csv cannot be read"):
+        opened(tmp_path, path="*.csv", format="csv")
+
+
+def test_files_that_cannot_be_read_are_skipped_and_counted_where_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fault 9."""
+    for name in "abc":
+        write(tmp_path / f"{name}.parquet", user=[1], item=[2])
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "b.parquet").read_bytes()[:-9])
+    (tmp_path / "c.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match=r"b\.parquet cannot be read"):
+        opened(tmp_path)
+    counters: dict[str, int] = {}
+    source = Source(tables={"clicks": RawTable(path="*.parquet")}, options={"on_error": "skip"})
+    with caplog.at_level(logging.WARNING):
+        tables = open_tables(source, base=tmp_path, needed=NEEDED, counters=counters)
+    assert collect(tables["clicks"], what="clicks").height == 1
+    assert counters == {"files.clicks.skipped": 2}
+    assert [r.getMessage().startswith("skipped: ") for r in caplog.records] == [True, True]
+    (tmp_path / "a.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match="none of its 3 files can be read"):
+        opened(tmp_path, options={"on_error": "skip"})
+    with pytest.raises(ConfigError, match="on_error must be fail or skip, got 'ignore'"):
+        opened(tmp_path, options={"on_error": "ignore"})
+
+
+@pytest.mark.parametrize(
+    "text", ["user,item\n1,2\n1,2,3,4\n", "user,item\n" + "1,2\n" * 20_000 + "x,y\n", 'user,item\n"1,2\n']
+)
+def test_broken_csv_is_a_data_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=r"table 'clicks' \(a.csv\) cannot be read"):
+        opened(tmp_path, path="a.csv", format="csv")
+
+
+def test_no_file_and_unknown_table_or_option(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"table 'clicks': no file matches '\*.parquet'"):
+        opened(tmp_path)
+    with pytest.raises(ConfigError, match=r"may hold .*got \['seperator'\]"):
+        opened(tmp_path, options={"seperator": ";"})
+    with pytest.raises(ConfigError, match="has no table 'clicks'"):
+        open_tables(Source(), base=tmp_path, needed=NEEDED)
