@@ -73,7 +73,7 @@ $(STAMP): requirements/base.txt requirements/$(LOCK).txt requirements/torchrec.t
 		$(PIP) -r requirements/torch-cuda.txt; }
 	@echo "env: installing the ctr command"
 	@$(PIP) --no-build-isolation --editable .
-	@$(RUN) -c 'from ctr.versions import check_versions; check_versions()'
+	@$(RUN) -c 'from ctr.runs.versions import check_versions; check_versions()'
 	@echo "$(LOCK)" > .venv/lock && touch "$@"
 
 clean:

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctr.blocks.apart import attend_apart, can_attend_apart, join_own, join_sink
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement
+from ctr.blocks.key_values import KeyValues, PackedKV, PaddedKV
+from ctr.blocks.layers import FeedForward, NormName, Placement, Residual
 from ctr.blocks.linear import Linear, linear, normed_linear
-from ctr.blocks.memory import Memory, PackedMemory, PaddedMemory
+from ctr.blocks.split_attention import attend_split, can_split, merge_own, merge_sink
 from kernels.jagged_attention import attend as attend_packed
 from kernels.jagged_attention import available
 
@@ -83,15 +83,15 @@ class MultiHeadAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.sink = nn.Parameter(torch.zeros(width)) if sink else None
 
-    def memory(self, events: Jagged, norm: nn.Module | None = None) -> Memory:
+    def project_kv(self, events: Jagged, norm: nn.Module | None = None) -> KeyValues:
         """K and V of the packed events (ΣL, D), after `norm` if given; padded where that is needed."""
         projected = events.with_values(normed_linear(self.key_value, events.values, norm))
         if self._stays_packed(events.values):
-            return PackedMemory(projected)
+            return PackedKV(projected)
         buckets = Buckets.of(events)
         padded = buckets.pad(projected)
         key, value = zip(*(part.chunk(2, dim=-1) for part in padded), strict=True)
-        return PaddedMemory(buckets, list(key), list(value), buckets.valid(events))
+        return PaddedKV(buckets, list(key), list(value), buckets.valid(events))
 
     def _stays_packed(self, events: Tensor) -> bool:
         """Whether attention reads packed rows: in training. What serving keeps is padded."""
@@ -99,33 +99,33 @@ class MultiHeadAttention(nn.Module):
             return False
         return available(events.shape[1] // self.heads, events.device)
 
-    def forward(self, queries: Tensor, memory: Memory, *, tokens: int | None = None) -> Tensor:
+    def forward(self, queries: Tensor, kv: KeyValues, *, tokens: int | None = None) -> Tensor:
         """Queries that see all events of their request and, with `tokens`, those of their candidate.
 
         Args:
             queries: (R, N, D).
-            memory: of the same requests.
+            kv: of the same requests.
             tokens: so many queries after each other are a candidate's, and see each other as keys; None: no
                 query is a key. Not together with a sink.
 
         Returns:
             (R, N, D).
         """
-        if isinstance(memory, PackedMemory):
-            return self.finish(self._ask_packed(queries, memory.events, tokens))
-        asked = memory.buckets.rows(self.query(queries))
+        if isinstance(kv, PackedKV):
+            return self.finish(self._ask_packed(queries, kv.events, tokens))
+        asked = kv.buckets.rows(self.query(queries))
         own = None
         if tokens is not None:
-            beside = memory.buckets.rows(self.key_value(queries))
-            if all(can_attend_apart(query, valid) for query, valid in zip(asked, memory.valid, strict=True)):
-                return self.finish(memory.buckets.unrows(self._attend_apart(asked, memory, beside, tokens)))
-            memory, own = memory.joined(beside), _same_group(queries, tokens)
+            beside = kv.buckets.rows(self.key_value(queries))
+            if all(can_split(query, valid) for query, valid in zip(asked, kv.valid, strict=True)):
+                return self.finish(kv.buckets.unrows(self._attend_split(asked, kv, beside, tokens)))
+            kv, own = kv.joined(beside), _same_group(queries, tokens)
         elif self.sink is not None:
             both = torch.cat([self.sink, torch.zeros_like(self.sink)]).to(asked[0].dtype)
-            memory = memory.joined([both.expand(len(part), 1, -1) for part in asked])
+            kv = kv.joined([both.expand(len(part), 1, -1) for part in asked])
             own = torch.ones(1, 1, dtype=torch.bool, device=queries.device)
-        masks = memory.masks(own)
-        return self.finish(memory.buckets.unrows(self._attend(asked, memory, masks)))
+        masks = kv.masks(own)
+        return self.finish(kv.buckets.unrows(self._attend(asked, kv, masks)))
 
     def _ask_packed(self, queries: Tensor, events: Jagged, tokens: int | None) -> Tensor:
         """Queries (R, N, D) over packed events, then joined with what else they see."""
@@ -136,13 +136,13 @@ class MultiHeadAttention(nn.Module):
         )
         shared, lse = shared.view_as(asked), lse.unflatten(0, (-1, each)).transpose(1, 2)
         if tokens is not None:
-            return join_own(asked, self.key_value(queries), shared, lse, heads=self.heads, tokens=tokens)
-        return shared if self.sink is None else join_sink(asked, self.sink, shared, lse)
+            return merge_own(asked, self.key_value(queries), shared, lse, heads=self.heads, tokens=tokens)
+        return shared if self.sink is None else merge_sink(asked, self.sink, shared, lse)
 
     def attend_events(
         self,
         queries: Jagged,
-        memory: Memory,
+        kv: KeyValues,
         *,
         visible: Tensor | None = None,
         norm: nn.Module | None = None,
@@ -151,7 +151,7 @@ class MultiHeadAttention(nn.Module):
 
         Args:
             queries: values (ΣN, D).
-            memory: of the same requests.
+            kv: of the same requests.
             visible: (ΣN,) int64: each query sees the first `visible` events of its request; all when None.
             norm: of the queries, before their projection.
 
@@ -159,21 +159,19 @@ class MultiHeadAttention(nn.Module):
             The queries' layout with values (ΣN, D).
         """
         asked = queries.with_values(normed_linear(self.query, queries.values, norm))
-        if isinstance(memory, PackedMemory):
+        if isinstance(kv, PackedKV):
             seen = None if visible is None else visible.clamp(min=1)
-            return queries.with_values(self.finish(self._attend_packed(asked, memory.events, seen)))
-        buckets = memory.buckets
+            return queries.with_values(self.finish(self._attend_packed(asked, kv.events, seen)))
+        buckets = kv.buckets
         asked_parts = buckets.pad(asked)
         if visible is None:
-            masks = memory.masks()
+            masks = kv.masks()
         else:
             masks = [
                 _causal_mask(seen, key.shape[1])
-                for seen, key in zip(
-                    buckets.pad(queries.with_values(visible[:, None])), memory.key, strict=True
-                )
+                for seen, key in zip(buckets.pad(queries.with_values(visible[:, None])), kv.key, strict=True)
             ]
-        mixed = buckets.unpad(self._attend(asked_parts, memory, masks), queries)
+        mixed = buckets.unpad(self._attend(asked_parts, kv, masks), queries)
         return queries.with_values(self.finish(mixed.values))
 
     def attend_itself(self, events: Jagged, norm: nn.Module | None = None) -> Jagged:
@@ -186,8 +184,8 @@ class MultiHeadAttention(nn.Module):
         buckets = Buckets.of(events)
         padded = buckets.pad(projected)
         query, key, value = zip(*(part.chunk(3, dim=-1) for part in padded), strict=True)
-        memory = PaddedMemory(buckets, list(key), list(value), buckets.valid(events))
-        mixed = buckets.unpad(self._attend(list(query), memory, memory.masks()), events)
+        kv = PaddedKV(buckets, list(key), list(value), buckets.valid(events))
+        mixed = buckets.unpad(self._attend(list(query), kv, kv.masks()), events)
         return events.with_values(self.finish(mixed.values))
 
     def _attend_packed(
@@ -198,20 +196,18 @@ class MultiHeadAttention(nn.Module):
         ends = queries.offsets, keys.offsets
         return attend_packed(queries.values, values, *ends, heads=self.heads, visible=visible)[0]
 
-    def _attend(
-        self, queries: list[Tensor], memory: PaddedMemory, masks: Sequence[Tensor | None]
-    ) -> list[Tensor]:
+    def _attend(self, queries: list[Tensor], kv: PaddedKV, masks: Sequence[Tensor | None]) -> list[Tensor]:
         return [
             attend(query, key, value, heads=self.heads, mask=mask)
-            for query, key, value, mask in zip(queries, memory.key, memory.value, masks, strict=True)
+            for query, key, value, mask in zip(queries, kv.key, kv.value, masks, strict=True)
         ]
 
-    def _attend_apart(
-        self, queries: list[Tensor], memory: PaddedMemory, beside: list[Tensor], tokens: int
+    def _attend_split(
+        self, queries: list[Tensor], kv: PaddedKV, beside: list[Tensor], tokens: int
     ) -> list[Tensor]:
         return [
-            attend_apart(query, key, value, own, heads=self.heads, tokens=tokens)
-            for query, key, value, own in zip(queries, memory.key, memory.value, beside, strict=True)
+            attend_split(query, key, value, own, heads=self.heads, tokens=tokens)
+            for query, key, value, own in zip(queries, kv.key, kv.value, beside, strict=True)
         ]
 
     def finish(self, mixed: Tensor) -> Tensor:
@@ -252,13 +248,13 @@ class TransformerLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(width, heads, dropout=dropout)
-        self.around_attention = AddNorm(width, norm=norm, placement=placement)
+        self.around_attention = Residual(width, norm=norm, placement=placement)
         self.ffn = FeedForward(width, hidden=hidden, dropout=dropout)
-        self.around_ffn = AddNorm(width, norm=norm, placement=placement)
+        self.around_ffn = Residual(width, norm=norm, placement=placement)
 
     def after_attention(self, x: Tensor, update: Tensor) -> Tensor:
         """x joined with what attention gave for it, then through the FFN; shapes (..., D)."""
-        return self.around_ffn(self.around_attention.after(x, update), self.ffn)
+        return self.around_ffn(self.around_attention.join(x, update), self.ffn)
 
 
 def _causal_mask(seen: Tensor, length: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch import nn
 
 from ctr.blocks.attention import LayerOptions, TransformerLayer
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.layers import AddNorm, NormName, Placement, SwiGLU
+from ctr.blocks.layers import NormName, Placement, Residual, SwiGLU
 
 Strategy = Literal["transformer", "longer", "swiglu"]
 
@@ -48,12 +48,12 @@ class AttentionEncoder(TransformerLayer):
 
     def forward(self, sequence: Jagged) -> Jagged:
         """Events (ΣL, D) to H of min(L, k) events per request, the newest."""
-        attention, norm = self.attention, self.around_attention.ahead
+        attention, norm = self.attention, self.around_attention.pre_norm
         if self.recent is None:
             short, update = sequence, attention.attend_itself(sequence, norm)
         else:
             short = sequence.last_k(self.recent)
-            update = attention.attend_events(short, attention.memory(sequence, norm), norm=norm)
+            update = attention.attend_events(short, attention.project_kv(sequence, norm), norm=norm)
         return short.with_values(self.after_attention(short.values, update.values))
 
 
@@ -81,7 +81,7 @@ class SwiGLUEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.swiglu = SwiGLU(width, hidden=hidden, dropout=dropout)
-        self.around = AddNorm(width, norm=norm, placement=placement) if residual else None
+        self.around = Residual(width, norm=norm, placement=placement) if residual else None
 
     def forward(self, sequence: Jagged) -> Jagged:
         """Events (ΣL, D) to H (ΣL, D)."""

@@ -27,12 +27,12 @@ def build_norm(name: NormName, width: int) -> nn.Module:
     raise ValueError(f"norm must be 'layer' or 'rms', got {name!r}")
 
 
-class AddNorm(nn.Module):
+class Residual(nn.Module):
     """A residual connection and where its norm stands.
 
     pre: x + f(norm(x));  post: norm(x + f(x));  none: x + f(x).
 
-    A branch f of several inputs takes them through `before`, and its result through `after`.
+    A branch f of several inputs takes them through `pre`, and its result through `join`.
     """
 
     def __init__(self, width: int, *, norm: NormName = "layer", placement: Placement = "pre") -> None:
@@ -43,24 +43,24 @@ class AddNorm(nn.Module):
         self.norm = nn.Identity() if placement == "none" else build_norm(norm, width)
 
     @property
-    def ahead(self) -> nn.Module | None:
+    def pre_norm(self) -> nn.Module | None:
         """The norm through which the branch reads x."""
         return self.norm if self.placement == "pre" else None
 
-    def before(self, x: Tensor) -> Tensor:
+    def pre(self, x: Tensor) -> Tensor:
         """What the branch reads."""
-        return x if self.ahead is None else self.ahead(x)
+        return x if self.pre_norm is None else self.pre_norm(x)
 
-    def after(self, x: Tensor, update: Tensor) -> Tensor:
+    def join(self, x: Tensor, update: Tensor) -> Tensor:
         """x joined with the branch's result."""
         return self.norm(x + update) if self.placement == "post" else x + update
 
     def forward(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """The connection around `branch`; shape and dtype of x."""
         if isinstance(branch, PositionWise) and self.placement != "post":
-            joined: Tensor = branch(x, self.ahead, residual=True)
+            joined: Tensor = branch(x, self.pre_norm, residual=True)
             return joined
-        return self.after(x, branch(self.before(x)))
+        return self.join(x, branch(self.pre(x)))
 
 
 class PositionWise(nn.Module):

@@ -8,7 +8,7 @@ Keys and values are R = [G; H] (m + L tokens), queries O = [G; H_S] (m + k). Who
 
 No event sees a global token, so the events' part of every layer (`encode`) depends on the request alone and
 is computed once for all its candidates; `read` lets the candidates' global tokens look at it. To serve a
-request, keep its `memory` of each layer and call `read` for the candidates.
+request, keep its keys and values of each layer and call `read` for the candidates.
 
 Option beyond the paper: global tokens of the request (CLS, user) that events may see as well. They are put in
 front of the events with `show_to_events`; then they do not see the candidate, or sharing would not be exact.
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ctr.blocks.attention import TransformerLayer
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.memory import Memory
+from ctr.blocks.key_values import KeyValues
 from ctr.blocks.requests import RequestMap
 
 Select = Literal["recent", "uniform", "learnable"]
@@ -83,10 +83,10 @@ def show_to_events(prefix: Tensor, events: Jagged, queries: EventQueries) -> tup
         The events and the queries, each with P tokens more per request.
     """
     count = prefix.shape[1]
-    memory = events.prepend(prefix)
+    longer = events.prepend(prefix)
     visible = queries.tokens.with_values(queries.visible + count)
-    visible = visible.prepend(memory.lengths[:, None].expand(-1, count))
-    return memory, EventQueries(queries.tokens.prepend(prefix), visible.values)
+    visible = visible.prepend(longer.lengths[:, None].expand(-1, count))
+    return longer, EventQueries(queries.tokens.prepend(prefix), visible.values)
 
 
 class CausalLayer(TransformerLayer):
@@ -95,19 +95,19 @@ class CausalLayer(TransformerLayer):
     Both halves have the same weights: A = O + Attn(norm(O), norm(R), norm(R)), O' = A + FFN(norm(A)).
     """
 
-    def memory(self, events: Jagged) -> Memory:
+    def project_kv(self, events: Jagged) -> KeyValues:
         """K and V of the sequence's tokens (ΣL, D), once per request."""
-        return self.attention.memory(events, self.around_attention.ahead)
+        return self.attention.project_kv(events, self.around_attention.pre_norm)
 
-    def encode(self, queries: EventQueries, memory: Memory) -> Jagged:
+    def encode(self, queries: EventQueries, kv: KeyValues) -> Jagged:
         """The sequence side: H_S (Σn, D) to H_S' (Σn, D)."""
         tokens = queries.tokens
-        norm = self.around_attention.ahead
-        update = self.attention.attend_events(tokens, memory, visible=queries.visible, norm=norm)
+        norm = self.around_attention.pre_norm
+        update = self.attention.attend_events(tokens, kv, visible=queries.visible, norm=norm)
         return tokens.with_values(self.after_attention(tokens.values, update.values))
 
-    def read(self, globals_: Tensor, memory: Memory, requests: RequestMap) -> Tensor:
-        """The candidate side: global tokens (B, m, D) see each other and all tokens of `memory`.
+    def read(self, globals_: Tensor, kv: KeyValues, requests: RequestMap) -> Tensor:
+        """The candidate side: global tokens (B, m, D) see each other and the tokens behind `kv`.
 
         One attention call per request: the keys are [its events; the global tokens of all its candidates],
         and a mask hides the other candidates' tokens. The events' K and V are not repeated per candidate.
@@ -115,8 +115,8 @@ class CausalLayer(TransformerLayer):
         Returns:
             (B, m, D).
         """
-        asked = requests.pack(self.around_attention.before(globals_))
-        mixed = self.attention(asked, memory, tokens=globals_.shape[1])
+        asked = requests.pack(self.around_attention.pre(globals_))
+        mixed = self.attention(asked, kv, tokens=globals_.shape[1])
         update = requests.unpack(mixed)
         return self.after_attention(globals_, update)
 
@@ -138,8 +138,8 @@ class CrossCausalAttention(CausalLayer):
         Returns:
             The global tokens (B, m, D) and the sequence tokens (Σn, D).
         """
-        memory = self.memory(events)
-        return self.read(globals_, memory, requests), self.encode(queries, memory)
+        kv = self.project_kv(events)
+        return self.read(globals_, kv, requests), self.encode(queries, kv)
 
 
 class SelfCausalAttention(CausalLayer):
@@ -159,8 +159,8 @@ class SelfCausalAttention(CausalLayer):
         Returns:
             The global tokens (B, m, D) and the sequence tokens (Σn, D).
         """
-        memory = self.memory(tokens)
-        return self.read(globals_, memory, requests), self.encode(causal(tokens, prefix=prefix), memory)
+        kv = self.project_kv(tokens)
+        return self.read(globals_, kv, requests), self.encode(causal(tokens, prefix=prefix), kv)
 
 
 def causal(tokens: Jagged, *, prefix: int = 0) -> EventQueries:

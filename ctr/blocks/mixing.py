@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctr.blocks.layers import AddNorm, NormName, Placement
+from ctr.blocks.layers import NormName, Placement, Residual
 
 
 def check_mixable(width: int, tokens: int) -> None:
@@ -126,9 +126,9 @@ class RankMixerBlock(nn.Module):
     ) -> None:
         super().__init__()
         check_mixable(width, tokens)
-        self.around_mixing = AddNorm(width, norm=norm, placement=placement)
+        self.around_mixing = Residual(width, norm=norm, placement=placement)
         self.ffn = PerTokenFFN(tokens, width, hidden=hidden, dropout=dropout)
-        self.around_ffn = AddNorm(width, norm=norm, placement=placement)
+        self.around_ffn = Residual(width, norm=norm, placement=placement)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ctr.blocks.attention import MultiHeadAttention
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.layers import AddNorm, NormName, Placement, build_norm
-from ctr.blocks.memory import Memory
+from ctr.blocks.key_values import KeyValues
+from ctr.blocks.layers import NormName, Placement, Residual, build_norm
 from ctr.blocks.mixing import PerTokenFFN, PerTokenLinear, check_mixable, mix_tokens
 from ctr.blocks.requests import RequestMap
 
@@ -122,17 +122,17 @@ class SequenceDecoding(nn.Module):
             raise ValueError("placement 'post' norms the residual sum: it needs residual=True")
         self.residual = residual
         self.attention = MultiHeadAttention(width, heads, dropout=dropout, sink=sink)
-        self.around = AddNorm(width, norm=norm, placement=placement)
+        self.around = Residual(width, norm=norm, placement=placement)
         self.event_norm = build_norm(norm, width) if placement == "pre" else nn.Identity()
 
-    def memory(self, events: Jagged) -> Memory:
+    def project_kv(self, events: Jagged) -> KeyValues:
         """K and V of H (ΣL, D); they depend on the request alone."""
-        return self.attention.memory(events, self.event_norm)
+        return self.attention.project_kv(events, self.event_norm)
 
-    def forward(self, queries: Tensor, memory: Memory, requests: RequestMap) -> Tensor:
+    def forward(self, queries: Tensor, kv: KeyValues, requests: RequestMap) -> Tensor:
         """(B, n, D) to (B, n, D): the queries of all candidates of a request in one attention call."""
-        read = requests.unpack(self.attention(requests.pack(self.around.before(queries)), memory))
-        return self.around.after(queries, read) if self.residual else read
+        read = requests.unpack(self.attention(requests.pack(self.around.pre(queries)), kv))
+        return self.around.join(queries, read) if self.residual else read
 
 
 class QueryDecoding(nn.Module):
@@ -171,15 +171,15 @@ class QueryDecoding(nn.Module):
             for _ in queries
         )
 
-    def memories(self, sequences: Sequence[Jagged]) -> list[Memory]:
+    def project_kv(self, sequences: Sequence[Jagged]) -> list[KeyValues]:
         """K and V of the S sequences, values (ΣL_s, D)."""
         layers = cast("list[SequenceDecoding]", self.layers)
-        return [layer.memory(events) for layer, events in zip(layers, sequences, strict=True)]
+        return [layer.project_kv(events) for layer, events in zip(layers, sequences, strict=True)]
 
-    def forward(self, queries: Tensor, memories: Sequence[Memory], requests: RequestMap) -> Tensor:
-        """(B, N, D) to (B, N, D); `memories` are those of this layer."""
-        parts = zip(self.layers, queries.split(self.queries, dim=1), memories, strict=True)
-        return torch.cat([layer(part, memory, requests) for layer, part, memory in parts], dim=1)
+    def forward(self, queries: Tensor, kvs: Sequence[KeyValues], requests: RequestMap) -> Tensor:
+        """(B, N, D) to (B, N, D); `kvs` are those of this layer."""
+        parts = zip(self.layers, queries.split(self.queries, dim=1), kvs, strict=True)
+        return torch.cat([layer(part, kv, requests) for layer, part, kv in parts], dim=1)
 
 
 class QueryBoosting(nn.Module):
@@ -207,7 +207,7 @@ class QueryBoosting(nn.Module):
         super().__init__()
         check_mixable(width, tokens)
         self.ffn = PerTokenFFN(tokens, width, hidden=hidden, dropout=dropout)
-        self.around = AddNorm(width, norm=norm, placement=placement)
+        self.around = Residual(width, norm=norm, placement=placement)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ctr.batch import Batch
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.memory import Memory
+from ctr.blocks.key_values import KeyValues
 from ctr.blocks.query import QueryBoosting, QueryDecoding, QueryGeneration
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
@@ -63,19 +63,19 @@ class HyFormerLayer(nn.Module):
         self, queries: Tensor, ns_tokens: Tensor, sequences: list[Jagged], requests: RequestMap
     ) -> tuple[Tensor, Tensor, list[Jagged]]:
         """Queries (B, N, D), NS tokens (B, M, D) and sequences, each one layer further."""
-        sequences, memories = self.encode(sequences)
-        return *self.read(queries, ns_tokens, memories, requests), sequences
+        sequences, kvs = self.encode(sequences)
+        return *self.read(queries, ns_tokens, kvs, requests), sequences
 
-    def encode(self, sequences: list[Jagged]) -> tuple[list[Jagged], list[Memory]]:
+    def encode(self, sequences: list[Jagged]) -> tuple[list[Jagged], list[KeyValues]]:
         """The half that knows no candidate: sequences one layer further, and their keys and values."""
         sequences = [encode(s) for encode, s in zip(self.encoders, sequences, strict=True)]
-        return sequences, self.decoding.memories(sequences)
+        return sequences, self.decoding.project_kv(sequences)
 
     def read(
-        self, queries: Tensor, ns_tokens: Tensor, memories: Sequence[Memory], requests: RequestMap
+        self, queries: Tensor, ns_tokens: Tensor, kvs: Sequence[KeyValues], requests: RequestMap
     ) -> tuple[Tensor, Tensor]:
         """The half of the candidates: queries (B, N, D) and NS tokens (B, M, D) one layer further."""
-        decoded = self.decoding(queries, memories, requests)
+        decoded = self.decoding(queries, kvs, requests)
         boosted = self.boosting(torch.cat([decoded, ns_tokens], dim=1))
         queries, ns_tokens = boosted.split([queries.shape[1], ns_tokens.shape[1]], dim=1)
         return queries, ns_tokens
@@ -130,19 +130,19 @@ class HyFormer(nn.Module):
         """Pools, and K and V of every layer, once per request; see ctr.models.request_state."""
         features = self.ns_tokenizer.encode(batch, rows)
         sequences = self.sequence_tokenizers(batch, rows)
-        pools, memories = mean_pools(sequences), []
+        pools, kvs = mean_pools(sequences), []
         for layer in cast("list[HyFormerLayer]", self.layers):
             sequences, read = layer.encode(sequences)
-            memories.append(read)
-        return RequestState(features, self.head.encode(batch), memories, pools)
+            kvs.append(read)
+        return RequestState(features, self.head.encode(batch), kvs, pools)
 
     def score(self, state: RequestState, candidates: Batch, rows: Rows) -> Tensor:
         """Logits (B,) of candidates of encoded requests."""
         requests = RequestMap.build(candidates.request_index, requests=candidates.num_requests)
         start = ns_tokens = self.ns_tokenizer.score(state.features, candidates, rows, requests)
         queries = self.generation(ns_tokens, state.summary, requests)
-        for layer, memories in zip(cast("list[HyFormerLayer]", self.layers), state.memories, strict=True):
-            queries, boosted = layer.read(queries, ns_tokens, memories, requests)
+        for layer, kvs in zip(cast("list[HyFormerLayer]", self.layers), state.kvs, strict=True):
+            queries, boosted = layer.read(queries, ns_tokens, kvs, requests)
             ns_tokens = boosted if self.config.update_ns_tokens else start
         return self.head(self._top(queries, boosted), state.beside(candidates), requests)
 

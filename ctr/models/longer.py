@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ctr.batch import Batch
 from ctr.blocks.jagged import Jagged
+from ctr.blocks.key_values import KeyValues
 from ctr.blocks.linear import Linear
 from ctr.blocks.longer import (
     CausalLayer,
@@ -36,7 +37,6 @@ from ctr.blocks.longer import (
     causal,
     show_to_events,
 )
-from ctr.blocks.memory import Memory
 from ctr.blocks.requests import RequestMap
 from ctr.blocks.token_merge import TokenMerge
 from ctr.config import ModelConfig
@@ -77,21 +77,21 @@ class LongerTower(nn.Module):
             )
         return globals_
 
-    def encode(self, events: Jagged, prefix: Tensor | None = None) -> list[Memory]:
+    def encode(self, events: Jagged, prefix: Tensor | None = None) -> list[KeyValues]:
         """K and V of every layer, once per request: the tower without global tokens of candidates."""
         events, queries = self._begin(events, prefix)
         first, *others = cast("list[CausalLayer]", self.layers)
-        memories = [first.memory(events)]
+        kvs = [first.project_kv(events)]
         for before, layer in pairwise([first, *others]):
-            tokens = before.encode(queries, memories[-1])
+            tokens = before.encode(queries, kvs[-1])
             queries = causal(tokens, prefix=0 if prefix is None else prefix.shape[1])
-            memories.append(layer.memory(tokens))
-        return memories
+            kvs.append(layer.project_kv(tokens))
+        return kvs
 
-    def read(self, globals_: Tensor, memories: Sequence[Memory], requests: RequestMap) -> Tensor:
+    def read(self, globals_: Tensor, kvs: Sequence[KeyValues], requests: RequestMap) -> Tensor:
         """The global tokens (B, m, W) of candidates, through all layers."""
-        for layer, memory in zip(cast("list[CausalLayer]", self.layers), memories, strict=True):
-            globals_ = layer.read(globals_, memory, requests)
+        for layer, kv in zip(cast("list[CausalLayer]", self.layers), kvs, strict=True):
+            globals_ = layer.read(globals_, kv, requests)
         return globals_
 
     def _begin(self, events: Jagged, prefix: Tensor | None) -> tuple[Jagged, EventQueries]:
@@ -133,14 +133,14 @@ class Longer(nn.Module):
         """K and V of every layer, once per request; see ctr.models.request_state."""
         features = self.ns_tokenizer.encode(batch, rows)
         (events,) = self.sequence_tokenizers(batch, rows)
-        memories = [[memory] for memory in self.tower.encode(events, self._prefix(batch))]
-        return RequestState(features, self.head.encode(batch), memories)
+        kvs = [[kv] for kv in self.tower.encode(events, self._prefix(batch))]
+        return RequestState(features, self.head.encode(batch), kvs)
 
     def score(self, state: RequestState, candidates: Batch, rows: Rows) -> Tensor:
         """Logits (B,) of candidates of encoded requests."""
         requests = RequestMap.build(candidates.request_index, requests=candidates.num_requests)
         globals_ = self.widen(self.ns_tokenizer.score(state.features, candidates, rows, requests))
-        top = self.tower.read(self._with_cls(globals_), [memory for (memory,) in state.memories], requests)
+        top = self.tower.read(self._with_cls(globals_), [kv for (kv,) in state.kvs], requests)
         return self.head(top, state.beside(candidates), requests)
 
     def _prefix(self, batch: Batch) -> Tensor | None:

@@ -20,7 +20,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ctr.batch import Batch
-from ctr.blocks.memory import Memory
+from ctr.blocks.key_values import KeyValues
 from ctr.tokens.features import Rows
 
 
@@ -31,14 +31,14 @@ class RequestState:
     Args:
         features: the request's part (R, ·) of each NS token, None where a token has none.
         dense: request-level dense features (R, dim) that the head reads directly.
-        memories: K and V of each layer, for each of its sequences.
+        kvs: K and V of each layer, for each of its sequences.
         summary: (R, N, D), what is read of the sequences without a question: HyFormer's pools, or the CLS
             tokens of a two-stage model without global tokens.
     """
 
     features: list[Tensor | None]
     dense: dict[str, Tensor]
-    memories: list[list[Memory]]
+    kvs: list[list[KeyValues]]
     summary: Tensor | None = None
 
     def beside(self, candidates: Batch) -> Batch:
@@ -49,8 +49,8 @@ class RequestState:
         """Everything it holds."""
         yield from (part for part in self.features if part is not None)
         yield from self.dense.values()
-        for memory in (memory for layer in self.memories for memory in layer):
-            yield from memory.tensors()
+        for kv in (kv for layer in self.kvs for kv in layer):
+            yield from kv.tensors()
         if self.summary is not None:
             yield self.summary
 

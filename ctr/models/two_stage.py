@@ -79,10 +79,10 @@ class TwoStage(nn.Module):
     def encode(self, batch: Batch, rows: Rows) -> RequestState:
         """K and V of every layer or, without global tokens, what the CLS tokens read, once per request."""
         features, dense = self.ns_tokenizer.encode(batch, rows), self.head.encode(batch)
-        memories = self.tower.encode(self._events(batch, rows))
+        kvs = self.tower.encode(self._events(batch, rows))
         if self.config.two_stage.global_tokens:
-            return RequestState(features, dense, [[memory] for memory in memories])
-        read = self.tower.read(self.cls.expand(batch.num_requests, -1, -1), memories, _one_row_each(batch))
+            return RequestState(features, dense, [[kv] for kv in kvs])
+        read = self.tower.read(self.cls.expand(batch.num_requests, -1, -1), kvs, _one_row_each(batch))
         return RequestState(features, dense, [], read)
 
     def score(self, state: RequestState, candidates: Batch, rows: Rows) -> Tensor:
@@ -91,7 +91,7 @@ class TwoStage(nn.Module):
         ns_tokens = self.ns_tokenizer.score(state.features, candidates, rows, requests)
         read = state.summary
         if read is None:
-            read = self.tower.read(self._globals(ns_tokens), [m for (m,) in state.memories], requests)
+            read = self.tower.read(self._globals(ns_tokens), [m for (m,) in state.kvs], requests)
         return self._cross(read, ns_tokens, state.beside(candidates), requests)
 
     def _events(self, batch: Batch, rows: Rows) -> Jagged:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from ctr.batch import Batch
 from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
+from ctr.blocks.key_values import KeyValues, PaddedKV
 from ctr.blocks.longer import EventQueries
-from ctr.blocks.memory import Memory, PaddedMemory
 from ctr.config import ModelConfig
 from ctr.models.hyformer import HyFormer
 from ctr.models.longer import LongerTower
@@ -108,29 +108,29 @@ def carry_on(model: nn.Module, state: RequestState, batch: Batch, rows: Rows) ->
         return _grow_pooled(model, state, sequences)
     tower = model.tower
     assert isinstance(tower, LongerTower)
-    return replace(state, memories=_grow_causal(tower, state.memories, sequences[0]))
+    return replace(state, kvs=_grow_causal(tower, state.kvs, sequences[0]))
 
 
 def _grow_pooled(model: HyFormer, state: RequestState, sequences: list[Jagged]) -> RequestState:
     assert state.summary is not None
-    old = [count_events(memory) for memory in state.memories[0]]
+    old = [count_events(kv) for kv in state.kvs[0]]
     pools = [
         (pool * count + tokens.values.sum(dim=0)) / max(1, count + len(tokens.values))
         for pool, count, tokens in zip(state.summary[0], old, sequences, strict=True)
     ]
-    memories = []
-    for layer, kept in zip(model.layers, state.memories, strict=True):
+    kvs = []
+    for layer, kept in zip(model.layers, state.kvs, strict=True):
         sequences, new = layer.encode(sequences)  # type: ignore[operator]
-        memories.append([_joined(a, b) for a, b in zip(kept, new, strict=True)])
-    return replace(state, memories=memories, summary=torch.stack(pools)[None])
+        kvs.append([_concat(a, b) for a, b in zip(kept, new, strict=True)])
+    return replace(state, kvs=kvs, summary=torch.stack(pools)[None])
 
 
-def _grow_causal(tower: LongerTower, kept: list[list[Memory]], tokens: Jagged) -> list[list[Memory]]:
-    """Each layer's memory with the new tokens behind; those of H_S keep the newest k."""
-    grown: list[list[Memory]] = []
-    for place, (layer, (memory,)) in enumerate(zip(tower.layers, kept, strict=True)):
-        before = count_events(memory)
-        whole = _joined(memory, layer.memory(tokens))  # type: ignore[operator]
+def _grow_causal(tower: LongerTower, kept: list[list[KeyValues]], tokens: Jagged) -> list[list[KeyValues]]:
+    """Keys and values of each layer with those of the new tokens behind; those of H_S keep the newest k."""
+    grown: list[list[KeyValues]] = []
+    for place, (layer, (kv,)) in enumerate(zip(tower.layers, kept, strict=True)):
+        before = count_events(kv)
+        whole = _concat(kv, layer.project_kv(tokens))  # type: ignore[operator]
         grown.append([_newest(whole, tower.select.count) if place else whole])
         if place + 1 < len(kept):
             asked = EventQueries(tokens, before + tokens.positions() + 1)
@@ -138,16 +138,16 @@ def _grow_causal(tower: LongerTower, kept: list[list[Memory]], tokens: Jagged) -
     return grown
 
 
-def count_events(memory: Memory) -> int:
-    """L, of the memory of one request."""
-    assert isinstance(memory, PaddedMemory)  # as all that is kept
-    (valid,) = memory.valid
-    return memory.key[0].shape[1] if valid is None else int(valid.sum())
+def count_events(kv: KeyValues) -> int:
+    """L, of the keys and values of one request."""
+    assert isinstance(kv, PaddedKV)  # as all that is kept
+    (valid,) = kv.valid
+    return kv.key[0].shape[1] if valid is None else int(valid.sum())
 
 
-def _joined(old: Memory, new: Memory) -> Memory:
-    """The events of one request's memory and, behind them, those of another."""
-    assert isinstance(old, PaddedMemory) and isinstance(new, PaddedMemory)
+def _concat(old: KeyValues, new: KeyValues) -> KeyValues:
+    """The keys and values of one request's events and, behind them, those of another."""
+    assert isinstance(old, PaddedKV) and isinstance(new, PaddedKV)
     counts = count_events(old), count_events(new)
     if not counts[1]:
         return old
@@ -155,13 +155,13 @@ def _joined(old: Memory, new: Memory) -> Memory:
     def both(a: Tensor, b: Tensor) -> Tensor:
         return torch.cat([a[:, : counts[0]], b[:, : counts[1]]], dim=1)
 
-    return _memory(both(old.key[0], new.key[0]), both(old.value[0], new.value[0]))
+    return _padded_kv(both(old.key[0], new.key[0]), both(old.value[0], new.value[0]))
 
 
-def _newest(memory: Memory, count: int) -> Memory:
-    assert isinstance(memory, PaddedMemory)
-    return _memory(memory.key[0][:, -count:].contiguous(), memory.value[0][:, -count:].contiguous())
+def _newest(kv: KeyValues, count: int) -> KeyValues:
+    assert isinstance(kv, PaddedKV)
+    return _padded_kv(kv.key[0][:, -count:].contiguous(), kv.value[0][:, -count:].contiguous())
 
 
-def _memory(key: Tensor, value: Tensor) -> PaddedMemory:
-    return PaddedMemory(Buckets.plan(np.array([key.shape[1]])), [key], [value], [None])
+def _padded_kv(key: Tensor, value: Tensor) -> PaddedKV:
+    return PaddedKV(Buckets.plan(np.array([key.shape[1]])), [key], [value], [None])

@@ -33,7 +33,7 @@ class HyFormerLayer(nn.Module):
         encoded = [encoder(events) for encoder in self.encoders]
         pools = torch.stack([sequence.mean_pool() for sequence in encoded], dim=1)
         queries = self.decode(
-            self.generate(ns_tokens, pools, REQUESTS), self.decode.memories(encoded), REQUESTS
+            self.generate(ns_tokens, pools, REQUESTS), self.decode.project_kv(encoded), REQUESTS
         )
         return self.boost(torch.cat([queries, ns_tokens], dim=1))
 

@@ -73,11 +73,11 @@ def test_attention_in_buckets_equals_one_padding(
 
     def results() -> tuple[list[torch.Tensor], int]:
         packed = Jagged.from_lengths(events, torch.tensor(lengths, dtype=torch.int64))
-        memory = layer.memory(packed)
+        kv = layer.project_kv(packed)
         seen = packed.positions() + 1
-        outputs = [layer(queries, memory), layer.attend_events(packed, memory, visible=seen).values]
-        outputs.append(layer.attend_events(packed, memory).values)
-        return [*outputs, *gradients(outputs, leaves)], len(memory.buckets.counts)
+        outputs = [layer(queries, kv), layer.attend_events(packed, kv, visible=seen).values]
+        outputs.append(layer.attend_events(packed, kv).values)
+        return [*outputs, *gradients(outputs, leaves)], len(kv.buckets.counts)
 
     got, many = results()
     monkeypatch.setattr(module, "_PLACES", 10**9)
@@ -94,5 +94,5 @@ def test_a_sink_leaves_less_for_few_events() -> None:
         one = rand(1, 6)
         few, many = (Jagged.from_lengths(one.repeat(n, 1), torch.tensor([n])) for n in (1, 10))
         query = rand(1, 1, 6)
-        answers = [layer(query, layer.memory(events)) for events in (few, many)]
+        answers = [layer(query, layer.project_kv(events)) for events in (few, many)]
         assert torch.allclose(*answers) != sink

@@ -11,7 +11,7 @@ from torch import Tensor
 from ctr.blocks.attention import MultiHeadAttention, attend
 from ctr.blocks.encoders import AttentionEncoder, SwiGLUEncoder, build_encoder
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.layers import AddNorm, FeedForward, SwiGLU, build_norm
+from ctr.blocks.layers import FeedForward, Residual, SwiGLU, build_norm
 from tests.ctr.reference import formulas
 from tests.ctr.reference.parity import LENGTHS, assert_parity, gradients, rand, scrambled, split
 
@@ -27,7 +27,7 @@ def jagged(values: Tensor, lengths: list[int] = LENGTHS) -> Jagged:
 def test_cross_attention(lengths: list[int], bias: bool) -> None:
     layer = scrambled(MultiHeadAttention(D, 2, bias=bias))
     queries, events = rand(len(lengths), 3, D), rand(sum(lengths), D)
-    got = layer(queries, layer.memory(jagged(events, lengths)))
+    got = layer(queries, layer.project_kv(jagged(events, lengths)))
     want = torch.stack(
         [
             formulas.attention(layer, own, seen) if len(seen) else formulas.linear(layer.output, own * 0)
@@ -46,8 +46,8 @@ def test_padding_carries_nothing_between_requests(garbage: float) -> None:
     queries, own = rand(2, 3, D), rand(2, D)
     events = Jagged.from_lengths(torch.cat([own.new_full((3, D), garbage), own]), torch.tensor([3, 2]))
     alone = Jagged.from_lengths(own, torch.tensor([2]))
-    got = layer(queries, layer.memory(events))[1]
-    torch.testing.assert_close(got, layer(queries[1:], layer.memory(alone))[0])
+    got = layer(queries, layer.project_kv(events))[1]
+    torch.testing.assert_close(got, layer(queries[1:], layer.project_kv(alone))[0])
     assert bool(gradients([got], [own])[0].isfinite().all())
 
 
@@ -123,7 +123,7 @@ def test_wrong_options_are_refused() -> None:
     with pytest.raises(ValueError, match="norm must be 'layer' or 'rms', got 'batch'"):
         build_norm("batch", 4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="placement must be 'pre', 'post' or 'none'"):
-        AddNorm(4, placement="mid")  # type: ignore[arg-type]
+        Residual(4, placement="mid")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="strategy must be"):
         build_encoder("gru", 4, 2, recent=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="recent must be at least 1 event"):

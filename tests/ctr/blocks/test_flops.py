@@ -31,8 +31,8 @@ def weights(module: nn.Module) -> int:
 
 
 def measured(call: Callable[[], Any]) -> int:
-    # With gradients: without, candidates of a request attend apart (ctr.blocks.apart). And padded: the packed
-    # kernel is unknown to torch's counter, and skips what the formulas count as masked.
+    # With gradients: without, candidates split their attention (ctr.blocks.split_attention). Padded: the
+    # packed kernel is unknown to the counter of torch, and skips what the formulas count as masked.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "available", lambda *_: False)
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -93,7 +93,7 @@ def test_query_generation() -> None:
 
 def test_query_decoding() -> None:
     block, queries = QueryDecoding(D, 2, [2]), torch.randn(C, 2, D)
-    used = measured(lambda: block(queries, block.memories([events()]), ONE_REQUEST))
+    used = measured(lambda: block(queries, block.project_kv([events()]), ONE_REQUEST))
     assert used == flops.query_decoding_flops(L, 2, D, candidates=C)
 
 

@@ -14,7 +14,7 @@ from ctr.blocks import fused, linear
 from ctr.blocks.attention import MultiHeadAttention
 from ctr.blocks.encoders import build_encoder
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.layers import AddNorm, FeedForward, NormName, Placement, PositionWise, SwiGLU, build_norm
+from ctr.blocks.layers import FeedForward, NormName, Placement, PositionWise, Residual, SwiGLU, build_norm
 from ctr.blocks.linear import Linear, normed_linear
 from kernels.position_wise import available, ops
 
@@ -66,7 +66,7 @@ def rows(*shape: int) -> Tensor:
 @pytest.mark.parametrize("kind", [FeedForward, SwiGLU])
 def test_networks_in_their_residual(kind: type[PositionWise], norm: NormName, placement: Placement) -> None:
     network = kind(D)  # type: ignore[arg-type]
-    around = AddNorm(D, norm=norm, placement=placement)
+    around = Residual(D, norm=norm, placement=placement)
     both = scrambled(nn.ModuleList([network, around]))
     same(both, lambda x: around(x, network), rows(), calls=1)
     same(network, network, rows(13, 100, D), calls=1)
@@ -75,7 +75,7 @@ def test_networks_in_their_residual(kind: type[PositionWise], norm: NormName, pl
 @pytest.mark.parametrize("kind", [FeedForward, SwiGLU])
 def test_dropout_acts_on_the_network_alone(kind: type[PositionWise]) -> None:
     network = kind(D, dropout=0.4)  # type: ignore[call-arg, arg-type]
-    around = AddNorm(D)
+    around = Residual(D)
     both = scrambled(nn.ModuleList([network, around]))
 
     def run(x: Tensor) -> Tensor:
@@ -139,9 +139,9 @@ def test_an_adapter_inside_is_called() -> None:
     key_value = Adapted(D, 2 * D)
     key_value.load_state_dict(attention.key_value.state_dict())
     events = Jagged.from_lengths(rows(), torch.tensor([ROWS]))
-    before = next(attention.memory(events).tensors())
+    before = next(attention.project_kv(events).tensors())
     attention.key_value = key_value
-    torch.testing.assert_close(next(attention.memory(events).tensors()), 2 * before, atol=1e-4, rtol=0)
+    torch.testing.assert_close(next(attention.project_kv(events).tensors()), 2 * before, atol=1e-4, rtol=0)
 
 
 def test_hooks_of_a_linear_layer_are_called() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ctr.blocks import attention
 from ctr.blocks.attention import MultiHeadAttention
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.memory import PackedMemory, PaddedMemory
+from ctr.blocks.key_values import PackedKV, PaddedKV
 from kernels.jagged_attention import available
 
 if not available(8, torch.device("cpu")):
@@ -27,24 +27,24 @@ def itself(block: MultiHeadAttention, events: Jagged, queries: Tensor) -> Tensor
 
 
 def newest(block: MultiHeadAttention, events: Jagged, queries: Tensor) -> Tensor:
-    return block.attend_events(events.last_k(4), block.memory(events)).values
+    return block.attend_events(events.last_k(4), block.project_kv(events)).values
 
 
 def causal(block: MultiHeadAttention, events: Jagged, queries: Tensor) -> Tensor:
     seen = events.positions() + 1
-    return block.attend_events(events, block.memory(events), visible=seen).values
+    return block.attend_events(events, block.project_kv(events), visible=seen).values
 
 
 def nothing_yet(block: MultiHeadAttention, events: Jagged, queries: Tensor) -> Tensor:
-    return block.attend_events(events, block.memory(events), visible=events.positions()).values
+    return block.attend_events(events, block.project_kv(events), visible=events.positions()).values
 
 
 def candidates(block: MultiHeadAttention, events: Jagged, queries: Tensor) -> Tensor:
-    return block(queries, block.memory(events))
+    return block(queries, block.project_kv(events))
 
 
 def own_tokens(block: MultiHeadAttention, events: Jagged, queries: Tensor) -> Tensor:
-    return block(queries, block.memory(events), tokens=3)
+    return block(queries, block.project_kv(events), tokens=3)
 
 
 CALLS: dict[str, tuple[Call, bool]] = {
@@ -94,7 +94,7 @@ def test_an_empty_history_contributes_nothing() -> None:
 
 def test_what_serving_keeps_is_padded_and_float64_too() -> None:
     block, events = MultiHeadAttention(D, H), Jagged.from_lengths(torch.randn(6, D), torch.tensor([4, 2]))
-    assert isinstance(block.memory(events), PackedMemory)
+    assert isinstance(block.project_kv(events), PackedKV)
     with torch.no_grad():
-        assert isinstance(block.memory(events), PaddedMemory)
-    assert isinstance(block.double().memory(events.with_values(events.values.double())), PaddedMemory)
+        assert isinstance(block.project_kv(events), PaddedKV)
+    assert isinstance(block.double().project_kv(events.with_values(events.values.double())), PaddedKV)

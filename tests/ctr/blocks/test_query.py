@@ -58,7 +58,7 @@ def test_query_generation(pools: Any, target: int | None) -> None:
 def test_query_decoding(residual: bool, placement: Any, norm: Any) -> None:
     block = scrambled(QueryDecoding(D, 2, QUERIES, residual=residual, placement=placement, norm=norm))
     queries, (values, sequences) = rand(B, sum(QUERIES), D), events_of_all()
-    got = block(queries, block.memories(sequences), REQUESTS)
+    got = block(queries, block.project_kv(sequences), REQUESTS)
     want = []
     for own, r in zip(queries, INDEX.tolist(), strict=True):
         asked = zip(block.layers, own.split(QUERIES), values, SEQUENCES, strict=True)
@@ -74,17 +74,17 @@ def test_without_history_and_residual_norms_the_query_stays() -> None:
         layer.attention.output.bias.zero_()
     none = Jagged.from_lengths(rand(0, D), torch.zeros(len(CANDIDATES), dtype=torch.int64))
     queries = rand(B, 2, D)
-    assert torch.equal(layer(queries, layer.memory(none), REQUESTS), queries)
+    assert torch.equal(layer(queries, layer.project_kv(none), REQUESTS), queries)
 
 
 def test_a_candidate_sees_neither_other_candidates_nor_other_requests() -> None:
     block = scrambled(QueryDecoding(D, 2, QUERIES))
     queries, (values, sequences) = rand(B, sum(QUERIES), D).detach(), events_of_all()
-    plain = block(queries, block.memories(sequences), REQUESTS)
+    plain = block(queries, block.project_kv(sequences), REQUESTS)
     queries[4] *= -1.5
     with torch.no_grad():
         values[0][:4] *= -1.5  # the events of request 0, which has candidates 0 and 1
-    changed = block(queries, block.memories(sequences), REQUESTS)
+    changed = block(queries, block.project_kv(sequences), REQUESTS)
     rows = (changed != plain).flatten(1).any(1)
     assert rows.tolist() == [row in (0, 1, 4) for row in range(B)]
 

@@ -1,4 +1,4 @@
-"""Attention of candidates over the events they share and over their own tokens, computed apart and joined.
+"""Attention of candidates over shared events and over their own tokens, merged by log-sum-exp.
 
     softmax over [events; own] = w softmax over events + (1 − w) softmax over own,   w = σ(lse_e − lse_o)
 
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 
-def can_attend_apart(query: Tensor, valid: Tensor | None) -> bool:
+def can_split(query: Tensor, valid: Tensor | None) -> bool:
     """Whether the kernel is there, no gradient is asked for, and no event is padding."""
     return valid is None and query.device.type == "cpu" and not torch.is_grad_enabled()
 
 
-def attend_apart(
+def attend_split(
     query: Tensor, key: Tensor, value: Tensor, own: Tensor, *, heads: int, tokens: int
 ) -> Tensor:
     """Each candidate's tokens ask the events of the request and their own candidate's tokens.
@@ -40,11 +40,11 @@ def attend_apart(
     shared, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         *(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     )
-    return join_own(query, own, shared.transpose(1, 2).flatten(2), lse, heads=heads, tokens=tokens)
+    return merge_own(query, own, shared.transpose(1, 2).flatten(2), lse, heads=heads, tokens=tokens)
 
 
-def join_own(query: Tensor, own: Tensor, shared: Tensor, lse: Tensor, *, heads: int, tokens: int) -> Tensor:
-    """What queries read of the events, joined with what they read of their own candidate's tokens.
+def merge_own(query: Tensor, own: Tensor, shared: Tensor, lse: Tensor, *, heads: int, tokens: int) -> Tensor:
+    """What queries read of the events, merged with what they read of their own candidate's tokens.
 
     Args:
         query: (R, C m, D).
@@ -69,10 +69,10 @@ def join_own(query: Tensor, own: Tensor, shared: Tensor, lse: Tensor, *, heads: 
     return torch.lerp(alone, read, weight).to(shared.dtype).flatten(2)
 
 
-def join_sink(query: Tensor, sink: Tensor, shared: Tensor, lse: Tensor) -> Tensor:
+def merge_sink(query: Tensor, sink: Tensor, shared: Tensor, lse: Tensor) -> Tensor:
     """What queries read of the events, once they also see a key `sink` (D,) whose value is 0.
 
-    Args and returns: as of `join_own`.
+    Args and returns: as of `merge_own`.
     """
     heads = lse.shape[1]
     own = (query * sink).unflatten(-1, (heads, -1)).sum(dim=-1, dtype=lse.dtype)

@@ -15,7 +15,7 @@ from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 
 
-class PaddedMemory(NamedTuple):
+class PaddedKV(NamedTuple):
     """Projected events, padded in buckets of requests of similar length (see ctr.blocks.buckets).
 
     key, value: (R_b, L_b, D) of each bucket.  valid: (R_b, L_b) bool of each, None where nothing is padded.
@@ -31,7 +31,7 @@ class PaddedMemory(NamedTuple):
         yield from [*self.key, *self.value]
         yield from (valid for valid in self.valid if valid is not None)
 
-    def joined(self, others: list[Tensor]) -> PaddedMemory:
+    def joined(self, others: list[Tensor]) -> PaddedKV:
         """These keys and values and, behind them, those of `others`, (R_b, N, 2 D) of each bucket."""
         pairs = [other.chunk(2, dim=-1) for other in others]
         key = [torch.cat([mine, k], dim=1) for mine, (k, _) in zip(self.key, pairs, strict=True)]
@@ -50,7 +50,7 @@ class PaddedMemory(NamedTuple):
         return [_beside(valid, own, key) for valid, key in zip(self.valid, self.key, strict=True)]
 
 
-class PackedMemory(NamedTuple):
+class PackedKV(NamedTuple):
     """Projected events as they are: K and behind it V of each, values (ΣL, 2 D)."""
 
     events: Jagged
@@ -60,7 +60,7 @@ class PackedMemory(NamedTuple):
         yield self.events.values
 
 
-Memory = PaddedMemory | PackedMemory
+KeyValues = PaddedKV | PackedKV
 
 
 def _with_first(valid: Tensor) -> Tensor:
