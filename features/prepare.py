@@ -17,8 +17,8 @@ from features.encode.transform import Encoded
 from features.read.clock import CLOCK, TIME
 from features.read.columns import expand_patterns, needed_columns
 from features.read.log import Log, read_log
-from features.read.scan import open_tables
 from features.safe_yaml import dump_yaml
+from features.sources import open_tables
 from features.spec import Spec
 from features.store.layout import event_table, split_tables
 from features.store.write import hash_files, new_directory, write_arrow, write_manifest, write_parquet

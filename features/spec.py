@@ -23,6 +23,7 @@ from features.names import check_name
 from features.safe_yaml import dump_yaml, load_yaml
 
 Positive = Annotated[int, Field(gt=0)]
+Needed = dict[str, dict[str, str]]  # table → column → who reads it
 
 
 class RawTable(Strict):

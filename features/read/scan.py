@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 
 from features.errors import ConfigError, DataError
 from features.read.locate import FILE
-from features.spec import RawTable, Source
+from features.spec import Needed, RawTable, Source
 
-Needed = dict[str, dict[str, str]]  # table → column → who reads it
 _OPTIONS = {
     "separator": ",",
     "check_pages": True,
@@ -29,31 +28,29 @@ _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # what Polars unpa
 _log = logging.getLogger(__name__)
 
 
-def open_tables(
+def open_files(
     source: Source, *, base: Path, needed: Needed, counters: dict[str, int] | None = None
 ) -> dict[str, pl.LazyFrame]:
-    """Open the raw tables that are needed.
+    """Open the tables of a `files` source that are needed.
 
     Args:
-        source: `files`, or the name of a reader in `features.sources`.
+        source: which files each table consists of, and how they are opened.
         base: the directory that `source.path` is relative to.
         needed: table → column → who reads it.
         counters: gets `files.<table>.skipped` where files are left out (option `on_error: skip`).
 
     Raises:
-        ConfigError: an unknown source, table or option.
+        ConfigError: an unknown table or option.
         DataError: a file that is missing, unreadable or different from the others; a missing column.
     """
-    if source.kind == "files":
-        tables = _open_files(source, base / source.path, needed, {} if counters is None else counters)
-    else:
-        from features.sources import read_source
+    tables = _open_files(source, base / source.path, needed, {} if counters is None else counters)
+    return check_tables(tables, needed, kind=source.kind)
 
-        tables = read_source(source, base=base, needed=needed)
+
+def check_tables(tables: dict[str, pl.LazyFrame], needed: Needed, *, kind: str) -> dict[str, pl.LazyFrame]:
+    """The needed ones of the tables of a source; refuses a table or a column that is not there."""
     if unknown := sorted(set(needed) - set(tables)):
-        raise ConfigError(
-            f"source {source.kind!r} has no table {unknown[0]!r}; its tables are {sorted(tables)}"
-        )
+        raise ConfigError(f"source {kind!r} has no table {unknown[0]!r}; its tables are {sorted(tables)}")
     for name, columns in needed.items():
         check_columns(tables[name].collect_schema().names(), columns, what=f"table {name!r}")
     return {name: tables[name] for name in needed}

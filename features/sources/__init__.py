@@ -16,8 +16,8 @@ from pathlib import Path
 import polars as pl
 
 from features.errors import ConfigError
-from features.read.scan import Needed
-from features.spec import Source
+from features.read.scan import check_tables, open_files
+from features.spec import Needed, Source
 
 # A module is imported when a spec names it; it has read(root) -> tables,
 READERS = {
@@ -27,6 +27,26 @@ READERS = {
 }
 # or read(root, options=…, needed=…) -> tables.
 WITH_OPTIONS = {"competition": "features.sources.competition"}
+
+
+def open_tables(
+    source: Source, *, base: Path, needed: Needed, counters: dict[str, int] | None = None
+) -> dict[str, pl.LazyFrame]:
+    """Open the raw tables that are needed, whatever the kind of their source.
+
+    Args:
+        source: `files`, or the name of a reader of this folder.
+        base: the directory that `source.path` is relative to.
+        needed: table → column → who reads it.
+        counters: gets `files.<table>.skipped` where files are left out (option `on_error: skip`).
+
+    Raises:
+        ConfigError: an unknown source, table or option.
+        DataError: a file that is missing, unreadable or different from the others; a missing column.
+    """
+    if source.kind == "files":
+        return open_files(source, base=base, needed=needed, counters=counters)
+    return check_tables(read_source(source, base=base, needed=needed), needed, kind=source.kind)
 
 
 def read_source(source: Source, *, base: Path, needed: Needed | None = None) -> dict[str, pl.LazyFrame]:

@@ -25,10 +25,10 @@ from pydantic import Field, ValidationError
 
 from features.computed import Strict
 from features.errors import ConfigError, DataError
-from features.read.scan import Needed, check_columns
+from features.read.scan import check_columns
 from features.sources.given_lists import Askers, Files, read_events
 from features.sources.list_batch import Lists
-from features.spec import Positive
+from features.spec import Needed, Positive
 
 KEYS = ("user_id", "item_id", "label_type", "timestamp")
 

@@ -10,7 +10,7 @@ import polars.selectors as cs
 
 from features.errors import DataError
 from features.read.locate import FILE
-from features.read.scan import open_tables
+from features.read.scan import open_files
 from features.spec import RawTable, Source
 
 KEEP_FILE = cs.by_name(FILE, require_all=False)  # where a row came from, for error messages
@@ -31,7 +31,7 @@ def open_known(
     """
     source = Source(path=str(root.absolute()), tables=dict(tables))
     needed = {name: dict.fromkeys(wanted, "the reader") for name, wanted in columns.items()}
-    return open_tables(source, base=root, needed=needed)
+    return open_files(source, base=root, needed=needed)
 
 
 def read_fields(path: Path, separator: str, columns: Sequence[str]) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from features.past.matches import match_columns
 from features.prepare import prepare
 from features.read.columns import expand_patterns, needed_columns
 from features.read.log import read_log
-from features.read.scan import open_tables
+from features.sources import open_tables
 from features.spec import Spec, parse_spec
 
 Tables = dict[str, pl.DataFrame]

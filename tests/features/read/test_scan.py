@@ -12,7 +12,7 @@ import pytest
 
 from features.errors import ConfigError, DataError
 from features.read.locate import FILE
-from features.read.scan import collect, open_tables
+from features.read.scan import collect, open_files
 from features.spec import RawTable, Source
 
 NEEDED = {"clicks": {"user": "impressions.user", "item": "feature 'item'"}}
@@ -20,7 +20,7 @@ NEEDED = {"clicks": {"user": "impressions.user", "item": "feature 'item'"}}
 
 def opened(root: Path, *, options: dict[str, Any] | None = None, **table: Any) -> pl.DataFrame:
     raw = RawTable(**{"path": "*.parquet", **table})
-    tables = open_tables(Source(tables={"clicks": raw}, options=options or {}), base=root, needed=NEEDED)
+    tables = open_files(Source(tables={"clicks": raw}, options=options or {}), base=root, needed=NEEDED)
     return collect(tables["clicks"], what=f"table 'clicks' ({raw.path})")
 
 
@@ -156,7 +156,7 @@ def test_files_that_cannot_be_read_are_skipped_and_counted_where_asked(
     counters: dict[str, int] = {}
     source = Source(tables={"clicks": RawTable(path="*.parquet")}, options={"on_error": "skip"})
     with caplog.at_level(logging.WARNING):
-        tables = open_tables(source, base=tmp_path, needed=NEEDED, counters=counters)
+        tables = open_files(source, base=tmp_path, needed=NEEDED, counters=counters)
     assert collect(tables["clicks"], what="clicks").height == 1
     assert counters == {"files.clicks.skipped": 2}
     assert [r.getMessage().startswith("skipped: ") for r in caplog.records] == [True, True]
@@ -182,4 +182,4 @@ def test_no_file_and_unknown_table_or_option(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"may hold .*got \['seperator'\]"):
         opened(tmp_path, options={"seperator": ";"})
     with pytest.raises(ConfigError, match="has no table 'clicks'"):
-        open_tables(Source(), base=tmp_path, needed=NEEDED)
+        open_files(Source(), base=tmp_path, needed=NEEDED)
