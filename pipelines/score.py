@@ -1,4 +1,4 @@
-"""`ctr score RUN`: score a split or a file of questions with cached request states, or serve over HTTP."""
+"""`ctr score RUN`: score a split or a file of score requests from cached states, or serve over HTTP."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from torch import nn
 from ctr.build import ngrams_of
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
-from ctr.serving.answer import Answer, Answerer
 from ctr.serving.cache import CacheStats, StateCache
-from ctr.serving.files import read_questions, write_scores
-from ctr.serving.resolve import Resolver
+from ctr.serving.files import read_score_requests, write_scores
+from ctr.serving.lookup import FeatureLookup
+from ctr.serving.requests import RequestCollator, split_requests
 from ctr.serving.scorer import MICRO_BATCH, Scorer, model_digest
-from ctr.serving.source import Source
-from ctr.serving.split import split_requests
+from ctr.serving.service import ScoreResponse, ScoreService
 from features.errors import ConfigError
 from pipelines.runs import OpenRun, open_run
 
-MOST = 10_000  # candidates of a question
+MOST = 10_000  # candidates of a score request
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--split", choices=("train", "valid", "test"), help="its requests with their candidates"
     )
-    what.add_argument("--questions", type=Path, metavar="FILE", help="JSON or Parquet: what to score")
-    what.add_argument("--serve", action="store_true", help="answer questions over HTTP on 127.0.0.1")
+    what.add_argument(
+        "--requests", "--questions", type=Path, metavar="FILE", help="JSON or Parquet file of score requests"
+    )
+    what.add_argument("--serve", action="store_true", help="answer score requests over HTTP on 127.0.0.1")
     add("--out", type=Path, metavar="FILE", help="Parquet file of the scores")
     add("--port", type=int, default=8765, help="of --serve; 0: a free one; default: 8765")
     add("--checkpoint", default="best", help="best, last or a step number")
@@ -55,13 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="MiB of request states kept; 0: none; default: 256",
     )
     add("--append", action="store_true", help="carry states on by new events; refused where not exact")
-    add("--max-candidates", type=int, default=MOST, metavar="N", help="of a question; default: 10000")
+    add("--max-candidates", type=int, default=MOST, metavar="N", help="of a score request; default: 10000")
     add(
         "--timeout",
         type=float,
         default=10.0,
         metavar="S",
-        help="of --serve, seconds for a question; default: 10",
+        help="of --serve, seconds for a score request; default: 10",
     )
 
 
@@ -71,12 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
     # Reading takes no lock: a run may be scored while it is trained.
     opened = open_run(RunDir(arguments.run_dir), dataset=arguments.dataset, checkpoint=arguments.checkpoint)
     with opened.state.for_scoring() as model:
-        answerer = Answerer(make_scorer(opened, model, arguments), Resolver(opened.dataset))
+        service = ScoreService(make_scorer(opened, model, arguments), FeatureLookup(opened.dataset))
         if arguments.serve:
-            return _serve(answerer, opened, arguments)
-        rows = write_scores(arguments.out, _answers(answerer, opened, arguments))
+            return _serve(service, opened, arguments)
+        rows = write_scores(arguments.out, _responses(service, opened, arguments))
     print(f"wrote {rows:,} scores to {arguments.out} (weights of step {opened.step})")
-    print(describe(answerer.stats))
+    print(describe(service.stats))
     return 0
 
 
@@ -88,7 +89,7 @@ def make_scorer(opened: OpenRun, model: nn.Module, arguments: argparse.Namespace
         model,
         opened.state.tables,
         config.model,
-        Source(opened.dataset, max_len=config.loader.max_len, ngrams=ngrams),
+        RequestCollator(opened.dataset, max_len=config.loader.max_len, ngrams=ngrams),
         cache=StateCache(arguments.cache_mb * 2**20) if arguments.cache_mb else None,
         digest=model_digest(opened.state, model),
         micro_batch=arguments.micro_batch,
@@ -117,19 +118,22 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} must be positive, got {value}")
 
 
-def _answers(
-    answerer: Answerer, opened: OpenRun, arguments: argparse.Namespace
-) -> Iterator[tuple[Answer, np.ndarray | None]]:
+def _responses(
+    service: ScoreService, opened: OpenRun, arguments: argparse.Namespace
+) -> Iterator[tuple[ScoreResponse, np.ndarray | None]]:
     if arguments.split is not None:
         for request, candidates in split_requests(opened.dataset, arguments.split):
-            yield Answer(request, answerer.scorer.score(request, candidates)), candidates.plain["row_id"]
+            yield (
+                ScoreResponse(request, service.scorer.score(request, candidates)),
+                candidates.plain["row_id"],
+            )
         return
-    for question in read_questions(arguments.questions, most=arguments.max_candidates):
-        row_ids = None if question.row_ids is None else np.array(question.row_ids, dtype=np.int64)
-        yield answerer(question), row_ids
+    for score_request in read_score_requests(arguments.requests, most=arguments.max_candidates):
+        row_ids = None if score_request.row_ids is None else np.array(score_request.row_ids, dtype=np.int64)
+        yield service(score_request), row_ids
 
 
-def _serve(answerer: Answerer, opened: OpenRun, arguments: argparse.Namespace) -> int:
+def _serve(service: ScoreService, opened: OpenRun, arguments: argparse.Namespace) -> int:
     from ctr.serving.http import (
         HOST,
         Limits,
@@ -142,10 +146,11 @@ def _serve(answerer: Answerer, opened: OpenRun, arguments: argparse.Namespace) -
     with listen(arguments.port) as listener:
         port = listener.getsockname()[1]
         print(
-            f"POST questions to http://{HOST}:{port}/score (weights of step {opened.step}); stop: Ctrl-C",
+            f"POST score requests to http://{HOST}:{port}/score (weights of step {opened.step}); "
+            "stop: Ctrl-C",
             flush=True,
         )
         with GracefulStop() as stop:  # the server ends on the signal itself, then hands it on
-            make_server(make_app(answerer, limits), limits).run(sockets=[listener])
-    print(describe(answerer.stats), file=sys.stderr)
+            make_server(make_app(service, limits), limits).run(sockets=[listener])
+    print(describe(service.stats), file=sys.stderr)
     return stop.exit_code

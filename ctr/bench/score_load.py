@@ -1,4 +1,4 @@
-"""A load test of the HTTP endpoint: clients that ask one question after the other, and how long each took."""
+"""A load test of the HTTP endpoint: several clients, each sending one score request after the other."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from ctr.serving.http import HOST
 
 @dataclass(frozen=True)
 class Load:
-    """Milliseconds of all answered questions, and what became of the others."""
+    """Milliseconds of every score request that was answered, and the number of those that were refused."""
 
     milliseconds: np.ndarray
     seconds: float
     refused: int
 
     def percentile(self, share: float) -> float:
-        """So many percent of the answers took at most this many milliseconds."""
+        """So many percent of the responses took at most this many milliseconds."""
         return float(np.percentile(self.milliseconds, share)) if len(self.milliseconds) else float("nan")
 
     @property
     def per_second(self) -> float:
-        """Questions answered a second."""
+        """Score requests answered a second."""
         return len(self.milliseconds) / self.seconds
 
 
-def load(port: int, questions: Sequence[dict[str, Any]], *, clients: int, seconds: float) -> Load:
-    """Ask the questions in turn from several connections at once.
+def load(port: int, score_requests: Sequence[dict[str, Any]], *, clients: int, seconds: float) -> Load:
+    """Send the score requests in turn from several connections at once.
 
     Args:
         port: of the endpoint on this machine.
-        questions: the bodies; each client begins at another one.
-        clients: connections, each waiting for its answer before it asks again.
-        seconds: after which no question is begun.
+        score_requests: the bodies; each client begins at another one.
+        clients: connections, each waiting for its response before it sends again.
+        seconds: after which no score request is begun.
     """
-    bodies = [json.dumps(question).encode() for question in questions]
+    bodies = [json.dumps(score_request).encode() for score_request in score_requests]
     began = time.perf_counter()
 
     def client(number: int) -> tuple[list[float], int]:
@@ -60,9 +60,9 @@ def _client(port: int, body: Callable[[int], bytes], *, until: float) -> tuple[l
     refused = 0
     while (start := time.perf_counter()) < until:
         connection.request("POST", "/score", body(len(times) + refused), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        answer.read()
-        if answer.status == 200:
+        response = connection.getresponse()
+        response.read()
+        if response.status == 200:
             times.append(1e3 * (time.perf_counter() - start))
         else:
             refused += 1

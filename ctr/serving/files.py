@@ -1,10 +1,12 @@
-"""Questions in JSON and Parquet files, and tables of scores.
+"""Score requests in JSON and Parquet files, and tables of scores.
 
-A JSON file is a list of questions. A Parquet file has a row per question and a column per field of
-`Question`; what is given of candidates are lists, `columns.<name>` and `features.<name>`, of the request
-`request_columns.<name>` and `request_features.<name>`. Scores have a row per
-candidate: question and candidate (places, from 0), request_id, user_id (dense codes), time, row_id (null
-where the question names none), logit, score.
+A JSON file is a list of score requests. A Parquet file has a row per score request and a column per field of
+`ScoreRequest`; values of the candidates are lists, in columns named `columns.<name>` and `features.<name>`,
+those of the request in columns named `request_columns.<name>` and `request_features.<name>`.
+
+A table of scores has a row per candidate, with these columns: question (position of the score request in the
+file, from 0), candidate (its position in the score request, from 0), request_id and user_id (dense codes),
+time, row_id (null where the score request names none), logit, score.
 """
 
 from __future__ import annotations
@@ -19,32 +21,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctr.runs.durable import TMP_PREFIX
-from ctr.serving.answer import Answer
-from ctr.serving.question import Question, parse_question
+from ctr.serving.score_request import ScoreRequest, parse_score_request
+from ctr.serving.service import ScoreResponse
 from features.errors import DataError
 
 _MAPPINGS = ("columns", "features", "request_columns", "request_features")
 _ROWS = 65_536  # of scores written together
 
 
-def read_questions(path: Path, *, most: int) -> Iterator[Question]:
-    """The questions of a file, in its order; a name that ends in .json says what it is.
+def read_score_requests(path: Path, *, most: int) -> Iterator[ScoreRequest]:
+    """The score requests of a file, in its order; JSON if the name ends in .json, Parquet otherwise.
 
     Raises:
-        DataError: no such file, or a row that is no question.
+        DataError: no such file, or a row that is no score request.
     """
     rows = _json_rows(path) if path.suffix == ".json" else _parquet_rows(path)
     for row, plain in enumerate(rows):
-        yield parse_question(plain, what=f"{path}, row {row}", most=most)
+        yield parse_score_request(plain, what=f"{path}, row {row}", most=most)
 
 
 def _json_rows(path: Path) -> list[Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
-        raise DataError(f"{path} must be a JSON list of questions: {error}") from None
+        raise DataError(f"{path} must be a JSON list of score requests: {error}") from None
     if not isinstance(found, list):
-        raise DataError(f"{path} must be a JSON list of questions, got {type(found).__name__}; put it in [ ]")
+        raise DataError(
+            f"{path} must be a JSON list of score requests, got {type(found).__name__}; put it in [ ]"
+        )
     return found
 
 
@@ -52,7 +56,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} must be a Parquet file of questions: {error}") from None
+        raise DataError(f"{path} must be a Parquet file of score requests: {error}") from None
     for batch in file.iter_batches(batch_size=1024):
         yield from (_nested(plain) for plain in batch.to_pylist())
 
@@ -60,7 +64,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _nested(plain: dict[str, Any]) -> dict[str, Any]:
     """`features.price: [1]` as `features: {price: [1]}`.
 
-    What is null is not given, but for a raw column of the request: there it is a missing value.
+    A null means that the field is left out; in a raw column of the request it is a missing value.
 
     Example:
         >>> _nested({"request_id": 1, "user": None, "features.price": [2], "request_columns.age": None})
@@ -78,29 +82,29 @@ def _nested(plain: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def write_scores(path: Path, answers: Iterable[tuple[Answer, np.ndarray | None]]) -> int:
-    """Write the scores of questions in turn; the file appears whole or not at all.
+def write_scores(path: Path, responses: Iterable[tuple[ScoreResponse, np.ndarray | None]]) -> int:
+    """Write the scores of score requests in turn; the file appears whole or not at all.
 
     Args:
         path: the Parquet file.
-        answers: each with the row IDs of its candidates, where they have some.
+        responses: each with the row IDs of its candidates, where they have some.
 
     Returns:
         The number of candidates.
 
     Raises:
-        DataError: there is no question.
+        DataError: there is no score request.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, writer, written = path.with_name(f"{TMP_PREFIX}{path.name}"), None, 0
     try:
-        for table in _tables(answers):
+        for table in _tables(responses):
             writer = writer or pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
             writer.write_table(table)
             written += table.num_rows
         if writer is None:
             raise DataError(
-                "there must be something to score, but there is no question: name another file or split"
+                "there must be something to score, but there is no score request: name another file or split"
             )
         writer.close()
         partial.replace(path)
@@ -111,11 +115,11 @@ def write_scores(path: Path, answers: Iterable[tuple[Answer, np.ndarray | None]]
     return written
 
 
-def _tables(answers: Iterable[tuple[Answer, np.ndarray | None]]) -> Iterator[pa.Table]:
+def _tables(responses: Iterable[tuple[ScoreResponse, np.ndarray | None]]) -> Iterator[pa.Table]:
     """Tables of about `_ROWS` rows."""
     waiting: list[pa.Table] = []
-    for place, (answer, row_ids) in enumerate(answers):
-        waiting.append(_table(place, answer, row_ids))
+    for position, (response, row_ids) in enumerate(responses):
+        waiting.append(_table(position, response, row_ids))
         if sum(table.num_rows for table in waiting) >= _ROWS:
             yield pa.concat_tables(waiting)
             waiting = []
@@ -123,13 +127,13 @@ def _tables(answers: Iterable[tuple[Answer, np.ndarray | None]]) -> Iterator[pa.
         yield pa.concat_tables(waiting)
 
 
-def _table(place: int, answer: Answer, row_ids: np.ndarray | None) -> pa.Table:
-    count = len(answer.logit)
+def _table(position: int, response: ScoreResponse, row_ids: np.ndarray | None) -> pa.Table:
+    count = len(response.logit)
     keys = {
-        "question": place,
-        **{n: answer.request.columns.plain[n][0] for n in ("request_id", "user_id", "time")},
+        "question": position,
+        **{n: response.request.columns.plain[n][0] for n in ("request_id", "user_id", "time")},
     }
     columns: dict[str, np.ndarray] = {name: np.full(count, value, np.int64) for name, value in keys.items()}
     columns["candidate"] = np.arange(count)
     rows = pa.nulls(count, pa.int64()) if row_ids is None else pa.array(row_ids, pa.int64())
-    return pa.table({**columns, "row_id": rows, "logit": answer.logit, "score": answer.score})
+    return pa.table({**columns, "row_id": rows, "logit": response.logit, "score": response.score})

@@ -1,8 +1,9 @@
-"""A loopback HTTP endpoint: POST /score answers a question, GET /health and GET /stats tell how it goes.
+"""A loopback HTTP endpoint: POST /score, GET /health and GET /stats (the cache's counts).
 
-One thread scores, since torch uses the cores by itself; further requests wait, and beyond a number of them
-are turned away at once. Bodies, candidates, waiting and time are bounded. Only this machine is listened to,
-and a web page of a foreign host cannot reach it: the Host header and the content type are checked.
+One thread scores, since torch uses the cores by itself; further score requests wait, and those beyond
+`Limits.waiting` are turned away at once. The size of a body, the number of candidates and the time are
+bounded too. The socket listens to this machine alone, and a web page of a foreign host cannot reach it: the
+Host header and the content type are checked.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ctr.serving.answer import Answer, Answerer
-from ctr.serving.question import Question, parse_question
+from ctr.serving.score_request import ScoreRequest, parse_score_request
+from ctr.serving.service import ScoreResponse, ScoreService
 from features.errors import ConfigError, CtrError, DataError
 
 HOST = "127.0.0.1"
@@ -34,16 +35,16 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Limits:
-    """What one caller may take."""
+    """Bounds on what callers may send and wait for."""
 
     body: int = 4 * 2**20  # bytes
     candidates: int = 10_000
     seconds: float = 10.0  # for reading, waiting and scoring together
-    waiting: int = 64  # questions in the making; more are turned away
+    waiting: int = 64  # score requests that wait or are computed; more are turned away
 
 
-class Refused(Exception):
-    """An answer that is an error: its status and message."""
+class HttpError(Exception):
+    """A request that is refused with this status and message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -51,12 +52,12 @@ class Refused(Exception):
 
 
 class Endpoint:
-    """Answers questions in a thread of its own."""
+    """Scores in a thread of its own."""
 
     def __init__(
-        self, answer: Callable[[Question], Answer], stats: Callable[[], Any], limits: Limits
+        self, score: Callable[[ScoreRequest], ScoreResponse], stats: Callable[[], Any], limits: Limits
     ) -> None:
-        self.answer, self.stats, self.limits = answer, stats, limits
+        self.compute, self.stats, self.limits = score, stats, limits
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
         self._waiting = 0
 
@@ -64,22 +65,24 @@ class Endpoint:
         """POST /score."""
         limits = self.limits
         if self._waiting >= limits.waiting:
-            raise Refused(503, f"at most {limits.waiting} questions may wait at a time; try again")
+            raise HttpError(503, f"at most {limits.waiting} score requests may wait at a time; try again")
         self._waiting += 1
         try:
             async with asyncio.timeout(limits.seconds):
                 body = await _read(request, limits.body)
-                question = parse_question(_json(body), what="the question", most=limits.candidates)
+                score_request = parse_score_request(
+                    _json(body), what="the score request", most=limits.candidates
+                )
                 loop = asyncio.get_running_loop()
-                answer = await loop.run_in_executor(self._thread, self.answer, question)
+                response = await loop.run_in_executor(self._thread, self.compute, score_request)
         except TimeoutError:
-            raise Refused(
-                504, f"a question must be answered within {limits.seconds:g} s, and was not"
+            raise HttpError(
+                504, f"a score request must be answered within {limits.seconds:g} s, and was not"
             ) from None
         finally:
             self._waiting -= 1
-        keys = {name: int(answer.request.columns.plain[name][0]) for name in ("request_id", "time")}
-        return JSONResponse({**keys, "scores": answer.score.tolist(), "logits": answer.logit.tolist()})
+        keys = {name: int(response.request.columns.plain[name][0]) for name in ("request_id", "time")}
+        return JSONResponse({**keys, "scores": response.score.tolist(), "logits": response.logit.tolist()})
 
     async def health(self, _: Request) -> Response:
         """GET /health."""
@@ -91,9 +94,9 @@ class Endpoint:
         return JSONResponse({**asdict(stats), "hit_rate": stats.hit_rate})
 
 
-def make_app(answerer: Answerer, limits: Limits = Limits()) -> Starlette:
+def make_app(service: ScoreService, limits: Limits = Limits()) -> Starlette:
     """The application, to be run by `serve`."""
-    endpoint = Endpoint(answerer, lambda: answerer.stats, limits)
+    endpoint = Endpoint(service, lambda: service.stats, limits)
     routes = [
         Route("/score", endpoint.score, methods=["POST"]),
         Route("/health", endpoint.health, methods=["GET"]),
@@ -101,9 +104,9 @@ def make_app(answerer: Answerer, limits: Limits = Limits()) -> Starlette:
     ]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
-        Refused: _refused,
-        CtrError: _wrong,
-        ClientDisconnect: _gone,
+        HttpError: _http_error,
+        CtrError: _ctr_error,
+        ClientDisconnect: _disconnected,
     }
     return Starlette(routes=routes, middleware=[hosts], exception_handlers=handlers)
 
@@ -147,10 +150,10 @@ def listen(port: int) -> socket.socket:
 
 
 @contextmanager
-def serving_in_thread(answerer: Answerer, limits: Limits = Limits()) -> Iterator[int]:
-    """The endpoint beside the caller, on a free port, which is given; for load tests."""
+def serving_in_thread(service: ScoreService, limits: Limits = Limits()) -> Iterator[int]:
+    """Serve in a thread beside the caller and yield the free port that was taken; for load tests."""
     with listen(0) as listener:
-        server = make_server(make_app(answerer, limits), limits)
+        server = make_server(make_app(service, limits), limits)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http")
         thread.start()
         try:
@@ -161,14 +164,14 @@ def serving_in_thread(answerer: Answerer, limits: Limits = Limits()) -> Iterator
 
 
 async def _read(request: Request, most: int) -> bytes:
-    """The body, given up as soon as it is too long."""
+    """The body of at most `most` bytes; reading stops as soon as it is longer."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise Refused(415, "the content type must be application/json")
+        raise HttpError(415, "the content type must be application/json")
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > most:
-            raise Refused(413, f"the body must have at most {most:,} bytes; send the candidates in parts")
+            raise HttpError(413, f"the body must have at most {most:,} bytes; send the candidates in parts")
         parts.append(part)
     return b"".join(parts)
 
@@ -177,18 +180,18 @@ def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body must be JSON: {error}") from None
+        raise HttpError(400, f"the body must be JSON: {error}") from None
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HttpError)
     headers = {"Retry-After": "1"} if error.status == 503 else None
     return JSONResponse({"error": str(error)}, error.status, headers)
 
 
-async def _wrong(_: Request, error: Exception) -> Response:
+async def _ctr_error(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 422 if isinstance(error, DataError) else 500)
 
 
-async def _gone(_: Request, error: Exception) -> Response:
+async def _disconnected(_: Request, error: Exception) -> Response:
     return Response(status_code=499)

@@ -20,7 +20,7 @@ from ctr.loader.columns import Columns
 from ctr.models.request_state import RequestState, Scoring
 from ctr.serving.append import carry_on, fits, why_not
 from ctr.serving.cache import Entry, StateCache, StateKey
-from ctr.serving.source import Request, Source
+from ctr.serving.requests import Request, RequestCollator
 from ctr.training.state import TrainingState
 from features.errors import ConfigError
 
@@ -34,7 +34,7 @@ class Scorer:
         model: in evaluation mode.
         tables: its embeddings.
         config: the model's.
-        source: makes batches of requests and candidates.
+        collator: makes the batches of a request and of its candidates.
         cache: keeps states; None computes every request anew.
         digest: identifies weights, configuration and data set, see `model_digest`.
         micro_batch: candidates scored at a time.
@@ -51,7 +51,7 @@ class Scorer:
         model: nn.Module,
         tables: EmbeddingTables,
         config: ModelConfig,
-        source: Source,
+        collator: RequestCollator,
         *,
         cache: StateCache | None = None,
         digest: str = "",
@@ -64,7 +64,7 @@ class Scorer:
             raise ConfigError(f"the micro-batch must hold at least 1 candidate, got {micro_batch}")
         if append and (reason := why_not(config)) is not None:
             raise ConfigError(f"states of this model cannot be carried on by new events: {reason}")
-        self.model, self.tables, self.config, self.source = cast(Scoring, model), tables, config, source
+        self.model, self.tables, self.config, self.collator = cast(Scoring, model), tables, config, collator
         self.cache, self.digest, self.append = cache, digest, append
         self.micro_batch, self.bf16, self.device = micro_batch, bf16, torch.device(device)
 
@@ -72,7 +72,7 @@ class Scorer:
     def score(self, request: Request, candidates: Columns) -> np.ndarray:
         """Logits (C,) float32 of the candidates, in their order."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            return self._score(self.state(request), self.source.candidate_batch(request, candidates))
+            return self._score(self.state(request), self.collator.candidate_batch(request, candidates))
 
     def _score(self, state: RequestState, candidates: Batch) -> np.ndarray:
         batch = candidates.to(self.device)
@@ -80,8 +80,8 @@ class Scorer:
         if batch.num_rows <= self.micro_batch:
             parts = [batch] if batch.num_rows else []
         else:
-            places = torch.arange(batch.num_rows, device=self.device).split(self.micro_batch)
-            parts = [take_candidates(batch, picked) for picked in places]
+            rows_of_parts = torch.arange(batch.num_rows, device=self.device).split(self.micro_batch)
+            parts = [take_candidates(batch, picked) for picked in rows_of_parts]
         logits = [self.model.score(state, part, rows).float().cpu().numpy() for part in parts]
         return np.concatenate([np.empty(0, np.float32), *logits])
 
@@ -90,7 +90,7 @@ class Scorer:
         if self.cache is None:
             return self._encode(request)
         time = request.time if self.config.time_gaps else None
-        key = StateKey(self.digest, request.user, self.source.spans(request), time)
+        key = StateKey(self.digest, request.user, self.collator.spans(request), time)
         found = self.cache.find(key)
         if found is not None and found.request == request.name:
             self.cache.count(hits=1)
@@ -105,16 +105,16 @@ class Scorer:
         """The user's newest state with the events since; None where that would not be exact."""
         assert self.cache is not None
         older = self.cache.newest(key.model, key.user)
-        if older is None or not self.source.appended_later(older[0].spans, key.spans):
+        if older is None or not self.collator.appended_later(older[0].spans, key.spans):
             return None
         if not fits(self.config, before=_events(older[0]), after=_events(key)):
             return None
-        batch = self.source.request_batch(request, after=older[0].spans).to(self.device)
+        batch = self.collator.request_batch(request, after=older[0].spans).to(self.device)
         rows = self.tables.lookup(batch.unique_ids)
         return carry_on(cast(nn.Module, self.model), older[1].state, batch, rows)
 
     def _encode(self, request: Request) -> RequestState:
-        batch = self.source.request_batch(request).to(self.device)
+        batch = self.collator.request_batch(request).to(self.device)
         return self.model.encode(batch, self.tables.lookup(batch.unique_ids))
 
 

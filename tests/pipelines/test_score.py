@@ -1,4 +1,4 @@
-"""`ctr score` on a trained run: a split, a file of questions, HTTP until a signal; what it refuses."""
+"""`ctr score` on a trained run: a split, a file of score requests, HTTP until a signal; what it refuses."""
 
 from __future__ import annotations
 
@@ -50,30 +50,32 @@ def test_a_split_equals_predict(run: Path, tmp_path: Path, capsys: pytest.Captur
     assert [p.name for p in tmp_path.iterdir()] == ["scores.parquet"]
 
 
-def test_a_file_of_questions(run: Path, tmp_path: Path) -> None:
+def test_a_file_of_score_requests(run: Path, tmp_path: Path) -> None:
     want = pq.read_table(run / "predictions" / "test.parquet")
     asked, row = want["request_id"][0].as_py(), want["row_id"][0].as_py()
-    questions = {"request_id": [asked, asked], "row_ids": [[row, row + 1], [row]]}
-    columns = {**questions, "features.price": [None, [[0.25]]]}
-    pq.write_table(pa.table(columns), tmp_path / "questions.parquet")
+    requests = {"request_id": [asked, asked], "row_ids": [[row, row + 1], [row]]}
+    columns = {**requests, "features.price": [None, [[0.25]]]}
+    pq.write_table(pa.table(columns), tmp_path / "requests.parquet")
     out = tmp_path / "scores.parquet"
-    assert score(run, "--questions", tmp_path / "questions.parquet", "--out", out) == 0
+    assert score(run, "--requests", tmp_path / "requests.parquet", "--out", out) == 0
     found = pq.read_table(out)
     assert found["question"].to_pylist() == [0, 0, 1] and found["candidate"].to_pylist() == [0, 1, 0]
     assert found["row_id"].to_pylist() == [row, row + 1, row]
     np.testing.assert_allclose(found["logit"][0].as_py(), want["logit"][0].as_py(), atol=1e-5)
     assert found["logit"][2].as_py() != found["logit"][0].as_py()  # of another price
     (tmp_path / "q.json").write_text(json.dumps([{"request_id": asked, "row_ids": [row, row + 1]}]))
-    assert score(run, "--questions", tmp_path / "q.json", "--out", out) == 0
+    assert score(run, "--requests", tmp_path / "q.json", "--out", out) == 0
     assert pq.read_table(out)["logit"].to_pylist() == found["logit"].to_pylist()[:2]
 
 
-@pytest.mark.parametrize(("text", "says"), [("[", "a JSON list of questions"), ("{}", "got dict; put it in")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("[", "a JSON list of score requests"), ("{}", "got dict; put it in")]
+)
 def test_a_json_file_that_is_no_list(
     text: str, says: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "q.json").write_text(text)
-    assert score(run, "--questions", tmp_path / "q.json", "--out", tmp_path / "out") == 3
+    assert score(run, "--requests", tmp_path / "q.json", "--out", tmp_path / "out") == 3
     assert says in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
@@ -85,7 +87,7 @@ def test_a_json_file_that_is_no_list(
         (["--split", "test", "--out", "x", "--append"], 2, "model.time_gaps is true"),
         (["--split", "test", "--out", "x", "--micro-batch", "0"], 2, "at least 1 candidate, got 0"),
         (["--split", "test", "--out", "x", "--cache-mb", "-1"], 2, "--cache-mb must be positive, got -1"),
-        (["--questions", "gone", "--out", "x"], 3, "gone must be a Parquet file"),
+        (["--requests", "gone", "--out", "x"], 3, "gone must be a Parquet file"),
         (["--serve", "--port", "70000"], 2, "--port must be a free port"),
     ],
 )
@@ -105,10 +107,10 @@ def test_what_is_refused(
 
 
 def test_a_wrong_row_leaves_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pq.write_table(pa.table({"request_id": [60, 60], "row_ids": [[1], []]}), tmp_path / "questions.parquet")
-    assert score(run, "--questions", tmp_path / "questions.parquet", "--out", tmp_path / "out") == 3
+    pq.write_table(pa.table({"request_id": [60, 60], "row_ids": [[1], []]}), tmp_path / "requests.parquet")
+    assert score(run, "--requests", tmp_path / "requests.parquet", "--out", tmp_path / "out") == 3
     assert "row 1 is not valid" in capsys.readouterr().err
-    assert [p.name for p in tmp_path.iterdir()] == ["questions.parquet"]
+    assert [p.name for p in tmp_path.iterdir()] == ["requests.parquet"]
 
 
 @pytest.mark.slow

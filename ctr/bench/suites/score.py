@@ -17,13 +17,12 @@ from ctr.bench.suites.common import case_config, synthetic
 from ctr.bench.timing import Job, interleave
 from ctr.bench.workload import Workload, first_batches
 from ctr.loader.columns import Columns
-from ctr.serving.answer import Answerer
 from ctr.serving.cache import StateCache
 from ctr.serving.http import serving_in_thread
-from ctr.serving.resolve import Resolver
+from ctr.serving.lookup import FeatureLookup
+from ctr.serving.requests import Request, RequestCollator, split_requests
 from ctr.serving.scorer import Scorer
-from ctr.serving.source import Request, Source
-from ctr.serving.split import split_requests
+from ctr.serving.service import ScoreService
 from features.dataset import Dataset
 
 MODELS = ("LONGER", "HyFormer, LONGER-style", "HyFormer, SwiGLU", "two-stage")
@@ -70,7 +69,7 @@ class Case:
             self.model,
             self.workload.tables,
             config.model,
-            Source(dataset, max_len=config.loader.max_len),
+            RequestCollator(dataset, max_len=config.loader.max_len),
             cache=StateCache(2**30),
         )
         self.request, self.candidates = next(split_requests(dataset, "train"))
@@ -135,20 +134,20 @@ def _under_load(settings: Settings, dataset: Dataset, lengths: tuple[int, ...], 
     for name in MODELS:
         settings.say(f"score: {name} under load")
         case = Case(settings, dataset, name, length)
-        questions = [
+        score_requests = [
             {
                 "request_id": int(r.columns.plain["request_id"][0]),
                 "row_ids": c.plain["row_id"][:count].tolist(),
             }
             for r, c in split_requests(dataset, "train")
         ]
-        answerer = Answerer(case.scorer, Resolver(dataset))
-        with serving_in_thread(answerer) as port:
-            load(port, questions, clients=1, seconds=0.2)
+        service = ScoreService(case.scorer, FeatureLookup(dataset))
+        with serving_in_thread(service) as port:
+            load(port, score_requests, clients=1, seconds=0.2)
             for clients in (1, CLIENTS):
-                found = load(port, questions, clients=clients, seconds=seconds)
+                found = load(port, score_requests, clients=clients, seconds=seconds)
                 shares = [found.percentile(share) for share in (50, 95, 99)]
                 rows.append([name, clients, found.per_second, *shares, found.refused])
-    columns = ["model", "clients", "questions/s", "p50, ms", "p95, ms", "p99, ms", "refused"]
-    note = f"{count} candidates a question, {length:,} events, states kept; clients ask without a pause."
+    columns = ["model", "clients", "requests/s", "p50, ms", "p95, ms", "p99, ms", "refused"]
+    note = f"{count} candidates a score request, {length:,} events, states kept; clients ask without a pause."
     return Table("The endpoint under load", columns, rows, note)

@@ -9,8 +9,8 @@ import torch
 from ctr.build import build_state, ngrams_of, open_dataset, scoring_loader
 from ctr.config import RunConfig
 from ctr.serving.cache import StateCache
+from ctr.serving.requests import RequestCollator
 from ctr.serving.scorer import Scorer
-from ctr.serving.source import Source
 from ctr.training.scoring import score_split
 from ctr.training.state import TrainingState
 from features.dataset import Dataset
@@ -38,7 +38,7 @@ class Built:
 
     def scorer(self, **options: object) -> Scorer:
         """A scorer of this model."""
-        source = Source(
+        collator = RequestCollator(
             self.dataset,
             max_len=self.config.loader.max_len,
             ngrams=ngrams_of(self.config, self.dataset.manifest),
@@ -47,7 +47,7 @@ class Built:
             self.state.model,
             self.state.tables,
             self.config.model,
-            source,
+            collator,
             **options,  # type: ignore[arg-type]
         )
 

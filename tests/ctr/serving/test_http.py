@@ -1,4 +1,4 @@
-"""The endpoint over a real socket: answers, refusals, limits, time-outs, a graceful end."""
+"""The endpoint over a real socket: scores, refusals, limits, time-outs, a graceful end."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from ctr.bench.score_load import load
-from ctr.serving.answer import Answer, Answerer
 from ctr.serving.http import Limits, listen, serving_in_thread
-from ctr.serving.question import Question
-from ctr.serving.resolve import Resolver
-from ctr.serving.split import split_requests
+from ctr.serving.lookup import FeatureLookup
+from ctr.serving.requests import split_requests
+from ctr.serving.score_request import ScoreRequest
+from ctr.serving.service import ScoreResponse, ScoreService
 from features.errors import ConfigError
 from tests.ctr.serving.runs import LONGER, Built, cache
 from tests.ctr.tiny_run import tiny_dataset
@@ -24,17 +24,17 @@ from tests.ctr.tiny_run import tiny_dataset
 LIMITS = Limits(body=5_000, candidates=50, seconds=60.0, waiting=4)
 
 
-class Slow(Answerer):
+class Slow(ScoreService):
     """Answers only when it may."""
 
-    def __init__(self, inner: Answerer) -> None:
-        super().__init__(inner.scorer, inner.resolver)
+    def __init__(self, inner: ScoreService) -> None:
+        super().__init__(inner.scorer, inner.lookup)
         self.may, self.begun = threading.Event(), threading.Event()
 
-    def __call__(self, question: Question) -> Answer:
+    def __call__(self, score_request: ScoreRequest) -> ScoreResponse:
         self.begun.set()
         assert self.may.wait(60)
-        return super().__call__(question)
+        return super().__call__(score_request)
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 @pytest.fixture(scope="module")
-def answerer(built: Built) -> Answerer:
-    return Answerer(built.scorer(cache=cache()), Resolver(built.dataset))
+def service(built: Built) -> ScoreService:
+    return ScoreService(built.scorer(cache=cache()), FeatureLookup(built.dataset))
 
 
 @pytest.fixture(scope="module")
-def port(answerer: Answerer) -> Iterator[int]:
-    with serving_in_thread(answerer, LIMITS) as port:
+def port(service: ScoreService) -> Iterator[int]:
+    with serving_in_thread(service, LIMITS) as port:
         yield port
 
 
@@ -113,21 +113,21 @@ def test_foreign_hosts_and_paths_are_refused(port: int) -> None:
     assert ask(port, {}, path="/other")[0] == 404
 
 
-def test_too_many_and_too_slow_are_turned_away_and_the_end_is_graceful(answerer: Answerer) -> None:
-    slow, question = Slow(answerer), {"request_id": 60, "row_ids": [0]}
+def test_too_many_and_too_slow_are_turned_away_and_the_end_is_graceful(service: ScoreService) -> None:
+    slow, score_request = Slow(service), {"request_id": 60, "row_ids": [0]}
     answers: list[tuple[int, dict[str, Any]]] = []
     with serving_in_thread(slow, Limits(seconds=60, waiting=1)) as port:
-        first = threading.Thread(target=lambda: answers.append(ask(port, question)))
+        first = threading.Thread(target=lambda: answers.append(ask(port, score_request)))
         first.start()
         assert slow.begun.wait(60)
-        status, refused = ask(port, question)
-        assert status == 503 and "at most 1 questions" in refused["error"]
+        status, refused = ask(port, score_request)
+        assert status == 503 and "at most 1 score requests" in refused["error"]
         threading.Timer(0.2, slow.may.set).start()
     first.join()  # the server has ended, and answered what it had begun
     assert answers[0][0] == 200
-    slow = Slow(answerer)
+    slow = Slow(service)
     with serving_in_thread(slow, Limits(seconds=0.2)) as port:
-        status, refused = ask(port, question)
+        status, refused = ask(port, score_request)
         slow.may.set()
     assert status == 504 and "within 0.2 s" in refused["error"]
 

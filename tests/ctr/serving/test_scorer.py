@@ -10,9 +10,8 @@ import torch
 
 from ctr.serving.append import why_not
 from ctr.serving.cache import StateCache
+from ctr.serving.requests import Request, split_requests
 from ctr.serving.scorer import Scorer, model_digest
-from ctr.serving.source import Request
-from ctr.serving.split import split_requests
 from features.dataset import Dataset
 from features.errors import ConfigError
 from tests.ctr.dataset_fixture import Sizes, write_dataset
@@ -117,14 +116,14 @@ def test_an_asking_event_that_leaves_is_computed_anew(growing: Path) -> None:
 
 
 def test_new_events_must_come_later_than_the_old_ones_of_all_domains(growing: Path) -> None:
-    source = Built(growing, *LONGER).scorer().source
-    whole = next(s for s in map(source.spans, all_requests(growing)) if min(b - a for a, b in s) > 2)
+    collator = Built(growing, *LONGER).scorer().collator
+    whole = next(s for s in map(collator.spans, all_requests(growing)) if min(b - a for a, b in s) > 2)
     (view, view_end), (buy, buy_end) = whole
     nothing = ((view, view), (buy, buy))
-    assert source.appended_later(nothing, whole) and source.appended_later(whole, whole)
-    assert not source.appended_later(((view, view_end), (buy, buy)), whole)  # the first buy is no later
-    assert not source.appended_later(whole, nothing)
-    assert not source.appended_later(((view + 1, view_end), (buy, buy_end)), whole)
+    assert collator.appended_later(nothing, whole) and collator.appended_later(whole, whole)
+    assert not collator.appended_later(((view, view_end), (buy, buy)), whole)  # the first buy is no later
+    assert not collator.appended_later(whole, nothing)
+    assert not collator.appended_later(((view + 1, view_end), (buy, buy_end)), whole)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -1,4 +1,4 @@
-"""Features that a question gives: encoded ones, and raw columns, which are encoded as `ctr prepare` does.
+"""Features that come inside a score request: encoded values, or raw columns, encoded as by `ctr prepare`.
 
 C candidates.
 """
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctr.loader.columns import Columns
-from ctr.serving.question import Question
-from ctr.serving.values import laid_over
+from ctr.serving.score_request import ScoreRequest
+from ctr.serving.split_columns import overlay
 from features.dataset import Column, Dataset, IdValues, Manifest
 from features.errors import DataError
 
@@ -23,44 +23,47 @@ if TYPE_CHECKING:
 _CALENDAR = "calendar."  # the tables of features that follow from the time
 
 
-class GivenFeatures:
-    """What questions say about features, as columns."""
+class InlineFeatures:
+    """The features inside score requests, as columns."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.manifest = dataset, dataset.manifest
 
-    def of_request(self, question: Question) -> Columns:
-        """The given features of the request, and those that follow from its time, if it has one.
+    def of_request(self, score_request: ScoreRequest) -> Columns:
+        """The features that the score request holds for the request, and the calendar features of its time.
 
         Raises:
-            DataError: an unknown name, a value that does not fit, or a feature that is given twice.
+            DataError: an unknown name, a value that does not fit, or a feature given twice.
         """
-        encoded = {name: [value] for name, value in question.request_features.items()}
-        raw = {name: [value] for name, value in question.request_columns.items()}
-        given = self._given("request", encoded, raw, {}, of="request_")
-        return laid_over(self._calendar(question.time), given)
+        encoded = {name: [value] for name, value in score_request.request_features.items()}
+        raw = {name: [value] for name, value in score_request.request_columns.items()}
+        inline = self._columns("request", encoded, raw, {}, prefix="request_")
+        return overlay(self._calendar(score_request.time), inline)
 
-    def of_candidates(self, question: Question) -> Columns:
-        """The given features of the C candidates.
+    def of_candidates(self, score_request: ScoreRequest) -> Columns:
+        """The features that the score request holds for its C candidates.
 
         Raises:
             DataError: as of `of_request`.
         """
-        shared = {name: [value] * question.candidates for name, value in question.request_columns.items()}
-        return self._given("candidate", question.features, question.columns, shared)
+        shared = {
+            name: [value] * score_request.candidates for name, value in score_request.request_columns.items()
+        }
+        return self._columns("candidate", score_request.features, score_request.columns, shared)
 
-    def _given(
-        self, level: Level, encoded: Mapping[str, Sequence[Any]], raw: Raw, beside: Raw, *, of: str = ""
+    def _columns(
+        self, level: Level, encoded: Mapping[str, Sequence[Any]], raw: Raw, beside: Raw, *, prefix: str = ""
     ) -> Columns:
-        given = given_columns(self.manifest, level, encoded, what=f"{of}features")
+        inline = inline_columns(self.manifest, level, encoded, what=f"{prefix}features")
         if not raw:
-            return given
-        found = self.encoder.encode(level, raw, beside=beside, what=f"{of}columns")
+            return inline
+        found = self.encoder.encode(level, raw, beside=beside, what=f"{prefix}columns")
         if twice := sorted((found.ids.keys() | found.dense.keys()) & encoded.keys()):
             raise DataError(
-                f"{of}columns and {of}features must give different features, both give {twice}; drop one"
+                f"{prefix}columns and {prefix}features must hold different features, both hold {twice}; "
+                "drop one"
             )
-        return laid_over(Columns({}, found.ids, found.dense), given)
+        return overlay(Columns({}, found.ids, found.dense), inline)
 
     def _calendar(self, time: int | None) -> Columns:
         follow = [c for c in self.manifest.features if c.table is not None and c.table.startswith(_CALENDAR)]
@@ -77,34 +80,34 @@ class GivenFeatures:
         return RawEncoder(self.dataset)
 
 
-def given_columns(
-    manifest: Manifest, level: str, given: Mapping[str, Sequence[Any]], *, what: str
+def inline_columns(
+    manifest: Manifest, level: str, values: Mapping[str, Sequence[Any]], *, what: str
 ) -> Columns:
-    """The columns of given values, one per owner: a row of a table, several rows, or the numbers of a vector.
+    """Encoded values as columns; an owner has a table row, a list of table rows, or the numbers of a vector.
 
     Args:
         manifest: of the data set.
         level: of the owners, request or candidate.
-        given: name → values.
+        values: feature → a value for each owner.
         what: names them in messages.
 
     Raises:
         DataError: an unknown name, or values that its kind of feature cannot have.
     """
     known = {c.name: c for c in manifest.features if c.level == level}
-    if unknown := sorted(set(given) - set(known)):
+    if unknown := sorted(set(values) - set(known)):
         raise DataError(f"{what} must name features of {sorted(known)}, got {unknown}")
     ids, dense = {}, {}
-    for name, values in given.items():
+    for name, own in values.items():
         column = known[name]
         try:
             if column.kind == "dense":
-                dense[name] = _numbers(column, values)
+                dense[name] = _numbers(column, own)
             else:
-                ids[name] = _ids(column, values, rows=manifest.tables[str(column.table)].rows)
+                ids[name] = _ids(column, own, rows=manifest.tables[str(column.table)].rows)
         except (ValueError, TypeError, OverflowError):
             raise DataError(
-                f"{what}.{name} must hold for each {_expected(column)}, got {list(values)[:3]!r:.120}"
+                f"{what}.{name} must hold for each {_expected(column)}, got {list(own)[:3]!r:.120}"
             ) from None
     return Columns({}, ids, dense)
 
@@ -125,7 +128,7 @@ def _numbers(column: Column, values: Sequence[Any]) -> np.ndarray:
 
 
 def _ids(column: Column, values: Sequence[Any], *, rows: int) -> IdValues:
-    """A weighted list is given without weights: all of its values count 1."""
+    """IDs of the owners; a weighted list comes without weights here, each of its values counts 1."""
     lists = [v if isinstance(v, list) else [v] for v in values]
     flat = [value for part in lists for value in part]
     if not all(isinstance(value, int) and 0 <= value < rows for value in flat):
@@ -141,7 +144,7 @@ def _ids(column: Column, values: Sequence[Any], *, rows: int) -> IdValues:
 
 
 def fingerprint(columns: Columns) -> str:
-    """Tells the features of an owner from all others."""
+    """A text that is equal for two owners exactly if their features are."""
     values = {name: [v.values, v.weights] for name, v in columns.ids.items()}
     values |= {name: [v] for name, v in columns.dense.items()}
     return repr([(name, [a.tolist() for a in values[name] if a is not None]) for name in sorted(values)])

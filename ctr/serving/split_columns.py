@@ -1,4 +1,4 @@
-"""Columns of a few owners: from parts, and one laid over another."""
+"""Columns of owners (requests or impressions) of all splits, and columns that override others."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from features.dataset import IdValues
 from features.errors import DataError
 
 
-def laid_over(below: Columns, above: Columns) -> Columns:
-    """All columns of `below`, but for those that `above` has too."""
-    return Columns(below.plain | above.plain, below.ids | above.ids, below.dense | above.dense)
+def overlay(base: Columns, override: Columns) -> Columns:
+    """All columns of `base`; where `override` has a column too, its values."""
+    return Columns(base.plain | override.plain, base.ids | override.ids, base.dense | override.dense)
 
 
-class Parts:
+class SplitColumns:
     """The columns of all splits, their owners numbered through.
 
     Args:
@@ -42,14 +42,14 @@ class Parts:
             DataError: there is none with one of these keys.
         """
         wanted = np.array(keys, dtype=np.int64)
-        places = np.searchsorted(self._sorted, wanted)
-        found = places < len(self._sorted)
-        found[found] = self._sorted[places[found]] == wanted[found]
+        slots = np.searchsorted(self._sorted, wanted)
+        found = slots < len(self._sorted)
+        found[found] = self._sorted[slots[found]] == wanted[found]
         if not found.all():
             raise DataError(
                 f"{what} must name what is in the data set, got {wanted[~found][:5].tolist()}, which is not"
             )
-        return self._order[places]
+        return self._order[slots]
 
     def take(self, owners: np.ndarray) -> Columns:
         """The columns of the owners with these numbers, in this order."""
@@ -58,20 +58,20 @@ class Parts:
         order = np.concatenate([np.flatnonzero(part == i) for i in used])
         starts = np.concatenate([[0], self.ends])
         taken = [self.parts[i].take(owners[part == i] - starts[i]) for i in used]
-        return taken[0] if len(taken) == 1 else concatenated(taken).take(order.argsort())
+        return taken[0] if len(taken) == 1 else concat_columns(taken).take(order.argsort())
 
 
-def concatenated(parts: Sequence[Columns]) -> Columns:
+def concat_columns(parts: Sequence[Columns]) -> Columns:
     """The owners of all parts, one part after the other."""
     first = parts[0]
     return Columns(
         {n: np.concatenate([p.plain[n] for p in parts]) for n in first.plain},
-        {n: _concatenated_ids([p.ids[n] for p in parts]) for n in first.ids},
+        {n: _concat_ids([p.ids[n] for p in parts]) for n in first.ids},
         {n: np.concatenate([p.dense[n] for p in parts]) for n in first.dense},
     )
 
 
-def _concatenated_ids(parts: Sequence[IdValues]) -> IdValues:
+def _concat_ids(parts: Sequence[IdValues]) -> IdValues:
     values = np.concatenate([p.values for p in parts])
     if parts[0].offsets is None:
         return IdValues(values)

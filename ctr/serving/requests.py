@@ -1,11 +1,11 @@
-"""Requests and candidates of a data set as batches: the request's side and the candidates' side apart.
+"""Requests of a data set, and batches of one request: the request's side and the candidates' side apart.
 
 R = 1 request, C candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,10 +22,11 @@ from features.dataset import Dataset, Manifest
 
 @dataclass(frozen=True)
 class Request:
-    """What a user was, and had done, at one moment.
+    """One impression request: a user at a moment, with the features and the history of then.
 
     Args:
-        name: identifies its features: the prepared request that they come from, and what was given instead.
+        name: identifies its features: the prepared request that they come from, and a fingerprint of those
+            that came inside the score request instead.
         columns: of one owner: request_id, user_id, time, start and end of every history, features.
     """
 
@@ -48,13 +49,13 @@ class Request:
         return int(self.columns.plain["time"][0])
 
     def with_plain(self, **values: int) -> Request:
-        """With other keys, time or pointers."""
+        """The request with other keys, time or pointers into the event stores."""
         changed = {name: np.array([value]) for name, value in values.items()}
         return replace(self, columns=replace(self.columns, plain={**self.columns.plain, **changed}))
 
 
-class Source:
-    """Makes the two batches of a request.
+class RequestCollator:
+    """Makes the two batches of one request: its own side, and that of its candidates.
 
     Args:
         dataset: as the run sees it.
@@ -127,3 +128,12 @@ def _view(manifest: Manifest, level: Any) -> Manifest:
     features = [c for c in manifest.features if c.level == level]
     domains = manifest.domains if level == "request" else {}
     return manifest.model_copy(update={"features": features, "domains": domains})
+
+
+def split_requests(dataset: Dataset, split: str) -> Iterator[tuple[Request, Columns]]:
+    """Every request of a prepared split with its own candidates, in file order."""
+    requests, offsets = read_requests(dataset, split)
+    shown = read_candidates(dataset, split)
+    for request in range(len(offsets) - 1):
+        rows = np.arange(offsets[request], offsets[request + 1])
+        yield Request.of(requests.take(np.array([request]))), shown.take(rows)

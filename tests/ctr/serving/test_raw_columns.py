@@ -1,4 +1,4 @@
-"""Questions in raw columns: the logits that `ctr predict` gives the logged rows, and what no log has yet."""
+"""Score requests in raw columns: logged rows get the logits of `ctr predict`; values that no log has yet."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctr.serving.answer import Answerer
-from ctr.serving.question import Question, parse_question
-from ctr.serving.resolve import Resolver
+from ctr.serving.lookup import FeatureLookup
+from ctr.serving.score_request import ScoreRequest, parse_score_request
+from ctr.serving.service import ScoreService
 from features.errors import DataError
 from tests.ctr.serving.runs import LONGER, Built, cache
 from tests.features.small_log import (
@@ -34,9 +34,9 @@ class Case:
     def __init__(self, folder: Path, spec: dict[str, Any], tables: dict[str, pl.DataFrame]) -> None:
         dataset = prepared(folder, spec, tables)
         self.built = Built(dataset.root, *LONGER)
-        self.resolver = Resolver(dataset)
-        self.answer = Answerer(self.built.scorer(cache=cache()), self.resolver)
-        encoder = self.resolver.given.encoder
+        self.lookup = FeatureLookup(dataset)
+        self.service = ScoreService(self.built.scorer(cache=cache()), self.lookup)
+        encoder = self.lookup.inline.encoder
         self.of_request = encoder.readable("request")
         self.of_candidates = sorted(set(encoder.readable("candidate")) - set(self.of_request))
         self.data = dataset.split("test")
@@ -55,8 +55,8 @@ class Case:
         return int(self.data.requests[column][request].as_py())
 
 
-def ask(data: dict[str, Any]) -> Question:
-    return parse_question(data, what="the question", most=10)
+def ask(data: dict[str, Any]) -> ScoreRequest:
+    return parse_score_request(data, what="the score request", most=10)
 
 
 @pytest.fixture(scope="module", params=["ratings", "shop"])
@@ -74,7 +74,7 @@ def test_raw_columns_score_as_predict_scores_the_logged_rows(case: Case) -> None
     want = np.split(case.built.expected().numpy(), case.data.row_offsets[1:-1])
     for request, logits in enumerate(want):
         asked = case.of(request, "request_id")
-        found = case.answer(ask({"request_id": asked, **case.raw(request)})).logit
+        found = case.service(ask({"request_id": asked, **case.raw(request)})).logit
         np.testing.assert_allclose(found, logits, atol=1e-5, rtol=1e-4)
     spread = np.concatenate(want)
     assert np.ptp(spread) > 0.1  # else all would be equal
@@ -84,22 +84,22 @@ def test_a_new_user_and_a_new_item_have_scores(ratings: Case) -> None:
     raw = ratings.raw(0)
     new = {"user": 999, "time": 10**9, **raw}
     new["columns"] |= {"movie_id": [777], "item.year": [None]}
-    answer = ratings.answer(ask(new))
-    assert (answer.request.user, answer.request.name[0]) == (-1, -1)
-    assert answer.request.columns.plain["start.ratings"] == answer.request.columns.plain["end.ratings"]
-    assert np.isfinite(answer.logit).all()
+    response = ratings.service(ask(new))
+    assert (response.request.user, response.request.name[0]) == (-1, -1)
+    assert response.request.columns.plain["start.ratings"] == response.request.columns.plain["end.ratings"]
+    assert np.isfinite(response.logit).all()
     del new["request_columns"]["user.sex"]
     with pytest.raises(DataError, match="user 999 must have a request in the data set at or before"):
-        ratings.answer(ask(new))
+        ratings.service(ask(new))
 
 
 def test_calendar_features_follow_the_time_asked_for(ratings: Case) -> None:
     """Those of the newest earlier request would be as old as it is."""
     last = ratings.data.info.requests - 1
-    user = ratings.resolver._keys._keys("users")[ratings.of(last, "user_id")].as_py()
+    user = ratings.lookup._keys._keys("users")[ratings.of(last, "user_id")].as_py()
     time = ratings.of(last, "time") + 5 * 3600
     asked = {"user": user, "row_ids": [0]}
-    requests = [ratings.resolver.request(ask({**asked, "time": t})) for t in (time, time + 3600, time + 1)]
+    requests = [ratings.lookup.request(ask({**asked, "time": t})) for t in (time, time + 3600, time + 1)]
     hours = [int(request.columns.ids["hour"].values[0]) for request in requests]
     assert hours[0] == time // 3600 % 24 + 1 and hours[1] == (hours[0] % 24) + 1
     assert requests[0].name != requests[1].name and requests[0].name == requests[2].name
@@ -108,7 +108,7 @@ def test_calendar_features_follow_the_time_asked_for(ratings: Case) -> None:
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"features": {"item": [3]}, "columns": {"movie_id": [3]}}, r"both give \['item'\]; drop one"),
+        ({"features": {"item": [3]}, "columns": {"movie_id": [3]}}, r"both hold \['item'\]; drop one"),
         ({"columns": {"rating": [5]}}, r"columns must name columns of \["),
         ({"columns": {"movie_id": [3, 4]}, "row_ids": [1]}, "as many row_ids"),
         ({"columns": {"movie_id": [3]}}, r"candidate features \['genres', 'year', 'counts'\] \(there are no"),
@@ -118,4 +118,4 @@ def test_calendar_features_follow_the_time_asked_for(ratings: Case) -> None:
 )
 def test_what_does_not_fit_is_refused(ratings: Case, more: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=f"(?s){says}"):
-        ratings.answer(ask({"request_id": ratings.of(0, "request_id"), **more}))
+        ratings.service(ask({"request_id": ratings.of(0, "request_id"), **more}))

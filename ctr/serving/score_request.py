@@ -1,4 +1,4 @@
-"""What a caller asks: a request, and candidates to score for it. The same fields in JSON and in Parquet."""
+"""What a caller sends: a request, and candidates to score for it. The same fields in JSON and in Parquet."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ INT64 = 2**63
 Id = Annotated[int, Field(ge=0, lt=INT64)]
 
 
-class Question(BaseModel):
+class ScoreRequest(BaseModel):
     """One request and its candidates.
 
-    Columns hold raw values, as the log does, under the names that the spec has for them; they are encoded as
-    `ctr prepare` encoded the log. Features hold values that are encoded already.
+    Columns hold raw values as the log has them, under the names of the spec; they are encoded as the log was
+    by `ctr prepare`. Features hold values that are encoded already.
 
     Example:
-        >>> Question(request_id=7, columns={"item_id": ["a", "b"], "price": [9.95, None]}).candidates
+        >>> ScoreRequest(request_id=7, columns={"item_id": ["a", "b"], "price": [9.95, None]}).candidates
         2
     """
 
@@ -34,15 +34,15 @@ class Question(BaseModel):
     request_id: Id | None = None  # a request of the data set
     user: Key | None = None  # or: a raw key of a user, and the moment
     time: int | None = Field(default=None, ge=-INT64, lt=INT64)  # seconds; events before it are the history
-    request_columns: dict[str, RawValue] = {}  # raw; instead of what the data set has for the features
+    request_columns: dict[str, RawValue] = {}  # raw; they replace what the data set has for the features
     request_features: dict[str, Value] = {}  # the same, encoded
     row_ids: list[Id] | None = None  # candidates with the features of prepared impressions
     items: list[Key] | None = None  # or: raw keys of items, with what is their own
-    columns: dict[str, list[RawValue]] = {}  # raw, a value per candidate; instead of the data set's
+    columns: dict[str, list[RawValue]] = {}  # raw, a value per candidate; they replace the data set's
     features: dict[str, list[Value]] = {}  # the same, encoded
 
     @model_validator(mode="after")
-    def one_way_each(self) -> Question:
+    def one_way_each(self) -> ScoreRequest:
         if (self.request_id is None) == (self.user is None) or (self.user is None) != (self.time is None):
             raise ValueError("give either request_id, or user and time")
         if self.row_ids is not None and self.items is not None:
@@ -67,11 +67,11 @@ class Question(BaseModel):
         return {name: values for name, values in named.items() if values is not None}
 
 
-def parse_question(data: object, *, what: str, most: int) -> Question:
-    """A checked question from plain data.
+def parse_score_request(data: object, *, what: str, most: int) -> ScoreRequest:
+    """A checked score request from plain data.
 
     Args:
-        data: fields of `Question`.
+        data: fields of `ScoreRequest`.
         what: names it in messages.
         most: candidates it may have.
 
@@ -79,11 +79,12 @@ def parse_question(data: object, *, what: str, most: int) -> Question:
         DataError: a field is unknown, missing or not as it must be, or there are too many candidates.
     """
     try:
-        question = Question.model_validate(data)
+        score_request = ScoreRequest.model_validate(data)
     except ValidationError as error:
         raise DataError(f"{what} is not valid:\n{explain(error)}") from None
-    if question.candidates > most:
+    if score_request.candidates > most:
         raise DataError(
-            f"{what} must have at most {most:,} candidates, got {question.candidates:,}; send it in parts"
+            f"{what} must have at most {most:,} candidates, got {score_request.candidates:,}; "
+            "send it in parts"
         )
-    return question
+    return score_request

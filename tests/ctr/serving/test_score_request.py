@@ -1,4 +1,4 @@
-"""Questions: what is refused, and that what they name is what the data set holds."""
+"""Score requests: what is refused, and that what they name is what the data set holds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ctr.serving.question import Question, parse_question
-from ctr.serving.resolve import Resolver
-from ctr.serving.split import split_requests
+from ctr.serving.lookup import FeatureLookup
+from ctr.serving.requests import split_requests
+from ctr.serving.score_request import ScoreRequest, parse_score_request
 from features.dataset import Dataset
 from features.errors import DataError
 from features.safe_yaml import dump_yaml
@@ -34,7 +34,7 @@ SPEC: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """With keys and a spec, in which the price is not the item's own."""
-    root = write_dataset(tmp_path_factory.mktemp("questions") / "dataset", Sizes(requests=40))
+    root = write_dataset(tmp_path_factory.mktemp("requests") / "dataset", Sizes(requests=40))
     (root / "keys").mkdir()
     for what in ("users", "items"):
         codes = np.arange(100)[::-1]
@@ -45,8 +45,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def resolver(dataset: Dataset) -> Resolver:
-    return Resolver(dataset)
+def lookup(dataset: Dataset) -> FeatureLookup:
+    return FeatureLookup(dataset)
 
 
 @pytest.mark.parametrize(
@@ -69,17 +69,17 @@ def resolver(dataset: Dataset) -> Resolver:
         ([], "valid"),
     ],
 )
-def test_what_is_no_question_is_refused(data: object, says: str) -> None:
-    with pytest.raises(DataError, match=f"(?s)the question.*{says}"):
-        parse_question(data, what="the question", most=3)
+def test_what_is_no_score_request_is_refused(data: object, says: str) -> None:
+    with pytest.raises(DataError, match=f"(?s)the score request.*{says}"):
+        parse_score_request(data, what="the score request", most=3)
 
 
-def test_rows_and_requests_are_those_of_the_data_set(dataset: Dataset, resolver: Resolver) -> None:
+def test_rows_and_requests_are_those_of_the_data_set(dataset: Dataset, lookup: FeatureLookup) -> None:
     for split in ("valid", "test"):
         want_request, want = list(split_requests(dataset, split))[7]
         rows = want.plain["row_id"].tolist()
-        question = Question(request_id=want_request.name[0], row_ids=rows)
-        request, found = resolver.request(question), resolver.candidates(question)
+        score_request = ScoreRequest(request_id=want_request.name[0], row_ids=rows)
+        request, found = lookup.request(score_request), lookup.candidates(score_request)
         assert request.columns.plain == want_request.columns.plain and request.name == want_request.name
         for name in ("item", "tags"):
             np.testing.assert_array_equal(found.ids[name].values, want.ids[name].values)
@@ -87,11 +87,11 @@ def test_rows_and_requests_are_those_of_the_data_set(dataset: Dataset, resolver:
         np.testing.assert_array_equal(found.dense["price"], want.dense["price"])
 
 
-def test_rows_of_several_splits_keep_their_order(dataset: Dataset, resolver: Resolver) -> None:
+def test_rows_of_several_splits_keep_their_order(dataset: Dataset, lookup: FeatureLookup) -> None:
     shown = [rows for split in ("test", "train", "valid") for _, rows in split_requests(dataset, split)]
     picked = [shown[50], shown[3], shown[100], shown[4]]
-    question = Question(request_id=0, row_ids=[int(rows.plain["row_id"][0]) for rows in picked])
-    found = resolver.candidates(question)
+    score_request = ScoreRequest(request_id=0, row_ids=[int(rows.plain["row_id"][0]) for rows in picked])
+    found = lookup.candidates(score_request)
     assert found.ids["item"].values.tolist() == [int(rows.ids["item"].values[0]) for rows in picked]
     tags = [rows.take(np.array([0])).ids["tags"].values.tolist() for rows in picked]
     offsets = found.ids["tags"].offsets
@@ -99,24 +99,26 @@ def test_rows_of_several_splits_keep_their_order(dataset: Dataset, resolver: Res
     assert [p.tolist() for p in np.split(found.ids["tags"].values, offsets[1:-1])] == tags
 
 
-def test_items_bring_what_is_their_own(dataset: Dataset, resolver: Resolver) -> None:
+def test_items_bring_what_is_their_own(dataset: Dataset, lookup: FeatureLookup) -> None:
     item = int(dataset.split("train").impressions["item_id"][0].as_py())
     with pytest.raises(DataError, match=r"candidate features \['price'\] \(they are not the item's own\)"):
-        resolver.candidates(Question(request_id=0, items=[f"i{item}"]))
-    found = resolver.candidates(Question(request_id=0, items=[f"i{item}"] * 2, features={"price": [1.5, 2]}))
+        lookup.candidates(ScoreRequest(request_id=0, items=[f"i{item}"]))
+    found = lookup.candidates(
+        ScoreRequest(request_id=0, items=[f"i{item}"] * 2, features={"price": [1.5, 2]})
+    )
     assert found.dense["price"].tolist() == [[1.5], [2.0]] and len(found.ids["item"].values) == 2
     with pytest.raises(DataError, match=r"keys of items must be in the data set, got \['gone'\]"):
-        resolver.candidates(Question(request_id=0, items=["gone"], features={"price": [1.0]}))
+        lookup.candidates(ScoreRequest(request_id=0, items=["gone"], features={"price": [1.0]}))
     with pytest.raises(DataError, match="must be of type string"):
-        resolver.candidates(Question(request_id=0, items=[3], features={"price": [1.0]}))
+        lookup.candidates(ScoreRequest(request_id=0, items=[3], features={"price": [1.0]}))
 
 
-def test_given_features_alone(resolver: Resolver) -> None:
+def test_inline_features_alone(lookup: FeatureLookup) -> None:
     features: dict[str, Any] = {"item": [3, 4], "tags": [[1, 2], []], "price": [[0.5], [1.0]]}
-    found = resolver.candidates(Question(request_id=0, features=features))
+    found = lookup.candidates(ScoreRequest(request_id=0, features=features))
     assert found.ids["item"].values.tolist() == [3, 4] and found.dense["price"].tolist() == [[0.5], [1.0]]
     with pytest.raises(DataError, match=r"candidate features \['price'\]"):
-        resolver.candidates(Question(request_id=0, features={n: features[n] for n in ("item", "tags")}))
+        lookup.candidates(ScoreRequest(request_id=0, features={n: features[n] for n in ("item", "tags")}))
 
 
 @pytest.mark.parametrize(
@@ -133,36 +135,40 @@ def test_given_features_alone(resolver: Resolver) -> None:
     ],
 )
 def test_values_that_do_not_fit_are_refused(
-    name: str, values: list[Any], says: str, resolver: Resolver
+    name: str, values: list[Any], says: str, lookup: FeatureLookup
 ) -> None:
     with pytest.raises(DataError, match=says):
-        resolver.candidates(Question(request_id=0, row_ids=[0], features={name: values}))
+        lookup.candidates(ScoreRequest(request_id=0, row_ids=[0], features={name: values}))
 
 
-def test_a_user_at_a_time_has_the_events_before_it(dataset: Dataset, resolver: Resolver) -> None:
+def test_a_user_at_a_time_has_the_events_before_it(dataset: Dataset, lookup: FeatureLookup) -> None:
     for split in ("train", "test"):
         for want, rows in list(split_requests(dataset, split))[::9]:
-            question = Question(user=f"u{want.user}", time=want.time, row_ids=[int(rows.plain["row_id"][0])])
-            found = resolver.request(question)
+            score_request = ScoreRequest(
+                user=f"u{want.user}", time=want.time, row_ids=[int(rows.plain["row_id"][0])]
+            )
+            found = lookup.request(score_request)
             assert (found.user, found.time) == (want.user, want.time)
             for domain in dataset.manifest.domains:
                 for side in ("start", "end"):
                     name = f"{side}.{domain}"
                     assert found.columns.plain[name] == want.columns.plain[name]
     with pytest.raises(DataError, match="must have a request in the data set at or before time -5"):
-        resolver.request(Question(user="u1", time=-5, row_ids=[0]))
+        lookup.request(ScoreRequest(user="u1", time=-5, row_ids=[0]))
 
 
-def test_what_is_not_there_is_named(resolver: Resolver) -> None:
+def test_what_is_not_there_is_named(lookup: FeatureLookup) -> None:
     with pytest.raises(DataError, match=r"row_ids must name .* got \[99999\]"):
-        resolver.candidates(Question(request_id=0, row_ids=[0, 99999]))
+        lookup.candidates(ScoreRequest(request_id=0, row_ids=[0, 99999]))
     with pytest.raises(DataError, match=r"request_id must name .* got \[5000\]"):
-        resolver.request(Question(request_id=5000, row_ids=[0]))
+        lookup.request(ScoreRequest(request_id=5000, row_ids=[0]))
 
 
-def test_request_features_may_be_given(resolver: Resolver) -> None:
-    plain = resolver.request(Question(request_id=3, row_ids=[0]))
-    other = resolver.request(Question(request_id=3, row_ids=[0], request_features={"user": 9, "age": [1, 0]}))
+def test_request_features_may_be_given(lookup: FeatureLookup) -> None:
+    plain = lookup.request(ScoreRequest(request_id=3, row_ids=[0]))
+    other = lookup.request(
+        ScoreRequest(request_id=3, row_ids=[0], request_features={"user": 9, "age": [1, 0]})
+    )
     assert other.columns.ids["user"].values.tolist() == [9] and other.columns.dense["age"].tolist() == [
         [1, 0]
     ]

@@ -1,0 +1,56 @@
+"""From a score request to its response: features are looked up in the data set, candidates are scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctr.errors import NonFiniteError
+from ctr.serving.cache import CacheStats
+from ctr.serving.lookup import FeatureLookup
+from ctr.serving.requests import Request
+from ctr.serving.score_request import ScoreRequest
+from ctr.serving.scorer import Scorer
+from ctr.training.scoring import probability
+
+
+@dataclass(frozen=True)
+class ScoreResponse:
+    """The logits (C,) of the candidates of a score request."""
+
+    request: Request
+    logit: np.ndarray
+
+    @property
+    def score(self) -> np.ndarray:
+        """Click probabilities, float64."""
+        return probability(self.logit)
+
+
+class ScoreService:
+    """A scorer, and the data set in which score requests are looked up."""
+
+    def __init__(self, scorer: Scorer, lookup: FeatureLookup) -> None:
+        self.scorer, self.lookup = scorer, lookup
+
+    def __call__(self, score_request: ScoreRequest) -> ScoreResponse:
+        """Score the candidates of a score request.
+
+        Raises:
+            DataError: the data set does not know what the score request names.
+            NonFiniteError: a logit is NaN or infinite.
+        """
+        request = self.lookup.request(score_request)
+        logit = self.scorer.score(request, self.lookup.candidates(score_request))
+        if not np.isfinite(logit).all():
+            raise NonFiniteError(
+                f"logits must be finite, candidate {int(np.isfinite(logit).argmin())} of request "
+                f"{request.name[0]} got {logit[~np.isfinite(logit)][0]}; check the features that it came with"
+            )
+        return ScoreResponse(request, logit)
+
+    @property
+    def stats(self) -> CacheStats:
+        """Of the cache; zeros without one."""
+        return CacheStats() if self.scorer.cache is None else self.scorer.cache.stats
