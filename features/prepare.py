@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from features.dataset import SPLITS, DomainInfo, Manifest, SplitInfo
 from features.encode.fitted import write_fitted
+from features.encode.layout import event_table, split_tables
 from features.encode.split import Parts, split_rows
 from features.encode.stages import encode_log
 from features.encode.transform import Encoded
@@ -20,7 +21,6 @@ from features.read.log import Log, read_log
 from features.safe_yaml import dump_yaml
 from features.sources import open_tables
 from features.spec import Spec
-from features.store.layout import event_table, split_tables
 from features.store.write import hash_files, new_directory, write_arrow, write_manifest, write_parquet
 
 Progress = Callable[[str], None]

@@ -16,8 +16,8 @@ import socket
 import time
 from pathlib import Path
 
-from ctr.runs.durable import TMP_PREFIX, sweep, write_file
 from ctr.errors import LockedError, RetryableError
+from ctr.runs.durable import TMP_PREFIX, sweep, write_file
 from ctr.runs.journal import Journal
 from features.errors import ConfigError, CtrError
 

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ctr.runs.durable import replace_file
 from ctr.errors import RetryableError
+from ctr.runs.durable import replace_file
 from features.errors import DataError
 
 WALL_KINDS = frozenset(

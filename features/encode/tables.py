@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from features.dataset import TableInfo
 from features.errors import DataError
 from features.read.codes import common_type, key_values
 from features.spec import IdTable
+from features.store.manifest import TableInfo
 
 
 class FittedTable(Protocol):

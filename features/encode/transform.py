@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.dataset import Column, TableInfo
 from features.encode.scale import count_not_finite, fit_dense
 from features.encode.split import Parts
 from features.encode.tables import FittedTable, Hash, fit_table, log_buckets
@@ -23,7 +22,8 @@ from features.read.codes import key_values
 from features.read.columns import feature_columns, is_request_level
 from features.read.log import Log
 from features.spec import CalendarFeature, DenseFeature, Feature, IdFeature, SincePrevious, Spec
-from features.store.arrow import id_type
+from features.store.columns import Column, id_type
+from features.store.manifest import TableInfo
 
 Level = Literal["request", "candidate", "event"]
 _KINDS = ("id", "weight", "dense")

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
-from features.dataset import MANIFEST, Manifest, sha256_of
 from features.errors import DataError
+from features.store.manifest import MANIFEST, Manifest, sha256_of
 
 BATCH_ROWS = 65_536
 

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.dataset import DomainInfo, SplitInfo
 from features.encode.split import Parts
 from features.encode.transform import Encoded
 from features.errors import DataError
@@ -17,6 +16,7 @@ from features.past.history import pointers
 from features.read.clock import CLOCK, TIME
 from features.read.log import Log
 from features.spec import Spec
+from features.store.manifest import DomainInfo, SplitInfo
 from features.store.write import BATCH_ROWS
 
 

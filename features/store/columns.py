@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc as ipc
+from pydantic import Field
 
+from features.computed import Strict
 from features.errors import DataError
 
-if TYPE_CHECKING:
-    from features.dataset import Column
+
+class Column(Strict):
+    """One feature or one field of side info."""
+
+    name: str
+    level: Literal["request", "candidate", "event"]
+    kind: Literal["id", "ids", "dense"]
+    table: str | None = None  # id, ids: the embedding table
+    weighted: bool = False  # ids: has a weight column
+    dim: int = 1  # dense: width, including missing indicators
+    fields: list[str] = Field(default=[])  # dense: name of each of the dim values
 
 
 @dataclass(frozen=True)

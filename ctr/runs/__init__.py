@@ -1,0 +1,1 @@
+"""A run directory: its lock, journal and identity; planned faults, signals, versions."""

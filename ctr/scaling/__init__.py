@@ -1,0 +1,1 @@
+"""Scaling: how the loss falls with size and compute, predicted from small trainings before the largest."""
