@@ -12,16 +12,19 @@ PIP := $(RUN) -m pip --disable-pip-version-check -qq install --no-deps
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 STAMP := .venv/stamp-$(LOCK)
 
-.PHONY: help env demo bench test test-slow test-gpu chaos check clean
+.PHONY: help env demo bench profile test test-slow test-gpu chaos check check-lint check-format check-types \
+	check-imports check-examples hooks clean
 
 help:
 	@echo "make demo       simulate a click log, train HyFormer on it, evaluate, report (4 minutes)"
 	@echo "make bench      speed, memory and what each optimisation contributes (6 minutes)"
+	@echo "make profile    where a training step goes: phases, blocks, operators (half a minute)"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests of more than 5 seconds each"
 	@echo "make test-gpu   the tests that need an NVIDIA GPU"
 	@echo "make chaos      kills, full disks, dead servers and damaged files, the slow tests included (3 minutes)"
 	@echo "make check      lint, format, types, import contracts, documentation examples"
+	@echo "make hooks      let git run these checks before a commit and a push"
 	@echo "make env        only make the environment, in .venv (the others do it when needed)"
 	@echo "make clean      remove the environment and the caches; data/ and runs/ stay"
 	@echo "Options: LOCK=cpu|cuda|base  PYTHON=python3.12  ARGS='-k metrics'"
@@ -31,6 +34,9 @@ demo: $(STAMP)
 
 bench: $(STAMP)
 	@$(RUN) -m pipelines.cli bench $(ARGS)
+
+profile: $(STAMP)
+	@$(RUN) -m pipelines.cli bench profile --out runs/profile $(ARGS)
 
 test: $(STAMP)
 	@$(PYTEST) -n 2 $(ARGS)
@@ -48,13 +54,28 @@ CHAOS := tests/ctr/checkpoint tests/ctr/runs tests/ctr/training/test_resume.py t
 chaos: $(STAMP)
 	@$(PYTEST) -n 2 -v -m "not gpu" $(CHAOS) $(ARGS)
 
-check: $(STAMP)
+# The one list of checks: `make check` runs them in turn, .pre-commit-config.yaml calls each by its name.
+check: check-lint check-format check-types check-imports check-examples
+
+check-lint: $(STAMP)
 	@echo "check: lint" && $(RUN) -m ruff check --quiet .
+
+check-format: $(STAMP)
 	@echo "check: format" && $(RUN) -m ruff format --check --quiet .
+
+check-types: $(STAMP)
 	@echo "check: types" && $(RUN) -m mypy
+
+check-imports: $(STAMP)
 	@echo "check: imports" && $(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-logo
+
+check-examples: $(STAMP)
 	@echo "check: examples" && $(PYTEST) -q --doctest-modules --ignore-glob='kernels/*/triton.py' \
 		ctr features kernels pipelines
+
+# Before each commit what takes seconds, before each push the rest. `git commit --no-verify` goes past them.
+hooks: $(STAMP)
+	@$(RUN) -m pre_commit install
 
 env: $(STAMP)
 	@echo "env: .venv holds requirements/$(LOCK).txt"

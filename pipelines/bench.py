@@ -26,7 +26,7 @@ SECTIONS = ("model", "embedding", "optimizer", "loader")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add = parser.add_argument
-    add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; default: all but curves and score")
+    add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; default: {', '.join(DEFAULT)}")
     add(
         "--quick",
         action="store_true",

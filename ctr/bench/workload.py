@@ -96,6 +96,7 @@ class Workload:
     model: nn.Module
     tables: EmbeddingTables
     updates: Updates
+    optimizer: torch.optim.Optimizer  # of the dense weights
     done: int = 0
 
     @classmethod
@@ -115,7 +116,7 @@ class Workload:
             model, tables, optimizer, averaged=None, config=config, total_steps=10_000, reduce=reduce
         )
         torch.manual_seed(config.seed)
-        return cls(config, model, tables, updates)
+        return cls(config, model, tables, updates, optimizer)
 
     def step(self, batch: Batch) -> float:
         """One whole training step; the loss."""

@@ -97,5 +97,6 @@ def test_wrong_numbers_are_code_2(option: list[str], capsys: pytest.CaptureFixtu
     assert ended.value.code == 2 and "usage: ctr bench" in capsys.readouterr().err
 
 
-def test_the_default_is_everything_but_the_slow_curves() -> None:
-    assert {*DEFAULT, "curves", "score"} == set(SUITES) and not {"curves", "score"} & set(DEFAULT)
+def test_the_default_is_what_compares_in_minutes() -> None:
+    others = {"curves", "score", "profile"}
+    assert set(DEFAULT) | others == set(SUITES) and not others & set(DEFAULT)

@@ -14,6 +14,7 @@ from ctr.bench.suites import (
     memory,
     optimizer,
     overlap,
+    profile,
     score,
     train,
     unique,
@@ -31,5 +32,7 @@ SUITES: dict[str, Callable[[Settings], SuiteResult]] = {
     "overlap": overlap.run,
     "score": score.run,
     "curves": curves.run,
+    "profile": profile.run,
 }
-DEFAULT = tuple(name for name in SUITES if name not in ("curves", "score"))  # these take minutes each
+# Not among them: two that take minutes each, and that of `make profile`, which compares nothing.
+DEFAULT = tuple(name for name in SUITES if name not in ("curves", "score", "profile"))

@@ -1,0 +1,90 @@
+"""Rules of the house that a machine can see: sizes of files, modules beside folders, one list of checks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from statistics import median
+
+import pytest
+import yaml
+
+LONGEST = 300  # lines of a source file
+MEDIAN = 150
+# Modules that stand beside the folders of a package, without its __init__: its interface and no more.
+BESIDE = {"ctr": 6, "features": 11}
+
+
+def source_lines(root: Path) -> dict[str, int]:
+    """Lines of each source file of the four packages."""
+    files = (
+        path
+        for package in ("ctr", "features", "kernels", "pipelines")
+        for path in (root / package).rglob("*")
+        if path.suffix in (".py", ".cpp", ".h")
+    )
+    return {str(p.relative_to(root)): len(p.read_text(encoding="utf-8").splitlines()) for p in files}
+
+
+def modules_beside_folders(package: Path) -> list[str]:
+    return sorted(path.stem for path in package.glob("*.py") if path.stem != "__init__")
+
+
+def checks_of_make(makefile: str) -> list[str]:
+    """What `make check` runs, in its order."""
+    found = re.search(r"^check:(.*)$", makefile, re.MULTILINE)
+    assert found is not None
+    return found[1].split()
+
+
+def test_source_files_are_short(repo_root: Path) -> None:
+    lines = source_lines(repo_root)
+    assert len(lines) > 200
+    assert {name: n for name, n in lines.items() if n > LONGEST} == {}
+    assert median(lines.values()) <= MEDIAN
+
+
+@pytest.mark.parametrize("package", BESIDE)
+def test_few_modules_stand_beside_the_folders(repo_root: Path, package: str) -> None:
+    beside = modules_beside_folders(repo_root / package)
+    assert 0 < len(beside) <= BESIDE[package], f"move one of {beside} into the folder it belongs to"
+
+
+def test_hooks_and_make_check_are_one_list(repo_root: Path) -> None:
+    config = yaml.safe_load((repo_root / ".pre-commit-config.yaml").read_text())
+    (repository,) = config["repos"]
+    hooks = repository["hooks"]
+    checks = checks_of_make((repo_root / "Makefile").read_text())
+    assert [hook["entry"] for hook in hooks] == [f"make {check}" for check in checks]
+    assert repository["repo"] == "local"
+    assert all(hook["language"] == "system" and hook["pass_filenames"] is False for hook in hooks)
+    stages = {stage for hook in hooks for stage in hook.get("stages", config["default_stages"])}
+    assert stages == set(
+        config["default_install_hook_types"]
+    )  # no check waits for a hook that is not installed
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_check_runs_what_the_hooks_call(repo_root: Path) -> None:
+    def planned(*targets: str) -> list[str]:
+        # -o: the environment counts as made, whatever the age of its files.
+        stamp = [word for lock in ("cpu", "cuda", "base") for word in ("-o", f".venv/stamp-{lock}")]
+        environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
+        command = ["make", "-n", *stamp, *targets]
+        done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    checks = checks_of_make((repo_root / "Makefile").read_text())
+    assert planned("check") == [line for check in checks for line in planned(check)]
+    assert len(planned("check")) >= 5
+
+
+def test_help_names_every_command(repo_root: Path) -> None:
+    text = (repo_root / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY:((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    shown = set(re.findall(r'@echo "make (\S+)', text))
+    assert {name for name in phony.split() if name not in ("\\", "help") and "check-" not in name} == shown
