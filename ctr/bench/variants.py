@@ -22,8 +22,8 @@ from torch import Tensor
 from ctr.batch import Batch, SequenceBatch
 from ctr.bench.rewrite import pad_events, unpool, unshare
 from ctr.blocks import attention, fused
-from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
+from ctr.blocks.length_buckets import LengthBuckets
 from ctr.embedding.sparse_optim import RowwiseAdagrad
 from ctr.tokens import events as event_tokens
 from ctr.tokens.events import SequenceTokenizer
@@ -113,9 +113,9 @@ def expand_each(rows: Tensor, sizes: Sequence[int], inverse_indices: Sequence[Te
     return tokens
 
 
-def one_bucket(lengths: np.ndarray) -> Buckets:
-    """`Buckets.plan` that pads all requests to the longest."""
-    return Buckets(np.arange(len(lengths)), [len(lengths)])
+def one_bucket(lengths: np.ndarray) -> LengthBuckets:
+    """`LengthBuckets.plan` that pads all requests to the longest."""
+    return LengthBuckets(np.arange(len(lengths)), [len(lengths)])
 
 
 def attention_with_dropout(*arguments: Any, **named: Any) -> Tensor:
@@ -146,7 +146,7 @@ _APART: Patch = (fused, "available", nowhere)
 _DROPOUT: Patch = (F, "scaled_dot_product_attention", attention_with_dropout)
 _EXPAND: Patch = (SequenceTokenizer, "forward", expand_first)
 _EACH: Patch = (event_tokens, "expand_joined", expand_each)
-_ONE: Patch = (Buckets, "plan", staticmethod(one_bucket))
+_ONE: Patch = (LengthBuckets, "plan", staticmethod(one_bucket))
 _USES: Patch = (RowwiseAdagrad, "update", update_uses)
 _WHOLE: Patch = (RowwiseAdagrad, "update", update_whole_table)
 

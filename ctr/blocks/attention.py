@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues, PackedKV, PaddedKV
 from ctr.blocks.layers import FeedForward, NormName, Placement, Residual
+from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear, linear, normed_linear
 from ctr.blocks.split_attention import attend_split, can_split, merge_own, merge_sink
 from kernels.jagged_attention import attend as attend_packed
@@ -88,7 +88,7 @@ class MultiHeadAttention(nn.Module):
         projected = events.with_values(normed_linear(self.key_value, events.values, norm))
         if self._stays_packed(events.values):
             return PackedKV(projected)
-        buckets = Buckets.of(events)
+        buckets = LengthBuckets.of(events)
         padded = buckets.pad(projected)
         key, value = zip(*(part.chunk(2, dim=-1) for part in padded), strict=True)
         return PaddedKV(buckets, list(key), list(value), buckets.valid(events))
@@ -113,19 +113,19 @@ class MultiHeadAttention(nn.Module):
         """
         if isinstance(kv, PackedKV):
             return self.finish(self._ask_packed(queries, kv.events, tokens))
-        asked = kv.buckets.rows(self.query(queries))
+        asked = kv.buckets.to_buckets(self.query(queries))
         own = None
         if tokens is not None:
-            beside = kv.buckets.rows(self.key_value(queries))
+            beside = kv.buckets.to_buckets(self.key_value(queries))
             if all(can_split(query, valid) for query, valid in zip(asked, kv.valid, strict=True)):
-                return self.finish(kv.buckets.unrows(self._attend_split(asked, kv, beside, tokens)))
+                return self.finish(kv.buckets.from_buckets(self._attend_split(asked, kv, beside, tokens)))
             kv, own = kv.joined(beside), _same_group(queries, tokens)
         elif self.sink is not None:
             both = torch.cat([self.sink, torch.zeros_like(self.sink)]).to(asked[0].dtype)
             kv = kv.joined([both.expand(len(part), 1, -1) for part in asked])
             own = torch.ones(1, 1, dtype=torch.bool, device=queries.device)
         masks = kv.masks(own)
-        return self.finish(kv.buckets.unrows(self._attend(asked, kv, masks)))
+        return self.finish(kv.buckets.from_buckets(self._attend(asked, kv, masks)))
 
     def _ask_packed(self, queries: Tensor, events: Jagged, tokens: int | None) -> Tensor:
         """Queries (R, N, D) over packed events, then joined with what else they see."""
@@ -181,7 +181,7 @@ class MultiHeadAttention(nn.Module):
         projected = events.with_values(linear(events.values, weight, bias, norm=norm))
         if self._stays_packed(events.values):
             return events.with_values(self.finish(self._attend_packed(projected)))
-        buckets = Buckets.of(events)
+        buckets = LengthBuckets.of(events)
         padded = buckets.pad(projected)
         query, key, value = zip(*(part.chunk(3, dim=-1) for part in padded), strict=True)
         kv = PaddedKV(buckets, list(key), list(value), buckets.valid(events))

@@ -11,17 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
+from ctr.blocks.length_buckets import LengthBuckets
 
 
 class PaddedKV(NamedTuple):
-    """Projected events, padded in buckets of requests of similar length (see ctr.blocks.buckets).
+    """Projected events, padded in buckets of requests of similar length (see ctr.blocks.length_buckets).
 
     key, value: (R_b, L_b, D) of each bucket.  valid: (R_b, L_b) bool of each, None where nothing is padded.
     """
 
-    buckets: Buckets
+    buckets: LengthBuckets
     key: list[Tensor]
     value: list[Tensor]
     valid: list[Tensor | None]

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
+from ctr.blocks.length_buckets import LengthBuckets
 from ctr.library.architectures import ARCHITECTURES, Sizes
 from ctr.library.transformers import build_body, find_architecture
 from features.errors import ConfigError
@@ -47,7 +47,7 @@ class LibraryEncoder(nn.Module):
         """Events (ΣL, D) to hidden states (ΣL, D)."""
         if not len(sequence.values):
             return sequence
-        buckets = Buckets.of(sequence)
+        buckets = LengthBuckets.of(sequence)
         parts = zip(buckets.pad(sequence), buckets.valid(sequence), strict=True)
         return buckets.unpad([self._encode(events, valid) for events, valid in parts], sequence)
 

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
-from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues, PaddedKV
+from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.longer import EventQueries
 from ctr.config import ModelConfig
 from ctr.models.hyformer import HyFormer
@@ -164,4 +164,4 @@ def _newest(kv: KeyValues, count: int) -> KeyValues:
 
 
 def _padded_kv(key: Tensor, value: Tensor) -> PaddedKV:
-    return PaddedKV(Buckets.plan(np.array([key.shape[1]])), [key], [value], [None])
+    return PaddedKV(LengthBuckets.plan(np.array([key.shape[1]])), [key], [value], [None])

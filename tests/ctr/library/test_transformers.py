@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ctr.bench.flops import count_flops
-from ctr.blocks import buckets
+from ctr.blocks import length_buckets
 from ctr.blocks.attention import TransformerLayer
 from ctr.blocks.encoders import AttentionEncoder, SwiGLUEncoder
 from ctr.blocks.flops import layer_flops
@@ -50,14 +50,16 @@ def direct(body: nn.Module, events: Tensor) -> Tensor:
 
 
 @every
-@pytest.mark.parametrize("places", [1, 2048], ids=["many buckets", "one bucket"])
+@pytest.mark.parametrize("min_slots", [1, 2048], ids=["many buckets", "one bucket"])
 def test_equals_the_library_on_each_request_alone(
-    name: str, places: int, monkeypatch: pytest.MonkeyPatch
+    name: str, min_slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outputs and the gradients of events and of all weights; none of the weights is idle."""
-    monkeypatch.setattr(buckets, "_PLACES", places)
+    monkeypatch.setattr(length_buckets, "_MIN_SLOTS", min_slots)
     block, events = encoder(name), rand(sum(LENGTHS), D)
-    assert len(buckets.Buckets.of(jagged(events)).counts) == (1 if places > 1 else len(LENGTHS))
+    assert len(length_buckets.LengthBuckets.of(jagged(events)).counts) == (
+        1 if min_slots > 1 else len(LENGTHS)
+    )
     got = block(jagged(events)).values
     want = torch.cat([direct(block.body, own) for own in split(events, LENGTHS) if len(own)])
     # Some norms and routers of the library compute in float32, whatever they are given.

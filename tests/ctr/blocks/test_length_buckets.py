@@ -1,4 +1,4 @@
-"""Length-bucketed padding: every event in its own place, little waste, nothing from padding."""
+"""Length-bucketed padding: every event in its own slot, little waste, nothing from padding."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctr.blocks import buckets as module
+from ctr.blocks import length_buckets as module
 from ctr.blocks.attention import MultiHeadAttention
-from ctr.blocks.buckets import Buckets
 from ctr.blocks.jagged import Jagged
+from ctr.blocks.length_buckets import LengthBuckets
 from tests.ctr.reference.parity import LENGTHS, gradients, rand, scrambled
 
 MANY = [40, 0, 3, 90, 41, 7, 0, 88, 12, 90]
@@ -19,7 +19,7 @@ MANY = [40, 0, 3, 90, 41, 7, 0, 88, 12, 90]
 
 @pytest.fixture(autouse=True)
 def _small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PLACES", 1)
+    monkeypatch.setattr(module, "_MIN_SLOTS", 1)
 
 
 def build(lengths: list[int]) -> Jagged:
@@ -28,9 +28,9 @@ def build(lengths: list[int]) -> Jagged:
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 30), max_size=12))
-def test_every_event_has_one_place_and_padding_is_cut_off(lengths: list[int]) -> None:
+def test_every_event_has_one_slot_and_padding_is_cut_off(lengths: list[int]) -> None:
     jagged = build(lengths)
-    buckets = Buckets.of(jagged)
+    buckets = LengthBuckets.of(jagged)
     assert sorted(buckets.order.tolist()) == list(range(len(lengths)))
     padded, valid = buckets.pad(jagged), buckets.valid(jagged)
     for part, mask, requests in zip(
@@ -51,15 +51,14 @@ def test_every_event_has_one_place_and_padding_is_cut_off(lengths: list[int]) ->
 
 def test_buckets_waste_little_and_rows_come_back() -> None:
     jagged = build(MANY)
-    buckets = Buckets.of(jagged)
-    assert len(buckets.counts) > 2 and buckets is Buckets.of(jagged.with_values(jagged.values * 2))
-    places = sum(part.shape[0] * part.shape[1] for part in buckets.pad(jagged))
-    assert places <= sum(MANY) / 0.9 + MANY.count(0) < len(MANY) * max(MANY)
+    buckets = LengthBuckets.of(jagged)
+    assert len(buckets.counts) > 2 and buckets is LengthBuckets.of(jagged.with_values(jagged.values * 2))
+    slots = sum(part.shape[0] * part.shape[1] for part in buckets.pad(jagged))
+    assert slots <= sum(MANY) / 0.9 + MANY.count(0) < len(MANY) * max(MANY)
     rows = rand(len(MANY), 2, 3)
-    assert torch.equal(buckets.unrows(buckets.rows(rows)), rows)
-    assert torch.equal(
-        gradients([buckets.unrows(buckets.rows(rows))], [rows])[0], gradients([rows * 1], [rows])[0]
-    )
+    back = buckets.from_buckets(buckets.to_buckets(rows))
+    assert torch.equal(back, rows)
+    assert torch.equal(gradients([back], [rows])[0], gradients([rows * 1], [rows])[0])
 
 
 @pytest.mark.parametrize("lengths", [LENGTHS, MANY, [0, 0], [5, 5]], ids=str)
@@ -80,7 +79,7 @@ def test_attention_in_buckets_equals_one_padding(
         return [*outputs, *gradients(outputs, leaves)], len(kv.buckets.counts)
 
     got, many = results()
-    monkeypatch.setattr(module, "_PLACES", 10**9)
+    monkeypatch.setattr(module, "_MIN_SLOTS", 10**9)
     want, one = results()
     assert one == 1 and (many > 1 or len(set(lengths)) == 1)
     for mine, plain in zip(got, want, strict=True):
