@@ -12,7 +12,7 @@ import pyarrow as pa
 from features.dataset import SPLITS, DomainInfo, Manifest, SplitInfo
 from features.encode.fitted import write_fitted
 from features.encode.layout import event_table, split_tables
-from features.encode.split import Parts, split_rows
+from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
 from features.encode.transform import Encoded
 from features.read.clock import CLOCK, TIME
@@ -51,15 +51,15 @@ def prepare(
         log = read_log(full, tables)
         log.counters = counters | log.counters
         tell("counting and encoding")
-        parts = split_rows(log.rows[CLOCK].to_numpy(), log.rows[TIME].to_numpy(), spec.split)
+        ranges = split_rows(log.rows[CLOCK].to_numpy(), log.rows[TIME].to_numpy(), spec.split)
         domains: dict[str, DomainInfo] = {}
 
         def write_domain(name: str, encoded: Encoded) -> None:
             domains[name] = _write_events(root, name, log, encoded)
 
-        encoded = encode_log(full, log, parts, finished=write_domain)
+        encoded = encode_log(full, log, ranges, finished=write_domain)
         tell("writing")
-        return _write(root, spec, log, parts, encoded, domains)
+        return _write(root, spec, log, ranges, encoded, domains)
 
 
 def _columns(table: pl.LazyFrame) -> list[str]:
@@ -68,10 +68,10 @@ def _columns(table: pl.LazyFrame) -> list[str]:
 
 
 def _write(
-    root: Path, spec: Spec, log: Log, parts: Parts, encoded: Encoded, domains: dict[str, DomainInfo]
+    root: Path, spec: Spec, log: Log, ranges: SplitRanges, encoded: Encoded, domains: dict[str, DomainInfo]
 ) -> Manifest:
     """Write every other file, the manifest last."""
-    splits = _write_splits(root, log, parts, encoded)
+    splits = _write_splits(root, log, ranges, encoded)
     write_fitted(root, encoded.tables, encoded.fitted)
     _write_keys(root, log)
     (root / "spec.yaml").write_text(dump_yaml(spec.model_dump(mode="json")))
@@ -93,10 +93,10 @@ def _write(
     return manifest
 
 
-def _write_splits(root: Path, log: Log, parts: Parts, encoded: Encoded) -> dict[str, SplitInfo]:
+def _write_splits(root: Path, log: Log, ranges: SplitRanges, encoded: Encoded) -> dict[str, SplitInfo]:
     infos = {}
     for name in SPLITS:
-        part = split_tables(name, log, parts, encoded)
+        part = split_tables(name, log, ranges, encoded)
         write_arrow(root / name / "requests.arrow", part.requests)
         write_arrow(root / name / "impressions.arrow", part.impressions)
         infos[name] = part.info

@@ -17,7 +17,7 @@ import polars as pl
 from features.dataset import Column, Dataset, IdValues
 from features.encode.fitted import Fitted
 from features.encode.raw_values import WrongValue, numbers, series, vectors
-from features.encode.tables import Buckets, FittedTable, Vocabulary
+from features.encode.tables import Bucketizer, FittedTable, Vocabulary
 from features.encode.transform import calendar_ids
 from features.encode.values import values_of
 from features.errors import DataError
@@ -95,8 +95,8 @@ class RawEncoder:
         scalars = self.fitted.dense(column).scalers
         found = {name: [name] for name in scalars}
         for name in scalars:
-            vector, _, place = name.rpartition(".")
-            if place.isdecimal():  # of a column whose values are vectors
+            vector, _, index = name.rpartition(".")
+            if index.isdecimal():  # of a column whose values are vectors
                 found.setdefault(vector, []).append(name)
         return found
 
@@ -139,7 +139,7 @@ class RawEncoder:
         return IdValues(ids, values.offsets, values.weights)
 
     def _type(self, table: FittedTable, column: Column) -> str | None:
-        if isinstance(table, Buckets):
+        if isinstance(table, Bucketizer):
             return "Float64"
         if isinstance(table, Vocabulary):
             return "Int64" if table.values.dtype == pl.Int64 else "String"

@@ -10,7 +10,7 @@ from pathlib import Path
 from features.dataset import SPLITS, Dataset, sha256_of
 from features.doctor.absent import absent_values
 from features.doctor.fitted import constant_features, counts_equal, fitted_before, labels_in_parts, moments
-from features.doctor.opened import Found, Opened, Status
+from features.doctor.opened import CheckResult, Opened, Status
 from features.doctor.order import (
     complete,
     events_sorted,
@@ -77,7 +77,7 @@ def examine(root: Path | str) -> Diagnosis:
     return Diagnosis(checks, profile(data, opened.splits, opened.events))
 
 
-def _checks(opened: Opened) -> Iterator[tuple[str, Found]]:
+def _checks(opened: Opened) -> Iterator[tuple[str, CheckResult]]:
     yield "files are as they were written", _files(opened)
     yield "rows of a request are contiguous", rows_of_requests(opened)
     yield "train, valid and test follow one another in time", parts_in_order(opened)
@@ -97,7 +97,7 @@ def _checks(opened: Opened) -> Iterator[tuple[str, Found]]:
     yield "no feature is constant in training", constant_features(opened)
 
 
-def _files(opened: Opened) -> Found:
+def _files(opened: Opened) -> CheckResult:
     files = opened.data.manifest.files
     changed = [
         n for n, digest in files.items() if sha256_of(under(opened.data.root, *n.split("/"))) != digest

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from features.dataset import Column, SplitData, id_values
-from features.doctor.opened import Found, Opened
+from features.doctor.opened import CheckResult, Opened
 
 _FEW = 50  # rows: below it a rate says nothing
 _OFTEN = 0.01  # of the training rows
@@ -20,7 +20,7 @@ _SHIFT, _GRAVE = 0.25, 0.5  # in standard deviations of the label
 _SIGMAS = 5.0
 
 
-def absent_values(opened: Opened) -> Found:
+def absent_values(opened: Opened) -> CheckResult:
     """The label's lift among missing and among unknown values is in training what it is later.
 
         lift = label rate among the values − label rate of all rows        |lift_train − lift_later| / σ_label

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from features.dataset import Column, IdValues, dense_values, id_values
-from features.doctor.opened import Found, Opened
+from features.doctor.opened import CheckResult, Opened
 from features.names import under
 
 
-def fitted_before(opened: Opened, fitted: dict[str, Any]) -> Found:
+def fitted_before(opened: Opened, fitted: dict[str, Any]) -> CheckResult:
     """The last clock that was fitted on, as recorded, lies before everything outside the train part."""
     span, bound = fitted["fit"]["clock"], opened.first_outside
     if span is None:
@@ -26,7 +26,7 @@ def fitted_before(opened: Opened, fitted: dict[str, Any]) -> Found:
     return "pass", f"{fitted['fit']['rows']:,} rows"
 
 
-def counts_equal(opened: Opened, table: str) -> Found:
+def counts_equal(opened: Opened, table: str) -> CheckResult:
     """All IDs lie in the table, and a vocabulary counted what the training part of the written data holds."""
     info = opened.data.manifest.tables[table]
     for name, values in _all_ids(opened, table):
@@ -47,7 +47,7 @@ def counts_equal(opened: Opened, table: str) -> Found:
     return "pass", f"{len(book):,} values"
 
 
-def moments(opened: Opened, key: str) -> Found:
+def moments(opened: Opened, key: str) -> CheckResult:
     """A scaler that was fitted on the training values alone leaves them with mean 0 and variance 1."""
     column, values, weight = _dense_training(opened, key)
     for field, state in opened.fitted["scalers"][key]["columns"].items():
@@ -66,13 +66,13 @@ def moments(opened: Opened, key: str) -> Found:
     return "pass", "where standardised and not clipped"
 
 
-def labels_in_parts(opened: Opened) -> Found:
+def labels_in_parts(opened: Opened) -> CheckResult:
     """Every part has clicks and rows without."""
     single = [n for n, s in opened.splits.items() if len(np.unique(s.impressions["label"].to_numpy())) == 1]
     return ("warn", f"one label only in {single}: AUC is undefined there") if single else ("pass", "")
 
 
-def constant_features(opened: Opened) -> Found:
+def constant_features(opened: Opened) -> CheckResult:
     """Features of one value in training teach nothing."""
     constant = []
     for column in opened.data.manifest.features:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from features.dataset import SPLITS, Column, Dataset, EventStore, SplitData
 
 Status = Literal["pass", "warn", "fail"]
-Found = tuple[Status, str]  # how a check ended, and the detail
+CheckResult = tuple[Status, str]  # how a check ended, and the detail
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from collections.abc import Callable
 import numpy as np
 
 from features.dataset import SPLITS, EventStore, SplitData
-from features.doctor.opened import Found, Opened
+from features.doctor.opened import CheckResult, Opened
 from features.past.history import pointers
 
-Check = Callable[[SplitData, EventStore, str], Found]
+Check = Callable[[SplitData, EventStore, str], CheckResult]
 
 
-def rows_of_requests(opened: Opened) -> Found:
+def rows_of_requests(opened: Opened) -> CheckResult:
     """Counts add up, and row and request IDs count through all parts."""
     row = 0
     for name, split in opened.splits.items():
@@ -32,7 +32,7 @@ def rows_of_requests(opened: Opened) -> Found:
     return "pass", f"{len(request):,} requests, {row:,} rows"
 
 
-def parts_in_order(opened: Opened) -> Found:
+def parts_in_order(opened: Opened) -> CheckResult:
     """Requests are in time order, and a part begins after the one before it has ended."""
     last, before = None, ""
     for name in SPLITS:
@@ -45,14 +45,14 @@ def parts_in_order(opened: Opened) -> Found:
     return "pass", ""
 
 
-def events_sorted(store: EventStore) -> Found:
+def events_sorted(store: EventStore) -> CheckResult:
     """Events are sorted by (user, clock), oldest first."""
     user, clock = np.diff(store.user_id), np.diff(store.clock)
     wrong = np.flatnonzero((user < 0) | ((user == 0) & (clock < 0)))
     return ("fail", f"{len(wrong)} events, the first is {wrong[0] + 1}") if len(wrong) else ("pass", "")
 
 
-def over_splits(opened: Opened, domain: str, check: Check) -> Found:
+def over_splits(opened: Opened, domain: str, check: Check) -> CheckResult:
     """The first failure of a check over the parts."""
     for name, split in opened.splits.items():
         status, detail = check(split, opened.events[domain], domain)
@@ -61,7 +61,7 @@ def over_splits(opened: Opened, domain: str, check: Check) -> Found:
     return "pass", ""
 
 
-def strictly_before(split: SplitData, store: EventStore, domain: str) -> Found:
+def strictly_before(split: SplitData, store: EventStore, domain: str) -> CheckResult:
     """No event of a history has the request's clock or a later one, or belongs to someone else."""
     start, end, request = _pointers(split, domain)
     if (start < 0).any() or (end > len(store.clock)).any() or (start > end).any():
@@ -77,7 +77,7 @@ def strictly_before(split: SplitData, store: EventStore, domain: str) -> Found:
     return _which(other, request, "see events of another user")
 
 
-def complete(split: SplitData, store: EventStore, domain: str) -> Found:
+def complete(split: SplitData, store: EventStore, domain: str) -> CheckResult:
     """The pointers are those of a new search."""
     start, end, request = _pointers(split, domain)
     first, last = pointers(
@@ -91,7 +91,7 @@ def complete(split: SplitData, store: EventStore, domain: str) -> Found:
     return _which(wrong, request, "have another history than a new search finds")
 
 
-def some_history(opened: Opened, domain: str) -> Found:
+def some_history(opened: Opened, domain: str) -> CheckResult:
     """Not every history is empty, as it is when two tables give their times in different units."""
     for split in opened.splits.values():
         start, end, _ = _pointers(split, domain)
@@ -100,7 +100,7 @@ def some_history(opened: Opened, domain: str) -> Found:
     return "warn", "no event precedes a request of its user: compare times and user keys of both tables"
 
 
-def _which(wrong: np.ndarray, request: dict[str, np.ndarray], what: str) -> Found:
+def _which(wrong: np.ndarray, request: dict[str, np.ndarray], what: str) -> CheckResult:
     """Fail if any request (R,) is wrong, with their number and the first."""
     if not wrong.any():
         return "pass", ""

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from features.dataset import Column, Dataset
 from features.encode.scale import FittedDense, Scaler
-from features.encode.tables import Buckets, FittedTable, Hash, Vocabulary
+from features.encode.tables import Bucketizer, FittedTable, Hash, Vocabulary
 from features.errors import DataError
 from features.names import under
 from features.store.write import write_json, write_parquet
@@ -78,7 +78,7 @@ class Fitted:
         if info.encode == "vocabulary":
             return self._read_vocabulary(name, info.oov_rows)
         boundaries = np.array(self._other["tables"][name]["boundaries"], dtype=np.float64)
-        return Buckets(info.encode, info.rows - 1, boundaries)
+        return Bucketizer(info.encode, info.rows - 1, boundaries)
 
     def _read_vocabulary(self, name: str, oov_rows: int) -> Vocabulary:
         path = under(self.root, f"{name}.parquet")

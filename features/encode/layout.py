@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.encode.split import Parts
+from features.encode.split import SplitRanges
 from features.encode.transform import Encoded
 from features.errors import DataError
 from features.past.history import pointers
@@ -29,21 +29,21 @@ class SplitTables:
     info: SplitInfo
 
 
-def split_tables(name: str, log: Log, parts: Parts, encoded: Encoded) -> SplitTables:
+def split_tables(name: str, log: Log, ranges: SplitRanges, encoded: Encoded) -> SplitTables:
     """The tables of one part.
 
     Args:
         name: train, valid or test.
         log: all rows and events.
-        parts: which rows belong to which part.
+        ranges: which rows belong to which part.
         encoded: the features of all rows.
     """
     spec = encoded.spec
-    low, high = parts.range(name)
+    low, high = ranges.of(name)
     rows = log.rows.slice(low, high - low)
     request = rows["__request"].to_numpy()
     first = np.flatnonzero(np.concatenate([[True], request[1:] != request[:-1]])[: len(request)])
-    requests = _request_keys(rows, first) | {"known_user": _known_users(log.rows, rows[first], parts)}
+    requests = _request_keys(rows, first) | {"known_user": _known_users(log.rows, rows[first], ranges)}
     requests |= _history(spec, log, requests)
     impressions = _impression_keys(rows, low, spec)
     own = {n: c.slice(low, high - low) for n, c in encoded.of_level("candidate").items()}
@@ -89,9 +89,9 @@ def _request_keys(rows: pl.DataFrame, first: np.ndarray) -> dict[str, np.ndarray
     return keys | {"num_rows": np.diff(first, append=rows.height).astype(np.int64)}
 
 
-def _known_users(rows: pl.DataFrame, head: pl.DataFrame, parts: Parts) -> np.ndarray:
+def _known_users(rows: pl.DataFrame, head: pl.DataFrame, ranges: SplitRanges) -> np.ndarray:
     """Whether the user of each request has an earlier impression in the train part."""
-    train = rows.slice(0, parts.valid_start)
+    train = rows.slice(0, ranges.valid_start)
     seen = train.group_by("__user").agg(pl.col(CLOCK).min().alias("first"))
     first = head.join(seen, on="__user", how="left", maintain_order="left")["first"]
     return (first < head[CLOCK]).fill_null(False).to_numpy()

@@ -128,7 +128,7 @@ def count_not_finite(frame: pl.DataFrame, feature: DenseFeature) -> int:
 
 
 def _scalars(column: pl.Series) -> list[pl.Series]:
-    """An array column as one column per place, any other as it is."""
+    """An array column as one column per element, any other as it is."""
     if not isinstance(column.dtype, pl.Array):
         return [column]
     return [column.arr.get(i).alias(f"{column.name}.{i}") for i in range(column.dtype.size)]

@@ -12,7 +12,7 @@ from features.spec import Split
 
 
 @dataclass(frozen=True)
-class Parts:
+class SplitRanges:
     """The parts as ranges of the rows, which are sorted by clock."""
 
     valid_start: int
@@ -20,14 +20,14 @@ class Parts:
     rows: int
     fit_before: int | None  # the clock of the first row outside train: only what is earlier may be fitted on
 
-    def range(self, name: str) -> tuple[int, int]:
+    def of(self, name: str) -> tuple[int, int]:
         """First row of the part and the row after its last."""
         bounds = (0, self.valid_start, self.test_start, self.rows)
         index = ("train", "valid", "test").index(name)
         return bounds[index], bounds[index + 1]
 
 
-def split_rows(clock: np.ndarray, time: np.ndarray, split: Split) -> Parts:
+def split_rows(clock: np.ndarray, time: np.ndarray, split: Split) -> SplitRanges:
     """Cut rows in time order into train, valid and test.
 
     A share is a share of all rows; a tie of the clock at a cut belongs to the earlier part. A time is the
@@ -50,15 +50,17 @@ def split_rows(clock: np.ndarray, time: np.ndarray, split: Split) -> Parts:
             f"split.valid must begin before split.test, got {split.valid!r} and {split.test!r}: the parts "
             "would overlap; swap or correct the times"
         )
-    parts = Parts(valid_start, test_start, rows, int(clock[valid_start]) if valid_start < rows else None)
+    ranges = SplitRanges(
+        valid_start, test_start, rows, int(clock[valid_start]) if valid_start < rows else None
+    )
     for name, wanted in (("train", 1), ("valid", split.valid), ("test", split.test)):
-        low, high = parts.range(name)
+        low, high = ranges.of(name)
         if wanted != 0 and low == high:
             raise DataError(
                 f"the {name} part is empty: {rows} rows, split at {split.valid!r} and {split.test!r}; "
                 "choose other shares or times, or 0 for no such part"
             )
-    return parts
+    return ranges
 
 
 def _start(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from features.encode.split import Parts
+from features.encode.split import SplitRanges
 from features.encode.transform import Encoded, Use, all_uses, encode_other, encode_table
 from features.past.counters import counter_columns
 from features.past.matches import match_columns
@@ -17,13 +17,15 @@ from features.read.log import Log
 from features.spec import IdFeature, Spec
 
 
-def encode_log(spec: Spec, log: Log, parts: Parts, *, finished: Callable[[str, Encoded], None]) -> Encoded:
+def encode_log(
+    spec: Spec, log: Log, ranges: SplitRanges, *, finished: Callable[[str, Encoded], None]
+) -> Encoded:
     """Compute counters, matches and pages, and fit and encode all features and side info.
 
     Args:
         spec: without patterns.
         log: all rows and events; their columns are gone afterwards, but for the reserved ones and slices.
-        parts: which rows belong to which part.
+        ranges: which rows belong to which part.
         finished: told each domain when all its side info is encoded; it may write it and let it go.
 
     Raises:
@@ -31,7 +33,7 @@ def encode_log(spec: Spec, log: Log, parts: Parts, *, finished: Callable[[str, E
         DataError: a column of a type that its feature cannot use.
     """
     encoded = Encoded(spec, {domain: {} for domain in (None, *spec.domains)})
-    pending, left = all_uses(spec, log, parts), list(spec.domains)
+    pending, left = all_uses(spec, log, ranges), list(spec.domains)
     for rest in _compute(spec, log):
         for _ in _encode_ready(spec, pending, encoded):
             log.drop_unread(_without_encoded(rest, encoded))

@@ -70,9 +70,9 @@ class Vocabulary:
     def _search(self, keys: pl.Series) -> pl.Series:
         """The same IDs for a few keys, such as those of one request, without reading the whole table."""
         values, ids = self._in_order
-        places = values.search_sorted(keys).clip(0, len(values) - 1)
-        ids = ids.gather(places)
-        return ids.zip_with((values.gather(places) == keys).fill_null(False), ids.clear(len(ids)))
+        index = values.search_sorted(keys).clip(0, len(values) - 1)
+        ids = ids.gather(index)
+        return ids.zip_with((values.gather(index) == keys).fill_null(False), ids.clear(len(ids)))
 
     @cached_property
     def _in_order(self) -> tuple[pl.Series, pl.Series]:
@@ -110,7 +110,7 @@ class Hash:
 
 
 @dataclass(frozen=True)
-class Buckets:
+class Bucketizer:
     """IDs of the intervals between rising boundaries; a boundary belongs to the interval above it."""
 
     encode: str
@@ -167,11 +167,11 @@ def fit_table(
     numbers = numbers[np.isfinite(numbers)]
     inner = np.arange(1, table.rows) / table.rows
     boundaries = np.unique(np.quantile(numbers, inner)) if len(numbers) else np.empty(0)
-    return Buckets("quantile", table.rows, boundaries)
+    return Bucketizer("quantile", table.rows, boundaries)
 
 
-def log_buckets(rows: int, base: float) -> Buckets:
-    """Buckets floor(log_base(1 + x)), the last one open; what is below 0 falls into the first.
+def log_buckets(rows: int, base: float) -> Bucketizer:
+    """Bucketizer floor(log_base(1 + x)), the last one open; what is below 0 falls into the first.
 
     Example:
         >>> log_buckets(4, 2.0).look_up(pl.Series([0, 1, 2, 3, 1000]), what="gap").tolist()
@@ -180,7 +180,7 @@ def log_buckets(rows: int, base: float) -> Buckets:
     with np.errstate(over="ignore"):
         # Boundaries, not logarithms: log(8) / log(2) may round to just below 3.
         boundaries = np.power(base, np.arange(1, rows, dtype=np.float64)) - 1
-    return Buckets("log", rows, boundaries[np.isfinite(boundaries)])
+    return Bucketizer("log", rows, boundaries[np.isfinite(boundaries)])
 
 
 def numeric(values: pl.Series, *, what: str) -> np.ndarray:

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from features.encode.scale import count_not_finite, fit_dense
-from features.encode.split import Parts
+from features.encode.split import SplitRanges
 from features.encode.tables import FittedTable, Hash, fit_table, log_buckets
 from features.encode.values import Values, values_of
 from features.read.clock import CLOCK, TIME
@@ -97,9 +97,9 @@ class Encoded:
 
     def of_domain(self, domain: str) -> dict[str, pa.Array]:
         """The Arrow columns of a domain's side info, by ID table, in the order of the tables."""
-        place = {name: i for i, name in enumerate(self.spec.tables)}
+        rank = {name: i for i, name in enumerate(self.spec.tables)}
         return self._arrays(
-            domain, sorted(self.side(domain), key=lambda c: place.get(c.table or "", len(place)))
+            domain, sorted(self.side(domain), key=lambda c: rank.get(c.table or "", len(rank)))
         )
 
     def _arrays(self, domain: str | None, columns: list[Column]) -> dict[str, pa.Array]:
@@ -107,16 +107,18 @@ class Encoded:
         return {n: every[n] for c in columns for kind in _KINDS if (n := f"{kind}.{c.name}") in every}
 
 
-def all_uses(spec: Spec, log: Log, parts: Parts) -> list[Use]:
+def all_uses(spec: Spec, log: Log, ranges: SplitRanges) -> list[Use]:
     """Every feature, then the side info of every domain, in the spec's order."""
-    in_train = np.arange(log.rows.height) < parts.valid_start
+    in_train = np.arange(log.rows.height) < ranges.valid_start
     uses = [
         Use(None, n, f, log, in_train, "request" if is_request_level(spec, f) else "candidate")
         for n, f in spec.features.items()
     ]
     for name, domain in spec.domains.items():
         clock = log.events[name][CLOCK].to_numpy()
-        before = clock < parts.fit_before if parts.fit_before is not None else np.ones(len(clock), dtype=bool)
+        before = (
+            clock < ranges.fit_before if ranges.fit_before is not None else np.ones(len(clock), dtype=bool)
+        )
         uses += [Use(name, n, f, log, before, "event") for n, f in domain.side.items()]
     return uses
 

@@ -78,7 +78,7 @@ def _outputs(found: _Found, name: str, match: Match) -> pl.DataFrame:
 
 
 def _user_chunks(rows: pl.DataFrame, events: pl.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places of the rows and of the events of some users at a time: a history is of one user alone."""
+    """Indices of the rows and of the events of some users at a time: a history is of one user alone."""
     asked, happened = rows["__user"].to_numpy() + 1, events["__user"].to_numpy() + 1  # −1: none
     users = 1 + max(asked.max(initial=0), happened.max(initial=0))
     load = np.bincount(asked, minlength=users) + np.bincount(happened, minlength=users)

@@ -69,8 +69,8 @@ def _ratio(value: pl.Expr, reference: pl.Expr) -> pl.Expr:
 
 def _above(rows: pl.DataFrame, value: pl.Expr, position: str) -> pl.Expr:
     """Sum over the rows of the request at a smaller position; rows at one position do not see each other."""
-    places = rows.group_by("__request", position).agg(value.sum().alias("sum")).drop_nulls(position)
-    above = places.sort("__request", position).select(
+    sums = rows.group_by("__request", position).agg(value.sum().alias("sum")).drop_nulls(position)
+    above = sums.sort("__request", position).select(
         "__request", position, above=pl.col("sum").cum_sum().over("__request") - pl.col("sum")
     )
     keys = ["__request", position]

@@ -55,8 +55,8 @@ def input_reads(spec: Spec) -> Iterator[Read]:
         yield from ((c, f"value of counter {name!r}") for c in (counter.value, counter.against) if c)
     yield from ((m.candidate, f"match {name!r}") for name, m in spec.matches.items())
     for name, page in spec.pages.items():
-        places = [spec.impressions.position] if "above" in page.outputs else []
-        yield from ((c, f"page {name!r}") for c in (page.column, *places) if c)
+        position = [spec.impressions.position] if "above" in page.outputs else []
+        yield from ((c, f"page {name!r}") for c in (page.column, *position) if c)
     yield from ((c, f"slice {name!r}") for name, c in spec.slices.items())
 
 

@@ -86,8 +86,8 @@ def _names(reads: Iterable[Read], kind: str) -> list[str]:
 
 def _own(table: pl.LazyFrame, reads: Iterable[Read]) -> pl.LazyFrame:
     """The table's own columns that are read, and the file of each row if it is known."""
-    place = [FILE] if FILE in table.collect_schema().names() else []
-    return table.select([*_names(reads, "own"), *place])
+    file = [FILE] if FILE in table.collect_schema().names() else []
+    return table.select([*_names(reads, "own"), *file])
 
 
 def _read_rows(spec: Spec, tables: Tables) -> pl.DataFrame:

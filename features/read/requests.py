@@ -36,8 +36,8 @@ def number_requests(rows: pl.DataFrame, shown: Impressions) -> tuple[pl.DataFram
         )
         _check_one(rows, "__user", shown, "user")
         _check_one(rows, CLOCK, shown, "time (and order)")
-    place = [shown.position] if shown.position is not None else []
-    rows = rows.sort([CLOCK, "__user", *given, *place, "__item", ROW])
+    position = [shown.position] if shown.position is not None else []
+    rows = rows.sort([CLOCK, "__user", *given, *position, "__item", ROW])
     same = ["__user", "__item", CLOCK, *given]
     rows, repeated = drop_duplicates(rows, same, shown.dedup, what=f"table {shown.table!r}")
     changed = pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in ["__user", CLOCK, *given])

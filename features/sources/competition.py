@@ -26,8 +26,8 @@ from pydantic import Field, ValidationError
 from features.computed import Strict
 from features.errors import ConfigError, DataError
 from features.read.scan import check_columns
-from features.sources.given_lists import Askers, Files, read_events
-from features.sources.list_batch import Lists
+from features.sources.history_columns import HistoryColumns
+from features.sources.logged_histories import ParquetFiles, RequestTimes, read_events
 from features.spec import Needed, Positive
 
 KEYS = ("user_id", "item_id", "label_type", "timestamp")
@@ -40,7 +40,7 @@ class Options(Strict):
     cap: dict[str, Positive] = Field(default={})
 
 
-class Sequence(Strict):
+class DomainSchema(Strict):
     """One domain of schema.json."""
 
     prefix: str
@@ -53,14 +53,14 @@ class Sequence(Strict):
         return {f"{self.prefix}_{fid}": size for fid, size in self.features}
 
 
-class Schema(Strict):
+class LogSchema(Strict):
     """schema.json."""
 
     format: str = "raw_parquet"
     user_int: list[tuple[int, int, int]]  # column number, size of the vocabulary, most values
     item_int: list[tuple[int, int, int]]
     user_dense: list[tuple[int, int]]  # column number, width
-    seq: dict[str, Sequence]
+    seq: dict[str, DomainSchema]
 
     @property
     def dense(self) -> dict[str, int]:
@@ -89,23 +89,27 @@ def read(root: Path, *, options: dict[str, Any], needed: Needed) -> dict[str, pl
         raise ConfigError(f"source.options.cap names domains {unknown}; schema.json has {sorted(schema.seq)}")
     files = _files(root, schema)
     rows = _impressions(files, schema)
-    askers = Askers.of(*(_keys(rows, name) for name in ("user_id", "timestamp")))
+    requests = RequestTimes.of(*(_keys(rows, name) for name in ("user_id", "timestamp")))
     tables = {"impressions": rows.lazy()}
-    for name, sequence in schema.seq.items():
-        lists = _lists(name, sequence, declared, needed.get(name, {}))
-        tables[name] = (read_events(files, lists, askers) if name in needed else _no_events(sequence)).lazy()
+    for name, domain in schema.seq.items():
+        history = _history_columns(name, domain, declared, needed.get(name, {}))
+        tables[name] = (
+            read_events(files, history, requests) if name in needed else _no_events(domain)
+        ).lazy()
     return tables
 
 
-def _lists(name: str, sequence: Sequence, declared: Options, wanted: dict[str, str]) -> Lists:
-    time = f"{sequence.prefix}_{sequence.ts_fid}"
-    check_columns(["user_id", *sequence.vocabularies], wanted, what=f"table {name!r}")
-    values = {n: size for n, size in sequence.vocabularies.items() if n in wanted and n != time}
-    return Lists(name, time, values, declared.order == "newest_first", declared.cap.get(name))
+def _history_columns(
+    name: str, domain: DomainSchema, declared: Options, wanted: dict[str, str]
+) -> HistoryColumns:
+    time = f"{domain.prefix}_{domain.ts_fid}"
+    check_columns(["user_id", *domain.vocabularies], wanted, what=f"table {name!r}")
+    values = {n: size for n, size in domain.vocabularies.items() if n in wanted and n != time}
+    return HistoryColumns(name, time, values, declared.order == "newest_first", declared.cap.get(name))
 
 
-def _no_events(sequence: Sequence) -> pl.DataFrame:
-    return pl.DataFrame({name: pl.Series([], dtype=pl.Int64) for name in ("user_id", *sequence.vocabularies)})
+def _no_events(domain: DomainSchema) -> pl.DataFrame:
+    return pl.DataFrame({name: pl.Series([], dtype=pl.Int64) for name in ("user_id", *domain.vocabularies)})
 
 
 def _options(options: dict[str, Any]) -> Options:
@@ -118,7 +122,7 @@ def _options(options: dict[str, Any]) -> Options:
         ) from None
 
 
-def _schema(root: Path) -> Schema:
+def _schema(root: Path) -> LogSchema:
     path = root / "schema.json"
     if not path.is_file():
         raise DataError(
@@ -126,7 +130,7 @@ def _schema(root: Path) -> Schema:
             "give --source DIR"
         )
     try:
-        return Schema.model_validate(json.loads(path.read_text()))
+        return LogSchema.model_validate(json.loads(path.read_text()))
     except (ValidationError, ValueError) as error:
         raise DataError(
             f"{path} must hold user_int, item_int, user_dense and seq, as features/sources/competition.py "
@@ -134,7 +138,7 @@ def _schema(root: Path) -> Schema:
         ) from None
 
 
-def _files(root: Path, schema: Schema) -> Files:
+def _files(root: Path, schema: LogSchema) -> ParquetFiles:
     """The files in the order of their names, each with all columns of the schema."""
     paths = sorted(p for p in root.glob("*.parquet") if p.is_file())
     if not paths:
@@ -155,10 +159,10 @@ def _files(root: Path, schema: Schema) -> Files:
                 "again, or take them out of schema.json"
             )
         rows.append(rows[-1] + count)
-    return Files(paths, np.array(rows))
+    return ParquetFiles(paths, np.array(rows))
 
 
-def _impressions(files: Files, schema: Schema) -> pl.DataFrame:
+def _impressions(files: ParquetFiles, schema: LogSchema) -> pl.DataFrame:
     """The rows without their lists of events."""
     parts = []
     for first, batch in files.batches([*schema.plain, *schema.dense], size=8192):
@@ -171,17 +175,17 @@ def _impressions(files: Files, schema: Schema) -> pl.DataFrame:
     return frame
 
 
-def _fixed_width(column: pa.Array, name: str, width: int, first_row: int, files: Files) -> pa.Array:
+def _fixed_width(column: pa.Array, name: str, width: int, first_row: int, files: ParquetFiles) -> pa.Array:
     """Lists of numbers as float32 arrays of one width; what a short list lacks is missing."""
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        raise DataError(f"{files.place(first_row)}: column {name!r} must hold lists of numbers, got {kind}")
+        raise DataError(f"{files.locate(first_row)}: column {name!r} must hold lists of numbers, got {kind}")
     lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     if (longer := lengths > width).any():
         at = int(longer.argmax())
         raise DataError(
-            f"{files.place(first_row + at)}: {name!r} must hold at most {width} values, as schema.json says, "
-            f"got {lengths[at]}; correct the width there"
+            f"{files.locate(first_row + at)}: {name!r} must hold at most {width} values, as schema.json "
+            f"says, got {lengths[at]}; correct the width there"
         )
     there = np.arange(width) < lengths[:, None]
     flat = np.full(there.shape, np.nan, dtype=np.float32)

@@ -75,7 +75,7 @@ def read(root: Path) -> Tables:
 
 
 def _ratings(raw: pl.LazyFrame) -> pl.LazyFrame:
-    """Ratings with their order: as logged, else by time and, in one second, by place in the file."""
+    """Ratings with their order: as logged, else by time and, in one second, by row of the file."""
     ratings = raw.with_columns(
         pl.col("rating").cast(pl.Float64),
         half_stars=(pl.col("rating") * 2).cast(pl.Int64),

@@ -19,7 +19,7 @@ from features.errors import ConfigError, DataError
 from features.past.history import pointers
 from features.prepare import prepare
 from features.sources import read_source
-from features.sources.list_batch import event_hashes, list_sums
+from features.sources.history_columns import event_hashes, list_sums
 from features.spec import Source, parse_spec
 from tests.features.sources.competition_log import COLUMNS, NEEDED, SCHEMA, SPEC, Rows, make_rows, make_spec
 

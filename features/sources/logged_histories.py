@@ -1,4 +1,4 @@
-"""Ready-made history lists → an event store: what many rows repeat is kept once, and proved to be the same.
+"""Ready-made history lists → an event store: what many rows repeat is stored once, and proved to be the same.
 
 A row's list holds the events of its user strictly before its time, at most the newest `cap`. So the events
 that a request is the first to show are those since the user's previous request; all others must be there
@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 
 from features.errors import DataError
 from features.past.history import pointers
-from features.sources.list_batch import Batch, Lists, event_hashes, list_sums, read_batch
+from features.sources.history_columns import HistoryBatch, HistoryColumns, event_hashes, list_sums, read_batch
 
 BATCH_ROWS = 1024  # a thousand rows of a thousand events are 8 MB a column
 
 
 @dataclass(frozen=True)
-class Files:
+class ParquetFiles:
     """The Parquet files of a log, in order.
 
     Attributes:
@@ -38,7 +38,7 @@ class Files:
     paths: list[Path]
     rows: np.ndarray
 
-    def place(self, row: int) -> str:
+    def locate(self, row: int) -> str:
         """Where a row is, for an error message."""
         file = int(np.searchsorted(self.rows, row, side="right")) - 1
         return f"row {row - self.rows[file]} of {self.paths[file].name}"
@@ -56,29 +56,29 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Askers:
-    """Who asked when, row by row; a request is one (user, time).
+class RequestTimes:
+    """The user and the time of every row's request; a request is one (user, time).
 
     Attributes:
         user: int64 (N,) raw user IDs.
         code: int64 (N,) dense codes of the users.
         time: int64 (N,) seconds.
-        owner: bool (N,): the first row of its request.
-        previous: int64 (N,) time of the user's previous request, the smallest integer without one.
+        is_first: bool (N,): the first row of its request, whose lists are stored.
+        previous: int64 (N,) time of the user's previous request, s; the smallest integer where there is none.
     """
 
     user: np.ndarray
     code: np.ndarray
     time: np.ndarray
-    owner: np.ndarray
+    is_first: np.ndarray
     previous: np.ndarray
 
     @classmethod
-    def of(cls, user: np.ndarray, time: np.ndarray) -> Askers:
+    def of(cls, user: np.ndarray, time: np.ndarray) -> RequestTimes:
         """Find the requests.
 
         Example:
-            >>> Askers.of(np.array([7, 7, 7]), np.array([50, 50, 80])).owner.tolist()
+            >>> RequestTimes.of(np.array([7, 7, 7]), np.array([50, 50, 80])).is_first.tolist()
             [True, False, True]
         """
         order = np.lexsort((time, user))  # stable: the first row of a request comes first
@@ -88,15 +88,15 @@ class Askers:
         first = np.flatnonzero(~same)
         before = np.full(len(first), np.iinfo(np.int64).min)
         before[1:] = np.where(same_user[first[1:]], by_time[first[:-1]], before[1:])
-        owner, previous, code = np.zeros(len(user), dtype=bool), np.empty_like(time), np.empty_like(user)
-        owner[order[first]] = True
+        is_first, previous, code = np.zeros(len(user), dtype=bool), np.empty_like(time), np.empty_like(user)
+        is_first[order[first]] = True
         previous[order] = before[np.cumsum(~same) - 1]
         code[order] = np.cumsum(~same_user) - 1
-        return cls(user, code, time, owner, previous)
+        return cls(user, code, time, is_first, previous)
 
 
 @dataclass
-class _Kept:
+class _StoredEvents:
     """The events that are stored, batch by batch, and what is needed to prove them."""
 
     parts: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -110,13 +110,13 @@ class _Kept:
         return np.concatenate(self.parts.pop(name))
 
 
-def read_events(files: Files, lists: Lists, askers: Askers) -> pl.DataFrame:
+def read_events(files: ParquetFiles, history: HistoryColumns, requests: RequestTimes) -> pl.DataFrame:
     """The events of a domain, each once, sorted by (user, time), oldest first.
 
     Args:
         files: the log.
-        lists: the columns of the domain.
-        askers: the requests of the log.
+        history: the columns of the domain.
+        requests: the requests of the log.
 
     Returns:
         `user_id`, the time column and the value columns, in the smallest integers that hold them.
@@ -125,57 +125,61 @@ def read_events(files: Files, lists: Lists, askers: Askers) -> pl.DataFrame:
         DataError: lists of another order or of unequal lengths, an event that is not earlier than its row, a
             value outside its vocabulary, or lists of one user that contradict each other; names the row.
     """
-    kept = _Kept()
-    for first, raw in files.batches([lists.time, *lists.values]):
-        _keep(kept, read_batch(raw, first, lists, askers.time, files.place), lists, askers)
-    if not kept.parts:
-        return pl.DataFrame({n: np.empty(0, dtype=np.int64) for n in ("user_id", lists.time, *lists.values)})
-    owner, time = kept.take("__row"), kept.take(lists.time)
+    stored = _StoredEvents()
+    for first, raw in files.batches([history.time, *history.values]):
+        _keep(stored, read_batch(raw, first, history, requests.time, files.locate), history, requests)
+    if not stored.parts:
+        return pl.DataFrame(
+            {n: np.empty(0, dtype=np.int64) for n in ("user_id", history.time, *history.values)}
+        )
+    owner, time = stored.take("__row"), stored.take(history.time)
     # Stable: events of one second stay in the order they were given in.
-    order = np.lexsort((time, askers.code[owner]))
+    order = np.lexsort((time, requests.code[owner]))
     owner, time = owner[order], time[order]
-    _prove(kept, askers.code[owner], time, kept.take("__hash")[order], lists, askers, files)
-    columns = {"user_id": askers.user[owner], lists.time: time}
-    return pl.DataFrame(columns | {name: kept.take(name)[order] for name in lists.values})
+    _prove(stored, requests.code[owner], time, stored.take("__hash")[order], history, requests, files)
+    columns = {"user_id": requests.user[owner], history.time: time}
+    return pl.DataFrame(columns | {name: stored.take(name)[order] for name in history.values})
 
 
-def _keep(kept: _Kept, batch: Batch, lists: Lists, askers: Askers) -> None:
+def _keep(
+    stored: _StoredEvents, batch: HistoryBatch, history: HistoryColumns, requests: RequestTimes
+) -> None:
     """Keep the events that the batch is the first to show, and lengths and hashes of all its lists."""
     hashes = event_hashes([batch.time, *batch.values.values()])
-    kept.length.append(batch.lengths)
-    kept.total.append(list_sums(hashes, batch.lengths))
-    new = askers.owner[batch.row] & (batch.time >= askers.previous[batch.row])
+    stored.length.append(batch.lengths)
+    stored.total.append(list_sums(hashes, batch.lengths))
+    new = requests.is_first[batch.row] & (batch.time >= requests.previous[batch.row])
     at = np.flatnonzero(new)
-    at = at[::-1] if lists.newest_first else at
-    kept.add("__row", batch.row[at])
-    kept.add("__hash", hashes[at])
-    kept.add(lists.time, batch.time[at])
+    at = at[::-1] if history.newest_first else at
+    stored.add("__row", batch.row[at])
+    stored.add("__hash", hashes[at])
+    stored.add(history.time, batch.time[at])
     for name, values in batch.values.items():
-        kept.add(name, values[at].astype(np.min_scalar_type(lists.values[name])))
+        stored.add(name, values[at].astype(np.min_scalar_type(history.values[name])))
 
 
 def _prove(
-    kept: _Kept,
+    stored: _StoredEvents,
     code: np.ndarray,
     time: np.ndarray,
     hashes: np.ndarray,
-    lists: Lists,
-    askers: Askers,
-    files: Files,
+    history: HistoryColumns,
+    requests: RequestTimes,
+    files: ParquetFiles,
 ) -> None:
     """Compare every given list (N,) with the stored history (of E events) of its row."""
-    length, total = np.concatenate(kept.length), np.concatenate(kept.total)
-    most = np.iinfo(np.int64).max if lists.cap is None else lists.cap
-    start, end = pointers(code, time, at_user=askers.code, at_clock=askers.time, max_len=most)
+    length, total = np.concatenate(stored.length), np.concatenate(stored.total)
+    most = np.iinfo(np.int64).max if history.cap is None else history.cap
+    start, end = pointers(code, time, at_user=requests.code, at_clock=requests.time, max_len=most)
     sums = np.concatenate([[0], np.cumsum(hashes)])
     wrong = (end - start != length) | (sums[end] - sums[start] != total)
     if not wrong.any():
         return
     row = int(wrong.argmax())
     raise DataError(
-        f"{files.place(row)}, domain {lists.domain!r}: a list must hold all events of its user strictly "
-        f"before its time{'' if lists.cap is None else f', or the newest {lists.cap}'}, as the user's other "
-        f"rows tell them; it has {length[row]} events, the other rows make it {(end - start)[row]}"
+        f"{files.locate(row)}, domain {history.domain!r}: a list must hold all events of its user strictly "
+        f"before its time{'' if history.cap is None else f', or the newest {history.cap}'}, as the user's "
+        f"other rows tell them; it has {length[row]} events, the other rows make it {(end - start)[row]}"
         f"{' with other values' if length[row] == (end - start)[row] else ''}; {int(wrong.sum())} rows "
         "differ. Repair the lists, or correct cap under source.options"
     )
