@@ -17,7 +17,7 @@ def parts(clock: list[int], valid: float | int | str, test: float | int | str) -
     """Rows of each part, with a clock of days from 2024-01-01."""
     days = np.array(clock, dtype=np.int64)
     found = split_rows(days, START + days * DAY, Split(valid=valid, test=test))
-    return [high - low for low, high in map(found.range, ("train", "valid", "test"))]
+    return [high - low for low, high in map(found.of, ("train", "valid", "test"))]
 
 
 @pytest.mark.parametrize(
