@@ -10,7 +10,7 @@ from torch import nn
 from ctr.config import LoaderConfig, ModelConfig, RunConfig
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables, make_tables
-from ctr.loader import Loader, Share
+from ctr.loader import Loader, Shard
 from ctr.loader.collate import table_rows
 from ctr.loader.periods import restrict
 from ctr.models.aligned import align
@@ -133,8 +133,8 @@ def ngrams_of(config: RunConfig, manifest: Manifest) -> list[NgramField]:
 
 def training_loader(config: RunConfig, dataset: Dataset, *, world: World | None = None) -> Loader:
     """Batches of the split or splits that the run trains on, or this rank's share of each."""
-    share = Share(world.rank, world.size) if world else None
-    return _loader(config, dataset, config.train.data.split("+"), config.loader, share)
+    shard = Shard(world.rank, world.size) if world else None
+    return _loader(config, dataset, config.train.data.split("+"), config.loader, shard)
 
 
 def scoring_loader(config: RunConfig, dataset: Dataset, split: str, *, world: World | None = None) -> Loader:
@@ -150,16 +150,16 @@ def scoring_loader(config: RunConfig, dataset: Dataset, split: str, *, world: Wo
             "micro_batches": 1,
         }
     )
-    share = Share(world.rank, world.size, of="epoch") if world else None
-    return _loader(config, dataset, [split], loader, share)
+    shard = Shard(world.rank, world.size, of="epoch") if world else None
+    return _loader(config, dataset, [split], loader, shard)
 
 
 def _loader(
-    config: RunConfig, dataset: Dataset, splits: list[str], loader: LoaderConfig, share: Share | None
+    config: RunConfig, dataset: Dataset, splits: list[str], loader: LoaderConfig, shard: Shard | None
 ) -> Loader:
     pin = pick_device(config.train.device).type == "cuda"
     ngrams = ngrams_of(config, dataset.manifest)
-    return Loader(dataset, splits, loader, seed=config.seed, pin=pin, ngrams=ngrams, share=share)
+    return Loader(dataset, splits, loader, seed=config.seed, pin=pin, ngrams=ngrams, shard=shard)
 
 
 def pick_device(name: str) -> torch.device:

@@ -25,15 +25,15 @@ from ctr.checkpoint.manifest import (
     MAX_JSON_BYTES,
     STATE,
     TENSORS,
-    Layout,
-    Manifest,
+    CheckpointManifest,
+    StoredLayout,
     check_file,
     describe_file,
     read_json,
     tensors_file,
 )
 from ctr.checkpoint.tensors import StoredTensors, write_tensors
-from ctr.distributed.on_all_ranks import together
+from ctr.distributed.on_all_ranks import run_on_all_ranks
 from ctr.distributed.shards import Sharded, copied
 from ctr.distributed.world import World
 from ctr.errors import CheckpointError, RetryableError
@@ -154,9 +154,11 @@ def write_snapshot(
             _prune(root, step, keep_last, set(keep))
 
     try:
-        together(world, open_directory, failure=OSError)
-        reports = together(world, lambda: _write(temporary, step, snapshot, world.rank), failure=OSError)
-        together(world, finish, failure=OSError)
+        run_on_all_ranks(world, open_directory, failure=OSError)
+        reports = run_on_all_ranks(
+            world, lambda: _write(temporary, step, snapshot, world.rank), failure=OSError
+        )
+        run_on_all_ranks(world, finish, failure=OSError)
     except (OSError, SafetensorError) as error:
         raise RetryableError(
             f"the checkpoint {target} could not be written: {error}; earlier ones are untouched, "
@@ -185,12 +187,12 @@ def _seal(directory: Path, step: int, reports: list[dict[str, Any]], sharded: Ma
     """Put the manifest to what all ranks have written."""
     files = {name: entry for report in reports for name, entry in report["files"].items()}
     layouts = {
-        name: Layout.from_json(
+        name: StoredLayout.from_json(
             {"shape": held.shape, "parts": [p for report in reports for p in report["parts"][name]]}
         )
         for name, held in sharded.items()
     }
-    Manifest(step, files, layouts).write(directory)
+    CheckpointManifest(step, files, layouts).write(directory)
     fault_point("ckpt.after_manifest", step)
     fsync_path(directory)
     fault_point("ckpt.before_rename", step)
@@ -257,13 +259,13 @@ def load_checkpoint(directory: Path, *, world: World | None = None) -> Checkpoin
     """
     world = world or World.single()
     opened: list[Checkpoint] = []
-    together(world, lambda: opened.append(_open(directory, world)), failure=CheckpointError)
+    run_on_all_ranks(world, lambda: opened.append(_open(directory, world)), failure=CheckpointError)
     return opened[0]
 
 
 def _open(directory: Path, world: World) -> Checkpoint:
     try:
-        manifest = Manifest.read(directory)
+        manifest = CheckpointManifest.read(directory)
         for name in sorted(manifest.files)[world.rank :: world.size]:
             check_file(directory / name, manifest.files[name])
         state = read_json(directory / STATE)

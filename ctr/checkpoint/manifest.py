@@ -30,7 +30,7 @@ def tensors_file(rank: int) -> str:
 
 
 @dataclass(frozen=True)
-class Part:
+class StoredPart:
     """Where a part of a sharded tensor is stored, and what of the tensor it is."""
 
     file: str
@@ -48,11 +48,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Layout:
+class StoredLayout:
     """A sharded tensor: its shape and its parts, which cover it exactly."""
 
     shape: tuple[int, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[StoredPart, ...]
 
     def __post_init__(self) -> None:
         if not covers(self.shape, [part.index for part in self.parts]):
@@ -63,14 +63,14 @@ class Layout:
         return {"shape": self.shape, "parts": [vars(part) for part in self.parts]}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Layout:
+    def from_json(cls, data: dict[str, Any]) -> StoredLayout:
         """The inverse of `to_json`."""
-        parts = tuple(Part(p["file"], tuple(p["offset"]), tuple(p["shape"])) for p in data["parts"])
+        parts = tuple(StoredPart(p["file"], tuple(p["offset"]), tuple(p["shape"])) for p in data["parts"])
         return cls(tuple(data["shape"]), parts)
 
 
 @dataclass(frozen=True)
-class Manifest:
+class CheckpointManifest:
     """The content of a checkpoint.
 
     Args:
@@ -81,7 +81,7 @@ class Manifest:
 
     step: int
     files: dict[str, dict[str, Any]]
-    sharded: dict[str, Layout] = field(default_factory=dict)
+    sharded: dict[str, StoredLayout] = field(default_factory=dict)
 
     def write(self, directory: Path) -> None:
         """Put it into the directory, sealed, and force it to the disk."""
@@ -91,7 +91,7 @@ class Manifest:
         write_file(directory / MANIFEST, sealed(body))
 
     @classmethod
-    def read(cls, directory: Path) -> Manifest:
+    def read(cls, directory: Path) -> CheckpointManifest:
         """Read and check it, and that the directory holds no file that it does not list.
 
         Raises:
@@ -113,7 +113,7 @@ class Manifest:
         return manifest
 
 
-def _parse(path: Path, found: dict[str, Any]) -> Manifest:
+def _parse(path: Path, found: dict[str, Any]) -> CheckpointManifest:
     body = {key: value for key, value in found.items() if key != "seal"}
     if path.read_bytes() != sealed(body):
         raise CheckpointError(
@@ -121,8 +121,8 @@ def _parse(path: Path, found: dict[str, Any]) -> Manifest:
             f"got {found.get('seal')}"
         )
     try:
-        sharded = {name: Layout.from_json(layout) for name, layout in body.get("sharded", {}).items()}
-        manifest = Manifest(int(body["step"]), dict(body["files"]), sharded)
+        sharded = {name: StoredLayout.from_json(layout) for name, layout in body.get("sharded", {}).items()}
+        manifest = CheckpointManifest(int(body["step"]), dict(body["files"]), sharded)
         entries = all(entry.keys() == {"sha256", "size"} for entry in manifest.files.values())
         places = {part.file for layout in sharded.values() for part in layout.parts}
         if (

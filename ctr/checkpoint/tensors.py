@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ctr.checkpoint.manifest import TENSORS, Layout, Manifest, Part, tensors_file
+from ctr.checkpoint.manifest import TENSORS, CheckpointManifest, StoredLayout, StoredPart, tensors_file
 from ctr.distributed.shards import Sharded, box, inside, overlap
 from ctr.errors import CheckpointError
 from ctr.runs.durable import fsync_path
@@ -23,7 +23,7 @@ from ctr.runs.durable import fsync_path
 
 def write_tensors(
     directory: Path, rank: int, *, whole: Mapping[str, Tensor], sharded: Mapping[str, Sharded]
-) -> dict[str, list[Part]]:
+) -> dict[str, list[StoredPart]]:
     """Write one rank's tensors into its file and force it to the disk.
 
     Args:
@@ -35,12 +35,12 @@ def write_tensors(
     Returns:
         Tensor → the parts that are now in the file, without those that hold no element.
     """
-    file, tensors, written = tensors_file(rank), dict(whole), dict[str, list[Part]]()
+    file, tensors, written = tensors_file(rank), dict(whole), dict[str, list[StoredPart]]()
     for name, held in sharded.items():
         written[name] = []
         for offset, values in held.parts:
             if values.numel():
-                part = Part(file, tuple(offset), tuple(values.shape))
+                part = StoredPart(file, tuple(offset), tuple(values.shape))
                 tensors[part.key(name)] = values
                 written[name].append(part)
     save_file(tensors, directory / file)
@@ -57,7 +57,7 @@ class StoredTensor:
         layout: where its parts are.
     """
 
-    def __init__(self, name: str, files: Mapping[str, Any], layout: Layout | None) -> None:
+    def __init__(self, name: str, files: Mapping[str, Any], layout: StoredLayout | None) -> None:
         self._slices = (
             [(part.index, files[part.file].get_slice(part.key(name))) for part in layout.parts]
             if layout
@@ -105,7 +105,7 @@ class StoredTensors(Mapping[str, Tensor]):
         SafetensorError: a file is not of this format.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest) -> None:
+    def __init__(self, directory: Path, manifest: CheckpointManifest) -> None:
         self._sharded = manifest.sharded
         used = {part.file for layout in manifest.sharded.values() for part in layout.parts}
         self._files = {file: safe_open(directory / file, framework="pt") for file in sorted({TENSORS, *used})}

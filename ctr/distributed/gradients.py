@@ -11,7 +11,8 @@ also one that has nothing to learn from in this step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -36,7 +37,7 @@ def over_ranks(group: dist.ProcessGroup | None) -> Reduce | None:
     return None if group is None else partial(dist.all_reduce, group=group, async_op=True)
 
 
-class Flight:
+class DenseGradients:
     """The gradients of one step, here those of a job of one process, which need not travel.
 
     Args:
@@ -50,8 +51,8 @@ class Flight:
         self._norm = get_total_norm([g for g in gradients if g is not None])
 
     @property
-    def own_norm(self) -> Tensor:
-        """Finite if and only if all gradients of this rank are; to be had before the sum."""
+    def local_norm(self) -> Tensor:
+        """Finite if and only if all gradients of this rank are; known before the sum."""
         return self._norm
 
     @property
@@ -63,15 +64,15 @@ class Flight:
         """The gradients summed over the ranks, the same bits on every rank."""
         return self._gradients
 
-    def norm(self) -> Tensor:
-        """‖wait()‖."""
+    def global_norm(self) -> Tensor:
+        """‖wait()‖, the norm of the summed gradients."""
         return self._norm
 
     def release(self) -> None:
         """Nobody needs the gradients any more."""
 
 
-class Buckets(Flight):
+class GradientBuckets(DenseGradients):
     """The gradients of one step in flat tensors: filled by backward, sent in order, read when summed.
 
     Args:
@@ -86,7 +87,7 @@ class Buckets(Flight):
         parameters: Sequence[nn.Parameter],
         members: Sequence[Sequence[int]],
         reduce: Reduce,
-        free: list[Buckets],
+        free: list[GradientBuckets],
     ) -> None:
         self._parameters, self._members, self._reduce, self._free = parameters, members, reduce, free
         self._flats: list[Tensor] = []
@@ -100,16 +101,16 @@ class Buckets(Flight):
             self._marks.append(marks)
             self._views |= {i: part.view_as(parameters[i]) for i, part in zip(bucket, parts, strict=True)}
 
-    def begin(self) -> Buckets:
+    def reset(self) -> GradientBuckets:
         """Empty, for a new step."""
         self._missing = [len(bucket) for bucket in self._members]
         self._handles: list[Handle] = []
         self._norms: list[Tensor] = []
-        self._sums: Flight | None = None
+        self._sums: DenseGradients | None = None
         return self
 
-    def arrived(self, bucket: int) -> None:
-        """A gradient of a bucket is there: send it, and those behind it, if they are complete."""
+    def gradient_ready(self, bucket: int) -> None:
+        """One more gradient of a bucket is there: send the bucket, and those behind it, if complete."""
         self._missing[bucket] -= 1
         while (first := len(self._handles)) < len(self._members) and not self._missing[first]:
             self._send(first)
@@ -135,41 +136,44 @@ class Buckets(Flight):
         self._handles.append(self._reduce(flat))
 
     @property
-    def own_norm(self) -> Tensor:
-        """See `Flight.own_norm`."""
+    def local_norm(self) -> Tensor:
+        """See `DenseGradients.local_norm`."""
         return torch.stack(self._norms).norm()
 
     @property
     def nbytes(self) -> int:
-        """See `Flight.nbytes`."""
+        """See `DenseGradients.nbytes`."""
         return sum(flat.nbytes for flat in self._flats)
 
     def wait(self) -> list[Tensor | None]:
-        """See `Flight.wait`; a weight without gradient on any rank has none, as in one process."""
-        return self._arrivals().wait()
+        """See `DenseGradients.wait`; a weight without gradient on any rank has none, as in one process."""
+        return self._summed().wait()
 
-    def norm(self) -> Tensor:
-        """See `Flight.norm`."""
-        return self._arrivals().norm()
+    def global_norm(self) -> Tensor:
+        """See `DenseGradients.global_norm`."""
+        return self._summed().global_norm()
 
-    def _arrivals(self) -> Flight:
+    def _summed(self) -> DenseGradients:
         if self._sums is None:
             for handle in self._handles:
                 handle.wait()
             counts = torch.cat(self._marks).tolist()
             order = [i for bucket in self._members for i in bucket]
             present = {i: self._views[i] for i, count in zip(order, counts, strict=True) if count}
-            self._sums = Flight([present.get(i) for i in range(len(self._parameters))])
+            self._sums = DenseGradients([present.get(i) for i in range(len(self._parameters))])
         return self._sums
 
     def release(self) -> None:
-        """See `Flight.release`."""
-        self._arrivals()  # never written while a sum is still under way
+        """See `DenseGradients.release`."""
+        self._summed()  # never written while a sum is still under way
         self._free.append(self)
 
 
 class GradientExchange:
-    """Collects the gradients of each step's backward and sums them over the ranks.
+    """Takes the gradients that a step's backward leaves, and sums them over the ranks.
+
+    A step is ``exchange.begin()``, for each of its parts ``with exchange.filling(last=…): loss.backward()``,
+    and ``exchange.finish()``. The gradients of the parts add up.
 
     Args:
         parameters: the dense weights, float32.
@@ -183,49 +187,57 @@ class GradientExchange:
         self.parameters = [p for p in parameters if p.requires_grad]
         self._reduce = reduce
         self._members = cut_buckets([p.nbytes for p in self.parameters], bucket_bytes)
-        self._free: list[Buckets] = []
-        self._filling: Buckets | None = None
+        self._free: list[GradientBuckets] = []
+        self._buckets: GradientBuckets | None = None
+        self._filling = False
         for bucket, members in enumerate(self._members if reduce else []):
             for member in members:
-                self.parameters[member].register_post_accumulate_grad_hook(partial(self._arrived, bucket))
+                self.parameters[member].register_post_accumulate_grad_hook(
+                    partial(self._gradient_ready, bucket)
+                )
 
-    def collect(self, losses: Iterable[Tensor], *, parts: int = 1) -> Flight:
-        """Run the backward of each loss before the next is asked for; their gradients add up.
+    def begin(self) -> None:
+        """Forget the gradients that are there, for a new step."""
+        self._clear()
+        if self._reduce is not None:
+            free = self._free.pop() if self._free else None
+            free = free or GradientBuckets(self.parameters, self._members, self._reduce, self._free)
+            self._buckets = free.reset()
+
+    @contextmanager
+    def filling(self, *, last: bool) -> Iterator[None]:
+        """The backward of one part of the step's loss happens inside.
 
         Args:
-            losses: of the parts of this rank's share, one after the other. Fewer than `parts` mean that
-                nothing is to be learned: the gradients of those that came are dropped.
-            parts: how many to expect; buckets leave in the backward of the last.
+            last: whether no part follows: a bucket then leaves as soon as its gradients are complete.
         """
-        self._forget()
-        buckets = None if self._reduce is None else self._buffers().begin()
-        for loss in losses:
-            parts -= 1
-            self._filling = None if parts else buckets
-            loss.backward()
-        self._filling = None
-        if parts:
-            self._forget()
+        self._filling = last
+        try:
+            yield
+        finally:
+            self._filling = False
+
+    def finish(self, *, drop: bool = False) -> DenseGradients:
+        """After the last backward: send what is still here; returns the gradients, whose sum is under way.
+
+        Args:
+            drop: nothing is to be learned: gradients that have not been sent count as absent.
+        """
+        if drop:
+            self._clear()
+        buckets, self._buckets = self._buckets, None
         if buckets is None:
-            return Flight([p.grad for p in self.parameters])
+            return DenseGradients([p.grad for p in self.parameters])
         buckets.send_rest()
         return buckets
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _buffers(self) -> Buckets:
-        assert self._reduce is not None
-        return (
-            self._free.pop()
-            if self._free
-            else Buckets(self.parameters, self._members, self._reduce, self._free)
-        )
-
-    def _arrived(self, bucket: int, _: Tensor) -> None:
-        if self._filling is not None:  # else somebody else's backward
-            self._filling.arrived(bucket)
+    def _gradient_ready(self, bucket: int, _: Tensor) -> None:
+        if self._filling and self._buckets is not None:  # else somebody else's backward
+            self._buckets.gradient_ready(bucket)
 
 
 def cut_buckets(sizes: Sequence[int], limit: int) -> list[list[int]]:

@@ -11,7 +11,7 @@ import numpy as np
 from ctr.distributed.world import World
 
 
-def together(world: World, action: Callable[[], Any], *, failure: type[Exception]) -> list[Any]:
+def run_on_all_ranks(world: World, action: Callable[[], Any], *, failure: type[Exception]) -> list[Any]:
     """Do something on every rank and wait for all; what fails on one rank fails on all.
 
     Args:
@@ -27,7 +27,7 @@ def together(world: World, action: Callable[[], Any], *, failure: type[Exception
         failure: with the text of the first rank that failed.
 
     Example:
-        >>> together(World.single(), lambda: 7, failure=OSError)
+        >>> run_on_all_ranks(World.single(), lambda: 7, failure=OSError)
         [7]
     """
     result, own = None, None

@@ -19,11 +19,12 @@ _JOB = "ctr/start"
 _PAUSE = 0.05  # seconds between two looks
 
 
-def meet(rank: int, size: int, timeout: timedelta) -> dist.Store:
+def exchange_store(rank: int, size: int, timeout: timedelta) -> dist.Store:
     """Return a store that holds nothing but what the ranks of this start put there.
 
-    Rank 0 makes up a name and waits until every other rank has signed under it; the others sign under the
-    name they read, and look again until the list of signatures holds their own: an old list does not.
+    Rank 0 publishes a new name and waits until every other rank has joined under it. The others put a token
+    of their own under the name they read, and look again until the list of tokens holds theirs, which that of
+    an earlier start does not.
 
     Args:
         rank: of this process.
@@ -36,24 +37,24 @@ def meet(rank: int, size: int, timeout: timedelta) -> dist.Store:
     """
     store, _, _ = next(dist.rendezvous("env://", rank=rank, world_size=size, timeout=timeout))
     store.set_timeout(timeout)
-    name = _invite(store, size) if rank == 0 else _sign(store, rank, timeout.total_seconds())
+    name = _publish_name(store, size) if rank == 0 else _join(store, rank, timeout.total_seconds())
     return dist.PrefixStore(name, store)
 
 
-def _invite(store: dist.Store, size: int) -> str:
+def _publish_name(store: dist.Store, size: int) -> str:
     name = f"ctr/{uuid.uuid4().hex}"
     store.set(_JOB, name)
-    signatures = [store.get(f"{name}/{rank}").decode() for rank in range(1, size)]
-    store.set(f"{name}/all", json.dumps(signatures))
+    tokens = [store.get(f"{name}/{rank}").decode() for rank in range(1, size)]
+    store.set(f"{name}/all", json.dumps(tokens))
     return name
 
 
-def _sign(store: dist.Store, rank: int, timeout: float) -> str:
-    signature, deadline = uuid.uuid4().hex, time.monotonic() + timeout
+def _join(store: dist.Store, rank: int, timeout: float) -> str:
+    token, deadline = uuid.uuid4().hex, time.monotonic() + timeout
     while time.monotonic() < deadline:
         name = store.get(_JOB).decode()
-        store.set(f"{name}/{rank}", signature)
-        if store.check([f"{name}/all"]) and signature in json.loads(store.get(f"{name}/all")):
+        store.set(f"{name}/{rank}", token)
+        if store.check([f"{name}/all"]) and token in json.loads(store.get(f"{name}/all")):
             return name
         time.sleep(_PAUSE)
     raise RetryableError(

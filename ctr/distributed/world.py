@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ctr.distributed.rendezvous import meet
+from ctr.distributed.rendezvous import exchange_store
 from ctr.errors import RetryableError
 from features.errors import ConfigError
 
@@ -194,7 +194,7 @@ def open_world(device: torch.device | str, *, timeout: float = 600.0) -> Iterato
 
 def _join(rank: int, size: int, local_rank: int, device: torch.device, timeout: timedelta) -> World:
     backend = "nccl" if device.type == "cuda" else "gloo"
-    store = meet(rank, size, timeout)
+    store = exchange_store(rank, size, timeout)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     dense = dist.new_group(backend=backend, timeout=timeout)
     control = dist.new_group(backend="gloo", timeout=timeout)

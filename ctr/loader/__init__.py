@@ -16,16 +16,16 @@ from ctr.batch import Batch
 from ctr.config import LoaderConfig
 from ctr.loader.collate import Collator
 from ctr.loader.columns import WindowData, read_window
-from ctr.loader.deal import Share, deal, request_costs
 from ctr.loader.plan import EpochPlan, plan_epoch, window_order
 from ctr.loader.prefetch import in_order
+from ctr.loader.shard import Shard, assign_requests, request_costs
 from ctr.loader.stats import batch_stats
 from ctr.runs.faults import fault_point
 from ctr.tokens.ngram import NgramField
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
 
-__all__ = ["Loader", "Share", "batch_stats", "history_lengths"]
+__all__ = ["Loader", "Shard", "batch_stats", "history_lengths"]
 
 # Windows kept open: the one that batches are made of, and the next one that a second thread may have reached.
 _OPEN_WINDOWS = 2
@@ -36,7 +36,7 @@ class Loader:
 
     Every batch is a pure function of (seed, epoch, step): a run resumed at a step sees bitwise the batches of
     an uninterrupted one, whatever the number of threads. Memory holds two windows of requests and the batches
-    ahead. With several ranks the batches are those of one process, dealt among them.
+    ahead. With several ranks the batches are those of one process, assigned to them request by request.
 
     Args:
         dataset: an opened data set.
@@ -46,7 +46,7 @@ class Loader:
         patience: seconds without a batch until the job is given up.
         pin: batches come in page-locked memory, from where a GPU copies while the CPU goes on.
         ngrams: fields of events whose n-grams are hashed as well.
-        share: the part that this rank makes.
+        shard: the part that this rank makes.
 
     Raises:
         ConfigError: max_len names an unknown domain or exceeds what the data set holds.
@@ -63,10 +63,10 @@ class Loader:
         patience: float = 600.0,
         pin: bool = False,
         ngrams: Sequence[NgramField] = (),
-        share: Share | None = None,
+        shard: Shard | None = None,
     ) -> None:
         self.config = config
-        self.share = share or Share()
+        self.shard = shard or Shard()
         self.pin = pin
         self.seed = seed
         self.patience = patience
@@ -90,7 +90,7 @@ class Loader:
     def steps_per_epoch(self, epoch: int) -> int:
         """Number of steps of an epoch, the same on all ranks; may differ a little between epochs, as requests
         are packed whole."""
-        return self.share.steps(self._plan(epoch).steps)
+        return self.shard.steps(self._plan(epoch).steps)
 
     def iterate(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from `start_step` on; the batches before it are not made.
@@ -106,7 +106,7 @@ class Loader:
                 window, requests = plan.locate(self._batch_of(step, plan))
                 with lock:
                     data, order = open_window(window)
-                batch = self._share_of(step, plan, data, order[requests])
+                batch = self._shard_of(step, plan, data, order[requests])
                 return batch.pin_memory() if self.pin else batch
             except Exception as error:
                 error.add_note(
@@ -117,7 +117,7 @@ class Loader:
         config = self.config
         yield from in_order(
             make,
-            range(start_step, self.share.steps(plan.steps)),
+            range(start_step, self.shard.steps(plan.steps)),
             workers=config.workers,
             ahead=config.prefetch,
             patience=self.patience,
@@ -126,18 +126,18 @@ class Loader:
 
     def _batch_of(self, step: int, plan: EpochPlan) -> int:
         """The batch of the plan that this rank makes in a step, or of which it makes a part."""
-        share = self.share
-        return min(step * share.stride + (share.rank if share.of == "epoch" else 0), plan.steps - 1)
+        shard = self.shard
+        return min(step * shard.stride + (shard.rank if shard.of == "epoch" else 0), plan.steps - 1)
 
-    def _share_of(self, step: int, plan: EpochPlan, data: WindowData, picked: np.ndarray) -> Batch:
+    def _shard_of(self, step: int, plan: EpochPlan, data: WindowData, picked: np.ndarray) -> Batch:
         """The batch of this rank, without requests where there are too few for all."""
-        share = self.share
-        if share.of == "epoch":
-            return self._collate(data, picked if step * share.ranks + share.rank < plan.steps else picked[:0])
+        shard = self.shard
+        if shard.of == "epoch":
+            return self._collate(data, picked if step * shard.ranks + shard.rank < plan.steps else picked[:0])
         rows = int((data.row_offsets[picked + 1] - data.row_offsets[picked]).sum())
-        own = self._deal(data, picked, share.ranks)[share.rank]
+        own = self._split(data, picked, shard.ranks)[shard.rank]
         batch = self._collate(data, own)
-        if share.ranks > 1:
+        if shard.ranks > 1:
             batch = replace(batch, total_rows=rows)
         return self._in_parts(batch, data, own, rows)
 
@@ -145,16 +145,16 @@ class Loader:
         """The batch with its parts, if it is to have some; they share the mean over `rows` rows."""
         if self.config.micro_batches == 1:
             return batch
-        dealt = self._deal(data, picked, self.config.micro_batches)
-        parts = (replace(self._collate(data, part), total_rows=rows) for part in dealt if len(part))
+        assigned = self._split(data, picked, self.config.micro_batches)
+        parts = (replace(self._collate(data, part), total_rows=rows) for part in assigned if len(part))
         return replace(batch, parts=tuple(parts))
 
-    def _deal(self, data: WindowData, picked: np.ndarray, shares: int) -> list[np.ndarray]:
-        """Requests in shares of similar cost, each in the order of the batch."""
-        if shares == 1:
+    def _split(self, data: WindowData, picked: np.ndarray, count: int) -> list[np.ndarray]:
+        """Requests in parts of similar cost, each in the order of the batch."""
+        if count == 1:
             return [picked]
-        owner = deal(request_costs(data, picked, self._collate.max_len), shares)
-        return [picked[owner == share] for share in range(shares)]
+        owner = assign_requests(request_costs(data, picked, self._collate.max_len), count)
+        return [picked[owner == part] for part in range(count)]
 
     def _open(self, plan: EpochPlan, epoch: int, index: int) -> tuple[WindowData, np.ndarray]:
         """The columns of a window, and the order of its requests in this epoch."""

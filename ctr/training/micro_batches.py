@@ -16,8 +16,8 @@ from ctr.batch import Batch
 
 
 @dataclass
-class Computed:
-    """What has come of the parts so far."""
+class PartialLoss:
+    """The loss of the parts that are computed so far, and whether all of it is finite."""
 
     loss: float = 0.0
     finite: bool = True

@@ -22,46 +22,52 @@ import torch
 from torch import Tensor, nn
 
 from ctr.config import OptimizerConfig
-from ctr.distributed.gradients import Flight
+from ctr.distributed.gradients import DenseGradients
 from ctr.training.losses import all_finite
 from ctr.training.optim import AveragedWeights
 
 
-class Pending:
+class PendingGradients:
     """The dense gradient that waits for the next step, if any; part of the training state.
 
     A checkpoint between two steps holds it, so that a resumed run applies it where the other would have.
     """
 
     def __init__(self) -> None:
-        self.flight: Flight | None = None
+        self.gradients: DenseGradients | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of gradients that are not applied yet."""
-        return 0 if self.flight is None else self.flight.nbytes
+        return 0 if self.gradients is None else self.gradients.nbytes
 
     @property
     def rate(self) -> float:
         """The learning rate it will be applied with."""
-        return 0.0 if self.flight is None else self.flight.rate
+        return 0.0 if self.gradients is None else self.gradients.rate
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """The gradient by weight, summed over the ranks; empty if none waits."""
-        if self.flight is None:
+        if self.gradients is None:
             return {}
-        gradients = zip(_names(model), self.flight.wait(), strict=True)
-        return {name: gradient for name, gradient in gradients if gradient is not None}
+        named = zip(_names(model), self.gradients.wait(), strict=True)
+        return {name: gradient for name, gradient in named if gradient is not None}
 
     def load(self, model: nn.Module, tensors: Mapping[str, Tensor], rate: float) -> None:
         """Take on what `tensors` and `rate` were."""
-        self.flight = None
+        self.drop()
         if tensors:
             weights = dict(model.named_parameters())
-            self.flight = Flight(
+            self.gradients = DenseGradients(
                 [tensors[n].to(weights[n].device) if n in tensors else None for n in _names(model)]
             )
-            self.flight.rate = rate
+            self.gradients.rate = rate
+
+    def drop(self) -> None:
+        """Forget the gradient that waits, if any: it is never applied, and its buffers are free again."""
+        if self.gradients is not None:
+            self.gradients.release()
+            self.gradients = None
 
 
 def _names(model: nn.Module) -> list[str]:
@@ -87,7 +93,7 @@ class DenseUpdate:
         *,
         averaged: AveragedWeights | None,
         config: OptimizerConfig,
-        pending: Pending,
+        pending: PendingGradients,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -97,35 +103,38 @@ class DenseUpdate:
         self.pending = pending
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
-    def due(self, flight: Flight) -> Flight | None:
-        """The gradient to apply in the step that made `flight`."""
-        return self.pending.flight if self.stale else flight
+    def due(self, gradients: DenseGradients) -> DenseGradients | None:
+        """The gradients to apply in the step that made `gradients`."""
+        return self.pending.gradients if self.stale else gradients
 
-    def advance(self, flight: Flight) -> Tensor | None:
+    def advance(self, gradients: DenseGradients) -> Tensor | None:
         """Apply what is due, let the new gradient wait if its turn comes later; returns the norm applied."""
-        due = self.due(flight)
-        self.pending.flight = flight if self.stale else None
+        due = self.due(gradients)
+        self.pending.gradients = gradients if self.stale else None
         return None if due is None else self._apply(due)
 
     def finish(self) -> bool:
         """Apply the gradient that still waits, at the end of training; False if it is not finite: dropped."""
-        due, self.pending.flight = self.pending.flight, None
+        due = self.pending.gradients
         if due is None:
             return True
-        if finite := all_finite(due.norm()):
-            self._apply(due)
-        return finite
+        if not all_finite(due.global_norm()):
+            self.pending.drop()
+            return False
+        self.pending.gradients = None
+        self._apply(due)
+        return True
 
-    def _apply(self, due: Flight) -> Tensor:
+    def _apply(self, due: DenseGradients) -> Tensor:
         """Clip, take a step of the optimizer, average."""
         for parameter, gradient in zip(self.parameters, due.wait(), strict=True):
             parameter.grad = gradient
         if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, due.norm())
+            nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, due.global_norm())
         for group in self.optimizer.param_groups:
             group["lr"] = due.rate
         self.optimizer.step()
         if self.averaged is not None:
             self.averaged.update(self.model)
         due.release()
-        return due.norm()
+        return due.global_norm()

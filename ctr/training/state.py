@@ -19,7 +19,7 @@ from ctr.errors import CheckpointError
 from ctr.runs.identity import completed
 from ctr.training.losses import RunningLoss
 from ctr.training.optim import AveragedWeights, load_optimizer_tensors, optimizer_tensors
-from ctr.training.staleness import Pending
+from ctr.training.staleness import PendingGradients
 
 
 @dataclass
@@ -60,7 +60,7 @@ class TrainingState:
     averaged: AveragedWeights | None
     progress: Progress
     identity: dict[str, Any]  # what must be the same for a checkpoint to fit: configuration and data set
-    pending: Pending = field(default_factory=Pending)
+    pending: PendingGradients = field(default_factory=PendingGradients)
     world: World = field(default_factory=World.single)
 
     def tensors(self) -> dict[str, Tensor | Sharded]:

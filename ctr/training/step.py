@@ -11,7 +11,7 @@ loss, one decision and the same dense weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -20,16 +20,16 @@ from torch import Tensor, nn
 
 from ctr.batch import Batch
 from ctr.config import RunConfig
-from ctr.distributed.gradients import Flight, GradientExchange, Reduce, over_ranks
+from ctr.distributed.gradients import DenseGradients, GradientExchange, Reduce, over_ranks
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables
 from ctr.errors import NonFiniteError
 from ctr.runs.faults import fault_point
 from ctr.training.losses import all_finite, click_loss
-from ctr.training.micro_batches import Computed, parts_of, rows_of
+from ctr.training.micro_batches import PartialLoss, parts_of, rows_of
 from ctr.training.optim import AveragedWeights, rate_factor
 from ctr.training.speed import keep_freed_memory
-from ctr.training.staleness import DenseUpdate, Pending
+from ctr.training.staleness import DenseUpdate, PendingGradients
 from features.errors import ConfigError, DataError
 
 
@@ -47,7 +47,7 @@ class StepResult:
 
 
 @dataclass(frozen=True)
-class Tally:
+class StepStatus:
     """What the ranks tell each other of a step: summed, it is the same decision everywhere."""
 
     loss: float
@@ -58,8 +58,8 @@ class Tally:
     stopping: float
 
     @property
-    def wrong(self) -> str | None:
-        """What is not finite on some rank."""
+    def problem(self) -> str | None:
+        """What is not finite on some rank; None if everything is."""
         return "the loss or a logit" if self.bad_forward else "a gradient" if self.bad_gradient else None
 
 
@@ -96,7 +96,7 @@ class Updates:
         averaged: AveragedWeights | None,
         config: RunConfig,
         total_steps: int,
-        pending: Pending | None = None,
+        pending: PendingGradients | None = None,
         world: World | None = None,
         reduce: Reduce | None = None,
         objective: Callable[[Tensor, Batch], Tensor] = objective_of_clicks,
@@ -112,7 +112,11 @@ class Updates:
         self.config = config
         self.total_steps = total_steps
         self.dense = DenseUpdate(
-            model, optimizer, averaged=averaged, config=config.optimizer, pending=pending or Pending()
+            model,
+            optimizer,
+            averaged=averaged,
+            config=config.optimizer,
+            pending=pending or PendingGradients(),
         )
         self.world = world or World.single()
         self.skipped_in_a_row = 0
@@ -138,24 +142,23 @@ class Updates:
         rate = self._begin(step)
         rows = self.tables.lookup(batch.unique_ids)
         # A fused engine updates in its backward: cut off, it waits until every gradient is known and checked.
-        seen = {table: part.detach().requires_grad_() for table, part in rows.items()}
-        computed = Computed()
-        flight = self.exchange.collect(self._losses(batch, seen, step, computed), parts=len(parts_of(batch)))
-        flight.rate = rate
-        gradients = self._row_gradients(seen)
-        tally = self._agree(batch, computed, flight, gradients, stopping)
-        due = self.dense.due(flight)
-        wrong = tally.wrong
-        if wrong is None and due is not None and not all_finite(due.norm()):
-            wrong = "the sum of the ranks' gradients"
-            self.dense.pending.flight = None  # where it was an earlier step's, that step is dropped too
-        if wrong is not None:
-            return self._refuse(batch, step, wrong, tally, flight, rate)
+        leaves = {table: part.detach().requires_grad_() for table, part in rows.items()}
+        loss, dense = self._backward(batch, leaves, step)
+        dense.rate = rate
+        gradients = self._row_gradients(leaves)
+        status = self._agree(batch, loss, dense, gradients, stopping)
+        due = self.dense.due(dense)
+        problem = status.problem
+        if problem is None and due is not None and not all_finite(due.global_norm()):
+            problem = "the sum of the ranks' gradients"
+            self.dense.pending.drop()  # where it was an earlier step's, that step is dropped too
+        if problem is not None:
+            return self._skip_or_raise(batch, step, problem, status, dense)
         self.tables.backward(rows, gradients)
         self.tables.apply_gradients()
-        norm = self.dense.advance(flight)
+        norm = self.dense.advance(dense)
         self.skipped_in_a_row = 0
-        return self._result(tally, tally.loss, None if norm is None else norm.item(), rate)
+        return self._result(status, status.loss, None if norm is None else norm.item(), rate)
 
     def finish(self) -> None:
         """Apply the gradient that still waits, at the end of training.
@@ -184,41 +187,52 @@ class Updates:
             torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
         return self.config.optimizer.lr * factor
 
-    def _losses(
-        self, batch: Batch, seen: dict[str, Tensor], step: int, computed: Computed
-    ) -> Iterator[Tensor]:
-        """The loss of each part, up to the first that is not finite or has a logit that is not."""
-        for part in parts_of(batch):
-            with self.autocast(part.label.device):
-                logits = self.model(part, rows_of(part, batch, seen))
-            loss = self.objective(logits, part)
-            if fault_point("loss", step):
-                loss = loss * float("nan")
-            computed.finite = all_finite(loss, logits)
+    def _backward(
+        self, batch: Batch, leaves: dict[str, Tensor], step: int
+    ) -> tuple[PartialLoss, DenseGradients]:
+        """Forward and backward of each part, up to one that is not finite: then all is dropped."""
+        computed, parts = PartialLoss(), parts_of(batch)
+        self.exchange.begin()
+        for number, part in enumerate(parts, start=1):
+            loss = self._part_loss(part, rows_of(part, batch, leaves), step, computed)
             if not computed.finite:
-                return
-            computed.loss += loss.item()
-            yield loss
+                break
+            with self.exchange.filling(last=number == len(parts)):
+                loss.backward()
+        return computed, self.exchange.finish(drop=not computed.finite)
 
-    def _row_gradients(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _part_loss(self, part: Batch, rows: dict[str, Tensor], step: int, computed: PartialLoss) -> Tensor:
+        """The loss of a part, counted in `computed` if it and all logits are finite."""
+        with self.autocast(part.label.device):
+            logits = self.model(part, rows)
+        loss = self.objective(logits, part)
+        if fault_point("loss", step):
+            loss = loss * float("nan")
+        computed.finite = all_finite(loss, logits)
+        if computed.finite:
+            computed.loss += loss.item()
+        return loss
+
+    def _row_gradients(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of the tables that the loss depends on; with several ranks of all, as some rank's loss may."""
         if self.world.size == 1:
-            return {table: part.grad for table, part in seen.items() if part.grad is not None}
+            return {table: leaf.grad for table, leaf in leaves.items() if leaf.grad is not None}
         return {
-            table: torch.zeros_like(part) if part.grad is None else part.grad for table, part in seen.items()
+            table: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+            for table, leaf in leaves.items()
         }
 
     def _agree(
         self,
         batch: Batch,
-        computed: Computed,
-        flight: Flight,
+        computed: PartialLoss,
+        dense: DenseGradients,
         gradients: dict[str, Tensor],
         stopping: bool,
-    ) -> Tally:
+    ) -> StepStatus:
         """One small sum over the ranks: the loss, what was counted, what is wrong, who shall stop."""
-        sound = not computed.finite or all_finite(flight.own_norm, *gradients.values())
-        own = Tally(
+        sound = not computed.finite or all_finite(dense.local_norm, *gradients.values())
+        own = StepStatus(
             loss=computed.loss,
             rows=batch.num_rows,
             positives=float(batch.label.sum()),
@@ -226,38 +240,38 @@ class Updates:
             bad_gradient=not sound,
             stopping=stopping,
         )
-        tally = Tally(*self.world.sums(*astuple(own)))
-        if batch.total_rows is not None and tally.rows != batch.total_rows:
+        total = StepStatus(*self.world.sums(*astuple(own)))
+        if batch.total_rows is not None and total.rows != batch.total_rows:
             raise DataError(
                 f"the ranks' shares of a batch must make up its {batch.total_rows} rows, got "
-                f"{tally.rows:.0f}; all ranks must read the same data set with the same versions"
+                f"{total.rows:.0f}; all ranks must read the same data set with the same versions"
             )
-        return tally
+        return total
 
-    def _result(self, tally: Tally, loss: float | None, norm: float | None, rate: float) -> StepResult:
+    def _result(self, status: StepStatus, loss: float | None, norm: float | None, rate: float) -> StepResult:
         return StepResult(
             loss,
-            int(tally.rows),
-            tally.positives,
+            int(status.rows),
+            status.positives,
             norm,
             rate,
             in_flight=self.dense.pending.nbytes,
-            stopping=tally.stopping > 0,
+            stopping=status.stopping > 0,
         )
 
-    def _refuse(
-        self, batch: Batch, step: int, wrong: str, tally: Tally, flight: Flight, rate: float
+    def _skip_or_raise(
+        self, batch: Batch, step: int, problem: str, status: StepStatus, dense: DenseGradients
     ) -> StepResult:
         """Drop the step, or stop: which, and how many in a row, is configured."""
         self.tables.discard()
-        flight.release()
+        dense.release()
         self.skipped_in_a_row += 1
         train = self.config.train
         if train.non_finite == "stop" or self.skipped_in_a_row > train.max_skipped:
-            raise NonFiniteError(self._complaint(batch, step, wrong))
-        return self._result(tally, None, float("nan"), rate)
+            raise NonFiniteError(self._error_message(batch, step, problem))
+        return self._result(status, None, float("nan"), dense.rate)
 
-    def _complaint(self, batch: Batch, step: int, wrong: str) -> str:
+    def _error_message(self, batch: Batch, step: int, problem: str) -> str:
         dense = {
             k: v.abs().max().item()
             for k, v in {**batch.request_dense, **batch.candidate_dense}.items()
@@ -265,7 +279,7 @@ class Updates:
         }
         whose = f" of rank {self.world.rank}, perhaps not the one at fault," if self.world.size > 1 else ""
         return (
-            f"every loss, logit and gradient must be finite; {wrong} of step {step} is not. Rows "
+            f"every loss, logit and gradient must be finite; {problem} of step {step} is not. Rows "
             f"{batch.row_id[:5].tolist()}… of requests {batch.request_id[:5].tolist()}…,{whose} largest "
             f"dense values {dense}. Lower optimizer.lr or embedding.lr, look at ctr doctor, or set "
             "train.non_finite: skip"

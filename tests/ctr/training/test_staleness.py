@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ctr.checkpoint.checkpoint import load_latest
+from ctr.distributed.gradients import GradientBuckets
 from ctr.errors import NonFiniteError
 from ctr.runs.faults import injected
 from ctr.runs.journal import read_rows
@@ -94,11 +95,31 @@ def test_a_waiting_gradient_that_is_not_finite_is_dropped_with_the_step_that_fin
     before = snapshot(state)
     spoilt = {n: t * float("inf") for n, t in state.pending.tensors(state.model).items()}
     state.pending.load(state.model, spoilt, 1.0)
-    assert updates.step(batches[1], 1).loss is None and state.pending.flight is None
+    assert updates.step(batches[1], 1).loss is None and state.pending.gradients is None
     assert changed(state, before) == {"pending"}
     state.pending.load(state.model, spoilt, 1.0)
     with pytest.raises(NonFiniteError, match="sum of the ranks' gradients of step 2"):
         updates.step(batches[2], 2)
+
+
+class OneRank:
+    """A sum over this rank alone."""
+
+    def wait(self) -> None: ...
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_a_waiting_gradient_that_is_dropped_frees_its_buckets(dataset: Dataset, at_end: bool) -> None:
+    """Else each such step would leave the memory of a whole gradient behind."""
+    options = ("optimizer.dense_staleness=1", "train.non_finite=skip")
+    _, state, updates, batches = start(dataset, *options, reduce=lambda flat: OneRank())
+    updates.step(batches[0], 0)
+    waiting = state.pending.gradients
+    assert isinstance(waiting, GradientBuckets) and not updates.exchange._free
+    for flat in waiting._flats:  # what the sum over several ranks may give
+        flat[:-1] = float("inf")
+    updates.finish() if at_end else updates.step(batches[1], 1)
+    assert state.pending.gradients is None and waiting in updates.exchange._free
 
 
 def test_the_last_gradient_is_applied_at_the_end(dataset: Dataset, tmp_path: Path) -> None:
@@ -119,7 +140,7 @@ def test_averages_move_when_the_weights_do(dataset: Dataset) -> None:
         updates.step(batch, step)
         assert state.averaged.updates == step
     updates.finish()
-    assert state.averaged.updates == 3 and state.pending.flight is None
+    assert state.averaged.updates == 3 and state.pending.gradients is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctr.loader.deal import Share, deal
+from ctr.loader.shard import Shard, assign_requests
 from ctr.training.scoring import _in_file_order
 
 costs = st.lists(st.integers(0, 50), max_size=40).map(lambda values: np.array(values, dtype=np.int64))
@@ -16,15 +16,15 @@ costs = st.lists(st.integers(0, 50), max_size=40).map(lambda values: np.array(va
 
 @given(costs, st.integers(1, 7))
 def test_loads_differ_by_one_request_at_most(cost: np.ndarray, ranks: int) -> None:
-    owner = deal(cost, ranks)
+    owner = assign_requests(cost, ranks)
     loads = np.bincount(owner, weights=cost, minlength=ranks) if len(cost) else np.zeros(ranks)
     assert owner.shape == cost.shape and loads.shape == (ranks,)
     assert loads.max() - loads.min() <= cost.max(initial=0)
 
 
 @given(costs, st.integers(1, 5))
-def test_requests_of_equal_cost_are_dealt_evenly(cost: np.ndarray, ranks: int) -> None:
-    owner = deal(np.ones_like(cost), ranks)
+def test_requests_of_equal_cost_are_spread_evenly(cost: np.ndarray, ranks: int) -> None:
+    owner = assign_requests(np.ones_like(cost), ranks)
     counts = np.bincount(owner, minlength=ranks) if len(cost) else np.zeros(ranks)
     assert counts.max() - counts.min() <= 1
 
@@ -34,7 +34,7 @@ def test_batches_dealt_in_turn_come_back_in_file_order(sizes: list[int], ranks: 
     """Ranks beyond the last batch have empty ones, and all take the same number of steps."""
     ends = np.cumsum([0, *sizes])
     batches = [np.arange(a, b) for a, b in pairwise(ends)]
-    steps = Share(0, ranks, of="epoch").steps(len(batches))
+    steps = Shard(0, ranks, of="epoch").steps(len(batches))
     found = []
     for rank in range(ranks):
         places = [step * ranks + rank for step in range(steps)]

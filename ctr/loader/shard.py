@@ -19,7 +19,7 @@ from ctr.loader.columns import WindowData
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """The part of the batches that one rank makes."""
 
     rank: int = 0
@@ -35,7 +35,7 @@ class Share:
         """Steps of an epoch, the same for all ranks.
 
         Example:
-            >>> Share(1, 3, of="epoch").steps(7), Share(1, 3).steps(7)
+            >>> Shard(1, 3, of="epoch").steps(7), Shard(1, 3).steps(7)
             (3, 7)
         """
         return -(-batches // self.stride)
@@ -51,7 +51,7 @@ def request_costs(window: WindowData, picked: np.ndarray, max_len: Mapping[str, 
     return cost
 
 
-def deal(costs: np.ndarray, ranks: int) -> np.ndarray:
+def assign_requests(costs: np.ndarray, ranks: int) -> np.ndarray:
     """The rank of each request, int64 (R,): costliest first, each to the rank with the least so far.
 
     The costliest rank exceeds the cheapest by one request's cost at most. A pure function: every rank
@@ -59,10 +59,10 @@ def deal(costs: np.ndarray, ranks: int) -> np.ndarray:
 
     Args:
         costs: of the requests, (R,) ≥ 0.
-        ranks: among how many to deal.
+        ranks: how many there are.
 
     Example:
-        >>> deal(np.array([1, 9, 2, 3, 3]), 2).tolist()
+        >>> assign_requests(np.array([1, 9, 2, 3, 3]), 2).tolist()
         [1, 0, 1, 1, 1]
     """
     owner = np.zeros(len(costs), dtype=np.int64)
