@@ -1,4 +1,4 @@
-"""The MLflow side of a run: the only file that imports mlflow, inside functions because it takes seconds."""
+"""The MLflow side of a run; mlflow is imported inside functions because it takes seconds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ctr.runs.directory import RunDir
 from ctr.runs.journal import Row, read_from
 from ctr.tracking.identity import Identity
 from ctr.tracking.rows import MAX_DIGEST, Point, PointIdentity, points, without_password
+from ctr.tracking.store import find_experiment, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,25 +86,19 @@ class Replica:
         for name in ("alembic", "mlflow", "urllib3.connectionpool"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # the tracker says it in one line
         _check_answers(self.uri)
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=self.uri)
+        client = open_client(self.uri)
         who = self._identity
-        experiment = client.get_experiment_by_name(who.experiment)
-        place = experiment.experiment_id if experiment else self._new_experiment(client)
-        found = client.search_runs([place], filter_string=f"tags.`{UID_TAG}` = '{who.uid}'")
-        if found:
-            self.run_id = found[0].info.run_id
-        else:
-            new = client.create_run(place, tags={UID_TAG: who.uid}, run_name=who.name)
-            self.run_id, self._there = new.info.run_id, None
-        return client
-
-    def _new_experiment(self, client: MlflowClient) -> str:
         # A database has no server to keep artifacts: without a place they would go to the working directory.
         local = self.uri.startswith("sqlite:")
         place = (self._run.path.resolve().parent / "mlartifacts").as_uri() if local else None
-        return client.create_experiment(self._identity.experiment, artifact_location=place)
+        experiment = find_experiment(client, who.experiment, place=place)
+        found = client.search_runs([experiment], filter_string=f"tags.`{UID_TAG}` = '{who.uid}'")
+        if found:
+            self.run_id = found[0].info.run_id
+        else:
+            new = client.create_run(experiment, tags={UID_TAG: who.uid}, run_name=who.name)
+            self.run_id, self._there = new.info.run_id, None
+        return client
 
     def _send(self, client: MlflowClient, rows: list[Row]) -> None:
         from mlflow.entities import Metric

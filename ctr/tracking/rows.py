@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from ctr.runs.journal import RESERVED, Row
 
@@ -102,7 +102,17 @@ def tracking_uri(run: Path, uri: str | None) -> str | None:
     """
     if uri is None or uri.lower() == "none":
         return None
-    return f"sqlite:///{run.resolve().parent / 'mlflow.db'}" if uri == "auto" else uri
+    return sqlite_uri(run.resolve().parent / "mlflow.db") if uri == "auto" else uri
+
+
+def sqlite_uri(file: Path) -> str:
+    """The address of a store's file; what means something else in an address is quoted.
+
+    Example:
+        >>> sqlite_uri(Path("/data/a?b/mlflow.db"))
+        'sqlite:////data/a%3Fb/mlflow.db'
+    """
+    return f"sqlite:///{quote(str(file), safe='/: ')}"
 
 
 def flatten(value: Mapping[str, Any], *, separator: str, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from ctr.runs.journal import Row, read_from, read_rows
 from ctr.tracking.identity import code_commit, keep_identity, known_identity
 from ctr.tracking.replica import Replica
 from ctr.tracking.rows import params, tracking_uri, without_password
+from ctr.tracking.store import StoreError
 from ctr.tracking.system import SystemSampler
 
 MAX_WAIT = 60.0  # seconds between two tries while MLflow is away
@@ -214,6 +215,8 @@ def sync(
             sessions = [row["wall"] for row in read_rows(run.journal_file) if row["kind"] == "session"]
             if sessions and sessions[-1]["event"] == "start":
                 replica.terminate("FAILED")
+        except StoreError:
+            raise  # it says itself what to do
         except Exception as error:
             where = without_password(target)
             raise RetryableError(
@@ -224,4 +227,6 @@ def sync(
 
 
 def _short(error: Exception) -> str:
+    if isinstance(error, StoreError):
+        return str(error)
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]

@@ -58,7 +58,7 @@ class FakeServer:
     def get_experiment_by_name(self, name: str) -> Any:
         self.before()
         found = self.experiments.get(name)
-        return found and SimpleNamespace(experiment_id=found)
+        return found and SimpleNamespace(experiment_id=found, lifecycle_stage="active")
 
     def create_experiment(self, name: str, artifact_location: str | None = None) -> str:
         return self.experiments.setdefault(name, str(len(self.experiments)))
@@ -111,6 +111,8 @@ class FakeServer:
 def install(monkeypatch: pytest.MonkeyPatch, servers: dict[str, FakeServer]) -> None:
     """Put the servers in place of mlflow, by tracking URI."""
     package, entities = ModuleType("mlflow"), ModuleType("mlflow.entities")
+    exceptions = ModuleType("mlflow.exceptions")
+    exceptions.MlflowException = RuntimeError  # type: ignore[attr-defined]
     package.MlflowClient = lambda tracking_uri: servers[tracking_uri]  # type: ignore[attr-defined]
     entities.__dict__.update(
         Metric=Metric,
@@ -121,3 +123,5 @@ def install(monkeypatch: pytest.MonkeyPatch, servers: dict[str, FakeServer]) -> 
     )
     monkeypatch.setitem(sys.modules, "mlflow", package)
     monkeypatch.setitem(sys.modules, "mlflow.entities", entities)
+    monkeypatch.setitem(sys.modules, "mlflow.exceptions", exceptions)
+    monkeypatch.setattr("ctr.tracking.store.sqlite_file", lambda uri: None)  # a fake store has no file
