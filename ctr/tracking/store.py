@@ -121,6 +121,8 @@ def find_experiment(client: MlflowClient, name: str, *, place: str | None) -> st
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = client.get_experiment_by_name(name)  # another job was faster
+            if found is None:
+                raise
     if found.lifecycle_stage == "deleted":
         raise StoreError(
             f"the MLflow experiment {name!r} must not be deleted, but is (ID {found.experiment_id}); bring "
