@@ -13,6 +13,7 @@ from typing import Any
 from ctr.compare import METRICS
 from ctr.metrics import Evaluation, evaluate_table
 from ctr.report.evaluation import format_metrics_table, write_report
+from ctr.report.result_line import append_line
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import read_rows
 from ctr.tracking import Tracker
@@ -48,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline", action="append", default=[], choices=KINDS, help="show it beside the model; repeatable"
     )
+    parser.add_argument(
+        "--line", type=Path, metavar="FILE", help="append the result to a file of lines, as in docs/results/"
+    )
     group = parser.add_argument_group("comparing predictions, with no model needed")
     group.add_argument(
         "--compare",
@@ -71,6 +75,8 @@ def run(arguments: argparse.Namespace) -> None:
     if (arguments.run_dir is None) == (arguments.compare is None):
         raise ConfigError("give either the run directory to evaluate or --compare with two models or more")
     if arguments.compare:
+        if arguments.line is not None:
+            raise ConfigError("--line is for the evaluation of one run, got --compare; leave one out")
         _compare(arguments)
         return
     result = evaluate(
@@ -79,6 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         checkpoint=arguments.checkpoint,
         dataset=arguments.dataset,
         baselines=arguments.baseline,
+        line_file=arguments.line,
     )
     print(f"{result.text()}\n\nreport: {result.report}")
 
@@ -108,6 +115,7 @@ def evaluate(
     dataset: Path | None = None,
     baselines: list[str] | None = None,
     lines: list[dict[str, Any]] | None = None,
+    line_file: Path | None = None,
 ) -> Result:
     """Score, measure, report, track.
 
@@ -118,9 +126,11 @@ def evaluate(
         dataset: where the data set is now, if it moved.
         baselines: kinds of baselines to fit and show beside the model.
         lines: further lines of comparison for the report, such as the best possible AUC.
+        line_file: a file of results that gets a line more, see `ctr.report.result_line`.
     """
     # Here, because they load torch, which comparing predictions does not need.
     from pipelines.predict import predict
+    from pipelines.result_line import result_line
     from pipelines.runs import open_run
     from pipelines.train import describe_dataset
 
@@ -155,6 +165,8 @@ def evaluate(
             tracker.begin(opened.step)
             tracker.log(split, opened.step, {name: m.value for name, m in evaluation.overall.metrics.items()})
             tracker.artifact(run_dir.report)
+        if line_file is not None:
+            append_line(line_file, result_line(run_dir, opened, evaluation, split))
     return Result(evaluation, report, opened.step, compared)
 
 
