@@ -1,4 +1,4 @@
-"""Rules of the house that a machine can see: sizes of files, modules beside folders, one list of checks."""
+"""Rules of the house that a machine can see: sizes of files, one list of checks, help that is whole."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ import yaml
 
 LONGEST = 300  # lines of a source file
 MEDIAN = 150
-# Modules that stand beside the folders of a package, without its __init__: its interface and no more.
-BESIDE = {"ctr": 6, "features": 11}
 
 
 def source_lines(root: Path) -> dict[str, int]:
@@ -27,10 +25,6 @@ def source_lines(root: Path) -> dict[str, int]:
         if path.suffix in (".py", ".cpp", ".h")
     )
     return {str(p.relative_to(root)): len(p.read_text(encoding="utf-8").splitlines()) for p in files}
-
-
-def modules_beside_folders(package: Path) -> list[str]:
-    return sorted(path.stem for path in package.glob("*.py") if path.stem != "__init__")
 
 
 def checks_of_make(makefile: str) -> list[str]:
@@ -45,12 +39,6 @@ def test_source_files_are_short(repo_root: Path) -> None:
     assert len(lines) > 200
     assert {name: n for name, n in lines.items() if n > LONGEST} == {}
     assert median(lines.values()) <= MEDIAN
-
-
-@pytest.mark.parametrize("package", BESIDE)
-def test_few_modules_stand_beside_the_folders(repo_root: Path, package: str) -> None:
-    beside = modules_beside_folders(repo_root / package)
-    assert 0 < len(beside) <= BESIDE[package], f"move one of {beside} into the folder it belongs to"
 
 
 def test_hooks_and_make_check_are_one_list(repo_root: Path) -> None:

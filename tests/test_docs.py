@@ -1,4 +1,4 @@
-"""The pages keep their word: links lead somewhere, files of the tree exist, commands are real."""
+"""The pages keep their word: links lead somewhere, named folders and files exist, commands are real."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import importlib
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_origin
 
@@ -15,12 +14,15 @@ from pydantic import BaseModel
 
 from ctr.generate.config import GenerateConfig
 from pipelines.cli import COMMANDS
-from tests.documents import fenced
+from tests.documents import ROOT, fenced
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 CONFIGS = sorted((ROOT / "pipelines" / "configs").rglob("*.yaml"))
-TREE = fenced(ROOT / "README.md", "text")[-1]
 
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -31,16 +33,14 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def tree_paths(tree: str) -> Iterator[str]:
-    """Every path of a drawn tree: a folder at the margin, the names in it indented, then their phrase."""
-    folder = ""
-    for line in tree.splitlines():
-        names = re.split(r"\s{2,}", line.strip())[0].split()
-        if not line.startswith(" "):
-            folder = names[0]
-            yield folder
-        else:
-            yield from (folder + name for name in names)
+def named_folders(text: str) -> list[str]:
+    """The folders that a table describes, one a line: its first cell."""
+    return re.findall(r"^\| `([\w./]+)/` \|", text, re.MULTILINE)
+
+
+def named_paths(text: str) -> set[str]:
+    """Every path of the checkout that a page names as code, without what stands behind a colon or a space."""
+    return set(re.findall(r"`((?:ctr|features|kernels|pipelines|tests|docs|requirements)/[\w./*-]+)", text))
 
 
 def ctr_commands(page: Path) -> list[str]:
@@ -84,19 +84,21 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
 
 
-def test_the_tree_of_the_readme_exists() -> None:
-    paths = list(tree_paths(TREE))
-    assert len(paths) > 60
-    assert [path for path in paths if not (ROOT / path).exists()] == []
-
-
-@pytest.mark.parametrize("folder", ["features", "ctr", "kernels"])
-def test_the_tree_of_the_readme_is_whole(folder: str) -> None:
-    named = {path.rstrip("/") for path in tree_paths(TREE)} | {"ctr/report/plots.py", f"{folder}/__init__.py"}
+def test_the_readme_has_a_line_for_every_folder() -> None:
+    """Each folder of ctr and features once, and none that does not exist."""
+    named = named_folders((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).is_dir()] == []
     there = [
-        p for p in (ROOT / folder).iterdir() if p.suffix == ".py" or (p.is_dir() and p.name[0] not in "_.")
+        f"{top}/{p.parent.name}" for top in ("ctr", "features") for p in (ROOT / top).glob("*/__init__.py")
     ]
-    assert sorted(f"{folder}/{p.name}" for p in there if f"{folder}/{p.name}" not in named) == []
+    assert sorted(name for name in named if "/" in name) == sorted(there)
+
+
+@pytest.mark.parametrize("page", PAGES[:1] + PAGES[2:], ids=lambda page: page.name)
+def test_named_paths_exist(page: Path) -> None:
+    """Of every page but the changelog, which speaks of what was."""
+    paths = named_paths(page.read_text(encoding="utf-8"))
+    assert sorted(path for path in paths if not [*ROOT.glob(path.rstrip("."))]) == []
 
 
 @pytest.mark.parametrize("page", [*PAGES, *CONFIGS], ids=lambda page: page.name)
@@ -122,4 +124,8 @@ def test_named_commands_and_settings_exist(page: Path) -> None:
 def test_the_checks_can_fail() -> None:
     assert is_setting("model.queries.view") and is_setting("train.epochs") and is_setting("run")
     assert not any(is_setting(key) for key in ("model", "model.depth", "train.epochs.x", "runs"))
-    assert list(tree_paths("ctr/   code\n  a.py b/   two\n")) == ["ctr/", "ctr/a.py", "ctr/b/"]
+    assert named_folders("| `ctr/` | code |\n| `ctr/a/` | `ctr/b/` |\n") == ["ctr", "ctr/a"]
+    assert named_paths("`ctr/a.py`, `tests/x/y.py 600`, ctr/b and `ctr train`") == {
+        "ctr/a.py",
+        "tests/x/y.py",
+    }
