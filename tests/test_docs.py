@@ -6,6 +6,7 @@ import argparse
 import importlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import get_origin
 
@@ -92,6 +93,18 @@ def test_the_readme_has_a_line_for_every_folder() -> None:
         f"{top}/{p.parent.name}" for top in ("ctr", "features") for p in (ROOT / top).glob("*/__init__.py")
     ]
     assert sorted(name for name in named if "/" in name) == sorted(there)
+
+
+@pytest.mark.parametrize("top", ["ctr", "features"])
+def test_the_order_of_the_rooms_is_that_of_the_contract(top: str) -> None:
+    """What docs/architecture.md lists is what pyproject.toml states, from the top down."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [c["layers"] for c in contracts if c.get("containers") == [top]]
+    listed = re.search(
+        rf"^    {top}  .*\n(?:     .*\n)*", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE
+    )
+    assert listed is not None
+    assert re.findall(r"\w+", listed[0])[1:] == re.findall(r"\w+", " ".join(layers))
 
 
 @pytest.mark.parametrize("page", PAGES[:1] + PAGES[2:], ids=lambda page: page.name)
