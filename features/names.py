@@ -1,4 +1,4 @@
-"""Names from specs and command lines, checked before they become parts of a path."""
+"""Names from elsewhere: checked before they become parts of a path, escaped before they are shown."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from features.errors import ConfigError
 
+# C0 without tab and line end, DEL, C1, separators of lines, marks of direction, and halves of surrogates.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -61,3 +63,15 @@ def under(root: str | Path, *parts: str) -> Path:
             f"{path}: must stay under {root}, but a symbolic link leads to {real}; remove the link"
         )
     return path
+
+
+def printable(text: str) -> str:
+    """The text with its control characters escaped, except line ends and tabs.
+
+    A value of a log may hold what clears a screen, hides a line, or reverses the direction of reading.
+
+    Example:
+        >>> printable("a\\x1b[2Jb\\rc")
+        'a\\\\x1b[2Jb\\\\rc'
+    """
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

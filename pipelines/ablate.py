@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from ctr.tracking.rows import tracking_uri
 from features.safe_yaml import dump_yaml
 from pipelines.ablate_display import Watch
 from pipelines.display import make_display
+from pipelines.terminal import echo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     on_gpu = pick_device(ablation.variants[0].config.train.device).type == "cuda"
     workers = arguments.workers or how_many(ablation.subruns, on_gpu=on_gpu)
     if arguments.dry_run:
-        print(dry_run(ablation, workers))
+        echo(dry_run(ablation, workers))
         return 0
     threads = max(1, torch.get_num_threads() // workers)
     return ablate(
@@ -78,7 +78,7 @@ def ablate(ablation: Ablation, *, launch: Launch, workers: int, budget: float | 
                 ended = Runner(ablation, pool, run_dir=run_dir, tracker=tracker, budget=budget).run()
             if ended.interrupted:
                 tracker.close("KILLED")
-                print("stopped; the same command goes on", file=sys.stderr)
+                echo("stopped; the same command goes on", err=True)
                 return stop.exit_code
             results = compare(ablation, ended)
             report = write_report(run_dir.report, results)
@@ -86,7 +86,7 @@ def ablate(ablation: Ablation, *, launch: Launch, workers: int, budget: float | 
             tracker.close()
         if uri := tracking_uri(run_dir.path, tracking.uri):
             publish(ablation, kind="ablation", parent=tracker.run_id, uri=uri)
-    print(f"{text(results)}\n\nreport: {report}")
+    echo(f"{text(results)}\n\nreport: {report}")
     return ended.failures[0].code if ended.failures else 0
 
 
@@ -114,7 +114,7 @@ def compare(ablation: Ablation, ended: Ended) -> Results:
 def publish(ablation: Ablation, *, kind: str, parent: str, uri: str) -> None:
     """Send the trainings to MLflow; where it is away, a later call of the command sends them."""
     if not parent:
-        print("MLflow is away; run the command again to send the trainings", file=sys.stderr)
+        echo("MLflow is away; run the command again to send the trainings", err=True)
         return
     experiment = ablation.variants[0].config.tracking.experiment
     publish_children(

@@ -15,6 +15,7 @@ import pyarrow as pa
 from ctr.metrics import Evaluation, evaluate_table
 from features.dataset import Dataset, SplitData, dense_values
 from features.errors import DataError
+from pipelines.terminal import echo
 
 KINDS = {"logistic": "logistic regression", "lightgbm": "LightGBM"}
 
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
             for name in ("auc", "gauc", "query_auc")
             if (m := figures[name]).value is not None and m.low is not None and m.high is not None
         )
-        print(f"{KINDS[arguments.kind]} (seed {seed}) on {arguments.split}: {shown}")
+        echo(f"{KINDS[arguments.kind]} (seed {seed}) on {arguments.split}: {shown}")
 
 
 def evaluate_baseline(dataset: Dataset, kind: str, split: str, *, seed: int = 1) -> Evaluation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ctr.bench.suites import DEFAULT, SUITES
 from ctr.config import load_config
 from features.dataset import Dataset
 from features.errors import ConfigError
+from pipelines.terminal import echo
 
 PAGE = Path("docs/benchmarks.md")
 IMAGES = "images/bench"
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         report = measure(suites, settings, out=arguments.out, show=_show)
     if arguments.write_docs:
         write_docs(report, page, images=IMAGES)
-    print(f"results: {arguments.out}/bench.md, bench.json, images/")
+    echo(f"results: {arguments.out}/bench.md, bench.json, images/")
 
 
 def _sections(arguments: argparse.Namespace) -> dict[str, Any] | None:
@@ -88,11 +88,11 @@ def _sections(arguments: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _show(text: str) -> None:
-    print(text + "\n", flush=True)
+    echo(text + "\n")
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    echo(text, err=True)
 
 
 def _positive(text: str) -> int:

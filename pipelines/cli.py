@@ -1,7 +1,8 @@
 """The `ctr` command: parses arguments, runs one job, turns errors into messages and exit codes.
 
-Exit codes: 0 ok, 2 usage or configuration, 3 data, 4 non-finite training, 5 checkpoint unusable, 6 run
-directory locked, 75 try again (I/O, preemption), 130 / 143 ended by a signal.
+Exit codes: 0 ok, 1 a fault of this program, 2 usage or configuration, 3 data, 4 non-finite training, 5
+checkpoint unusable, 6 run directory locked, 75 try again (I/O, memory, preemption), 130 / 143 ended by a
+signal.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from features.errors import CtrError
+from pipelines.terminal import echo, keep_traceback
 
 # name → (module with add_arguments and run, one-line help); modules load only when their command is called
 COMMANDS = {
@@ -47,17 +49,43 @@ def guarded(job: Callable[[], int]) -> int:
     try:
         return job()
     except CtrError as error:
-        print("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        echo("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), err=True)
         return error.exit_code
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        echo("interrupted", err=True)
         return 130
     except OSError as error:
-        print(f"error: {error}; mend it and run the command again", file=sys.stderr)
+        echo(f"error: {error}; mend it and run the command again", err=True)
         return 75
+    except Exception as error:
+        if _out_of_memory(error):
+            echo(
+                f"error: the memory must hold what the command needs, but does not ({_first_line(error)}); "
+                "free memory or raise the limit, or make batches, histories or the model smaller",
+                err=True,
+            )
+            return 75
+        kept = keep_traceback(error)
+        echo(
+            f"error: ctr did not expect this: {type(error).__name__}: {_first_line(error)}; it is a fault of "
+            f"ctr, please report it with its traceback, {kept or 'which could not be written'}",
+            err=True,
+        )
+        return 1
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether Python, torch or Arrow could not get memory."""
+    texts = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "malloc of size")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else "no message"
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -14,6 +14,7 @@ from ctr.compare.combine import Noise
 from ctr.compare.render import markdown, notes, table, to_json
 from ctr.runs.durable import replace_file
 from features.errors import ConfigError
+from pipelines.terminal import echo
 
 _WIDTH = 132  # of the table where the output is no terminal
 
@@ -97,7 +98,7 @@ def compare(
         out.mkdir(parents=True, exist_ok=True)
         replace_file(out / "comparison.md", markdown(judgements, alpha=alpha, base=arms[0].name).encode())
         replace_file(out / "comparison.json", to_json(judgements, settings=settings).encode())
-        print(f"\nwrote {out / 'comparison.md'} and {out / 'comparison.json'}")
+        echo(f"\nwrote {out / 'comparison.md'} and {out / 'comparison.json'}")
     return judgements
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from features.spec import load_spec
 from features.synthetic import best_auc, simulate
 from pipelines.evaluate import Result, evaluate
 from pipelines.prepare import report, with_source
+from pipelines.terminal import echo
 from pipelines.train import train
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     lines = best_lines(log, manifest.splits["test"].time_range)
     result = evaluate(arguments.run_dir, baselines=["logistic"], lines=lines)
     say("5/5", f"done in {time.monotonic() - started:.0f} s\n")
-    print(summary(result, arguments.run_dir, dataset))
+    echo(summary(result, arguments.run_dir, dataset))
     return 0
 
 
@@ -82,4 +82,4 @@ def summary(result: Result, run: Path, dataset: Path) -> str:
 
 def say(part: str, text: str) -> None:
     """A heading on stderr."""
-    print(f"[{part}] {text}", file=sys.stderr, flush=True)
+    echo(f"[{part}] {text}", err=True)

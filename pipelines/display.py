@@ -8,6 +8,8 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pipelines.terminal import echo
+
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -71,7 +73,7 @@ class LineDisplay:
 
     def message(self, text: str) -> None:
         """A line on stderr."""
-        print(text, file=sys.stderr, flush=True)
+        echo(text, err=True)
 
     def stop(self) -> None:
         """Nothing is open."""

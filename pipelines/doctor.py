@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from features.doctor import examine
+from pipelines.terminal import echo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,5 +17,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the diagnosis; exit code 3 if a check failed."""
     diagnosis = examine(arguments.dataset)
-    print(diagnosis.text())
+    echo(diagnosis.text())
     return 0 if diagnosis.healthy else 3

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from features.download import ARCHIVES, download
+from pipelines.terminal import echo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +19,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Fetch, check, unpack, say what came."""
     files = download(arguments.name, arguments.out)
     size = sum(path.stat().st_size for path in files)
-    print(f"wrote {len(files)} files ({size / 1e6:.0f} MB) to {arguments.out}; its README has the terms")
-    print(
+    echo(f"wrote {len(files)} files ({size / 1e6:.0f} MB) to {arguments.out}; its README has the terms")
+    echo(
         f"next: ctr prepare --spec pipelines/configs/specs/{arguments.name}.yaml --source {arguments.out} "
         f"--out {arguments.out}-dataset"
     )

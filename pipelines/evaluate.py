@@ -20,6 +20,7 @@ from ctr.tracking import Tracker
 from features.errors import ConfigError
 from pipelines.baseline import KINDS, evaluate_baseline
 from pipelines.compare import compare
+from pipelines.terminal import echo
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
         baselines=arguments.baseline,
         line_file=arguments.line,
     )
-    print(f"{result.text()}\n\nreport: {result.report}")
+    echo(f"{result.text()}\n\nreport: {result.report}")
 
 
 def _compare(arguments: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,6 +49,7 @@ from features.dataset import Dataset
 from features.errors import ConfigError
 from features.names import check_name
 from pipelines.runs import open_run
+from pipelines.terminal import echo
 from pipelines.train import describe_outcome, fit
 
 
@@ -74,13 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.stage == "combine":
         if arguments.out is None:
             raise ConfigError("combine must be told by --out where the table goes")
-        print(combine([run / "report" for run in arguments.runs], arguments.out))
+        echo(combine([run / "report" for run in arguments.runs], arguments.out))
         return 0
     with RunDir.open(config.run, create=False) as run_dir:
         if arguments.stage == "decode":
-            print(as_markdown(compare(config, run_dir, [config.strategy], baselines=False)[0]))
+            echo(as_markdown(compare(config, run_dir, [config.strategy], baselines=False)[0]))
         else:
-            print(evaluate(config, run_dir))
+            echo(evaluate(config, run_dir))
     return 0
 
 
@@ -145,7 +145,7 @@ def compare(
         shown = "  ".join(
             f"{key} {value:.4f}" for key, value in rows[name].items() if key.startswith("recall")
         )
-        print(f"{name}: {shown}  {found.seconds:.0f} s", file=sys.stderr, flush=True)
+        echo(f"{name}: {shown}  {found.seconds:.0f} s", err=True)
 
     if baselines:
         for name, found in baseline_items(dataset, config, requests, len(ids.tokens)):

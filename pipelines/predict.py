@@ -9,6 +9,7 @@ from ctr.build import scoring_loader
 from ctr.runs.directory import RunDir
 from ctr.training.scoring import write_predictions
 from pipelines.runs import OpenRun, open_run
+from pipelines.terminal import echo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     with RunDir.open(arguments.run_dir, create=False) as run_dir:
         opened = open_run(run_dir, dataset=arguments.dataset, checkpoint=arguments.checkpoint)
         path, rows = predict(run_dir, opened, arguments.split)
-    print(f"wrote {rows:,} rows to {path} (weights of step {opened.step})")
+    echo(f"wrote {rows:,} rows to {path} (weights of step {opened.step})")
 
 
 def predict(run_dir: RunDir, opened: OpenRun, split: str) -> tuple[Path, int]:

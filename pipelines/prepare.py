@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 from features.prepare import prepare
 from features.spec import Spec, load_spec
+from pipelines.terminal import echo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Check the spec, prepare, say what was written."""
     spec = with_source(load_spec(arguments.spec), arguments.source)
     if arguments.dry_run:
-        print(
+        echo(
             f"{arguments.spec} is valid: data set {spec.name}, {len(spec.features)} features, "
             f"sequences {list(spec.domains)}"
         )
@@ -35,13 +35,13 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for name, split in manifest.splits.items():
         rate = split.positives / max(split.impressions, 1)
-        print(
+        echo(
             f"{name:6} {split.requests:>10,} requests  {split.impressions:>10,} impressions  "
             f"label mean {rate:.4f}"
         )
     for name, domain in manifest.domains.items():
-        print(f"events {name}: {domain.events:,}")
-    print(
+        echo(f"events {name}: {domain.events:,}")
+    echo(
         f"wrote {arguments.out} in {time.monotonic() - started:.1f} s; "
         f"look at it with: ctr doctor {arguments.out}"
     )
@@ -58,4 +58,4 @@ def with_source(spec: Spec, path: str | None) -> Spec:
 
 def report(text: str) -> None:
     """Progress goes to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    echo(text, err=True)

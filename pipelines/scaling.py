@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from features.safe_yaml import dump_yaml
 from pipelines.ablate import dry_run, publish
 from pipelines.ablate_display import Watch
 from pipelines.display import make_display
+from pipelines.terminal import echo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     on_gpu = pick_device(chain.ablation.variants[0].config.train.device).type == "cuda"
     workers = arguments.workers or how_many(chain.ablation.subruns, on_gpu=on_gpu)
     if arguments.dry_run:
-        print(dry_run(chain.ablation, workers))
+        echo(dry_run(chain.ablation, workers))
         return 0
     threads = max(1, torch.get_num_threads() // workers)
     return scale(chain, launch=partial(ProcessWorker, threads=threads), workers=workers)
@@ -88,14 +88,14 @@ def scale(chain: Chain, *, launch: Launch, workers: int) -> int:
                 results = Runner(chain, pool, run_dir=run_dir, tracker=tracker, say=display.message).run()
             if results is None:
                 tracker.close("KILLED")
-                print("stopped; the same command goes on", file=sys.stderr)
+                echo("stopped; the same command goes on", err=True)
                 return stop.exit_code
             report = write_report(run_dir.report, results)
             log_results(tracker, results, run_dir)
             tracker.close()
         if uri := tracking_uri(run_dir.path, config.tracking.uri):
             publish(ablation, kind="scaling", parent=tracker.run_id, uri=uri)
-    print(f"{text(results)}\n\nreport: {report}")
+    echo(f"{text(results)}\n\nreport: {report}")
     return 0
 
 
@@ -106,5 +106,5 @@ def of_points(arguments: argparse.Namespace) -> int:
     points = read_points(path, metric=check_name(metric, "metric"))
     results = from_points(points, metric, hold_out=arguments.hold_out or 1, name=name)
     report = write_report((arguments.out or Path(f"runs/scaling-{name}")) / "report", results)
-    print(f"{text(results)}\n\nreport: {report}")
+    echo(f"{text(results)}\n\nreport: {report}")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ctr.serving.scorer import MICRO_BATCH, Scorer, model_digest
 from ctr.serving.service import ScoreResponse, ScoreService
 from features.errors import ConfigError
 from pipelines.runs import OpenRun, open_run
+from pipelines.terminal import echo
 
 MOST = 10_000  # candidates of a score request
 
@@ -76,8 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.serve:
             return _serve(service, opened, arguments)
         rows = write_scores(arguments.out, _responses(service, opened, arguments))
-    print(f"wrote {rows:,} scores to {arguments.out} (weights of step {opened.step})")
-    print(describe(service.stats))
+    echo(f"wrote {rows:,} scores to {arguments.out} (weights of step {opened.step})")
+    echo(describe(service.stats))
     return 0
 
 
@@ -145,12 +145,12 @@ def _serve(service: ScoreService, opened: OpenRun, arguments: argparse.Namespace
     limits = Limits(candidates=arguments.max_candidates, seconds=arguments.timeout)
     with listen(arguments.port) as listener:
         port = listener.getsockname()[1]
-        print(
+        echo(
             f"POST score requests to http://{HOST}:{port}/score (weights of step {opened.step}); "
             "stop: Ctrl-C",
             flush=True,
         )
         with GracefulStop() as stop:  # the server ends on the signal itself, then hands it on
             make_server(make_app(service, limits), limits).run(sockets=[listener])
-    print(describe(service.stats), file=sys.stderr)
+    echo(describe(service.stats), err=True)
     return stop.exit_code

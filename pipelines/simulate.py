@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from features.synthetic import simulate
+from pipelines.terminal import echo
 
 SIZES = ("users", "items", "days", "requests-per-user", "candidates", "events-per-user", "categories")
 
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def print_summary(out: Path, meta: dict[str, object]) -> None:
     """The facts of a simulated log, one per line."""
-    print(f"wrote {out}")
+    echo(f"wrote {out}")
     for name, value in meta.items():
         if isinstance(value, int | float):
-            print(f"  {name}: {value:,.4f}" if isinstance(value, float) else f"  {name}: {value:,}")
+            echo(f"  {name}: {value:,.4f}" if isinstance(value, float) else f"  {name}: {value:,}")

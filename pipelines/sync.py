@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ctr.tracking import sync
+from pipelines.terminal import echo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,4 +18,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Sync each run and say how many values went."""
     for path in arguments.runs:
-        print(f"{path}: sent {sync(path, arguments.uri):,} values")
+        echo(f"{path}: sent {sync(path, arguments.uri):,} values")

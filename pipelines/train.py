@@ -33,6 +33,7 @@ from ctr.training.state import TrainingState
 from ctr.training.trainer import Outcome, Trainer
 from features.dataset import Dataset
 from pipelines.display import NoDisplay, make_display
+from pipelines.terminal import echo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_versions()
     config = load_config(arguments.config, arguments.overrides)
     if arguments.dry_run:
-        print(dry_run(config))
+        echo(dry_run(config))
         return 0
     with open_world(pick_device(config.train.device), timeout=config.distributed.timeout) as world:
         outcome = train(config, world=world)
@@ -68,13 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
 def describe_outcome(config: RunConfig, outcome: Outcome, *, following: str | None = None) -> None:
     """Tell a person how it ended, and what comes next."""
     if outcome.stopped_by is not None:
-        print(f"stopped after step {outcome.steps}; the same command resumes", file=sys.stderr)
+        echo(f"stopped after step {outcome.steps}; the same command resumes", err=True)
         return
-    print(f"trained {outcome.steps} steps")
+    echo(f"trained {outcome.steps} steps")
     if outcome.best_value is not None:
         metric, value = config.train.metric, abs(outcome.best_value)
-        print(f"best validation {metric} {value:.4f} at step {outcome.best_step}")
-    print(f"run directory {config.run}; next: {following or f'ctr evaluate {config.run}'}")
+        echo(f"best validation {metric} {value:.4f} at step {outcome.best_step}")
+    echo(f"run directory {config.run}; next: {following or f'ctr evaluate {config.run}'}")
 
 
 def dry_run(config: RunConfig) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ from ctr.generate.config import load_generate_config
 from features.safe_yaml import dump_yaml, load_yaml
 from features.spec import load_spec
 from pipelines import cli
-from pipelines.cli import COMMANDS, main
+from pipelines.cli import COMMANDS, guarded, main
+from pipelines.terminal import echo
 from tests.ctr.tiny_run import settings, tiny_dataset, write_config
 
 CONFIGS = Path(cli.__file__).parent / "configs"
@@ -234,6 +236,60 @@ def test_interruptions_and_full_disks_have_codes(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_bug_is_not_hidden() -> None:
-    with pytest.raises(ZeroDivisionError):
-        cli.guarded(lambda: 1 // 0)
+def test_a_fault_of_the_program_is_one_line_and_a_kept_traceback(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def job() -> int:
+        raise KeyError("col\x1b[2J")
+
+    assert guarded(job) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    [kept] = tmp_path.iterdir()
+    assert line.startswith("error: ctr did not expect this: KeyError: 'col\\x1b[2J'; it is a fault of ctr")
+    assert line.endswith(str(kept)) and "in job" in kept.read_text() and kept.stat().st_mode & 0o077 == 0
+
+
+def test_a_fault_is_told_also_where_no_file_can_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert guarded(lambda: [][1]) == 1
+    assert "which could not be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_little_memory_is_no_fault(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def job() -> int:
+        raise error
+
+    assert guarded(job) == 75
+    assert capsys.readouterr().err.startswith("error: the memory must hold what the command needs")
+
+
+def test_commands_print_through_one_door() -> None:
+    """So that control characters of names and values never reach a terminal."""
+    found = [
+        f"{path.name}:{node.lineno}"
+        for path in Path(cli.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert [place for place in found if not place.startswith(("terminal.py:", "results_page.py:"))] == []
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\x9b31m", "\u202e", "a\rb", "\x00", "\ud800"])
+def test_control_characters_are_shown_not_sent(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    echo(f"user {text}\tä 中\n")
+    shown = capsys.readouterr().out
+    escaped = "".join(
+        c if c.isascii() and c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+    assert shown == f"user {escaped}\tä 中\n\n"
