@@ -146,9 +146,7 @@ def _serve(service: ScoreService, opened: OpenRun, arguments: argparse.Namespace
     with listen(arguments.port) as listener:
         port = listener.getsockname()[1]
         echo(
-            f"POST score requests to http://{HOST}:{port}/score (weights of step {opened.step}); "
-            "stop: Ctrl-C",
-            flush=True,
+            f"POST score requests to http://{HOST}:{port}/score (weights of step {opened.step}); stop: Ctrl-C"
         )
         with GracefulStop() as stop:  # the server ends on the signal itself, then hands it on
             make_server(make_app(service, limits), limits).run(sockets=[listener])
