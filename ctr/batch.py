@@ -7,8 +7,8 @@ B candidates, R requests, L events of one request, U unique IDs of one table.
     sequence "view"   a b c | (none) | d e               events packed (ΣL,), OLDEST FIRST inside a request
     offsets           0     3        3     5             (R + 1,)
 
-An ID travels once per batch: `unique_ids[table]` (U,) holds table rows, every use holds `inverse_indices`
-into them.
+An ID travels once per batch: `unique_ids[table]` (U,) holds the table rows that the batch needs, and a column
+of IDs holds `inverse_indices` into them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class IdColumn:
-    """One use of an embedding table: for each owner (request, candidate or event) one ID or a list of IDs."""
+    """The IDs of one feature: a bag (one ID, or a list of IDs) for each request, candidate or event."""
 
     inverse_indices: Tensor  # int64 (V,): positions in unique_ids of the column's table
-    offsets: Tensor | None = None  # int64 (owners + 1,) for lists; None: exactly one ID per owner
+    offsets: Tensor | None = None  # int64 (bags + 1,) for lists; None: exactly one ID per bag
     weights: Tensor | None = None  # float32 (V,) of a weighted list
 
 
@@ -60,8 +60,8 @@ class Batch:
     request_id: Tensor  # int64 (R,)
     user_id: Tensor  # int64 (R,)
     time: Tensor  # int64 (R,) seconds
-    total_rows: int | None = None  # of the whole batch where this is a share or a part of it, may be empty
-    parts: tuple[Batch, ...] = ()  # the same requests for a step that computes them part by part
+    total_rows: int | None = None  # B of the whole batch, where this is a part of it (which may be empty)
+    parts: tuple[Batch, ...] = ()  # the same requests in micro-batches, whose gradients a step sums
 
     @property
     def num_rows(self) -> int:
@@ -102,7 +102,7 @@ def take_candidates(batch: Batch, picked: Tensor) -> Batch:
     """The candidates at positions `picked` (B',), in this order, on all requests of the batch."""
     return replace(
         batch,
-        candidate_ids={name: take_ids(use, picked) for name, use in batch.candidate_ids.items()},
+        candidate_ids={name: take_bags(column, picked) for name, column in batch.candidate_ids.items()},
         candidate_dense={name: values[picked] for name, values in batch.candidate_dense.items()},
         request_index=batch.request_index[picked],
         label=batch.label[picked],
@@ -110,23 +110,42 @@ def take_candidates(batch: Batch, picked: Tensor) -> Batch:
     )
 
 
-def take_ids(use: IdColumn, owners: Tensor) -> IdColumn:
-    """The IDs of the owners at these positions."""
-    if use.offsets is None:
-        return replace(use, inverse_indices=use.inverse_indices[owners])
-    index, offsets = positions(use.offsets, owners)
-    weights = None if use.weights is None else use.weights[index]
-    return replace(use, inverse_indices=use.inverse_indices[index], offsets=offsets, weights=weights)
+def take_histories(events: SequenceBatch, picked: Tensor) -> SequenceBatch:
+    """The histories of the requests at positions `picked`, in this order."""
+    index, offsets = bag_entries(events.offsets, picked)
+    return take_events(events, index, offsets)
 
 
-def positions(offsets: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the entries of some owners lie, and the offsets of a list of them alone.
+def take_events(events: SequenceBatch, index: Tensor, offsets: Tensor) -> SequenceBatch:
+    """Histories with `offsets` (R + 1,) of the events at positions `index` (ΣL,)."""
+    lengths = offsets.diff()
+    return replace(
+        events,
+        offsets=offsets,
+        max_length=int(lengths.max()) if lengths.numel() else 0,
+        time_gap=events.time_gap[index],
+        ids={name: take_bags(column, index) for name, column in events.ids.items()},
+        dense={name: values[index] for name, values in events.dense.items()},
+    )
+
+
+def take_bags(column: IdColumn, bags: Tensor) -> IdColumn:
+    """The bags at these positions, in this order."""
+    if column.offsets is None:
+        return replace(column, inverse_indices=column.inverse_indices[bags])
+    entries, offsets = bag_entries(column.offsets, bags)
+    weights = None if column.weights is None else column.weights[entries]
+    return replace(column, inverse_indices=column.inverse_indices[entries], offsets=offsets, weights=weights)
+
+
+def bag_entries(offsets: Tensor, bags: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of the entries of some bags, one bag after the other, and the offsets of these bags alone.
 
     Example:
-        >>> positions(torch.tensor([0, 2, 2, 5]), torch.tensor([2, 0]))
+        >>> bag_entries(torch.tensor([0, 2, 2, 5]), torch.tensor([2, 0]))
         (tensor([2, 3, 4, 0, 1]), tensor([0, 3, 5]))
     """
-    lengths = offsets.diff()[owners]
+    lengths = offsets.diff()[bags]
     fresh = F.pad(lengths.cumsum(0), (1, 0))
-    shift = torch.repeat_interleave(offsets[owners] - fresh[:-1], lengths)
+    shift = torch.repeat_interleave(offsets[bags] - fresh[:-1], lengths)
     return torch.arange(int(fresh[-1]), device=offsets.device) + shift, fresh

@@ -1,6 +1,6 @@
 """Columns exchanged among the rows of a batch: what a trained model loses when a column says nothing.
 
-All named columns of one level move together, by one order of the owners:
+All named columns of one level move together, by one order of the rows:
     request   among the requests of the batch; a whole domain moves as histories
     candidate among all candidates of the batch
     event     side info, among all events of its domain in the batch
@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ctr.batch import Batch, IdColumn, SequenceBatch
+from ctr.batch import Batch, IdColumn, SequenceBatch, take_bags, take_histories
 from ctr.tokens.ngram import field_of
 from ctr.training.scoring import BatchSource
 
@@ -45,7 +45,7 @@ class PermutedBatches:
 
 
 def permute_batch(batch: Batch, names: frozenset[str], random: torch.Generator) -> Batch:
-    """A batch with the named columns exchanged among their owners."""
+    """A batch with the named columns exchanged among the rows of their level."""
     requests = torch.randperm(batch.num_requests, generator=random)
     candidates = torch.randperm(batch.num_rows, generator=random)
     return replace(
@@ -55,14 +55,16 @@ def permute_batch(batch: Batch, names: frozenset[str], random: torch.Generator) 
         candidate_ids=_ids(batch.candidate_ids, names, candidates),
         candidate_dense=_dense(batch.candidate_dense, names, candidates),
         sequences={
-            domain: _histories(events, requests) if domain in names else _side(events, domain, names, random)
+            domain: take_histories(events, requests)
+            if domain in names
+            else _side(events, domain, names, random)
             for domain, events in batch.sequences.items()
         },
     )
 
 
 def _ids(columns: dict[str, IdColumn], names: frozenset[str], order: Tensor) -> dict[str, IdColumn]:
-    return {n: take(column, order) if n in names else column for n, column in columns.items()}
+    return {n: take_bags(column, order) if n in names else column for n, column in columns.items()}
 
 
 def _dense(columns: dict[str, Tensor], names: frozenset[str], order: Tensor) -> dict[str, Tensor]:
@@ -77,38 +79,3 @@ def _side(
     own |= {n for n in events.ids if field_of(n) in names}  # an event's n-grams go with it
     order = torch.randperm(len(events.time_gap), generator=random)
     return replace(events, ids=_ids(events.ids, own, order), dense=_dense(events.dense, own, order))
-
-
-def _histories(events: SequenceBatch, order: Tensor) -> SequenceBatch:
-    """Whole histories among requests; every event keeps its time gap."""
-    which, offsets = stretches(events.offsets, order)
-    return SequenceBatch(
-        offsets=offsets,
-        max_length=events.max_length,
-        time_gap=events.time_gap[which],
-        ids={n: take(column, which) for n, column in events.ids.items()},
-        dense={n: values[which] for n, values in events.dense.items()},
-    )
-
-
-def take(column: IdColumn, order: Tensor) -> IdColumn:
-    """The column with owner `order[i]` in place i.
-
-    Example:
-        >>> lists = IdColumn(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 3]))
-        >>> take(lists, torch.tensor([1, 0])).inverse_indices.tolist()
-        [9, 7, 8]
-    """
-    if column.offsets is None:
-        return IdColumn(column.inverse_indices[order])
-    which, offsets = stretches(column.offsets, order)
-    weights = None if column.weights is None else column.weights[which]
-    return IdColumn(column.inverse_indices[which], offsets, weights)
-
-
-def stretches(offsets: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions of the stretches offsets[o] … offsets[o + 1] − 1 for each o of `order`; their new offsets."""
-    lengths = offsets.diff()[order]
-    new = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    shift = torch.repeat_interleave(offsets[:-1][order] - new[:-1], lengths)
-    return torch.arange(int(new[-1])) + shift, new

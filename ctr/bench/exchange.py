@@ -1,4 +1,4 @@
-"""What the ranks send each other for sharded tables: with unique IDs in front, and with every use of an ID.
+"""What the ranks send each other for sharded tables: each ID of a batch once, and each as often as it occurs.
 
 OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node=2 -m ctr.bench.exchange CONFIG --steps 5
 """
@@ -13,32 +13,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ctr.batch import Batch, IdColumn
+from ctr.batch import Batch
 from ctr.build import build_tables, ngrams_of, open_dataset, training_loader
 from ctr.config import load_config
 from ctr.distributed.world import World, open_world
 from ctr.embedding import EmbeddingTables
-from ctr.loader.collate import CANDIDATE, EVENT, REQUEST, use_tables
-
-TableOf = dict[tuple[str, str], str]
+from ctr.loader.collate import ColumnKey, batch_columns, column_tables
 
 
-def every_use(batch: Batch, table_of: TableOf) -> dict[str, Tensor]:
-    """The IDs of each table as often as the batch uses them.
+def repeated_ids(batch: Batch, table_of: dict[ColumnKey, str]) -> dict[str, Tensor]:
+    """The IDs of each table as often as they occur in the batch.
 
     Args:
         batch: a batch.
-        table_of: (owner, column) → table, from `ctr.loader.collate.use_tables`.
+        table_of: (level, feature) → table, from `ctr.loader.collate.column_tables`.
 
     Returns:
         table → (V,) int64.
     """
-    owners: dict[str, dict[str, IdColumn]] = {REQUEST: batch.request_ids, CANDIDATE: batch.candidate_ids}
-    owners |= {EVENT + domain: sequence.ids for domain, sequence in batch.sequences.items()}
-    uses: dict[str, list[Tensor]] = {table: [ids[:0]] for table, ids in batch.unique_ids.items()}
-    for (owner, name), table in table_of.items():
-        uses[table].append(batch.unique_ids[table][owners[owner][name].inverse_indices])
-    return {table: torch.cat(parts) for table, parts in uses.items()}
+    columns = batch_columns(batch)
+    ids: dict[str, list[Tensor]] = {table: [unique[:0]] for table, unique in batch.unique_ids.items()}
+    for key, table in table_of.items():
+        ids[table].append(batch.unique_ids[table][columns[key].inverse_indices])
+    return {table: torch.cat(parts) for table, parts in ids.items()}
 
 
 def sent(
@@ -63,12 +60,12 @@ def measure(config_path: Path, world: World, *, steps: int, overrides: list[str]
     config = load_config(config_path, overrides)
     dataset = open_dataset(config)
     tables = build_tables(config, dataset.manifest, world.device, world=world)
-    table_of = use_tables(dataset.manifest, ngrams_of(config, dataset.manifest))
+    table_of = column_tables(dataset.manifest, ngrams_of(config, dataset.manifest))
     loader = training_loader(config, dataset, world=world).iterate(0)
     batches = [batch.to(world.device) for batch, _ in zip(loader, range(steps), strict=False)]
     ways: dict[str, Callable[[Batch], dict[str, Tensor]]] = {
         "unique IDs": lambda batch: batch.unique_ids,
-        "every use": lambda batch: every_use(batch, table_of),
+        "repeated IDs": lambda batch: repeated_ids(batch, table_of),
     }
     lines = []
     for way, ids_of in ways.items():

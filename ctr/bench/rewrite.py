@@ -1,6 +1,6 @@
 """Batches written as they would be without an optimisation; what the model computes from them is the same.
 
-B candidates, R requests, L events of one request, U unique IDs of one table, V uses.
+B candidates, R requests, L events of one request, U unique IDs of one table, V IDs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ctr.batch import Batch, IdColumn, SequenceBatch, positions, take_ids
+from ctr.batch import Batch, IdColumn, SequenceBatch, take_bags, take_events, take_histories
 from ctr.blocks.jagged import offsets_of
-from ctr.loader.collate import CANDIDATE, EVENT, REQUEST, use_tables
+from ctr.loader.collate import CANDIDATE, EVENT, REQUEST, column_tables
 from features.dataset import Manifest
 
 
@@ -26,32 +26,13 @@ def take_requests(batch: Batch, picked: Tensor, *, request_index: Tensor) -> Bat
     """The candidates of a batch on its requests `picked` (R',), where `request_index` (B,) leads."""
     return replace(
         batch,
-        request_ids={name: take_ids(use, picked) for name, use in batch.request_ids.items()},
+        request_ids={name: take_bags(column, picked) for name, column in batch.request_ids.items()},
         request_dense={name: values[picked] for name, values in batch.request_dense.items()},
         sequences={name: take_histories(events, picked) for name, events in batch.sequences.items()},
         request_index=request_index,
         request_id=batch.request_id[picked],
         user_id=batch.user_id[picked],
         time=batch.time[picked],
-    )
-
-
-def take_histories(events: SequenceBatch, picked: Tensor) -> SequenceBatch:
-    """The histories of the requests at positions `picked`, copied."""
-    index, offsets = positions(events.offsets, picked)
-    return take_events(events, index, offsets)
-
-
-def take_events(events: SequenceBatch, index: Tensor, offsets: Tensor) -> SequenceBatch:
-    """Histories with `offsets` of the events at positions `index`."""
-    lengths = offsets.diff()
-    return replace(
-        events,
-        offsets=offsets,
-        max_length=int(lengths.max()) if lengths.numel() else 0,
-        time_gap=events.time_gap[index],
-        ids={name: take_ids(use, index) for name, use in events.ids.items()},
-        dense={name: values[index] for name, values in events.dense.items()},
     )
 
 
@@ -89,18 +70,18 @@ def _padded(events: SequenceBatch, lack: int, extra: int) -> SequenceBatch:
 
 
 def unpool(batch: Batch, manifest: Manifest) -> Batch:
-    """An ID for every use: `unique_ids` (V,) repeats itself, and each use has a row of its own."""
-    table_of = use_tables(manifest)
+    """IDs are not made unique: `unique_ids` becomes (V,), with a row of its own for every ID of a column."""
+    table_of = column_tables(manifest)
     travelling: dict[str, list[Tensor]] = {table: [] for table in batch.unique_ids}
     used = dict.fromkeys(batch.unique_ids, 0)
 
-    def spread(owner: str, uses: dict[str, IdColumn]) -> dict[str, IdColumn]:
+    def spread(level: str, columns: dict[str, IdColumn]) -> dict[str, IdColumn]:
         changed = {}
-        for name, use in uses.items():
-            table = table_of.get((owner, name), name)  # n-grams are named as their table
-            count = len(use.inverse_indices)
-            travelling[table].append(batch.unique_ids[table][use.inverse_indices])
-            changed[name] = replace(use, inverse_indices=torch.arange(used[table], used[table] + count))
+        for name, column in columns.items():
+            table = table_of.get((level, name), name)  # n-grams are named as their table
+            count = len(column.inverse_indices)
+            travelling[table].append(batch.unique_ids[table][column.inverse_indices])
+            changed[name] = replace(column, inverse_indices=torch.arange(used[table], used[table] + count))
             used[table] += count
         return changed
 

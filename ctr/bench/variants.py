@@ -30,7 +30,7 @@ from ctr.tokens.events import SequenceTokenizer
 from ctr.tokens.features import Rows, look_up
 from features.dataset import Manifest
 from kernels import table_rows
-from kernels.unique_pooling import columns, expand, ops
+from kernels.unique_pooling import columns, gather_bags, ops
 
 Rewrite = Callable[[Batch, Manifest], Batch]
 Patch = tuple[Any, str, Any]  # owner, attribute, what stands there instead
@@ -70,7 +70,7 @@ class Variant:
             yield
 
 
-def expand_first(self: SequenceTokenizer, events: SequenceBatch, rows: Rows) -> Jagged:
+def gather_first(self: SequenceTokenizer, events: SequenceBatch, rows: Rows) -> Jagged:
     """`SequenceTokenizer.forward` that gathers each column's embeddings (V, E), then maps every one."""
     seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
     numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
@@ -104,12 +104,12 @@ def update_whole_table(
     weight.sub_(dense.mul_((lr / self.sum.sqrt().add_(self.config.eps))[:, None]))
 
 
-def expand_each(rows: Tensor, sizes: Sequence[int], inverse_indices: Sequence[Tensor]) -> Tensor:
-    """`expand_joined` with the tokens (V, D) of every column made one after another."""
+def gather_each(rows: Tensor, sizes: Sequence[int], inverse_indices: Sequence[Tensor]) -> Tensor:
+    """`gather_sum_joined` with the tokens (V, D) of every column made one after another."""
     first, *tables = rows.split(list(sizes))
-    tokens = expand(first, inverse_indices[0])
+    tokens = gather_bags(first, inverse_indices[0])
     for table, inverse in zip(tables, inverse_indices[1:], strict=True):
-        tokens = tokens + expand(table, inverse)
+        tokens = tokens + gather_bags(table, inverse)
     return tokens
 
 
@@ -132,20 +132,20 @@ def nowhere(*_: Any) -> bool:
     return False
 
 
-def not_counted(*_: Any) -> None:
-    """Instead of `counted_sum`: torch's operators stand in."""
+def no_compiled_sum(*_: Any) -> None:
+    """Instead of `compiled_segment_sum`: torch's operators stand in."""
 
 
 _PADDED: Patch = (attention, "available", nowhere)
 _BY_TORCH: tuple[Patch, ...] = (
     (table_rows, "available", nowhere),
-    (ops, "counted_sum", not_counted),
+    (ops, "compiled_segment_sum", no_compiled_sum),
     (columns, "compiled", nowhere),
 )
 _APART: Patch = (fused, "available", nowhere)
 _DROPOUT: Patch = (F, "scaled_dot_product_attention", attention_with_dropout)
-_EXPAND: Patch = (SequenceTokenizer, "forward", expand_first)
-_EACH: Patch = (event_tokens, "expand_joined", expand_each)
+_GATHER_FIRST: Patch = (SequenceTokenizer, "forward", gather_first)
+_EACH: Patch = (event_tokens, "gather_sum_joined", gather_each)
 _ONE: Patch = (LengthBuckets, "plan", staticmethod(one_bucket))
 _USES: Patch = (RowwiseAdagrad, "update", update_uses)
 _WHOLE: Patch = (RowwiseAdagrad, "update", update_whole_table)
@@ -171,7 +171,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("position-wise in one pass", "torch's operators one after another", (), (_APART,), float32=True),
     Variant("length buckets", "attention padded to the longest of all", (), (_PADDED, _ONE)),
     Variant("unique pooling", "an ID and a row for every use", (unpool,), (_USES,)),
-    Variant("project before expand", "rows gathered first, then each mapped", (), (_EXPAND,)),
+    Variant("project before gather", "rows gathered first, then each mapped", (), (_GATHER_FIRST,)),
     Variant("one gather for all fields", "a gather and an addition for each field", (), (_EACH,)),
     Variant("touched rows only", "gradient and update of whole tables", (), (_WHOLE,)),
     Variant("fused attention", "dropout on attention weights, of no effect", (), (_PADDED, _DROPOUT)),
@@ -181,5 +181,5 @@ ALL_OFF = Variant(
     "all of them",
     "none of the above",
     (_unshare, _pad, unpool),
-    (_EXPAND, _WHOLE, _PADDED, _APART, _ONE, _DROPOUT, *_BY_TORCH),
+    (_GATHER_FIRST, _WHOLE, _PADDED, _APART, _ONE, _DROPOUT, *_BY_TORCH),
 )

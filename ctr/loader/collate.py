@@ -19,10 +19,10 @@ from features.dataset import Column, EventStore, IdValues, Manifest
 from features.errors import DataError
 from kernels.unique import unique_ids
 
-# Which owners a use belongs to: one of these, or a domain's name behind the prefix.
+# The level of a column: one of the first two, or a domain's name behind the prefix.
 REQUEST, CANDIDATE, EVENT = "request", "candidate", "event."
 
-Uses = dict[tuple[str, str], IdValues]  # (owner, feature) → its IDs
+ColumnKey = tuple[str, str]  # (level, feature)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Collator:
         manifest: of the data set.
         stores: event store of each domain.
         max_len: at most so many of the newest events, for each domain.
-        ngrams: fields whose events also use rows of n-gram tables.
+        ngrams: fields whose events also have IDs in n-gram tables.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class Collator:
         max_len: Mapping[str, int],
         ngrams: Sequence[NgramField] = (),
     ) -> None:
-        self.table_of = use_tables(manifest, ngrams)
+        self.table_of = column_tables(manifest, ngrams)
         self.rows = table_rows(manifest, ngrams)
         self.ngrams = ngrams
         self.events = {domain: event_columns(store) for domain, store in stores.items()}
         self.max_len = max_len
 
     def __call__(self, window: WindowData, picked: np.ndarray) -> Batch:
-        """The batch of the requests at positions `picked` of a window.
+        """The batch of the requests at the positions `picked` of a window.
 
         Raises:
             DataError: an event after its request, a pointer outside the event store, an ID outside its table.
@@ -68,22 +68,22 @@ class Collator:
         rows, row_offsets = ranges(starts, window.row_offsets[picked + 1] - starts)
         candidates = window.impressions.take(rows)
         histories = {domain: self._history(domain, requests.plain) for domain in self.events}
-        uses = {(REQUEST, name): ids for name, ids in requests.ids.items()}
-        uses |= {(CANDIDATE, name): ids for name, ids in candidates.ids.items()}
+        ids_of = {(REQUEST, name): ids for name, ids in requests.ids.items()}
+        ids_of |= {(CANDIDATE, name): ids for name, ids in candidates.ids.items()}
         for domain, history in histories.items():
-            uses |= {(EVENT + domain, name): ids for name, ids in history.events.ids.items()}
+            ids_of |= {(EVENT + domain, name): ids for name, ids in history.events.ids.items()}
         for field in self.ngrams:
-            base = uses[EVENT + field.domain, field.column.name].values
+            base = ids_of[EVENT + field.domain, field.column.name].values
             found = ngram_ids(base, histories[field.domain].offsets, field)
-            uses |= {(EVENT + field.domain, name): IdValues(rows) for name, rows in found.items()}
-        unique, columns = self._make_unique(uses)
+            ids_of |= {(EVENT + field.domain, name): IdValues(ids) for name, ids in found.items()}
+        unique, columns = self._make_unique(ids_of)
         return Batch(
             unique_ids=unique,
-            request_ids=_of_owner(columns, REQUEST),
+            request_ids=_of_level(columns, REQUEST),
             request_dense=_tensors(requests.dense),
-            candidate_ids=_of_owner(columns, CANDIDATE),
+            candidate_ids=_of_level(columns, CANDIDATE),
             candidate_dense=_tensors(candidates.dense),
-            sequences={d: _sequence(h, _of_owner(columns, EVENT + d)) for d, h in histories.items()},
+            sequences={d: _sequence(h, _of_level(columns, EVENT + d)) for d, h in histories.items()},
             request_index=torch.from_numpy(np.repeat(np.arange(len(picked)), np.diff(row_offsets))),
             label=_tensor(candidates.plain["label"], np.float32),
             row_id=_tensor(candidates.plain["row_id"], np.int64),
@@ -104,36 +104,47 @@ class Collator:
                 f"request {requests['request_id'][i]} must point into the {stored} events of domain "
                 f"{domain!r}, got {start[i]} to {stop[i]}; run ctr prepare again"
             )
-        positions, offsets = ranges(start, stop - start)
-        events = self.events[domain].take(positions)
+        rows, offsets = ranges(start, stop - start)
+        events = self.events[domain].take(rows)
         gap = np.repeat(requests["time"], stop - start) - events.plain["time"]
         if len(gap) and gap.min() < 0:
             _refuse_future_event(domain, requests, offsets, gap)
         return History(offsets, gap.astype(np.float32), events)
 
-    def _make_unique(self, uses: Uses) -> tuple[dict[str, Tensor], dict[tuple[str, str], IdColumn]]:
-        """All uses of a table together become unique rows and positions among them."""
+    def _make_unique(
+        self, ids_of: dict[ColumnKey, IdValues]
+    ) -> tuple[dict[str, Tensor], dict[ColumnKey, IdColumn]]:
+        """The unique IDs of every table, and every column as inverse indices into those of its table."""
         unique: dict[str, Tensor] = {}
-        columns: dict[tuple[str, str], IdColumn] = {}
+        columns: dict[ColumnKey, IdColumn] = {}
         for table in dict.fromkeys(self.table_of.values()):
-            members = [key for key in uses if self.table_of[key] == table]
+            members = [key for key in ids_of if self.table_of[key] == table]
             try:
-                found, inverse = unique_ids([uses[key].values for key in members], rows=self.rows[table])
+                found, inverse = unique_ids([ids_of[key].values for key in members], rows=self.rows[table])
             except ValueError as error:
-                names = ", ".join(f"{owner} {name}" for owner, name in members)
+                names = ", ".join(f"{level} {name}" for level, name in members)
                 raise DataError(
                     f"table {table!r} (used by {names}): {error}; run ctr prepare again"
                 ) from None
             unique[table] = torch.from_numpy(found)
-            columns |= {key: _id_column(uses[key], part) for key, part in zip(members, inverse, strict=True)}
-        return unique, {key: columns[key] for key in uses}
+            columns |= {
+                key: _id_column(ids_of[key], part) for key, part in zip(members, inverse, strict=True)
+            }
+        return unique, {key: columns[key] for key in ids_of}
 
 
-def use_tables(manifest: Manifest, ngrams: Sequence[NgramField] = ()) -> dict[tuple[str, str], str]:
-    """The embedding table of every use: (owner, feature) → table; n-grams are named as their table."""
-    uses: list[tuple[str, Column]] = [(c.level, c) for c in manifest.features]
-    uses += [(EVENT + domain, c) for domain, info in manifest.domains.items() for c in info.side]
-    tables = {(owner, c.name): c.table for owner, c in uses if c.table is not None}
+def batch_columns(batch: Batch) -> dict[ColumnKey, IdColumn]:
+    """All ID columns of a batch."""
+    of_level = {REQUEST: batch.request_ids, CANDIDATE: batch.candidate_ids}
+    of_level |= {EVENT + domain: sequence.ids for domain, sequence in batch.sequences.items()}
+    return {(level, name): column for level, columns in of_level.items() for name, column in columns.items()}
+
+
+def column_tables(manifest: Manifest, ngrams: Sequence[NgramField] = ()) -> dict[ColumnKey, str]:
+    """The embedding table of every ID column; a column of n-grams is named as its table."""
+    columns: list[tuple[str, Column]] = [(c.level, c) for c in manifest.features]
+    columns += [(EVENT + domain, c) for domain, info in manifest.domains.items() for c in info.side]
+    tables = {(level, c.name): c.table for level, c in columns if c.table is not None}
     return tables | {(EVENT + field.domain, t.name): t.name for field in ngrams for t in field.tables}
 
 
@@ -172,8 +183,8 @@ def _id_column(ids: IdValues, inverse: np.ndarray) -> IdColumn:
     return IdColumn(torch.from_numpy(inverse), offsets, weights)
 
 
-def _of_owner(columns: dict[tuple[str, str], IdColumn], owner: str) -> dict[str, IdColumn]:
-    return {name: column for (whose, name), column in columns.items() if whose == owner}
+def _of_level(columns: dict[ColumnKey, IdColumn], level: str) -> dict[str, IdColumn]:
+    return {name: column for (own, name), column in columns.items() if own == level}
 
 
 def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:

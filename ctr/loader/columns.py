@@ -1,4 +1,4 @@
-"""Columns of consecutive owners (requests, impressions or events) as numpy arrays, and picking from them."""
+"""Columns of requests, impressions or events as numpy arrays, and picking rows of them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from features.dataset import Column, EventStore, IdValues, Manifest, SplitData, 
 
 @dataclass(frozen=True)
 class Columns:
-    """Plain values, IDs and dense features of the same owners."""
+    """Plain values, IDs and dense features of the same rows: requests, impressions or events."""
 
     plain: dict[str, np.ndarray]
     ids: dict[str, IdValues]
-    dense: dict[str, np.ndarray]  # float32 (owners, dim)
+    dense: dict[str, np.ndarray]  # float32 (rows, dim)
 
-    def take(self, positions: np.ndarray) -> Columns:
-        """The owners at these positions, copied."""
+    def take(self, rows: np.ndarray) -> Columns:
+        """The rows at these positions, copied."""
         return Columns(
-            {name: values.take(positions) for name, values in self.plain.items()},
-            {name: take_ids(values, positions) for name, values in self.ids.items()},
-            {name: values.take(positions, axis=0) for name, values in self.dense.items()},
+            {name: values.take(rows) for name, values in self.plain.items()},
+            {name: take_ids(values, rows) for name, values in self.ids.items()},
+            {name: values.take(rows, axis=0) for name, values in self.dense.items()},
         )
 
 
@@ -72,12 +72,12 @@ def event_columns(store: EventStore) -> Columns:
     return Columns({"time": store.time}, store.ids, store.dense)
 
 
-def take_ids(values: IdValues, positions: np.ndarray) -> IdValues:
-    """The IDs of the owners at these positions, copied."""
+def take_ids(values: IdValues, rows: np.ndarray) -> IdValues:
+    """The IDs of the rows at these positions, copied."""
     if values.offsets is None:
-        return IdValues(values.values.take(positions))
-    starts = values.offsets.take(positions)
-    lengths = values.offsets.take(positions + 1) - starts
+        return IdValues(values.values.take(rows))
+    starts = values.offsets.take(rows)
+    lengths = values.offsets.take(rows + 1) - starts
     entries, offsets = ranges(starts, lengths)
     weights = None if values.weights is None else values.weights.take(entries)
     return IdValues(values.values.take(entries), offsets, weights)

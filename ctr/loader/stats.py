@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctr.batch import Batch, IdColumn
-from ctr.loader.collate import CANDIDATE, EVENT, REQUEST, use_tables
+from ctr.batch import Batch
+from ctr.loader.collate import ColumnKey, batch_columns, column_tables
 from ctr.tokens.ngram import NgramField
 from features.dataset import Manifest
 
@@ -25,30 +25,29 @@ def batch_stats(
 
     Returns:
         ``rows``, ``requests``, ``tokens`` (events of all domains), ``unique_ratio`` and
-        ``unique_ratio.<table>`` (unique IDs over uses, 1 where nothing is used), and the bytes of IDs and
-        embedding rows that travel: ``bytes_plain`` with an ID and a row for every use, ``bytes_unique`` with
-        both once and a position per use.
+        ``unique_ratio.<table>`` (unique IDs over all IDs, 1 where there is none), and the bytes of IDs and
+        embedding rows that travel: ``bytes_plain`` if an ID and its row travel as often as the ID occurs,
+        ``bytes_unique`` if they travel once, with an inverse index for each time.
     """
-    uses = _count_uses(batch, use_tables(manifest, ngrams))
+    counts = _count_ids(batch, column_tables(manifest, ngrams))
     unique = {table: len(ids) for table, ids in batch.unique_ids.items()}
-    total, distinct = sum(uses.values()), sum(unique.values())
+    total, distinct = sum(counts.values()), sum(unique.values())
     entry = _ID_BYTES + _FLOAT_BYTES * dim
     return {
         "rows": batch.num_rows,
         "requests": batch.num_requests,
         "tokens": sum(len(sequence.time_gap) for sequence in batch.sequences.values()),
         "unique_ratio": distinct / total if total else 1.0,
-        **{f"unique_ratio.{table}": unique[table] / n if n else 1.0 for table, n in uses.items()},
+        **{f"unique_ratio.{table}": unique[table] / n if n else 1.0 for table, n in counts.items()},
         "bytes_plain": total * entry,
         "bytes_unique": distinct * entry + total * _ID_BYTES,
     }
 
 
-def _count_uses(batch: Batch, table_of: dict[tuple[str, str], str]) -> dict[str, int]:
-    """How many IDs of each table the batch uses."""
-    owners: dict[str, dict[str, IdColumn]] = {REQUEST: batch.request_ids, CANDIDATE: batch.candidate_ids}
-    owners |= {EVENT + domain: sequence.ids for domain, sequence in batch.sequences.items()}
-    uses = dict.fromkeys(batch.unique_ids, 0)
-    for (owner, name), table in table_of.items():
-        uses[table] += len(owners[owner][name].inverse_indices)
-    return uses
+def _count_ids(batch: Batch, table_of: dict[ColumnKey, str]) -> dict[str, int]:
+    """How many IDs of each table the batch has, repeated ones included."""
+    columns = batch_columns(batch)
+    counts = dict.fromkeys(batch.unique_ids, 0)
+    for key, table in table_of.items():
+        counts[table] += len(columns[key].inverse_indices)
+    return counts

@@ -24,7 +24,7 @@ from ctr.tokens.ngram import NgramField, ngram_fields
 from ctr.tokens.ngram_embedding import NgramEmbedding
 from features.dataset import DomainInfo, Manifest
 from features.errors import ConfigError
-from kernels.unique_pooling import expand_joined
+from kernels.unique_pooling import gather_sum_joined
 
 
 class SequenceTokenizer(nn.Module):
@@ -81,7 +81,7 @@ class SequenceTokenizer(nn.Module):
         tables, uses = zip(*plain, strict=True)
         vectors_, maps, more = zip(*mapped, strict=True) if mapped else ((), (), ())
         joined, sizes = join_mapped(tables, vectors_, maps)
-        token = token + expand_joined(joined, sizes, [*uses, *more])
+        token = token + gather_sum_joined(joined, sizes, [*uses, *more])
         return layout.with_values(self.dropout(self.norm(token)))
 
     def parts_averaged(self, name: str) -> int:

@@ -20,14 +20,14 @@ from ctr.blocks.linear import Linear
 from ctr.blocks.requests import RequestMap
 from ctr.config import ModelConfig
 from features.dataset import Column, Manifest
-from kernels.unique_pooling import expand
+from kernels.unique_pooling import gather_bags
 
 Rows = dict[str, Tensor]  # table → embeddings of the batch's unique IDs (U, E)
 
 
 def look_up(rows: Tensor, use: IdColumn) -> Tensor:
     """(owners, E): the embedding of each owner's ID, or the (weighted) mean of its list, zeros if empty."""
-    return expand(rows, use.inverse_indices, offsets=use.offsets, weights=use.weights)
+    return gather_bags(rows, use.inverse_indices, offsets=use.offsets, weights=use.weights)
 
 
 class FeatureVectors(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ctr.batch import SequenceBatch
 from ctr.tokens.features import Rows
 from ctr.tokens.ngram import NgramField
-from kernels.unique_pooling import expand_sum
+from kernels.unique_pooling import gather_sum
 
 
 class NgramEmbedding(nn.Module):
@@ -40,4 +40,4 @@ class NgramEmbedding(nn.Module):
         for table, linear in zip(self.field.tables, self.maps, strict=True):
             vectors.append(linear(rows[table.name]))
             uses.append(events.ids[table.name])
-        return expand_sum(vectors, [use.inverse_indices for use in uses]) / len(vectors)
+        return gather_sum(vectors, [use.inverse_indices for use in uses]) / len(vectors)

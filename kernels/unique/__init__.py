@@ -1,6 +1,6 @@
-"""Unique IDs: the values of many columns that share a table, each once, and where every use finds its value.
+"""Unique IDs of the columns that share a table: every value once, and inverse indices into these values.
 
-U unique IDs; V uses, over all columns.
+U unique IDs; V values, over all columns.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def unique_ids(columns: Sequence[Column], *, rows: int | None = None) -> tuple[n
         ([2, 5, 7], [2, 0], [0, 0, 1])
     """
     arrays = [column.numpy() if isinstance(column, Tensor) else np.asarray(column) for column in columns]
-    uses = np.concatenate(arrays) if arrays else np.empty(0, np.int64)
-    if not len(uses):
+    values = np.concatenate(arrays) if arrays else np.empty(0, np.int64)
+    if not len(values):
         return np.empty(0, np.int64), [np.empty(0, np.int64) for _ in arrays]
-    low, high = int(uses.min()), int(uses.max())
+    low, high = int(values.min()), int(values.max())
     if rows is not None:
         _check_range(low, high, rows)
-    unique, inverse = make_unique(uses, low=low, high=high)
+    unique, inverse = make_unique(values, low=low, high=high)
     return unique, np.split(inverse, np.cumsum([len(a) for a in arrays])[:-1])
 
 
@@ -68,7 +68,9 @@ def unique_ids_on_device(columns: Sequence[Tensor]) -> tuple[Tensor, list[Tensor
         ([2, 5, 7], [2, 0], [0, 0, 1])
     """
     if not columns:
-        raise ValueError("unique_ids_on_device needs at least one column, got none; skip tables without uses")
+        raise ValueError(
+            "unique_ids_on_device needs at least one column, got none; skip tables without columns"
+        )
     unique, inverse = torch.unique(torch.cat(list(columns)), return_inverse=True)
     return unique, list(inverse.split([len(column) for column in columns]))
 

@@ -55,13 +55,13 @@ def check_together(rows: Sequence[Tensor], inverse_indices: Sequence[Tensor]) ->
     Raises:
         ValueError: says what must hold and what came.
     """
-    uses = {len(inverse) for inverse in inverse_indices}
+    lengths = {len(inverse) for inverse in inverse_indices}
     widths = {table.shape[-1] for table in rows}
-    if not rows or len(rows) != len(inverse_indices) or len(uses) > 1 or len(widths) > 1:
+    if not rows or len(rows) != len(inverse_indices) or len(lengths) > 1 or len(widths) > 1:
         raise ValueError(
             "a sum over columns needs one inverse_indices (V,) for each of its rows (U_j, E), all of one V "
             f"and E, got {len(rows)} rows of widths {sorted(widths)} and {len(inverse_indices)} "
-            f"inverse_indices of lengths {sorted(uses)}; take the columns of one owner"
+            f"inverse_indices of lengths {sorted(lengths)}; take the columns of one level"
         )
 
 
@@ -94,10 +94,11 @@ def _check_indices(inverse_indices: Tensor, beside: Tensor) -> None:
         )
 
 
-def _check_offsets(offsets: Tensor, uses: int) -> None:
+def _check_offsets(offsets: Tensor, entries: int) -> None:
     ends = (int(offsets[0]), int(offsets[-1])) if len(offsets) else None
-    if ends != (0, uses) or bool((offsets.diff() < 0).any()):
+    if ends != (0, entries) or bool((offsets.diff() < 0).any()):
         raise ValueError(
-            f"offsets must go up from 0 to {uses} (the number of uses), got {offsets[:6].tolist()} … "
-            f"{offsets[-1:].tolist()}; owner i holds the uses offsets[i] to offsets[i + 1] - 1"
+            f"offsets must go up from 0 to {entries} (the number of inverse_indices), got "
+            f"{offsets[:6].tolist()} … {offsets[-1:].tolist()}; bag i holds the entries offsets[i] to "
+            "offsets[i + 1] - 1"
         )

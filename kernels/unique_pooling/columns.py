@@ -1,6 +1,6 @@
-"""Tokens as sums of columns, each of which uses rows of a table of its own; compiled on CPUs (scatter.cpp).
+"""Tokens as sums over columns, each with rows of a table of its own; compiled code on a CPU (scatter.cpp).
 
-Elsewhere one `gather_sum` over the indices of all columns, shifted to where their tables begin.
+Elsewhere one `bag_sum` over the indices of all columns, shifted to where their tables begin.
 
 n tokens, J columns, U_j rows of a table, E width.
 """
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from kernels.native import load
-from kernels.unique_pooling.counted import MOST, SOURCE
-from kernels.unique_pooling.ops import gather, scatter_sum
+from kernels.unique_pooling.ops import bag_sum, segment_sum_op
+from kernels.unique_pooling.scatter import MOST, SOURCE
 
 
 def sum_columns(rows: Tensor, sizes: Sequence[int], columns: Sequence[Tensor]) -> Tensor:
-    """Σ_j of the row that column j uses of its own table.
+    """Σ_j of the row of column j, each from its own table.
 
     Args:
         rows: (Σ U_j, E), the tables one below the other.
@@ -35,15 +35,15 @@ def sum_columns(rows: Tensor, sizes: Sequence[int], columns: Sequence[Tensor]) -
     if compiled(rows, columns):
         summed: Tensor = _SumColumns.apply(rows, starts, *columns)
         return summed
-    return gather(rows, _stacked(starts, columns), None, None)
+    return bag_sum(rows, _stacked(starts, columns), None, None)
 
 
 def compiled(rows: Tensor, columns: Sequence[Tensor]) -> bool:
     """Whether there is compiled code for these: float32 on a CPU, outside compiled graphs, where GCC is."""
     if rows.device.type != "cpu" or rows.dtype != torch.float32 or torch.compiler.is_compiling():
         return False
-    uses = sum(len(column) for column in columns)
-    return 0 < uses <= MOST and rows.shape[1] > 0 and load(SOURCE) is not None
+    indices = sum(len(column) for column in columns)
+    return 0 < indices <= MOST and rows.shape[1] > 0 and load(SOURCE) is not None
 
 
 def _stacked(starts: Sequence[int], columns: Sequence[Tensor]) -> Tensor:
@@ -65,7 +65,7 @@ class _SumColumns(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), columns, starts = gradients, ctx.saved_tensors, ctx.starts
         if torch.is_grad_enabled():  # a gradient of this gradient is asked for
-            of_rows = scatter_sum(gradient, _stacked(starts, columns), None, None, starts[-1])
+            of_rows = segment_sum_op(gradient, _stacked(starts, columns), None, None, starts[-1])
         else:
             of_rows = _over_columns("scatter_columns", gradient, starts, columns, starts[-1])
         return of_rows, None, *(None for _ in columns)
@@ -74,7 +74,7 @@ class _SumColumns(torch.autograd.Function):
 def _over_columns(
     name: str, given: Tensor, starts: Sequence[int], columns: Sequence[Tensor], made: int
 ) -> Tensor:
-    """Run a function of the library: `made` rows from those `given`."""
+    """Run a function of the compiled library that makes `made` rows out of the rows `given`."""
     kernel = load(SOURCE)
     assert kernel is not None  # compiled
     given, held = given.contiguous(), [column.contiguous() for column in columns]

@@ -81,7 +81,7 @@ def per_row(batch: Batch) -> Batch:
     index = batch.request_index
     return replace(
         batch,
-        request_ids={name: take_ids(use, index) for name, use in batch.request_ids.items()},
+        request_ids={name: take_bags(column, index) for name, column in batch.request_ids.items()},
         request_dense={name: values[index] for name, values in batch.request_dense.items()},
         sequences={name: repeat_requests(events, index) for name, events in batch.sequences.items()},
         request_index=torch.arange(batch.num_rows),
@@ -118,19 +118,21 @@ def take_events(events: SequenceBatch, picked: list[Tensor]) -> SequenceBatch:
         offsets=torch.tensor([0, *lengths]).cumsum(0),
         max_length=max(lengths),
         time_gap=events.time_gap[index],
-        ids={name: take_ids(use, index) for name, use in events.ids.items()},
+        ids={name: take_bags(column, index) for name, column in events.ids.items()},
         dense={name: values[index] for name, values in events.dense.items()},
     )
 
 
-def take_ids(use: IdColumn, owners: Tensor) -> IdColumn:
-    """The IDs of the owners at these positions."""
-    if use.offsets is None:
-        return IdColumn(use.inverse_indices[owners])
-    parts = [torch.arange(int(use.offsets[i]), int(use.offsets[i + 1])) for i in owners.tolist()]
+def take_bags(column: IdColumn, bags: Tensor) -> IdColumn:
+    """The bags at these positions."""
+    if column.offsets is None:
+        return IdColumn(column.inverse_indices[bags])
+    parts = [torch.arange(int(column.offsets[i]), int(column.offsets[i + 1])) for i in bags.tolist()]
     index = torch.cat([torch.zeros(0, dtype=torch.int64), *parts])
     offsets = torch.tensor([0, *(len(p) for p in parts)]).cumsum(0)
-    return IdColumn(use.inverse_indices[index], offsets, None if use.weights is None else use.weights[index])
+    return IdColumn(
+        column.inverse_indices[index], offsets, None if column.weights is None else column.weights[index]
+    )
 
 
 def _sequence(domain: str, lengths: list[int], random: np.random.Generator) -> SequenceBatch:
@@ -145,25 +147,25 @@ def _sequence(domain: str, lengths: list[int], random: np.random.Generator) -> S
     )
 
 
-def _ids(columns: list[Column], owners: int, random: np.random.Generator) -> dict[str, IdColumn]:
-    uses = {}
+def _ids(columns: list[Column], rows: int, random: np.random.Generator) -> dict[str, IdColumn]:
+    made = {}
     for column in columns:
         if column.kind == "id":
-            uses[column.name] = IdColumn(torch.from_numpy(random.integers(0, UNIQUE, owners)))
+            made[column.name] = IdColumn(torch.from_numpy(random.integers(0, UNIQUE, rows)))
         elif column.kind == "ids":
-            lengths = random.integers(0, 4, owners)
+            lengths = random.integers(0, 4, rows)
             total = int(lengths.sum())
             weights = torch.from_numpy(random.random(total)) if column.weighted else None
             offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
-            uses[column.name] = IdColumn(
+            made[column.name] = IdColumn(
                 torch.from_numpy(random.integers(0, UNIQUE, total)), offsets, weights
             )
-    return uses
+    return made
 
 
-def _dense(columns: list[Column], owners: int, random: np.random.Generator) -> dict[str, Tensor]:
+def _dense(columns: list[Column], rows: int, random: np.random.Generator) -> dict[str, Tensor]:
     dense = [c for c in columns if c.kind == "dense"]
-    return {c.name: torch.from_numpy(random.normal(size=(owners, c.dim))) for c in dense}
+    return {c.name: torch.from_numpy(random.normal(size=(rows, c.dim))) for c in dense}
 
 
 def step_of(model: nn.Module) -> tuple[dict[str, Tensor], int]:

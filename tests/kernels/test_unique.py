@@ -33,19 +33,19 @@ def test_inverse_leads_back(apart: int, columns: list[list[int]]) -> None:
 
 @pytest.mark.parametrize("values", [[3, 1, 3], [70_000, 5], [-4, 2, -4], [1 << 60, 0]])
 def test_every_way_gives_the_same(values: list[int]) -> None:
-    uses = np.array(values)
-    wanted = np.unique(uses, return_inverse=True)
-    ways = [cpu._by_sorting(uses)]
-    if uses.min() >= 0 and uses.max() < cpu._MOST_ROWS:
-        places = cpu._places(int(uses.max()) + 1)
-        ways += [cpu._by_marks(uses, places, int(uses.max()) + 1), cpu._by_stamps(uses, places)]
-    for way in [*ways, unique_ids([uses])]:
+    column = np.array(values)
+    wanted = np.unique(column, return_inverse=True)
+    ways = [cpu._by_sorting(column)]
+    if column.min() >= 0 and column.max() < cpu._MOST_ROWS:
+        scratch = cpu._scratch(int(column.max()) + 1)
+        ways += [cpu._by_marks(column, scratch, int(column.max()) + 1), cpu._by_stamps(column, scratch)]
+    for way in [*ways, unique_ids([column])]:
         assert [np.asarray(part).reshape(-1).tolist() for part in way] == [part.tolist() for part in wanted]
 
 
 @given(tables=st.lists(COLUMNS, min_size=2, max_size=4))
 def test_tables_never_mix(tables: list[list[list[int]]]) -> None:
-    """The places kept between calls carry nothing from one table to the next."""
+    """The scratch array kept between calls carries nothing from one table to the next."""
     for apart, columns in zip((10_007, 1, 9_973, 20_011), tables, strict=False):
         unique, inverse = unique_ids([np.array(column, dtype=np.int32) * apart for column in columns])
         back = [(unique[positions] // apart).tolist() for positions in inverse]
@@ -53,14 +53,14 @@ def test_tables_never_mix(tables: list[list[list[int]]]) -> None:
         assert len(unique) == len({value for column in columns for value in column})
 
 
-def test_threads_do_not_share_places() -> None:
+def test_threads_do_not_share_the_scratch_array() -> None:
     batches = [np.random.default_rng(seed).integers(0, 500_000, 3000) for seed in range(40)]
     with ThreadPoolExecutor(4) as threads:
-        for uses, (unique, (inverse,)) in zip(
+        for column, (unique, (inverse,)) in zip(
             batches, threads.map(lambda b: unique_ids([b], rows=500_000), batches), strict=True
         ):
-            assert np.array_equal(unique[inverse], uses)
-            assert np.array_equal(unique, np.unique(uses))
+            assert np.array_equal(unique[inverse], column)
+            assert np.array_equal(unique, np.unique(column))
 
 
 def test_columns_may_be_tensors() -> None:

@@ -1,4 +1,4 @@
-"""The registered operators: torch's own checks, compiled graphs, autocast, layouts, threads."""
+"""The registered operators: torch's own checks, compiled graphs, autocast, bags, threads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels.unique_pooling import columns as columns_module
-from kernels.unique_pooling import expand, expand_joined, expand_sum, reduce
-from kernels.unique_pooling.layout import Layout, transpose
-from kernels.unique_pooling.ops import gather_sum, scatter_sum
+from kernels.unique_pooling import gather_bags, gather_sum, gather_sum_joined, segment_sum
+from kernels.unique_pooling.bags import Bags, transpose
+from kernels.unique_pooling.ops import bag_sum_op, segment_sum_op
 
-LAYOUTS = {
-    "plain": Layout(torch.tensor([2, 0, 2, 1])),
-    "columns": Layout(torch.tensor([[2, 0], [1, 1], [0, 2]])),
-    "lists": Layout(torch.tensor([2, 0, 2, 1]), torch.tensor([0, 3, 3, 4]), torch.tensor([0.5, 0.2, 0.3, 1])),
-    "empty": Layout(torch.empty(0, dtype=torch.int64), torch.tensor([0, 0])),
-    "sorted": Layout(torch.arange(1500) * 7 % 3),
+BAGS = {
+    "plain": Bags(torch.tensor([2, 0, 2, 1])),
+    "columns": Bags(torch.tensor([[2, 0], [1, 1], [0, 2]])),
+    "lists": Bags(torch.tensor([2, 0, 2, 1]), torch.tensor([0, 3, 3, 4]), torch.tensor([0.5, 0.2, 0.3, 1])),
+    "empty": Bags(torch.empty(0, dtype=torch.int64), torch.tensor([0, 0])),
+    "sorted": Bags(torch.arange(1500) * 7 % 3),
 }
 
 
@@ -30,25 +30,25 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
-def test_opcheck(layout: Layout) -> None:
-    torch.library.opcheck(gather_sum, (random(3, 5), *layout))
-    torch.library.opcheck(scatter_sum, (random(layout.owners, 5), *layout, 3))
+@pytest.mark.parametrize("bags", BAGS.values(), ids=list(BAGS))
+def test_opcheck(bags: Bags) -> None:
+    torch.library.opcheck(bag_sum_op, (random(3, 5), *bags))
+    torch.library.opcheck(segment_sum_op, (random(bags.num_bags, 5), *bags, 3))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
-def test_each_is_the_gradient_of_the_other(layout: Layout) -> None:
-    if layout.owners > 4:
+@pytest.mark.parametrize("bags", BAGS.values(), ids=list(BAGS))
+def test_each_is_the_gradient_of_the_other(bags: Bags) -> None:
+    if bags.num_bags > 4:
         return
-    rows, tokens = random(3, 2, dtype=torch.float64), random(layout.owners, 2, dtype=torch.float64)
+    rows, tokens = random(3, 2, dtype=torch.float64), random(bags.num_bags, 2, dtype=torch.float64)
     for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
-        assert check(lambda r: gather_sum(r, *layout), (rows,))
-        assert check(lambda g: scatter_sum(g, *layout, 3), (tokens,))
+        assert check(lambda r: bag_sum_op(r, *bags), (rows,))
+        assert check(lambda g: segment_sum_op(g, *bags, 3), (tokens,))
 
 
 def pooled(rows: Tensor, inverse: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-    lists = expand(rows, inverse, offsets, weights).sum(0) + expand(rows, inverse, offsets).sum(0)
-    return lists + expand(rows, inverse).sum(0) + expand_sum([rows, 2 * rows], [inverse, inverse]).sum(0)
+    lists = gather_bags(rows, inverse, offsets, weights).sum(0) + gather_bags(rows, inverse, offsets).sum(0)
+    return lists + gather_bags(rows, inverse).sum(0) + gather_sum([rows, 2 * rows], [inverse, inverse]).sum(0)
 
 
 def test_one_compiled_graph() -> None:
@@ -65,9 +65,9 @@ def test_one_compiled_graph() -> None:
 def test_autocast_leaves_the_dtype_to_the_rows() -> None:
     rows, weight, inverse = random(4, 3), random(6, 3), torch.tensor([3, 0, 0, 1])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert expand(rows, inverse).dtype == torch.float32
+        assert gather_bags(rows, inverse).dtype == torch.float32
         mapped = torch.nn.functional.linear(rows, weight)
-        out = expand_sum([mapped, mapped], [inverse, inverse])
+        out = gather_sum([mapped, mapped], [inverse, inverse])
     assert out.dtype == torch.bfloat16
     out.sum().backward()
     assert rows.grad is not None and rows.grad.dtype == torch.float32 and not rows.grad[2].any()
@@ -82,8 +82,10 @@ def test_sums_do_not_depend_on_threads(unique: int) -> None:
     threads = torch.get_num_threads()
 
     def sums() -> Tensor:
-        columns = scatter_sum(gradients, both, None, None, unique)
-        return torch.cat([reduce(gradients, inverse, unique), columns, gather_sum(columns, both, None, None)])
+        columns = segment_sum_op(gradients, both, None, None, unique)
+        return torch.cat(
+            [segment_sum(gradients, inverse, unique), columns, bag_sum_op(columns, both, None, None)]
+        )
 
     try:
         torch.set_num_threads(1)
@@ -101,10 +103,10 @@ def test_transpose_keeps_every_entry(lists: list[list[int]], weighted: bool) -> 
     indices = torch.tensor([row for one in lists for row in one], dtype=torch.int64)
     starts = torch.tensor([0, *(len(one) for one in lists)]).cumsum(0)
     weights = torch.arange(1.0, len(indices) + 1) if weighted else None
-    owners, by_row, moved = transpose(Layout(indices, starts, weights), 6)
-    entries = sorted((row, owner) for owner, one in enumerate(lists) for row in one)
+    bag_of, by_row, moved = transpose(Bags(indices, starts, weights), 6)
+    entries = sorted((row, bag) for bag, one in enumerate(lists) for row in one)
     rows = torch.repeat_interleave(by_row.diff())
-    assert list(zip(rows.tolist(), owners.tolist(), strict=True)) == entries
+    assert list(zip(rows.tolist(), bag_of.tolist(), strict=True)) == entries
     if weights is not None and moved is not None:
         assert moved.tolist() == weights[indices.argsort(stable=True)].tolist()
 
@@ -120,7 +122,7 @@ def test_columns_summed_by_compiled_code_are_those_of_torch(
     gradient = torch.randn(n, width, generator=make)
 
     def results() -> tuple[Tensor, Tensor]:
-        tokens = expand_joined(rows, sizes, columns)
+        tokens = gather_sum_joined(rows, sizes, columns)
         (of_rows,) = torch.autograd.grad(tokens, rows, gradient)
         return tokens.detach(), of_rows
 
@@ -139,7 +141,7 @@ def test_columns_summed_by_compiled_code_are_those_of_torch(
 def test_columns_of_no_token() -> None:
     rows = torch.randn(5, 4, requires_grad=True)
     none = torch.empty(0, dtype=torch.int64)
-    assert expand_joined(rows, [2, 3], [none, none]).shape == (0, 4)
+    assert gather_sum_joined(rows, [2, 3], [none, none]).shape == (0, 4)
 
 
 def test_a_gradient_of_the_gradient_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +149,7 @@ def test_a_gradient_of_the_gradient_of_columns(monkeypatch: pytest.MonkeyPatch) 
     columns = [torch.tensor([0, 1, 1]), torch.tensor([2, 0, 2])]
 
     def second() -> Tensor:
-        tokens = expand_joined(rows, [2, 3], columns)
+        tokens = gather_sum_joined(rows, [2, 3], columns)
         (first,) = torch.autograd.grad(tokens.pow(3).sum(), rows, create_graph=True)
         return torch.autograd.grad(first.pow(2).sum(), rows)[0]
 

@@ -18,7 +18,7 @@ from ctr.bench.suites.common import case_config, given_or_synthetic, sized
 from ctr.bench.timing import interleave, ratio
 from ctr.bench.workload import first_batches
 from ctr.loader.stats import batch_stats
-from kernels.unique_pooling import expand
+from kernels.unique_pooling import gather_bags
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 WIDTH, ID_BYTES, FLOAT_BYTES = 64, 8, 4
@@ -116,7 +116,7 @@ def whole_table(weight: Tensor, ids: Tensor, gradient: Tensor) -> Tensor:
 def pooled(weight: Tensor, unique: Tensor, inverse: Tensor, gradient: Tensor) -> Tensor:
     """Look unique rows up and expand them; the gradient of each, (U, E)."""
     rows = weight.index_select(0, unique).requires_grad_()
-    expand(rows, inverse).backward(gradient)
+    gather_bags(rows, inverse).backward(gradient)
     assert rows.grad is not None
     return rows.grad
 

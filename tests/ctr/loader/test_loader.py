@@ -51,7 +51,7 @@ def equal(one: Batch, other: Batch) -> bool:
 
 
 def decode(column: IdColumn, unique: Tensor) -> list[Any]:
-    """The IDs of every owner: an int, a list of ints, or a list of (int, weight)."""
+    """The IDs of every bag: an int, a list of ints, or a list of (int, weight)."""
     values: list[Any] = unique[column.inverse_indices].tolist()
     if column.weights is not None:
         values = list(zip(values, column.weights.tolist(), strict=True))
@@ -217,25 +217,25 @@ def test_features_that_share_a_table_never_mix(
     requests = {row["request_id"]: row for row in small.split("train").requests.to_pylist()}
     for batch in loader(small, batch_rows=batch_rows, window=7).iterate(0):
         table = batch.unique_ids["item"]
-        uses = {"candidate": decode(batch.candidate_ids["item"], table)}
+        found = {"candidate": decode(batch.candidate_ids["item"], table)}
         wanted = {"candidate": [impressions[i]["id.item"] for i in batch.row_id.tolist()]}
         for domain in SIDE:
-            uses[domain] = decode(batch.sequences[domain].ids["item"], table)
+            found[domain] = decode(batch.sequences[domain].ids["item"], table)
             spans = [
                 (requests[i][f"start.{domain}"], requests[i][f"end.{domain}"])
                 for i in batch.request_id.tolist()
             ]
             wanted[domain] = [item for start, end in spans for item in items[domain][start:end]]
-        assert uses == wanted
+        assert found == wanted
         assert sorted(table.tolist()) == sorted({item for part in wanted.values() for item in part})
 
 
-def test_stats_count_uses(dataset: Dataset) -> None:
+def test_stats_count_ids(dataset: Dataset) -> None:
     batch = next(loader(dataset).iterate(0))
     stats = batch_stats(batch, dataset.manifest, dim=8)
     items = [batch.candidate_ids["item"], *(batch.sequences[d].ids["item"] for d in SIDE)]
-    uses = sum(len(column.inverse_indices) for column in items)
-    assert stats["unique_ratio.item"] == len(batch.unique_ids["item"]) / uses
+    count = sum(len(column.inverse_indices) for column in items)
+    assert stats["unique_ratio.item"] == len(batch.unique_ids["item"]) / count
     assert stats["tokens"] == sum(len(s.time_gap) for s in batch.sequences.values())
     total = stats["bytes_plain"] / (8 + 4 * 8)
     assert stats["bytes_unique"] == stats["unique_ratio"] * stats["bytes_plain"] + 8 * total

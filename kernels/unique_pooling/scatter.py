@@ -1,6 +1,6 @@
-"""Token gradients summed into their rows by compiled code: scatter.cpp.
+"""Token gradients summed into the rows of the tokens by compiled code: scatter.cpp.
 
-n tokens, J uses of each, U rows, E width.
+n tokens, J rows of each, U rows, E width.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 from kernels.native import load
 
 SOURCE = Path(__file__).parent / "scatter.cpp"
-MOST = 2**31 - 1  # tokens and uses that its indices can count
+MOST = 2**31 - 1  # its counters are int32
 
 
-def counted_sum(gradients: Tensor, indices: Tensor, num_rows: int) -> Tensor | None:
-    """Each token's gradient into each row that it used; None where there is no compiled code for these.
+def compiled_segment_sum(gradients: Tensor, indices: Tensor, num_rows: int) -> Tensor | None:
+    """Add each token's gradient to each of its rows; None where there is no compiled code for these inputs.
 
     Args:
         gradients: (n, E).
