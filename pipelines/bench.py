@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipelines.terminal import echo
 
 PAGE = Path("docs/benchmarks.md")
 IMAGES = "images/bench"
+PLACES = ("out", "write_docs", "page")  # options that say where results go
 # What of a run's configuration says what is measured; the rest names places and schedules.
 SECTIONS = ("model", "embedding", "optimizer", "loader")
 
@@ -73,10 +75,31 @@ def run(arguments: argparse.Namespace) -> None:
             rounds=arguments.rounds or (1 if arguments.quick else 5),
             say=_say,
         )
-        report = measure(suites, settings, out=arguments.out, show=_show)
+        report = measure(suites, settings, out=arguments.out, show=_show, options=changed_options(arguments))
     if arguments.write_docs:
         write_docs(report, page, images=IMAGES)
     echo(f"results: {arguments.out}/bench.md, bench.json, images/")
+
+
+def changed_options(arguments: argparse.Namespace) -> str:
+    """The options that are not at their default and change what is measured, as on the command line.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> add_arguments(parser)
+        >>> changed_options(parser.parse_args(["train", "--rounds", "3", "--rows-per-request", "1", "5"]))
+        '--rows-per-request 1 5 --rounds 3'
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    words: list[str] = []
+    for action in parser._actions:
+        value = getattr(arguments, action.dest)
+        if not action.option_strings or action.dest in PLACES or value == action.default:
+            continue
+        values = value if isinstance(value, list) else [] if value is True else [value]
+        words += [action.option_strings[0], *map(str, values)]
+    return shlex.join(words)
 
 
 def _sections(arguments: argparse.Namespace) -> dict[str, Any] | None:

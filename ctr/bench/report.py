@@ -10,48 +10,66 @@ from features.errors import ConfigError
 
 BEGIN = "<!-- ctr bench: begin; written by the command, do not edit -->"
 END = "<!-- ctr bench: end -->"
+LIMITS = (
+    ("matmul_fp32", "2048³ matrix product, fp32", "GFLOP/s"),
+    ("matmul_bf16", "2048³ matrix product, bf16", "GFLOP/s"),
+    ("copy", "copy (read + written)", "GB/s"),
+    ("gather_small", "gather of 64 floats, table in cache", "GB/s"),
+    ("gather_large", "gather of 64 floats, 2 M rows", "GB/s"),
+)
 
 
 def markdown(report: Report, *, images: str | None = None) -> str:
     """The whole report; `images` is the directory of the pictures, relative to the page."""
-    parts = ["## Machine", conditions(report), *(suite_text(suite, images=images) for suite in report.suites)]
-    return "\n\n".join(parts) + "\n"
+    suites = (suite_text(report, suite, images=images) for suite in report.suites)
+    return "\n\n".join(["## Machine and command", conditions(report), *suites]) + "\n"
 
 
-def suite_text(suite: SuiteResult, *, images: str | None = None) -> str:
-    """Tables, pictures and targets of one suite, under its heading."""
-    parts = [f"## {suite.title}", *(table(t) for t in suite.tables)]
+def suite_text(report: Report, suite: SuiteResult, *, images: str | None = None) -> str:
+    """Command, machine, tables, pictures and targets of one suite, under its heading."""
+    parts = [f"## {suite.title}", suite_conditions(report, suite), *(table(t) for t in suite.tables)]
     if images is not None:
         parts += [f"![{chart.title}]({images}/{chart.name}.png)" for chart in suite.charts]
     return "\n\n".join([*parts, targets(suite.targets)] if suite.targets else parts)
 
 
-def conditions(report: Report) -> str:
-    """Calibration, machine, versions and settings."""
-    environment, limits = report.environment, report.calibration
-    versions = ", ".join(
-        f"{k} {v}" for k, v in environment.items() if k in ("python", "torch", "numpy", "pyarrow")
-    )
-    rows: list[list[Cell]] = [
-        ["2048³ matrix product, fp32", f"{limits['matmul_fp32']:.0f} GFLOP/s"],
-        ["2048³ matrix product, bf16", f"{limits['matmul_bf16']:.0f} GFLOP/s"],
-        ["copy (read + written)", f"{limits['copy']:.1f} GB/s"],
-        ["gather of 64 floats, table in cache", f"{limits['gather_small']:.1f} GB/s"],
-        ["gather of 64 floats, 2 M rows", f"{limits['gather_large']:.1f} GB/s"],
+def command(report: Report, *suites: str) -> str:
+    """What measures these suites in the same way."""
+    return " ".join(["ctr bench", *suites, *([report.options] if report.options else [])])
+
+
+def suite_conditions(report: Report, suite: SuiteResult) -> str:
+    """One line: how this suite alone is measured again, and on what it was measured."""
+    environment, beside = report.environment, report.drift.get(suite.suite)
+    told = [
+        f"`{command(report, suite.suite)}`",
+        f"{environment['cpu']}, threads: {environment['threads']}, GPU: {environment['gpu']}",
+        f"commit {environment['commit']}",
+        *([] if beside is None else [f"fp32 product just before: {shown(float(beside))} GFLOP/s"]),
     ]
-    drift = ", ".join(f"{suite} {gflops:.0f}" for suite, gflops in report.drift.items())
-    about = (
-        f"{environment['cpu']}, {environment['cores']} cores, {environment['threads']} threads in use, "
-        f"{environment['memory_gib']} GiB, GPU: {environment['gpu']}, compiled kernels: "
-        f"{environment['compiled_kernels']}; {versions}; "
-        f"commit {environment['commit']}."
-    )
-    beside = f"fp32 GFLOP/s taken again before each suite: {drift}." if drift else ""
-    settings = ", ".join(f"{k} {v}" for k, v in report.settings.items())
+    return " · ".join(told)
+
+
+def conditions(report: Report) -> str:
+    """Command, machine, versions, settings and the limits of the machine."""
+    environment, limits = report.environment, report.calibration
+    names = {"cpu": "processor", "memory_gib": "memory, GiB", "gpu": "GPU"}
+    machine: list[list[Cell]] = [
+        [names.get(key, key.replace("_", " ")), value] for key, value in environment.items()
+    ]
+    settings: list[list[Cell]] = [
+        [name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)]
+        for name, value in report.settings.items()
+    ]
+    calibrated: list[list[Cell]] = [[name, unit, limits[key]] for key, name, unit in LIMITS]
+    lines = command(report, *(suite.suite for suite in report.suites))
     return "\n\n".join(
-        p
-        for p in (about, table(Table("", ["limit", "measured"], rows)), beside, f"Settings: {settings}.")
-        if p
+        [
+            f"```bash\n{lines}\n```",
+            table(Table("", ["machine", "value"], machine)),
+            table(Table("", ["setting", "value"], settings)),
+            table(Table("", ["limit", "unit", "measured"], calibrated)),
+        ]
     )
 
 
@@ -69,9 +87,9 @@ def table(content: Table) -> str:
 def targets(content: list[Target]) -> str:
     """What must hold, with the figures."""
     rows: list[list[Cell]] = [
-        [t.what, f"{t.kind} {shown(t.bound)}", t.measured, "yes" if t.met else "**no**"] for t in content
+        [t.what, t.kind, t.bound, t.measured, "yes" if t.met else "**no**"] for t in content
     ]
-    return table(Table("", ["must hold", "bound", "measured", "met"], rows))
+    return table(Table("", ["what", "must be", "bound", "measured", "met"], rows))
 
 
 def shown(cell: Cell) -> str:

@@ -71,6 +71,7 @@ class Report:
     settings: dict[str, Any]
     suites: list[SuiteResult]
     drift: dict[str, float] = field(default_factory=dict)  # suite → matmul GFLOP/s taken beside it
+    options: str = ""  # of the command, beside the names of the suites
 
     def write_json(self, path: Path) -> None:
         """Everything, for later comparison."""

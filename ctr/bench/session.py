@@ -29,7 +29,7 @@ def check_suites(names: Sequence[str]) -> None:
         raise ConfigError(f"a suite must be one of {', '.join(SUITES)}, got {', '.join(unknown)}")
 
 
-def measure(suites: Sequence[str], settings: Settings, *, out: Path, show: Show) -> Report:
+def measure(suites: Sequence[str], settings: Settings, *, out: Path, show: Show, options: str = "") -> Report:
     """Run the suites; `<out>/bench.json`, `bench.md` and the pictures are complete after each of them.
 
     Args:
@@ -37,12 +37,13 @@ def measure(suites: Sequence[str], settings: Settings, *, out: Path, show: Show)
         settings: what each is told; the calibration is filled in.
         out: directory of the results, made if need be.
         show: takes finished parts of the report.
+        options: of the command, for whoever measures again.
     """
     check_suites(suites)
     settings.say("calibration")
     limits = calibrate(rounds=3, side=256, rows=20_000, uses=4_000) if settings.quick else calibrate()
     settings = replace(settings, gflops=limits.matmul_fp32)
-    report = Report(describe(), limits.as_dict(), _plain(settings), [])
+    report = Report(describe(), limits.as_dict(), _plain(settings), [], options=options)
     show(conditions(report))
     for name in suites:
         report.drift[name] = matmul_gflops(side=256 if settings.quick else 2048)
@@ -51,7 +52,7 @@ def measure(suites: Sequence[str], settings: Settings, *, out: Path, show: Show)
         settings.say(f"{name}: done after {time.monotonic() - began:.0f} s")
         report.suites.append(found)
         save(report, out)
-        show(suite_text(found))
+        show(suite_text(report, found))
     return report
 
 

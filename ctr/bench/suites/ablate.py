@@ -34,7 +34,7 @@ def run(settings: Settings) -> SuiteResult:
     (batch,) = first_batches(dataset, workloads[MODELS[0]].config, 1)
     few = case_config(settings, dataset, MODELS[0], requests=min(FEW, settings.requests))
     (small,) = first_batches(dataset, few, 1)
-    columns = ["optimisation switched off", "instead", "difference"]
+    columns = ["optimisation switched off", "instead", "relative difference"]
     cells: list[list[Cell]] = [[v.name, v.instead, 0.0] for v in (*VARIANTS, ALL_OFF)]
     for name in MODELS:
         settings.say(f"ablate: {name}")

@@ -32,7 +32,7 @@ def run(settings: Settings) -> SuiteResult:
     speeds = {name: samples.per_second(batch.num_rows) for name, samples in taken.items()}
     fastest = max(speeds, key=lambda name: speeds[name])
     cells: list[list[Cell]] = [[name, speed] for name, speed in (loading | speeds).items()]
-    table = Table("Rows/s of the loader alone, and of the models", ["", "rows/s"], cells)
+    table = Table("Rows/s of the loader alone, and of the models", ["what", "rows/s"], cells)
     times = loading["loader, 1 thread"] / speeds[fastest]
     target = Target(f"loader over the fastest model ({fastest})", times, FACTOR, "at least")
     return SuiteResult("loader", "The loader alone", [table], [], [target])

@@ -23,10 +23,10 @@ SHARES = (0.0, 0.3, 0.6, 0.9)  # time of the all-reduce over that of a step
 HIDDEN, FREE = 0.8, 0.97
 
 COLUMNS = [
-    "all-reduce over step",
-    "all-reduce ms",
-    "step ms, staleness 0",
-    "step ms, staleness 1",
+    "all-reduce over step, %",
+    "all-reduce, ms",
+    "step, ms, staleness 0",
+    "step, ms, staleness 1",
     "hidden, staleness 0",
     "hidden, staleness 1",
     "not waited for, staleness 0",
@@ -84,7 +84,7 @@ def _rows(samples: Taken, usual: float) -> list[list[Cell]]:
             for of in (_hidden, _not_waited_for)
             for s in (0, 1)
         ]
-        rows.append([f"{share:.0%}", 1000 * share * usual, *milliseconds, *found])
+        rows.append([100 * share, 1000 * share * usual, *milliseconds, *found])
     return rows
 
 

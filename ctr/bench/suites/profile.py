@@ -81,7 +81,7 @@ def _phases(taken: list[dict[str, float]], about: str) -> Table:
         f"{lengths[-1]:.0f} ms, without the profiler. A block's time is its own: what a block inside it "
         "takes stands in that block's line. The backward pass is one line, with what is recomputed in it."
     )
-    return Table("By phase", ["phase", "ms a step", "share"], rows, note)
+    return Table("By phase", ["phase", "ms a step", "share, %"], rows, note)
 
 
 def _operators(step: Callable[[], None], steps: int) -> Table:
@@ -106,8 +106,8 @@ def _operators(step: Callable[[], None], steps: int) -> Table:
         "torch.profiler (which itself costs time). Names without `aten::` are operators of this project, or "
         "autograd's."
     )
-    return Table("By operator", ["operator", "calls a step", "own ms a step", "share"], rows, note)
+    return Table("By operator", ["operator", "calls a step", "own ms a step", "share, %"], rows, note)
 
 
-def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.1%}" if whole else "–"
+def _share(part: float, whole: float) -> float | None:
+    return 100 * part / whole if whole else None

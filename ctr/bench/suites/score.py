@@ -116,11 +116,12 @@ def _rows_alone(batch: Batch, rows: int) -> Batch:
 
 
 def _table(length: int, rows: list[list[Cell]]) -> Table:
-    columns = ["model", "candidates", "state kept", "encoded anew", "per row", f"{ROWS} rows a batch"]
-    columns += ["without history", "anew / per row"]
+    ways = ("state kept", "encoded anew", "per row", f"{ROWS} rows a batch", "without history")
+    columns = ["model", "candidates", *(f"{way}, 1/s" for way in ways), "anew over per row"]
     note = (
-        "Candidates/s of one request. Per row: the model's forward on one candidate with its whole request; "
-        f"{ROWS} rows a batch: the same on {ROWS} of them; without history: the same model on no event."
+        "1/s: candidates of one request scored in a second. Per row: the model's forward on one candidate "
+        f"with its whole request; {ROWS} rows a batch: the same on {ROWS} of them; without history: the same "
+        "model on no event."
     )
     return Table(f"Histories of {length:,} events", columns, rows, note)
 

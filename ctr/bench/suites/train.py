@@ -76,10 +76,10 @@ def _measure(
                 speeds[name] / peer if peer else None,
                 flops / 1e9,
                 rate,
-                f"{rate / gflops:.0%}",
+                100 * rate / gflops,
             ]
         )
-    columns = ["model", "rows/s", "peer, scaled", "times the peer", "GFLOP/row", "GFLOP/s", "MFU"]
+    columns = ["model", "rows/s", "peer, scaled", "times the peer", "GFLOP/row", "GFLOP/s", "MFU, %"]
     size = round(sum(batch_rows.values()) / len(batch_rows))
     title = f"{dataset.manifest.name}: {per_request:.3g} rows a request, {size} rows a batch"
     note = (

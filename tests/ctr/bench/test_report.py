@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ SUITE = SuiteResult(
     [CHART],
     [Target("speed", 2.0, 3.0, "at least"), Target("bytes", 0.2, 0.3, "at most")],
 )
-REPORT = Report(MACHINE, LIMITS, {"quick": True}, [SUITE], {"train": 188.0})
+SETTINGS = {"quick": True, "rows per request": [1, 5]}
+REPORT = Report(MACHINE, LIMITS, SETTINGS, [SUITE], {"train": 188.0}, "--rounds 3")
 
 
 def test_tables_are_markdown() -> None:
@@ -58,7 +60,7 @@ def test_tables_are_markdown() -> None:
 
 def test_targets_say_whether_they_are_met() -> None:
     rows = targets(SUITE.targets).splitlines()[2:]
-    assert rows == ["| speed | at least 3 | 2 | **no** |", "| bytes | at most 0.3 | 0.2 | yes |"]
+    assert rows == ["| speed | at least | 3 | 2 | **no** |", "| bytes | at most | 0.3 | 0.2 | yes |"]
     assert (
         not Target("", float("nan"), 1.0, "at least").met and not Target("", float("nan"), 1.0, "at most").met
     )
@@ -67,10 +69,13 @@ def test_targets_say_whether_they_are_met() -> None:
 def test_the_report_holds_everything(tmp_path: Path) -> None:
     text = markdown(REPORT, images="pictures")
     for part in (
-        "Test 9",
-        "190 GFLOP/s",
-        "commit abc",
-        "train 188",
+        "```bash\nctr bench train --rounds 3\n```",
+        "| processor | Test 9 |",
+        "| commit | abc |",
+        "| rows per request | 1, 5 |",
+        "| 2048³ matrix product, fp32 | GFLOP/s | 190 |",
+        "`ctr bench train --rounds 3` · Test 9, threads: 1, GPU: none · commit abc · ",
+        "fp32 product just before: 188 GFLOP/s",
         "## Training",
         "![Speed](pictures/speed.png)",
     ):
@@ -98,3 +103,10 @@ def test_a_chart_is_a_small_picture(tmp_path: Path, log: bool) -> None:
     chart = Chart("c", "Title", "x", "y", CHART.lines, log=log, levels=CHART.levels)
     path = draw(chart, tmp_path / "c.png")
     assert path.read_bytes().startswith(b"\x89PNG") and 2_000 < path.stat().st_size < 100_000
+
+
+def test_a_cell_holds_one_number() -> None:
+    numbers = re.compile(r"\d[\d,.]*")
+    rows = [line for line in markdown(REPORT).splitlines() if line.startswith("| ")]
+    cells = [cell for row in rows for cell in row.strip("| ").split(" | ")[1:]]
+    assert len(cells) > 30 and [c for c in cells if len(numbers.findall(c)) > 1] == ["1, 5"]  # a setting
