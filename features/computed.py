@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Seconds = Annotated[float, Field(gt=0)]
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def _seconds_of(value: object) -> object:
+    """`7d` as seconds; numbers, and what is no duration, as they are."""
+    if not isinstance(value, str):
+        return value
+    number, unit = value.strip()[:-1], value.strip()[-1:]
+    try:
+        return float(number) * _UNITS[unit]
+    except (ValueError, KeyError):
+        raise ValueError(
+            "a duration must be a number of seconds, or read like 90s, 30m, 12h, 7d or 2w"
+        ) from None
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds_of), Field(gt=0, allow_inf_nan=False)]
+
+
+def is_none(value: object) -> bool:
+    """For keys that are not written where they say nothing: what is written without them keeps its bits."""
+    return value is None
 
 
 class Strict(BaseModel):

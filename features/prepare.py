@@ -80,6 +80,7 @@ def _write(
         spec_sha256=spec.digest(),
         users=len(log.users),
         items=len(log.items),
+        tick=log.ticks[None] if log.ticks_differ else None,
         features=encoded.features,
         tables=encoded.table_infos,
         domains={name: domains[name] for name in spec.domains},

@@ -17,11 +17,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from features.computed import Counter, Match, Page, Strict
+from features.computed import Counter, Match, Page, Seconds, Strict, is_none
 from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import dump_yaml, load_yaml
 
+Tick = Annotated[Seconds | None, Field(exclude_if=is_none)]
 Positive = Annotated[int, Field(gt=0)]
 Needed = dict[str, dict[str, str]]  # table → column → who reads it
 
@@ -77,6 +78,7 @@ class Impressions(Strict):
     context: list[str] = []  # own columns that are the same for all rows of a request (checked)
     position: str | None = None  # the order of the rows inside a request, if logged
     dedup: Literal["error", "keep_first", "allow"] = "error"
+    tick: Tick = None  # what the times are rounded down to, where the table does not show it
 
 
 class IdTable(Strict):
@@ -143,6 +145,7 @@ class Domain(Strict):
     where: dict[str, list[Any]] = {}  # keep events whose column holds one of the values
     outcome: Label | None = None  # what makes an event a success; may be missing in an event
     max_len: Positive = 200
+    tick: Tick = None  # as of the impressions
     side: dict[str, IdFeature | CalendarFeature | SincePrevious | DenseFeature]
 
 

@@ -77,6 +77,7 @@ def event_table(name: str, log: Log, encoded: Encoded) -> tuple[pa.Table, Domain
         max_len=encoded.spec.domains[name].max_len,
         side=encoded.side(name),
         time_range=_range(events[TIME]),
+        tick=log.ticks[name] if log.ticks_differ else None,
     )
     return pa.table({**keys, **encoded.of_domain(name)}), info
 

@@ -1,37 +1,72 @@
 """Time: which unit a column is in, and the clock that says what lies strictly before what.
 
 Without `order` the clock is the time itself, in the finest unit of any table; with it, the dense rank
-of (time, *order) over impressions and events together.
+of (time, *order) over impressions and events together. Where tables log their times to different ticks, the
+time of an impression is the start of its tick and that of an event the end: strictly before then means that
+the event was over before the impression can have begun.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 
 from features.errors import ConfigError, DataError
 from features.read.locate import locate
+from features.read.resolution import PER_SECOND, tick_length
 
 CLOCK, TIME = "__clock", "__time"
-PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+Name = TypeVar("Name", str, str | None)  # of a table
 _LIMITS = {"s": 10**11, "ms": 10**14, "us": 10**17}  # |time| below it is in this unit: up to the year 5138
 
 
 @dataclass(frozen=True)
 class TimeColumn:
-    """The time column of one table, and what the table is called in messages."""
+    """The time column of one table, and what the table is called in messages.
+
+    Attributes:
+        column: its name.
+        what: table and column, for messages.
+        is_event: whether its rows are over at the end of their tick, rather than begin at its start.
+        tick: seconds, if the spec declares it.
+    """
 
     column: str
     what: str
+    is_event: bool = False
+    tick: float | None = None
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """The times of a column: whole numbers of a unit since 1970-01-01 UTC, and the length of a tick in it."""
+
+    values: pl.Series
+    unit: str
+    length: int = 1
+
+    @property
+    def seconds(self) -> float:
+        """The length of a tick in seconds."""
+        return self.length / PER_SECOND[self.unit]
 
 
 def add_clocks(
-    frames: dict[str, pl.DataFrame], times: dict[str, TimeColumn], *, unit: str, order: list[str]
-) -> dict[str, pl.DataFrame]:
+    frames: Mapping[Name, pl.DataFrame], times: Mapping[Name, TimeColumn], *, unit: str, order: list[str]
+) -> tuple[dict[Name, pl.DataFrame], dict[Name, float]]:
     """Give every frame `__clock` (int64) and `__time` (int64 seconds).
+
+        clock = start of the tick                                        (impressions)
+        clock = start of the tick + its length − the shortest length     (events)
+
+    An event is over at start + length, and an impression begins at its start. All of these are multiples of
+    the shortest length (else it counts as one unit), so that `clock of event < clock of impression` says
+    that the one was over before the other began, and clocks of one length are the times themselves.
 
     Args:
         frames: impressions and the events of every domain.
@@ -39,21 +74,33 @@ def add_clocks(
         unit: of `Spec.time_unit`.
         order: tie-breaking columns, which every frame has.
 
+    Returns:
+        The frames, and the length of each one's tick in seconds.
+
     Raises:
         DataError: a time that is missing, of no usable type, or in mixed units; a missing order value.
     """
     ticks = {name: to_ticks(frame, times[name], unit) for name, frame in frames.items()}
-    per_second = max(PER_SECOND[found] for _, found in ticks.values())
+    per_second = max(PER_SECOND[t.unit] for t in ticks.values())
+    starts = {name: t.values * (per_second // PER_SECOND[t.unit]) for name, t in ticks.items()}
+    lengths = {name: t.length * (per_second // PER_SECOND[t.unit]) for name, t in ticks.items()}
+    shortest = _shortest(starts, lengths)
     clocked = {}
     for name, frame in frames.items():
-        values, found = ticks[name]
-        tick = values * (per_second // PER_SECOND[found])
-        clocked[name] = frame.with_columns(tick.alias(CLOCK), (tick // per_second).alias(TIME))
-    return _ranked(clocked, times, order) if order else clocked
+        clock = starts[name] + (lengths[name] - shortest if times[name].is_event else 0)
+        clocked[name] = frame.with_columns(clock.alias(CLOCK), (starts[name] // per_second).alias(TIME))
+    seconds = {name: t.seconds for name, t in ticks.items()}
+    return (_ranked(clocked, times, order) if order else clocked), seconds
 
 
-def to_ticks(frame: pl.DataFrame, time: TimeColumn, unit: str) -> tuple[pl.Series, str]:
-    """Whole numbers since 1970-01-01 UTC, and their unit.
+def _shortest(starts: Mapping[Name, pl.Series], lengths: Mapping[Name, int]) -> int:
+    """The shortest tick if all times are multiples of it, else 1; tables without rows do not count."""
+    shortest = min((lengths[name] for name, values in starts.items() if len(values)), default=1)
+    return shortest if all((values % shortest == 0).all() for values in starts.values()) else 1
+
+
+def to_ticks(frame: pl.DataFrame, time: TimeColumn, unit: str) -> Ticks:
+    """Whole numbers since 1970-01-01 UTC, their unit, and the length of a tick.
 
     Args:
         frame: has the time column: integers, floats, dates or datetimes.
@@ -62,9 +109,16 @@ def to_ticks(frame: pl.DataFrame, time: TimeColumn, unit: str) -> tuple[pl.Serie
 
     Example:
         >>> frame = pl.DataFrame({"at": [1_700_000_000_000]})
-        >>> to_ticks(frame, TimeColumn("at", "clicks"), "auto")[1]
+        >>> to_ticks(frame, TimeColumn("at", "clicks"), "auto").unit
         'ms'
     """
+    if frame[time.column].dtype == pl.Date and time.tick is None:
+        time = replace(time, tick=86_400.0)
+    values, found = _whole_numbers(frame, time, unit)
+    return Ticks(values, found, tick_length(values, found, declared=time.tick, what=time.what))
+
+
+def _whole_numbers(frame: pl.DataFrame, time: TimeColumn, unit: str) -> tuple[pl.Series, str]:
     values, what = frame[time.column], time.what
     if values.null_count():
         where = locate(frame, values.is_null())
@@ -132,8 +186,8 @@ def _check_unit(frame: pl.DataFrame, values: pl.Series, unit: str, what: str) ->
 
 
 def _ranked(
-    frames: dict[str, pl.DataFrame], times: dict[str, TimeColumn], order: list[str]
-) -> dict[str, pl.DataFrame]:
+    frames: dict[Name, pl.DataFrame], times: Mapping[Name, TimeColumn], order: list[str]
+) -> dict[Name, pl.DataFrame]:
     """Replace the clock by the dense rank of (clock, *order) over all frames."""
     for name, frame in frames.items():
         for column in order:

@@ -35,6 +35,7 @@ class Log:
         events: per domain, sorted by (user, clock); equal ones in an order that depends on their values only.
         users: the raw key of every user code.
         items: the raw key of every item code.
+        ticks: seconds that one logged time stands for, of each domain and (None) of the impressions.
         counters: what was dropped, repaired or merged.
     """
 
@@ -42,7 +43,13 @@ class Log:
     events: dict[str, pl.DataFrame]
     users: pl.Series
     items: pl.Series
+    ticks: dict[str | None, float] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ticks_differ(self) -> bool:
+        """Whether some table logs its times more coarsely than another."""
+        return len(set(self.ticks.values())) > 1
 
     def frame(self, domain: str | None) -> pl.DataFrame:
         """The events of a domain, or, for None, the impressions."""
@@ -68,7 +75,9 @@ def read_log(spec: Spec, tables: Tables) -> Log:
     counters: dict[str, int] = {}
     rows = _read_rows(spec, tables)
     events = {name: _read_events(spec, name, tables, counters) for name in spec.domains}
-    log = _coded(spec, *_with_clocks(spec, rows, events))
+    rows, events, ticks = _with_clocks(spec, rows, events)
+    log = _coded(spec, rows, events)
+    log.ticks = ticks
     log.rows, counters["impressions.duplicates"] = number_requests(log.rows, spec.impressions)
     log.rows = _only_read(log.rows, input_reads(spec))
     for name, domain in spec.domains.items():
@@ -128,15 +137,18 @@ def _outcome(events: pl.DataFrame, outcome: Label, domain: str) -> pl.Series:
 
 def _with_clocks(
     spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]
-) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]]:
-    roles: dict[str, Impressions | Domain] = {"": spec.impressions, **spec.domains}  # no name is empty
+) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], dict[str | None, float]]:
+    roles: dict[str | None, Impressions | Domain] = {None: spec.impressions}
+    roles.update(spec.domains)
     times = {
-        n: TimeColumn(r.time, f"{table_name(spec.source, r.table)}, column {r.time!r}")
+        n: TimeColumn(
+            r.time, f"{table_name(spec.source, r.table)}, column {r.time!r}", isinstance(r, Domain), r.tick
+        )
         for n, r in roles.items()
     }
-    frames = add_clocks({"": rows, **events}, times, unit=spec.time_unit, order=spec.order)
-    frames = {name: frame.drop(FILE, strict=False) for name, frame in frames.items()}
-    return frames.pop(""), frames
+    clocked, ticks = add_clocks({None: rows, **events}, times, unit=spec.time_unit, order=spec.order)
+    rows, *rest = (frame.drop(FILE, strict=False) for frame in clocked.values())
+    return rows, dict(zip(events, rest, strict=True)), ticks
 
 
 def _coded(spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]) -> Log:

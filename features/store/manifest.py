@@ -7,17 +7,21 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from features.computed import Strict
+from features.computed import Strict, is_none
 from features.errors import ConfigError, DataError
 from features.store.columns import Column
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
 MANIFEST = "manifest.json"
+
+
+# Seconds that one logged time stands for; not said where all tables of the log have ticks of one length.
+Tick = Annotated[float | None, Field(default=None, exclude_if=is_none)]
 
 
 class TableInfo(Strict):
@@ -35,6 +39,7 @@ class DomainInfo(Strict):
     max_len: int
     side: list[Column]
     time_range: tuple[int, int] | None
+    tick: Tick = None
 
 
 class SplitInfo(Strict):
@@ -56,6 +61,7 @@ class Manifest(Strict):
     order: Literal["oldest_first"] = "oldest_first"
     users: int
     items: int
+    tick: Tick = None
     features: list[Column]
     tables: dict[str, TableInfo]
     domains: dict[str, DomainInfo]
