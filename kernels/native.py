@@ -62,11 +62,11 @@ def _built(compiler: str, source: Path, macros: Mapping[str, int]) -> Path:
     command = [compiler, *_FLAGS, *(f"-D{name}={value}" for name, value in sorted(macros.items()))]
     if _torch_has_openmp():
         command.append("-fopenmp")
-    place = _cache()
-    target = place / f"{source.stem}-{_digest(command, source)}.so"
+    folder = _cache()
+    target = folder / f"{source.stem}-{_digest(command, source)}.so"
     if not target.exists():
-        with tempfile.TemporaryDirectory(dir=place) as folder:
-            made, library = Path(folder) / "made.o", Path(folder) / "made.so"
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            made, library = Path(temporary) / "made.o", Path(temporary) / "made.so"
             _run([*command, f"-I{_HEADERS}", "-c", str(source), "-o", str(made)])
             # Without -fopenmp: the threads are to be those of the library that torch has loaded, not others.
             _run([compiler, "-shared", str(made), "-o", str(library)])
@@ -94,12 +94,12 @@ def _cache() -> Path:
         OSError: it cannot be made, or others may write to it.
     """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    place = Path(base) / "ctr-kernels"
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = place.stat()
+    folder = Path(base) / "ctr-kernels"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
     if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise OSError(f"{place} must belong to this user and be writable by no other; remove it")
-    return place
+        raise OSError(f"{folder} must belong to this user and be writable by no other; remove it")
+    return folder
 
 
 def _digest(command: list[str], source: Path) -> str:

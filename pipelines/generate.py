@@ -12,7 +12,13 @@ import numpy as np
 from ctr.build import open_dataset, pick_device
 from ctr.distributed.world import World
 from ctr.generate.baselines import ItemNeighbours, Popularity
-from ctr.generate.comparison import (
+from ctr.generate.chosen_requests import ChosenRequests, choose_requests, interactions, item_codes
+from ctr.generate.config import GenerateConfig, load_generate_config
+from ctr.generate.metrics import recalls
+from ctr.generate.ranking import Ranker
+from ctr.generate.recall_intervals import Recalls
+from ctr.generate.report import combine, write_report
+from ctr.generate.retrieval import (
     Retrieved,
     as_markdown,
     click_scores,
@@ -22,14 +28,8 @@ from ctr.generate.comparison import (
     timed,
     write_items,
 )
-from ctr.generate.config import GenerateConfig, load_generate_config
-from ctr.generate.judgement import Recalls
-from ctr.generate.metrics import recalls
-from ctr.generate.opened import make_decoder, open_ids
-from ctr.generate.ranking import Ranker
-from ctr.generate.report import combine, write_report
-from ctr.generate.requests import Requests, choose_requests, interactions, item_codes
 from ctr.generate.semantic_ids import save_semantic_ids
+from ctr.generate.trained import make_decoder, open_ids
 from ctr.generate.training import (
     FOLDER,
     GeneratorTrainer,
@@ -157,7 +157,7 @@ def compare(
 
 
 def baseline_items(
-    dataset: Dataset, config: GenerateConfig, requests: Requests, rows: int
+    dataset: Dataset, config: GenerateConfig, requests: ChosenRequests, rows: int
 ) -> Iterator[tuple[str, Retrieved]]:
     """What popularity and item-kNN give for the same requests."""
     seen = requests.seen if config.generation.exclude_seen else [np.empty(0, np.int64)] * len(requests.seen)

@@ -75,7 +75,7 @@ class Phases:
 
 
 def blocks_of(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """The blocks of a model by name, those of equal place in several layers together.
+    """The blocks of a model by name, equal blocks of several layers together.
 
     A list of modules, and a module that a model's own file defines (such as its layer), is entered; all else
     is a block. The model itself and its layers are blocks too: of what no block inside them does.

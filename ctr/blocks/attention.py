@@ -258,9 +258,9 @@ class TransformerLayer(nn.Module):
 
 
 def _causal_mask(seen: Tensor, length: int) -> Tensor:
-    """(R, 1, N, L) bool of `seen` (R, N, 1): how many events each query sees; the first place always."""
-    places = torch.arange(length, device=seen.device)
-    return (places < seen.clamp(min=1))[:, None]
+    """(R, 1, N, L) bool of `seen` (R, N, 1): how many events each query sees; the first position always."""
+    positions = torch.arange(length, device=seen.device)
+    return (positions < seen.clamp(min=1))[:, None]
 
 
 def _same_group(queries: Tensor, tokens: int) -> Tensor:

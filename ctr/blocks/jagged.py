@@ -97,11 +97,11 @@ class Jagged:
         return self.derive("segment_ids", self._segment_ids)
 
     def positions(self) -> Tensor:
-        """(ΣL,) int64: the place of each event in its request, 0 is the oldest."""
+        """(ΣL,) int64: the position of each event in its request, 0 is the oldest."""
         return self.derive("positions", lambda: self._rows() - self.offsets[self.segment_ids()])
 
     def ages(self) -> Tensor:
-        """(ΣL,) int64: the place of each event counted from the end, 0 is the newest."""
+        """(ΣL,) int64: the age of each event: its position counted from the newest, which is 0."""
         return self.derive("ages", lambda: self.offsets[self.segment_ids() + 1] - 1 - self._rows())
 
     def with_values(self, values: Tensor) -> Jagged:
@@ -127,12 +127,12 @@ class Jagged:
     def uniform_k_index(self, k: int) -> Jagged:
         """Rows of n = min(L, k) events evenly spread, the newest among them, for `take`.
 
-        The j-th kept event (from 1) stands at place ⌊jL / n⌋ (from 1) of its request.
+        The j-th kept event (from 1) is the ⌊jL / n⌋-th event of its request (from 1).
         """
         index = self._index_frame(k)
         segment = index.segment_ids()
-        place = (index.positions() + 1) * self.lengths[segment] // index.lengths[segment]
-        return index.with_values(self.offsets[segment] + place - 1)
+        kept = (index.positions() + 1) * self.lengths[segment] // index.lengths[segment]
+        return index.with_values(self.offsets[segment] + kept - 1)
 
     def take(self, index: Jagged) -> Jagged:
         """The events at the rows `index`, made by `last_k_index` or `uniform_k_index` of this layout."""

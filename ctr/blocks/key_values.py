@@ -41,8 +41,8 @@ class PaddedKV(NamedTuple):
     def masks(self, own: Tensor | None = None) -> list[Tensor | None]:
         """Who is seen: the events, and of the K keys behind them those that `own`, (N, K) or (1, K), allows.
 
-        Without `own` the first place is always seen: in an empty request it holds the value 0, so that
-        attention gives exactly 0 on every backend, without a row that is masked throughout.
+        Without `own` the first position is always seen: in an empty request it holds the value 0, so that
+        attention gives exactly 0 on every backend, and no row is masked wholly.
         Each broadcasts to (R_b, H, N, L_b), or to (R_b, H, N, L_b + K) with `own`; None where all are seen.
         """
         if own is None:

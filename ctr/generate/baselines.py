@@ -73,13 +73,12 @@ class ItemNeighbours:
 
 def _strongest(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
     """The largest `count` values of each row, the others dropped."""
-    owner, places = [], []
+    rows, kept = [], []
     for row in range(matrix.shape[0]):
         low, high = matrix.indptr[row : row + 2]
         best = np.argsort(-matrix.data[low:high], kind="stable")[:count] + low
-        places.append(best)
-        owner.append(np.full(len(best), row))
-    kept = np.concatenate(places)
-    return sparse.csr_matrix(
-        (matrix.data[kept], (np.concatenate(owner), matrix.indices[kept])), shape=matrix.shape
-    )
+        kept.append(best)
+        rows.append(np.full(len(best), row))
+    entries = np.concatenate(kept)
+    indices = np.concatenate(rows), matrix.indices[entries]
+    return sparse.csr_matrix((matrix.data[entries], indices), shape=matrix.shape)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ctr.batch import Batch
-from ctr.generate.companion import Companion
+from ctr.generate.auxiliary_model import AuxiliaryModel
 from ctr.generate.config import StrategyConfig
 from ctr.generate.model import NextBehaviour
 from ctr.generate.ordering import (
@@ -24,7 +24,7 @@ from ctr.generate.ordering import (
     by_likelihood,
     by_votes,
 )
-from ctr.generate.processors import Contrastive, Diversity, Ensemble, Existing, PrefixReward
+from ctr.generate.processors import Contrastive, Diversity, Ensemble, ItemConstraint, PrefixReward
 from ctr.generate.semantic_ids import BOS, PAD, SemanticIds
 from ctr.generate.trie import DEAD, Trie
 from ctr.library.transformers import generate
@@ -37,7 +37,7 @@ Processor = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Found:
+class Generated:
     """What was generated: `width` sequences for each request, side by side."""
 
     tokens: Tensor  # int64 (Q, T)
@@ -116,13 +116,13 @@ class Decoder:
         strategy = self.strategy
         found: list[Processor] = []
         if self.ensemble:
-            found.append(Ensemble([Companion(model, prompt) for model in self.ensemble], begin=begin))
+            found.append(Ensemble([AuxiliaryModel(model, prompt) for model in self.ensemble], begin=begin))
         if strategy.constrained:
-            found.append(Existing(self.trie, begin=begin, open_nodes=open_nodes))
+            found.append(ItemConstraint(self.trie, begin=begin, open_nodes=open_nodes))
         if strategy.contrastive is not None:
             assert self.amateur is not None
             how = strategy.contrastive
-            amateur = Companion(self.amateur, prompt)
+            amateur = AuxiliaryModel(self.amateur, prompt)
             found.append(Contrastive(amateur, weight=how.weight, plausible=how.plausible, begin=begin))
         if strategy.reward is not None and strategy.reward.when == "tokens":
             assert rewards is not None
@@ -143,14 +143,16 @@ class Decoder:
         drawn = {**shape, "epsilon_cutoff": strategy.epsilon, "num_return_sequences": width}
         return {**length, **drawn, "do_sample": True}
 
-    def _generate(self, prompt: Tensor, processors: Sequence[Processor], begin: int, width: int = 0) -> Found:
+    def _generate(
+        self, prompt: Tensor, processors: Sequence[Processor], begin: int, width: int = 0
+    ) -> Generated:
         width = 1 if self.strategy.mode == "greedy" else width or self.strategy.width
         output = generate(self.model.lm, prompt, processors, width=width, **self._settings(width))
         scores = getattr(output, "sequences_scores", None)
         tokens = output.sequences[:, begin:]
-        return Found(tokens, torch.zeros(len(tokens)) if scores is None else scores)
+        return Generated(tokens, torch.zeros(len(tokens)) if scores is None else scores)
 
-    def _speculative(self, prompts: Tensor, open_nodes: Tensor | None) -> Found:
+    def _speculative(self, prompts: Tensor, open_nodes: Tensor | None) -> Generated:
         """One request at a time and without padding, as the library wants it."""
         assert self.draft is not None
         parts = []
@@ -161,9 +163,9 @@ class Decoder:
             processors = self._processors(prompt, None, begin, own)
             output = generate(self.model.lm, prompt, processors, draft=self.draft.lm, **self._settings(1))
             parts.append(output.sequences[:, begin:])
-        return Found(torch.cat(parts), torch.zeros(len(prompts)))
+        return Generated(torch.cat(parts), torch.zeros(len(prompts)))
 
-    def _diverse(self, prompt: Tensor, processors: Sequence[Processor], begin: int) -> Found:
+    def _diverse(self, prompt: Tensor, processors: Sequence[Processor], begin: int) -> Generated:
         """The groups of diverse beam search, one after the other, taken in turns: best, best, …, second, …"""
         how = self.strategy.diversity
         assert how is not None
@@ -176,15 +178,15 @@ class Decoder:
             parts.append(found)
         tokens = torch.stack([p.tokens.reshape(len(prompt), width, -1) for p in parts], 2)
         scores = torch.stack([p.scores.reshape(len(prompt), width) for p in parts], 2)
-        return Found(tokens.flatten(0, 2), scores.flatten())
+        return Generated(tokens.flatten(0, 2), scores.flatten())
 
-    def _ranked(self, prompt: Tensor, found: Found) -> list[Ranked]:
+    def _ranked(self, prompt: Tensor, found: Generated) -> list[Ranked]:
         events = found.tokens.reshape(-1, self.ids.length)
         items = self.trie.items(events).reshape(len(prompt), -1).numpy()
         scores = found.scores.repeat_interleave(self.strategy.horizon).reshape(len(prompt), -1).numpy()
         alive = (items != DEAD) & (scores > _DEAD_BEAM)
         if self.strategy.order == "likelihood" or self._needs_likelihood:
-            own = Companion(self.model, prompt).likelihood(found.tokens)
+            own = AuxiliaryModel(self.model, prompt).likelihood(found.tokens)
             scores = own.repeat_interleave(self.strategy.horizon).reshape(len(prompt), -1).numpy()
         return [self._order(i[a], s[a]) for i, s, a in zip(items, scores, alive, strict=True)]
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ctr.batch import Batch, IdColumn
 from ctr.generate.config import GenerateConfig, GeneratorConfig
 from ctr.generate.semantic_ids import BOS, PAD, SemanticIds
-from ctr.library.architectures import Sizes
+from ctr.library.architectures import BodySizes
 from ctr.library.transformers import build_language_model
 from ctr.tokens.filter import column_scores, mask_loss
 from features.dataset import Manifest
@@ -88,13 +88,13 @@ class NextBehaviour(nn.Module):
             return _predictions(logits, target, dropped, own)
         tokens = torch.cat([prompt.tokens, target], 1)
         filtered = torch.cat([prompt.filtered, dropped], 1)
-        whose = torch.cat([torch.zeros_like(prompt.filtered), own], 1)
-        # Padding goes behind: then no place needs a mask, and positions count from the oldest event.
+        of_target = torch.cat([torch.zeros_like(prompt.filtered), own], 1)
+        # Padding is moved behind the tokens: no mask is needed, and positions count from the oldest event.
         begins = (tokens != PAD).long().argmax(1, keepdim=True)
-        place = (torch.arange(tokens.shape[1], device=tokens.device) + begins) % tokens.shape[1]
-        tokens, filtered, whose = (part.gather(1, place) for part in (tokens, filtered, whose))
+        source = (torch.arange(tokens.shape[1], device=tokens.device) + begins) % tokens.shape[1]
+        tokens, filtered, of_target = (part.gather(1, source) for part in (tokens, filtered, of_target))
         logits = self.lm(input_ids=tokens[:, :-1], use_cache=False).logits
-        return _predictions(logits, tokens[:, 1:], filtered[:, 1:], whose[:, 1:])
+        return _predictions(logits, tokens[:, 1:], filtered[:, 1:], of_target[:, 1:])
 
     def prompt(self, batch: Batch) -> Prompt:
         """The histories' tokens; events whose item has no semantic ID are left out."""
@@ -107,11 +107,11 @@ class NextBehaviour(nn.Module):
         count = torch.bincount(request, minlength=len(lengths))
         longest = int(count.max()) if len(count) else 0
         # The newest event comes to lie at the end.
-        place = torch.arange(len(request), device=request.device) - (count.cumsum(0) - longest)[request]
+        column = torch.arange(len(request), device=request.device) - (count.cumsum(0) - longest)[request]
         tokens = codes.new_full((len(lengths), longest, self.length), PAD)
-        tokens[request, place] = codes[known]
+        tokens[request, column] = codes[known]
         filtered = torch.zeros_like(tokens[..., 0], dtype=torch.bool)
-        filtered[request, place] = self._filtered(batch)[known]
+        filtered[request, column] = self._filtered(batch)[known]
         begin = codes.new_full((len(lengths), 1 + longest * self.length), PAD)
         begin[:, 1:] = tokens.flatten(1)
         begin[requests, (longest - count) * self.length] = BOS
@@ -149,7 +149,7 @@ def _predictions(logits: Tensor, wanted: Tensor, filtered: Tensor, of_target: Te
 
 def _language_model(config: GeneratorConfig, ids: SemanticIds, *, longest: int) -> Any:
     hidden = max(1, round(config.d_model * config.expansion))
-    sizes = Sizes(config.d_model, config.heads, hidden, longest, config.dropout)
+    sizes = BodySizes(config.d_model, config.heads, hidden, longest, config.dropout)
     options = {"num_hidden_layers": config.layers, **config.options}
     return build_language_model(
         config.architecture, sizes, options, vocabulary=ids.vocabulary, pad=PAD, start=BOS

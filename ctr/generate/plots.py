@@ -7,29 +7,31 @@ from pathlib import Path
 
 import numpy as np
 
-from ctr.generate.judgement import BASELINES, Judgement
+from ctr.generate.recall_intervals import BASELINES, StrategyRecall
 
 WIDTH, HEIGHT, DOTS = 8.0, 0.42, 100  # inches: of the picture, of a strategy; dots per inch
 LEAST = 0.01  # milliseconds: the axis has no 0
 _STRATEGY, _BASELINE = "#1b6ca8", "#777777"
 
 
-def draw(path: Path, judged: Mapping[str, Judgement], milliseconds: Mapping[str, float], *, k: int) -> None:
+def draw(
+    path: Path, recalls: Mapping[str, StrategyRecall], milliseconds: Mapping[str, float], *, k: int
+) -> None:
     """Draw all strategies into a PNG file, the best on top."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = sorted(judged, key=lambda name: judged[name].mean.value)
+    names = sorted(recalls, key=lambda name: recalls[name].mean.value)
     figure = Figure(figsize=(WIDTH, 1.2 + HEIGHT * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
     colours = [_BASELINE if name in BASELINES else _STRATEGY for name in names]
-    for place, name in enumerate(names):
-        found = judged[name]
+    for row, name in enumerate(names):
+        found = recalls[name]
         if found.mean.low is not None and found.mean.high is not None:
-            left.hlines(place, found.mean.low, found.mean.high, color=colours[place], linewidth=2)
-        left.plot(found.runs, np.full(len(found.runs), place), "|", color=colours[place], markersize=9)
-        left.plot(found.mean.value, place, "o", color=colours[place])
+            left.hlines(row, found.mean.low, found.mean.high, color=colours[row], linewidth=2)
+        left.plot(found.runs, np.full(len(found.runs), row), "|", color=colours[row], markersize=9)
+        left.plot(found.mean.value, row, "o", color=colours[row])
     right.barh(range(len(names)), [max(milliseconds.get(name, 0.0), LEAST) for name in names], color=colours)
     right.set_xscale("log")
     left.set_yticks(range(len(names)), names)

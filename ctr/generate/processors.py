@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ctr.generate.companion import Companion
+from ctr.generate.auxiliary_model import AuxiliaryModel
 from ctr.generate.trie import Trie
 
 NEVER = -torch.inf
 
 
-class Existing:
-    """Only beginnings of existing items, or of those that are open to the request.
+class ItemConstraint:
+    """Constrained decoding: only tokens that lead to an existing item, or to one open to the request.
 
     Args:
         trie: of the items.
@@ -33,14 +33,14 @@ class Existing:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """See the head of the file."""
-        owner, edge = self.trie.children(self.trie.walk(input_ids[:, self.begin :]))
+        query, edge = self.trie.children(self.trie.walk(input_ids[:, self.begin :]))
         if self.open_nodes is not None:
-            request = owner // (len(scores) // len(self.open_nodes))
+            request = query // (len(scores) // len(self.open_nodes))
             kept = self.open_nodes[request, edge + 1]
-            owner, edge = owner[kept], edge[kept]
+            query, edge = query[kept], edge[kept]
         found = torch.full_like(scores, NEVER)
         token = self.trie.keys[edge] % self.trie.vocabulary
-        found[owner, token] = scores[owner, token]
+        found[query, token] = scores[query, token]
         return found
 
 
@@ -52,7 +52,7 @@ class Ensemble:
         begin: where generated tokens begin.
     """
 
-    def __init__(self, others: Sequence[Companion], *, begin: int) -> None:
+    def __init__(self, others: Sequence[AuxiliaryModel], *, begin: int) -> None:
         self.others, self.begin = list(others), begin
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Contrastive:
         begin: where generated tokens begin.
     """
 
-    def __init__(self, amateur: Companion, *, weight: float, plausible: float, begin: int) -> None:
+    def __init__(self, amateur: AuxiliaryModel, *, weight: float, plausible: float, begin: int) -> None:
         self.amateur, self.weight, self.begin = amateur, weight, begin
         self.margin = torch.tensor(plausible).log()
 
@@ -97,7 +97,7 @@ class PrefixReward:
     Differs from the paper: v is exact over the catalogue, all items alike, not a classifier of prefixes.
 
     Args:
-        trie: of the items; comes after `Existing`.
+        trie: of the items; comes after `ItemConstraint`.
         values: (R, P) positive, from `Trie.prefix_means`.
         weight: w.
         begin: where generated tokens begin.
@@ -109,10 +109,10 @@ class PrefixReward:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """See the head of the file."""
-        owner, edge = self.trie.children(self.trie.walk(input_ids[:, self.begin :]))
-        request = owner // (len(scores) // len(self.values))
+        query, edge = self.trie.children(self.trie.walk(input_ids[:, self.begin :]))
+        request = query // (len(scores) // len(self.values))
         bonus = torch.zeros_like(scores, dtype=torch.float32)
-        bonus[owner, self.trie.keys[edge] % self.trie.vocabulary] = self.values[request, edge + 1]
+        bonus[query, self.trie.keys[edge] % self.trie.vocabulary] = self.values[request, edge + 1]
         changed = scores.float().log_softmax(-1) + self.weight * bonus
         return changed.log_softmax(-1).nan_to_num(nan=NEVER)
 

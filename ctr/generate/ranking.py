@@ -13,7 +13,7 @@ import torch
 
 from ctr.build import scoring_loader
 from ctr.config import RunConfig
-from ctr.generate.views import Donors, View
+from ctr.generate.views import DatasetView, Donors
 from ctr.training.scoring import probability, score_batches
 from ctr.training.state import TrainingState
 from features.dataset import Dataset
@@ -54,7 +54,7 @@ class Ranker:
         some = counts > 0
         if some.any():
             shown = self.donors.split(data, positions[some], counts[some], rows[rows >= 0])
-            scores[rows >= 0] = self._probabilities(split, View(self.dataset, {split: shown}))
+            scores[rows >= 0] = self._probabilities(split, DatasetView(self.dataset, {split: shown}))
         return np.split(scores, cuts)[:-1]
 
     def _probabilities(self, split: str, view: Dataset) -> np.ndarray:

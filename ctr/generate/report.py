@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ctr.generate import judgement
-from ctr.generate.comparison import as_markdown
-from ctr.generate.judgement import Recalls, judge, read_recalls, write_recalls
+from ctr.generate import recall_intervals
 from ctr.generate.plots import draw
+from ctr.generate.recall_intervals import Recalls, read_recalls, with_intervals, write_recalls
+from ctr.generate.retrieval import as_markdown
 from ctr.runs.durable import replace_file
 from features.errors import ConfigError, DataError
 
@@ -21,7 +21,7 @@ JSON, RECALLS = "generation.json", "generation-recall.parquet"
 
 
 def write_report(folder: Path, rows: Figures, runs: Sequence[Recalls], *, k: int, split: str) -> str:
-    """Judge the strategies and write everything.
+    """Compute the intervals of the recalls and write everything.
 
     Args:
         folder: of the report, made if need be.
@@ -36,12 +36,12 @@ def write_report(folder: Path, rows: Figures, runs: Sequence[Recalls], *, k: int
     Raises:
         DataError: the runs are of different requests.
     """
-    judged = judge(runs)
-    text = f"{as_markdown(rows)}\n\n{judgement.as_markdown(judged, k=k)}\n\n{_note(runs)}"
+    recalls = with_intervals(runs)
+    text = f"{as_markdown(rows)}\n\n{recall_intervals.as_markdown(recalls, k=k)}\n\n{_note(runs)}"
     folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "generation.png", judged, {name: row["ms_per_request"] for name, row in rows.items()}, k=k)
+    draw(folder / "generation.png", recalls, {name: row["ms_per_request"] for name, row in rows.items()}, k=k)
     facts = {"requests": len(runs[0].request_id), "split": split, "k": k, "strategies": rows}
-    facts["judged"] = {name: found.plain() for name, found in judged.items()}
+    facts["judged"] = {name: found.plain() for name, found in recalls.items()}
     replace_file(folder / JSON, json.dumps(facts, indent=1).encode())
     replace_file(folder / "generation.md", (text + "\n\n![Recall by strategy](generation.png)\n").encode())
     if len(runs) == 1:

@@ -93,7 +93,7 @@ def make_semantic_ids(
         labels, centres = _cluster(rest, min(size, len(rest)), seed=seed + level)
         rest = rest - centres[labels]
         found.append(labels)
-    found.append(_places(np.stack(found, axis=1)))
+    found.append(_rank_among_equals(np.stack(found, axis=1)))
     sizes = [*(min(size, len(rest)) for size in codes), int(found[-1].max()) + 1]
     offsets = FIRST + np.cumsum([0, *sizes[:-1]])
     tokens = torch.full((len(vectors), len(sizes)), PAD, dtype=torch.int64)
@@ -110,19 +110,19 @@ def _cluster(points: np.ndarray, size: int, *, seed: int) -> tuple[np.ndarray, n
     return fitted.labels_.astype(np.int64), fitted.cluster_centers_
 
 
-def _places(codes: np.ndarray) -> np.ndarray:
+def _rank_among_equals(codes: np.ndarray) -> np.ndarray:
     """The number of each row among the equal rows before it.
 
     Example:
-        >>> _places(np.array([[1, 2], [1, 3], [1, 2]])).tolist()
+        >>> _rank_among_equals(np.array([[1, 2], [1, 3], [1, 2]])).tolist()
         [0, 0, 1]
     """
     _, cell = np.unique(codes, axis=0, return_inverse=True)
     order = np.argsort(cell.reshape(-1), kind="stable")
     starts = np.searchsorted(cell.reshape(-1)[order], cell.reshape(-1))
-    places = np.empty(len(codes), dtype=np.int64)
-    places[order] = np.arange(len(codes))
-    return places - starts
+    rank = np.empty(len(codes), dtype=np.int64)
+    rank[order] = np.arange(len(codes))
+    return rank - starts
 
 
 def save_semantic_ids(folder: Path, ids: SemanticIds) -> None:

@@ -18,7 +18,7 @@ from ctr.errors import CheckpointError
 from ctr.generate.config import GenerateConfig
 from ctr.generate.model import NextBehaviour
 from ctr.generate.semantic_ids import SemanticIds, load_semantic_ids, make_semantic_ids
-from ctr.generate.views import View, covering_requests, last_requests, pick_requests
+from ctr.generate.views import DatasetView, covering_requests, last_requests, pick_requests
 from ctr.loader import Loader
 from ctr.runs.identity import identity
 from ctr.training.optim import AveragedWeights, make_optimizer
@@ -156,7 +156,7 @@ def training_view(dataset: Dataset, config: GenerateConfig) -> Dataset:
         "train": pick_requests(train, covering_requests(train, generator.domain, every)),
         "valid": pick_requests(valid, last_requests(valid)),
     }
-    return View(narrow(dataset, config), chosen)
+    return DatasetView(narrow(dataset, config), chosen)
 
 
 def narrow(dataset: Dataset, config: GenerateConfig) -> Dataset:

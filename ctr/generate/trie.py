@@ -29,8 +29,8 @@ class Trie:
     Example:
         >>> trie = Trie(torch.tensor([7, 9]), torch.tensor([[2, 4], [2, 5]]), vocabulary=6)
         >>> node = trie.walk(torch.tensor([[2], [3]]))
-        >>> owner, edge = trie.children(node)
-        >>> owner.tolist(), (trie.keys[edge] % 6).tolist()
+        >>> query, edge = trie.children(node)
+        >>> query.tolist(), (trie.keys[edge] % 6).tolist()
         ([0, 0], [4, 5])
         >>> trie.items(torch.tensor([[2, 5], [2, 2]])).tolist()
         [9, -1]
@@ -42,9 +42,9 @@ class Trie:
         keys: list[Tensor] = []
         edges = 0
         for level in range(self.length):
-            found, place = torch.unique(node * vocabulary + tokens[:, level], return_inverse=True)
+            found, edge = torch.unique(node * vocabulary + tokens[:, level], return_inverse=True)
             keys.append(found)
-            node = place + edges + 1
+            node = edge + edges + 1
             edges += len(found)
         if len(keys[-1]) != len(items):
             raise ValueError(f"items must differ in their tokens, {len(items) - len(keys[-1])} do not")
@@ -77,13 +77,13 @@ class Trie:
         return node
 
     def children(self, node: Tensor) -> tuple[Tensor, Tensor]:
-        """Every edge out of the given nodes: which of the nodes it leaves, and its place among `keys`."""
+        """Every edge out of the given nodes: the index of the node it leaves, and its own index in `keys`."""
         start = torch.searchsorted(self.keys, node * self.vocabulary)
         stop = torch.searchsorted(self.keys, (node + 1) * self.vocabulary)
         count = torch.where(node == DEAD, 0, stop - start)
-        owner = torch.repeat_interleave(torch.arange(len(node)), count)
+        query = torch.repeat_interleave(torch.arange(len(node)), count)
         first = torch.repeat_interleave(start - (count.cumsum(0) - count), count)
-        return owner, first + torch.arange(len(owner))
+        return query, first + torch.arange(len(query))
 
     def items(self, tokens: Tensor) -> Tensor:
         """(Q,): the item of C tokens, −1 where there is none."""
@@ -102,11 +102,11 @@ class Trie:
         Returns:
             (R, P).
         """
-        place = torch.empty(int(items.max()) + 1, dtype=torch.int64)
-        place[items] = torch.arange(len(items))
+        column = torch.empty(int(items.max()) + 1, dtype=torch.int64)
+        column[items] = torch.arange(len(items))
         total = torch.zeros(len(values), self.nodes)
         leaves = (self.leaf != DEAD).nonzero()[:, 0]
-        total[:, leaves] = values[:, place[self.leaf[leaves]]].float()
+        total[:, leaves] = values[:, column[self.leaf[leaves]]].float()
         count = (self.leaf != DEAD).float()
         # Parents come before their children: level by level from the last, each adds what is whole already.
         first = [*self._level_starts(), self.nodes]

@@ -13,16 +13,17 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from ctr.loader.columns import ranges
 from features.dataset import SPLITS, Dataset, Manifest, SplitData
 from features.errors import ConfigError
 
 
-class View(Dataset):
-    """A data set some of whose splits are given.
+class DatasetView(Dataset):
+    """A data set some of whose splits are replaced.
 
     Args:
         dataset: an opened data set.
-        splits: name → what stands in its place.
+        splits: name → the split that replaces it.
     """
 
     def __init__(self, dataset: Dataset, splits: Mapping[str, SplitData]) -> None:
@@ -38,7 +39,8 @@ class View(Dataset):
 
 def pick_requests(data: SplitData, picked: np.ndarray) -> SplitData:
     """The requests at these positions with their rows, in this order."""
-    rows = _ranges(data.row_offsets[picked], data.row_offsets[picked + 1])
+    starts = data.row_offsets[picked]
+    rows, _ = ranges(starts, data.row_offsets[picked + 1] - starts)
     return _split(data, data.requests.take(picked), data.impressions.take(rows))
 
 
@@ -80,16 +82,16 @@ def spread(positions: np.ndarray, limit: int) -> np.ndarray:
 
 
 class Donors:
-    """Rows for candidates that were not shown: the item's newest impression before the request.
+    """Features of candidates that were not shown, taken from the item's newest impression before the request.
 
-    What depends on the item alone, its counts too, is then as it was at a moment strictly before; nothing of
-    the request's own time or after enters. Features of item and user together belong to another user there:
+    Hot-deck imputation calls such rows donors. Features of the item alone, its counts too, then have the values
+    of a moment strictly before the request. Features of item and user together belong to another user there:
     `blind` names those, and they become missing and 0.
 
     Args:
         dataset: an opened data set.
         candidate: the feature that names the item.
-        blind: candidate features without a value; * stands for anything.
+        blind: candidate features that become missing; * stands for any text.
     """
 
     def __init__(self, dataset: Dataset, *, candidate: str, blind: Sequence[str] = ()) -> None:
@@ -108,14 +110,14 @@ class Donors:
         found = np.full(len(items), -1, dtype=np.int64)
         for i, (item, moment) in enumerate(zip(items.tolist(), clock.tolist(), strict=True)):
             low, high = self._starts[item : item + 2] if item + 1 < len(self._starts) else (0, 0)
-            place = int(np.searchsorted(self._clock[low:high], moment)) - 1
-            found[i] = self._order[low + place] if place >= 0 else -1
+            newest = int(np.searchsorted(self._clock[low:high], moment)) - 1
+            found[i] = self._order[low + newest] if newest >= 0 else -1
         return found
 
     def split(
         self, data: SplitData, positions: np.ndarray, counts: np.ndarray, rows: np.ndarray
     ) -> SplitData:
-        """Requests whose candidates are other rows.
+        """ChosenRequests whose candidates are other rows.
 
         Args:
             data: where the requests are.
@@ -124,15 +126,16 @@ class Donors:
             rows: (Σ counts,) of `find`.
         """
         requests = data.requests.take(positions)
-        place = requests.column_names.index("num_rows")
-        requests = requests.set_column(place, "num_rows", pa.array(counts, requests["num_rows"].type))
+        requests = _replace_column(requests, "num_rows", pa.array(counts, requests["num_rows"].type))
         impressions = self.impressions.take(rows)
         for name in self.blind:
-            place = impressions.column_names.index(name)
-            impressions = impressions.set_column(place, name, _nothing(impressions[name]))
-        place = impressions.column_names.index("row_id")
+            impressions = _replace_column(impressions, name, _nothing(impressions[name]))
         numbers = pa.array(np.arange(len(rows)), impressions["row_id"].type)
-        return _split(data, requests, impressions.set_column(place, "row_id", numbers))
+        return _split(data, requests, _replace_column(impressions, "row_id", numbers))
+
+
+def _replace_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
 
 
 def _nothing(column: pa.ChunkedArray) -> pa.Array:
@@ -176,9 +179,3 @@ def _split(data: SplitData, requests: pa.Table, impressions: pa.Table) -> SplitD
         }
     )
     return replace(SplitData(info, requests, impressions))
-
-
-def _ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    from ctr.loader.columns import ranges
-
-    return ranges(starts, stops - starts)[0]

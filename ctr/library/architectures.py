@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Sizes:
+class BodySizes:
     """What the project decides for a body, whatever its architecture.
 
     Args:
@@ -47,7 +47,7 @@ class Sizes:
         }
 
 
-def _deepseek(sizes: Sizes) -> dict[str, Any]:
+def _deepseek(sizes: BodySizes) -> dict[str, Any]:
     """Multi-head latent attention, half of a head rotated; two of four experts and a shared one."""
     rotated = max(2, sizes.head // 4 * 2)
     latent = {"q_lora_rank": sizes.width // 2, "kv_lora_rank": max(1, sizes.width // 4)}
@@ -62,7 +62,7 @@ def _deepseek(sizes: Sizes) -> dict[str, Any]:
     return latent | heads | experts | routing | {"moe_intermediate_size": max(1, sizes.hidden // 2)}
 
 
-def _gpt_oss(sizes: Sizes) -> dict[str, Any]:
+def _gpt_oss(sizes: BodySizes) -> dict[str, Any]:
     """A window with attention sinks, two of four experts, and RoPE without stretching."""
     rope = {"rope_type": "default", "rope_theta": 10000.0}
     experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
@@ -76,12 +76,12 @@ class Architecture:
     Args:
         model_type: its name in the library.
         causal: whether an event sees older events only, so that padding behind it needs no mask.
-        values: what differs from `Sizes.common` and from the library's defaults.
+        values: what differs from `BodySizes.common` and from the library's defaults.
     """
 
     model_type: str
     causal: bool = False
-    values: Callable[[Sizes], Mapping[str, Any]] = lambda sizes: {}
+    values: Callable[[BodySizes], Mapping[str, Any]] = lambda sizes: {}
 
 
 # Those that the tests cover one by one. Any other model type of the library is built alike, and probed.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.length_buckets import LengthBuckets
-from ctr.library.architectures import ARCHITECTURES, Sizes
+from ctr.library.architectures import ARCHITECTURES, BodySizes
 from ctr.library.transformers import build_body, find_architecture
 from features.errors import ConfigError
 
@@ -36,7 +36,7 @@ class LibraryEncoder(nn.Module):
         options: fields of the library's own configuration, such as `num_hidden_layers` (1 unless given).
     """
 
-    def __init__(self, architecture: str, sizes: Sizes, options: Mapping[str, Any]) -> None:
+    def __init__(self, architecture: str, sizes: BodySizes, options: Mapping[str, Any]) -> None:
         super().__init__()
         self.causal = find_architecture(architecture).causal
         self.body = build_body(architecture, sizes, options)
@@ -54,12 +54,12 @@ class LibraryEncoder(nn.Module):
     def _encode(self, events: Tensor, valid: Tensor | None) -> Tensor:
         """(R_b, L_b, D) to the same; `valid` (R_b, L_b) bool, None where nothing is padded."""
         given: dict[str, Tensor] = {}
-        places = torch.arange(events.shape[1], device=events.device)
+        positions = torch.arange(events.shape[1], device=events.device)
         if self.takes_positions:
-            given["position_ids"] = places[None]
+            given["position_ids"] = positions[None]
         if not self.causal and valid is not None:
-            # An empty request sees its first place, a zero: no row is masked throughout.
-            given["attention_mask"] = (valid | (places == 0)).long()
+            # An empty request sees its first position, which is zero: no row may be masked wholly.
+            given["attention_mask"] = (valid | (positions == 0)).long()
         # Norms of the library keep the dtype they are given; under autocast that is to be the weights'.
         wide = events.to(next(self.body.parameters()).dtype)
         states: Tensor = self.body(inputs_embeds=wide, **given).last_hidden_state
@@ -67,7 +67,7 @@ class LibraryEncoder(nn.Module):
 
 
 @torch.no_grad()
-def _probe(encoder: LibraryEncoder, architecture: str, sizes: Sizes) -> None:
+def _probe(encoder: LibraryEncoder, architecture: str, sizes: BodySizes) -> None:
     """Check that an architecture encodes events, and that padding changes nothing."""
     was_training = encoder.training
     encoder.eval()

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ctr.library.architectures import ARCHITECTURES, Architecture, Sizes
+from ctr.library.architectures import ARCHITECTURES, Architecture, BodySizes
 from ctr.runs.versions import TRANSFORMERS
 from features.errors import ConfigError
 
@@ -60,7 +60,7 @@ def find_architecture(name: str) -> Architecture:
     )
 
 
-def library_config(name: str, sizes: Sizes, options: Mapping[str, Any]) -> Any:
+def library_config(name: str, sizes: BodySizes, options: Mapping[str, Any]) -> Any:
     """The library's configuration of an architecture in our sizes, with `options` in the library's words.
 
     Raises:
@@ -102,7 +102,7 @@ def _checked(kind: Any, fields: set[str], options: dict[str, Any]) -> dict[str, 
     return options
 
 
-def build_body(name: str, sizes: Sizes, options: Mapping[str, Any]) -> nn.Module:
+def build_body(name: str, sizes: BodySizes, options: Mapping[str, Any]) -> nn.Module:
     """A body with random weights, called as `body(inputs_embeds=(R, L, D), …).last_hidden_state` (R, L, D).
 
     Attention is the fused one of torch wherever the architecture has it. Experts are computed one after the
@@ -131,7 +131,7 @@ def build_body(name: str, sizes: Sizes, options: Mapping[str, Any]) -> nn.Module
 
 
 def build_language_model(
-    name: str, sizes: Sizes, options: Mapping[str, Any], *, vocabulary: int, pad: int, start: int
+    name: str, sizes: BodySizes, options: Mapping[str, Any], *, vocabulary: int, pad: int, start: int
 ) -> Any:
     """A language model with random weights: token IDs in, `logits` (R, L, vocabulary) out, and `generate`.
 
@@ -140,7 +140,7 @@ def build_language_model(
         sizes: as for `build_body`; `longest` counts tokens.
         options: fields of the library's configuration.
         vocabulary: how many tokens there are.
-        pad: the token of places that hold none.
+        pad: the padding token.
         start: the token that a decoder begins with.
 
     Raises:
@@ -186,8 +186,8 @@ def generate(
     mask = (prompt != pad).long()
     read = {}
     if width > 1 and prompt.shape[1] > 1 and not model.config.is_encoder_decoder:
-        place = (mask.cumsum(1) - 1).clamp(min=0)[:, :-1]
-        before = model(prompt[:, :-1], attention_mask=mask[:, :-1], position_ids=place, logits_to_keep=1)
+        position = (mask.cumsum(1) - 1).clamp(min=0)[:, :-1]
+        before = model(prompt[:, :-1], attention_mask=mask[:, :-1], position_ids=position, logits_to_keep=1)
         before.past_key_values.batch_repeat_interleave(width)
         read = {"past_key_values": before.past_key_values}
     config = library.GenerationConfig(

@@ -6,7 +6,7 @@ from torch import nn
 
 from ctr.blocks.encoders import build_encoder
 from ctr.config import ModelConfig
-from ctr.library.architectures import Sizes
+from ctr.library.architectures import BodySizes
 from ctr.library.encoder import LibraryEncoder
 from features.dataset import Manifest
 
@@ -21,7 +21,7 @@ def sequence_encoder(config: ModelConfig, longest: int) -> nn.Module:
     """A new encoder for sequences of at most `longest` events: packed events in, packed events out."""
     encoder, hidden = config.encoder, int(config.encoder.expansion * config.d_model)
     if encoder.kind == "library":
-        sizes = Sizes(config.d_model, config.heads, hidden, longest, config.dropout)
+        sizes = BodySizes(config.d_model, config.heads, hidden, longest, config.dropout)
         return LibraryEncoder(encoder.architecture or "", sizes, encoder.options)
     return build_encoder(
         encoder.kind,

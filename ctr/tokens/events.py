@@ -56,7 +56,7 @@ class SequenceTokenizer(nn.Module):
                 nn.init.normal_(table.weight, std=0.02)
         self.ngrams = nn.ModuleList(NgramEmbedding(field, dim=dim) for field in ngrams)
         self.ngram_fields = list(ngrams)
-        self.ngram_place = {field.column.name: i for i, field in enumerate(ngrams)}
+        self.ngram_index = {field.column.name: i for i, field in enumerate(ngrams)}
 
     def forward(self, events: SequenceBatch, rows: Rows) -> Jagged:
         """Tokens (ΣL, D), the oldest event first."""
@@ -70,8 +70,8 @@ class SequenceTokenizer(nn.Module):
         token = self.of_numbers(torch.cat(numbers, dim=-1))
         for column, linear in zip(self.side, self.maps, strict=True):
             vectors, use = rows[str(column.table)], events.ids[column.name]
-            if column.name in self.ngram_place:
-                token = token + linear(self.ngrams[self.ngram_place[column.name]](events, rows))
+            if column.name in self.ngram_index:
+                token = token + linear(self.ngrams[self.ngram_index[column.name]](events, rows))
             elif len(vectors) > len(events.time_gap):  # it serves others too: map only what is used here
                 token = token + linear(look_up(vectors, use))
             elif use.offsets is not None:
@@ -90,7 +90,7 @@ class SequenceTokenizer(nn.Module):
 
     @staticmethod
     def _age(layout: Jagged, positions: int) -> Tensor:
-        """Place from the newest event, 0, on; the oldest events share the last one."""
+        """Position counted from the newest event, which is 0; the oldest events share the last one."""
         return layout.ages().clamp(max=positions - 1)
 
     def _bucket(self, gap: Tensor) -> Tensor:

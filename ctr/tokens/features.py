@@ -71,7 +71,7 @@ class FeatureVectors(nn.Module):
 
 
 def piecewise(values: Tensor, bins: int) -> Tensor:
-    """Each scaled value x followed by its place in each of K pieces of [−2, 2], clamp((x − t_k) K / 4, 0, 1).
+    """Each scaled value x and its position in each of K pieces of [−2, 2], clamp((x − t_k) K / 4, 0, 1).
 
     A linear map of it is a continuous piecewise-linear function of the value, which a tree would fit with
     a few cuts.
@@ -182,7 +182,7 @@ class SemanticTokenizer(nn.Module):
         return len(self.groups)
 
     def candidate_tokens(self) -> list[int]:
-        """Places of the tokens that hold a candidate-level feature."""
+        """Indices of the tokens that hold a candidate-level feature."""
         return [i for i, g in enumerate(self.groups) if g.of_candidate is not None]
 
     def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
@@ -216,7 +216,7 @@ class AutoTokenizer(nn.Module):
         self.maps = nn.ModuleList(Linear(self.piece, config.d_model) for _ in range(self.num_tokens))
 
     def candidate_tokens(self) -> list[int]:
-        """Places of the tokens that may hold a candidate-level feature: any."""
+        """Indices of the tokens that may hold a candidate-level feature: all of them."""
         return list(range(self.num_tokens))
 
     def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:

@@ -133,15 +133,15 @@ class TokenFilters(nn.Module):
         check_filter(manifest, config.token_filter)
         removes = config.token_filter.mode == "remove"
         scored = filtered_domains(manifest, config.token_filter) if removes else []
-        self.places = [i for i, domain in enumerate(manifest.domains) if domain in scored]
+        self.scored = [i for i, domain in enumerate(manifest.domains) if domain in scored]
         self.filters = nn.ModuleList(
-            TokenFilter(config.token_filter, width=config.d_model) for _ in self.places
+            TokenFilter(config.token_filter, width=config.d_model) for _ in self.scored
         )
 
     def forward(self, tokens: Sequence[Jagged], events: Sequence[SequenceBatch]) -> list[Jagged]:
         """The sequences of all domains in the manifest's order, hidden where filtered."""
         result = list(tokens)
-        for i, hide in zip(self.places, self.filters, strict=True):
+        for i, hide in zip(self.scored, self.filters, strict=True):
             result[i] = tokens[i].with_values(hide(tokens[i].values, events[i]))
         return result
 

@@ -64,15 +64,15 @@ def ngram_fields(manifest: Manifest, config: NgramConfig, *, dim: int) -> list[N
     for field in dict.fromkeys(config.fields):
         domain, column = _find(manifest, field)
         base = manifest.tables[str(column.table)].rows
-        places = [(n, k) for n in range(2, config.max_order + 1) for k in range(config.tables_per_order)]
-        sizes = table_sizes(config.rows, len(places), base=base)
+        orders = [(n, k) for n in range(2, config.max_order + 1) for k in range(config.tables_per_order)]
+        sizes = table_sizes(config.rows, len(orders), base=base)
         if max(sizes) >= _ROWS or config.max_order * base * max(sizes) >= _SUM:
             raise ConfigError(
                 f"model.ngram.rows must stay below 2^31, and times the {base} rows of table {column.table!r} "
                 f"below 2^63, got {config.rows}; lower it"
             )
         tables = (
-            NgramTable(f"ngram:{field}:{n}.{k}", n, size) for (n, k), size in zip(places, sizes, strict=True)
+            NgramTable(f"ngram:{field}:{n}.{k}", n, size) for (n, k), size in zip(orders, sizes, strict=True)
         )
         width = config.dim or _paper_width(config, dim)
         fields.append(NgramField(domain, column, base, tuple(tables), width))

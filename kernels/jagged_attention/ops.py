@@ -37,7 +37,7 @@ forward = torch.ops.jagged_attention.forward.default
 backward = torch.ops.jagged_attention.backward.default
 
 
-class _Rows(ctypes.Structure):
+class _StridedRows(ctypes.Structure):
     _fields_ = (("start", ctypes.c_void_p), ("stride", ctypes.c_int64))
 
 
@@ -45,7 +45,7 @@ class _Problem(ctypes.Structure):
     """The `Problem` of attention.cpp."""
 
     _fields_ = (
-        *((name, _Rows) for name in ("q", "k", "v", "out", "d_out", "dq", "dk", "dv")),
+        *((name, _StridedRows) for name in ("q", "k", "v", "out", "d_out", "dq", "dk", "dv")),
         *((name, ctypes.c_void_p) for name in ("q_ends", "k_ends", "visible", "lse", "d_lse")),
         ("requests", ctypes.c_int64),
         ("heads", ctypes.c_int),
@@ -69,14 +69,22 @@ def apart(queries: Tensor, key_value: Tensor | None) -> tuple[Tensor, Tensor, Te
 
 def _call(
     rows: dict[str, Tensor],
-    places: tuple[Tensor, Tensor, Tensor | None],
+    indices: tuple[Tensor, Tensor, Tensor | None],
     lse: Tensor,
     d_lse: Tensor | None,
     *,
     backward: bool,
 ) -> None:
-    """Run the kernel; `rows` by the names of `_Problem`."""
-    heads, query_offsets = lse.shape[1], places[0]
+    """Run the kernel.
+
+    Args:
+        rows: by the names of `_Problem`.
+        indices: query offsets, key offsets and the visible counts.
+        lse: log Σ exp of each query and head; written by the forward, read by the backward.
+        d_lse: its gradient.
+        backward: which of the two runs.
+    """
+    heads, query_offsets = lse.shape[1], indices[0]
     width = rows["q"].shape[1] // heads
     kernel = library(width)
     if kernel is None:
@@ -85,9 +93,9 @@ def _call(
         )
     problem = _Problem(requests=len(query_offsets) - 1, heads=heads, scale=width**-0.5)
     for name, tensor in rows.items():
-        setattr(problem, name, _Rows(tensor.data_ptr(), tensor.stride(0)))
-    # Without strides, and held until the kernel is done.
-    plain = [None if x is None else x.contiguous() for x in (*places, lse, d_lse)]
+        setattr(problem, name, _StridedRows(tensor.data_ptr(), tensor.stride(0)))
+    # These tensors have no strides in `_Problem`; the list keeps the copies alive until the kernel is done.
+    plain = [None if x is None else x.contiguous() for x in (*indices, lse, d_lse)]
     for name, held in zip(("q_ends", "k_ends", "visible", "lse", "d_lse"), plain, strict=True):
         setattr(problem, name, None if held is None else held.data_ptr())
     kernel.jagged_attention(ctypes.byref(problem), int(backward), torch.get_num_threads())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctr.generate.companion import Companion
+from ctr.generate.auxiliary_model import AuxiliaryModel
 from ctr.generate.semantic_ids import BOS, PAD
 from features.errors import ConfigError
 from tests.ctr.generate.toy import joint, log_p, toy_batch, toy_ids, toy_model
@@ -64,13 +64,13 @@ def test_mask_loss_drops_the_terms_of_filtered_events_and_keeps_them_as_context(
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "t5"])
-def test_a_companion_reads_what_a_plain_forward_reads(architecture: str) -> None:
+def test_an_auxiliary_model_reads_what_a_plain_forward_reads(architecture: str) -> None:
     model = toy_model(architecture=architecture)
     histories = [[2, 3, 4], [], [5]]
     prompt = model.prompt(toy_batch(histories)).tokens
     generated = IDS.tokens[[6, 7, 8, 9, 10, 11]]
     with torch.no_grad():
-        other = Companion(model, prompt)
+        other = AuxiliaryModel(model, prompt)
         found, likelihood = other.log_probs(generated)[:, :-1], other.likelihood(generated)
         again = other.log_probs(generated)[:, :-1]
     for i in range(6):

@@ -13,7 +13,7 @@ from ctr.generate.baselines import ItemNeighbours, Popularity
 from ctr.generate.config import StrategyConfig
 from ctr.generate.metrics import diversity, ndcg, recall
 from ctr.generate.ordering import by_expected_utility, by_votes
-from ctr.generate.views import Donors, View, covering_requests, last_requests, pick_requests, spread
+from ctr.generate.views import DatasetView, Donors, covering_requests, last_requests, pick_requests, spread
 from ctr.loader import Loader
 from features.dataset import Dataset
 from features.errors import ConfigError
@@ -45,7 +45,7 @@ def test_last_and_covering_requests(dataset: Dataset) -> None:
 def test_a_view_gives_the_loader_chosen_requests(dataset: Dataset) -> None:
     data = dataset.split("test")
     picked = np.array([7, 2, 90])
-    view = View(dataset, {"test": pick_requests(data, picked)})
+    view = DatasetView(dataset, {"test": pick_requests(data, picked)})
     batches = list(Loader.for_evaluation(view, "test", batch_rows=1000).iterate(0))
     assert len(batches) == 1
     whole = data.requests["request_id"].to_numpy()
@@ -79,7 +79,7 @@ def test_pairs_are_scored_as_rows_with_blind_features_missing(dataset: Dataset) 
     donors = Donors(dataset, candidate="item", blind=["price", "tags"])
     rows = np.array([3, 1, 5])
     split = donors.split(data, np.array([4, 9]), np.array([2, 1]), rows)
-    view = View(dataset, {"test": split})
+    view = DatasetView(dataset, {"test": split})
     batch = next(iter(Loader.for_evaluation(view, "test", batch_rows=100).iterate(0)))
     items = donors.impressions["id.item"].to_numpy()[rows]
     column = batch.candidate_ids["item"]

@@ -22,14 +22,14 @@ from ctr.blocks.attention import TransformerLayer
 from ctr.blocks.encoders import AttentionEncoder, SwiGLUEncoder
 from ctr.blocks.flops import layer_flops
 from ctr.blocks.jagged import Jagged
-from ctr.library.architectures import ARCHITECTURES, Sizes
+from ctr.library.architectures import ARCHITECTURES, BodySizes
 from ctr.library.encoder import LibraryEncoder
 from ctr.library.transformers import build_body
 from features.errors import ConfigError
 from tests.ctr.reference.parity import LENGTHS, assert_parity, gradients, rand, scrambled, split
 
 D = 12
-SIZES = Sizes(width=D, heads=2, hidden=20, longest=max(LENGTHS))
+SIZES = BodySizes(width=D, heads=2, hidden=20, longest=max(LENGTHS))
 LAYERS: dict[str, Any] = {"num_hidden_layers": 2}
 EXPERTS = ("deepseek", "gpt_oss")
 every = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -159,14 +159,14 @@ def test_our_swiglu_is_llamas() -> None:
 
 def test_operations_are_counted() -> None:
     """One BERT layer with a 4 D feed-forward: 24 L D² + 4 L² D."""
-    block = LibraryEncoder("bert", Sizes(16, 2, 64, 8), {}).eval()
+    block = LibraryEncoder("bert", BodySizes(16, 2, 64, 8), {}).eval()
     events = jagged(torch.randn(8, 16), [8])
     assert count_flops(lambda: block(events)) == layer_flops(8, 16)
 
 
 def test_dropout_is_ours_and_spares_attention_weights() -> None:
     def rates(name: str) -> dict[str, float]:
-        config = build_body(name, Sizes(D, 2, 20, 9, 0.25), {}).config
+        config = build_body(name, BodySizes(D, 2, 20, 9, 0.25), {}).config
         return {key: value for key, value in config.to_dict().items() if "drop" in key and "class" not in key}
 
     assert rates("bert") == {"hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0.0}

@@ -110,10 +110,10 @@ def test_off_is_the_model_as_it_was() -> None:
 def test_only_the_named_domains() -> None:
     config = ModelConfig(d_model=D, token_filter=by_column())
     module = SequenceTokenizers(MANIFEST, config, dim=batches.DIM, merge=False)
-    assert module.filters.places == [0]
+    assert module.filters.scored == [0]
     assert [c.name for c in module.tokenizers[0].numbers] == []
     everywhere = TokenFilters(MANIFEST, ModelConfig(d_model=D, token_filter=TokenFilterConfig(mode="remove")))
-    assert everywhere.places == [0, 1]
+    assert everywhere.scored == [0, 1]
     empty = Jagged.from_lengths(torch.zeros(0, D), torch.zeros(2, dtype=torch.int64))
     nothing = batches.take_events(
         batches.make_batch().sequences["view"], [torch.zeros(0, dtype=torch.int64)] * 2

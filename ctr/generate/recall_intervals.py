@@ -1,4 +1,4 @@
-"""How sure a recall and its difference to the baselines are: users by bootstrap, seeds by Student's t.
+"""Intervals of recalls and of differences to the baselines: bootstrap of users, Student's t of seeds.
 
 R requests, S runs (seeds), K users, D bootstrap draws.
 """
@@ -49,8 +49,8 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A strategy: mean recall over the runs, the recall of each, differences to the baselines."""
+class StrategyRecall:
+    """One strategy: its mean recall over the runs, the recall of each run, differences to the baselines."""
 
     mean: Interval
     runs: list[float]
@@ -61,8 +61,8 @@ class Judgement:
         return asdict(self)
 
 
-def judge(runs: Sequence[Recalls]) -> dict[str, Judgement]:
-    """Each strategy that all runs have.
+def with_intervals(runs: Sequence[Recalls]) -> dict[str, StrategyRecall]:
+    """The recall of each strategy that all runs have, with intervals.
 
     With one run the intervals cover the sample of users alone; with several also the noise of training
     (`ctr.compare.units.error_of`).
@@ -73,21 +73,24 @@ def judge(runs: Sequence[Recalls]) -> dict[str, Judgement]:
     first = runs[0]
     if any(not np.array_equal(run.request_id, first.request_id) for run in runs):
         raise DataError("runs that are combined must hold the same requests; evaluate them in one way")
-    users, owner = np.unique(first.user_id, return_inverse=True)
+    users, user = np.unique(first.user_id, return_inverse=True)
     weights = poisson_weights(len(users), DRAWS, 0)
     drawn = {
-        name: np.stack([_draws(run.recall[name], owner, weights) for run in runs], axis=1)
+        name: np.stack([_draws(run.recall[name], user, weights) for run in runs], axis=1)
         for name in first.recall
         if all(name in run.recall for run in runs)
     }
     means = {name: np.array([run.recall[name].mean() for run in runs]) for name in drawn}
-    means[""], drawn[""] = np.zeros(len(runs)), np.zeros((DRAWS, len(runs)))  # what a plain mean is against
+    means[""], drawn[""] = (
+        np.zeros(len(runs)),
+        np.zeros((DRAWS, len(runs))),
+    )  # a mean alone is its difference to this
 
     def minus(name: str, base: str) -> Interval:
         return _interval(means[base], means[name], drawn[name] - drawn[base], clusters=len(users))
 
     return {
-        name: Judgement(
+        name: StrategyRecall(
             minus(name, ""),
             means[name].tolist(),
             {base: minus(name, base) for base in BASELINES if base in drawn and name not in BASELINES},
@@ -97,9 +100,9 @@ def judge(runs: Sequence[Recalls]) -> dict[str, Judgement]:
     }
 
 
-def _draws(values: np.ndarray, owner: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _draws(values: np.ndarray, user: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(D,): the mean of every draw of the users."""
-    sums = np.stack([np.bincount(owner, values), np.bincount(owner).astype(np.float64)], axis=1)
+    sums = np.stack([np.bincount(user, values), np.bincount(user).astype(np.float64)], axis=1)
     totals = weighted_totals(weights, sums)
     return totals[:, 0] / np.maximum(totals[:, 1], 1.0)
 
@@ -139,15 +142,15 @@ def read_recalls(path: Path) -> Recalls:
     return Recalls(request_id, user_id, {name: table[name].to_numpy() for name in names})
 
 
-def as_markdown(judged: Mapping[str, Judgement], *, k: int) -> str:
+def as_markdown(recalls: Mapping[str, StrategyRecall], *, k: int) -> str:
     """A table, a line for each strategy."""
-    several = any(len(found.runs) > 1 for found in judged.values())
+    several = any(len(found.runs) > 1 for found in recalls.values())
     columns = ["strategy", f"recall@{k}", *(["lowest", "highest"] if several else [])]
-    columns += [f"− {base}" for base in BASELINES if base in judged]
+    columns += [f"− {base}" for base in BASELINES if base in recalls]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for name, found in judged.items():
+    for name, found in recalls.items():
         ends = [f"{end(found.runs):.4f}" for end in (min, max)] if several else []
-        minus = [_shown(found.minus[b], "+") if b in found.minus else "" for b in BASELINES if b in judged]
+        minus = [_shown(found.minus[b], "+") if b in found.minus else "" for b in BASELINES if b in recalls]
         lines.append(f"| {' | '.join([name, _shown(found.mean), *ends, *minus])} |")
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
-"""A model that reads along: its own probabilities of what another one, or a sampler, has generated.
+"""A model beside the one that generates: its own probabilities of the tokens that were generated.
 
-The prompt is read once and its keys and values kept; generated tokens, a few per sequence, are read again at
-each step, so nothing has to follow how beams are reordered.
+Ensembles, contrastive decoding and orders by likelihood ask it. The prompt is read once and its keys and
+values are kept; the generated tokens, a few per sequence, are read again at each step, so that nothing has to
+follow how beam search reorders its beams.
 
 R requests, Q sequences (R · width, those of a request side by side), T generated tokens, V tokens in all.
 """
@@ -17,8 +18,8 @@ from ctr.generate.model import NextBehaviour
 from ctr.generate.semantic_ids import BOS, PAD
 
 
-class Companion:
-    """One model beside one batch of prompts.
+class AuxiliaryModel:
+    """One model with one batch of prompts.
 
     Args:
         model: in evaluation mode.
@@ -41,7 +42,7 @@ class Companion:
             self.cache, self.first = read.past_key_values, read.logits[:, -1:]
 
     def log_probs(self, generated: Tensor) -> Tensor:
-        """(Q, T + 1, V): of the token at each generated place, and of the one behind them."""
+        """(Q, T + 1, V): of the token at each generated position, and of the next one."""
         width = len(generated) // len(self.prompt)
         logits = self._decoder(generated, width) if self.both_sides else self._continued(generated, width)
         return logits.float().log_softmax(-1)
@@ -58,11 +59,11 @@ class Companion:
         cache = copy.deepcopy(self.cache)
         cache.batch_repeat_interleave(width)
         mask = torch.cat([self.mask.repeat_interleave(width, 0), torch.ones_like(generated)], 1)
-        place = (mask.cumsum(1) - 1)[:, -generated.shape[1] :]
+        position = (mask.cumsum(1) - 1)[:, -generated.shape[1] :]
         read = self.lm(
             input_ids=generated,
             attention_mask=mask,
-            position_ids=place,
+            position_ids=position,
             past_key_values=cache,
             use_cache=True,
         )

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctr.generate.judgement import Recalls, as_markdown, judge, read_recalls, write_recalls
 from ctr.generate.metrics import recall, recalls
+from ctr.generate.recall_intervals import Recalls, as_markdown, read_recalls, with_intervals, write_recalls
 from ctr.generate.report import combine, write_report
 from features.errors import ConfigError, DataError
 
@@ -31,7 +31,7 @@ def figures(run: Recalls) -> dict[str, dict[str, float]]:
 
 def test_intervals_are_those_of_a_mean() -> None:
     run = made()
-    found = judge([run])
+    found = with_intervals([run])
     for name, values in run.recall.items():
         mean = found[name].mean
         assert mean.value == pytest.approx(values.mean()) and mean.low is not None and mean.high is not None
@@ -52,23 +52,23 @@ def test_users_are_resampled_not_requests() -> None:
         np.repeat(one.user_id, 10),
         {n: np.repeat(v, 10) for n, v in one.recall.items()},
     )
-    low = judge([one])["beam"].mean.low
-    assert low is not None and judge([ten])["beam"].mean.low == pytest.approx(low)
+    low = with_intervals([one])["beam"].mean.low
+    assert low is not None and with_intervals([ten])["beam"].mean.low == pytest.approx(low)
 
 
 def test_several_runs_bring_their_noise() -> None:
     alike, unlike = [made(), made(), made()], [made(gain=g, seed=s) for s, g in enumerate((0.01, 0.05, 0.12))]
-    narrow, wide = (judge(runs)["beam"].minus["popularity"] for runs in (alike, unlike))
+    narrow, wide = (with_intervals(runs)["beam"].minus["popularity"] for runs in (alike, unlike))
     assert narrow.low is not None and narrow.low > 0
     assert wide.low is not None and wide.low < 0 < wide.value  # Student's t of two degrees of freedom
-    found = judge(unlike)["beam"]
+    found = with_intervals(unlike)["beam"]
     assert found.runs == [run.recall["beam"].mean() for run in unlike]
-    text = as_markdown(judge(unlike), k=20)
+    text = as_markdown(with_intervals(unlike), k=20)
     assert "| lowest | highest | − popularity |" in text and f"{min(found.runs):.4f}" in text
 
 
 def test_few_users_have_no_interval() -> None:
-    found = judge([made(users=9)])["beam"].mean
+    found = with_intervals([made(users=9)])["beam"].mean
     assert found.low is None and found.high is None
 
 

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from ctr.generate.chosen_requests import ChosenRequests
 from ctr.generate.config import GenerateConfig
 from ctr.generate.decoding import Decoder
 from ctr.generate.metrics import coverage, diversity, ndcg, recall
 from ctr.generate.ordering import Ranked, with_rewards
 from ctr.generate.ranking import Ranker
-from ctr.generate.requests import Requests
 from ctr.generate.training import generator_loader
 from ctr.runs.durable import TMP_PREFIX
 from features.errors import ConfigError
@@ -41,7 +41,7 @@ class Retrieved:
 
 
 def retrieve(
-    decoder: Decoder, requests: Requests, config: GenerateConfig, ranker: Ranker | None
+    decoder: Decoder, requests: ChosenRequests, config: GenerateConfig, ranker: Ranker | None
 ) -> Retrieved:
     """Decode all requests; what the click model adds is part of the time.
 
@@ -78,7 +78,7 @@ def timed(ranks: Callable[[], list[Ranked]]) -> Retrieved:
 
 
 def click_scores(
-    ranker: Ranker, requests: Requests, config: GenerateConfig, ranked: Sequence[Ranked]
+    ranker: Ranker, requests: ChosenRequests, config: GenerateConfig, ranked: Sequence[Ranked]
 ) -> list[dict[int, float]]:
     """For each request, the click probability of its items."""
     items = [np.array([item for item, _ in own], dtype=np.int64) for own in ranked]
@@ -87,7 +87,7 @@ def click_scores(
 
 
 def figures(
-    found: Retrieved, requests: Requests, vectors: np.ndarray, *, items: int, ks: Sequence[int]
+    found: Retrieved, requests: ChosenRequests, vectors: np.ndarray, *, items: int, ks: Sequence[int]
 ) -> dict[str, float]:
     """Quality, breadth and time of one way to retrieve."""
     lists = found.items
@@ -101,7 +101,7 @@ def figures(
 
 
 def ranked_figures(
-    found: Retrieved, clicks: Sequence[dict[int, float]], requests: Requests, *, ks: Sequence[int]
+    found: Retrieved, clicks: Sequence[dict[int, float]], requests: ChosenRequests, *, ks: Sequence[int]
 ) -> dict[str, float]:
     """The same items in the order of the click model: retrieve, then rank."""
     lists = [
@@ -116,7 +116,7 @@ def write_items(
     path: Path,
     found: Retrieved,
     clicks: Sequence[dict[int, float]] | None,
-    requests: Requests,
+    requests: ChosenRequests,
     codes: np.ndarray,
 ) -> int:
     """Write a row per request and item, best first; the file appears whole or not at all. Returns the rows.

@@ -1,4 +1,4 @@
-"""What is generated for: requests of a split with their histories, what they have seen, and what came next.
+"""The requests that items are generated for: histories, items seen before, and items that came next.
 
 R requests, I items (rows of the item table).
 """
@@ -12,18 +12,18 @@ import numpy as np
 
 from ctr.generate.config import GenerateConfig
 from ctr.generate.training import narrow
-from ctr.generate.views import View, last_requests, pick_requests, spread
+from ctr.generate.views import DatasetView, last_requests, pick_requests, spread
 from ctr.loader.columns import ranges
 from features.dataset import Dataset, SplitData
 from features.errors import DataError
 
 
 @dataclass(frozen=True)
-class Requests:
+class ChosenRequests:
     """R requests in file order; lists hold one entry for each.
 
     Args:
-        positions: (R,) where they lie in the split.
+        positions: (R,) their positions in the split.
         view: the data set in which the split is these requests alone, as a generator reads it.
         data: the split of the view.
         wanted: rows of the items that came next; 1 is an item that is new after training.
@@ -39,7 +39,7 @@ class Requests:
     seen: list[np.ndarray]
 
 
-def choose_requests(dataset: Dataset, config: GenerateConfig) -> Requests:
+def choose_requests(dataset: Dataset, config: GenerateConfig) -> ChosenRequests:
     """The requests that `generation` names, without those that nothing came next for.
 
     Raises:
@@ -59,9 +59,9 @@ def choose_requests(dataset: Dataset, config: GenerateConfig) -> Requests:
     longest = config.loader.max_len.get(generator.domain, events.info.max_len)
     start = np.maximum(picked.requests[f"start.{generator.domain}"].to_numpy(), stop - longest)
     first = np.searchsorted(events.user_id, picked.requests["user_id"].to_numpy())
-    return Requests(
+    return ChosenRequests(
         positions,
-        View(narrow(dataset, config), {how.split: picked}),
+        DatasetView(narrow(dataset, config), {how.split: picked}),
         picked,
         [wanted[p] for p in positions.tolist()],
         _slices(item, start.astype(np.int64), stop),
@@ -97,5 +97,5 @@ def _targets(data: SplitData, candidate: str, *, positive: bool) -> list[set[int
 
 
 def _slices(values: np.ndarray, start: np.ndarray, stop: np.ndarray) -> list[np.ndarray]:
-    places, offsets = ranges(start, stop - start)
-    return np.split(values[places], offsets[1:-1])
+    entries, offsets = ranges(start, stop - start)
+    return np.split(values[entries], offsets[1:-1])
