@@ -84,9 +84,9 @@ def spread(positions: np.ndarray, limit: int) -> np.ndarray:
 class Donors:
     """Features of candidates that were not shown, taken from the item's newest impression before the request.
 
-    Hot-deck imputation calls such rows donors. Features of the item alone, its counts too, then have the values
-    of a moment strictly before the request. Features of item and user together belong to another user there:
-    `blind` names those, and they become missing and 0.
+    Hot-deck imputation calls such rows donors. Features of the item alone, its counts too, then have the
+    values of a moment strictly before the request. Features of item and user together belong to another user
+    there: `blind` names those, and they become missing and 0.
 
     Args:
         dataset: an opened data set.
