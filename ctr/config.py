@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from ctr.metrics.table import Selection
 from features.errors import ConfigError
 from features.safe_yaml import apply_overrides, dump_yaml, load_yaml
 from features.spec import explain
@@ -164,7 +165,7 @@ class TrainConfig(Knobs):
     max_steps: Positive | None = None
     evaluate_every: Positive | None = None  # steps; None = at the end of each epoch
     early_stopping: Count = 0  # evaluations without a better value before it stops; 0 = off
-    metric: Literal["auc", "gauc", "query_auc", "ne", "auc+gauc", "auc+query_auc"] = "auc"
+    metric: Selection = "auc"  # an entry of ctr.metrics.table, or several with one direction: auc+gauc
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     recompute: bool = False  # keep only the inputs of layers for backward: less memory, a third more time

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ctr.metrics import Evaluation, evaluate_table
+from ctr.metrics.table import headlines
 from features.dataset import Dataset, SplitData, dense_values
 from features.errors import DataError
 from pipelines.terminal import echo
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
         figures = evaluation.overall.metrics
         shown = "  ".join(
             f"{name} {m.value:.4f} [{m.low:.4f}, {m.high:.4f}]"
-            for name in ("auc", "gauc", "query_auc")
+            for name in (metric.name for metric in headlines() if metric.better == "higher")
             if (m := figures[name]).value is not None and m.low is not None and m.high is not None
         )
         echo(f"{KINDS[arguments.kind]} (seed {seed}) on {arguments.split}: {shown}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ctr.compare import Cell, Judgement, MetricName, compare_files, judge
+from ctr.compare import Cell, Judgement, compare_files, judge
 from ctr.compare.combine import Noise
 from ctr.compare.render import markdown, notes, table, to_json
 from ctr.runs.durable import replace_file
@@ -60,7 +60,7 @@ def _name(path: Path) -> str:
 def compare(
     texts: Sequence[str],
     *,
-    metrics: Sequence[MetricName],
+    metrics: Sequence[str] | None = None,
     alpha: float = 0.05,
     noise: Noise = "own",
     where: tuple[str, str] | None = None,
@@ -70,7 +70,7 @@ def compare(
 
     Args:
         texts: the base and its variants, each `[name=]path[,path…]`.
-        metrics: which to judge.
+        metrics: which to judge; None: all by which models are compared.
         alpha: of a verdict, over all variants of a metric.
         noise: see `ctr.compare.combine`.
         where: (slice, value): only these rows.

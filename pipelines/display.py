@@ -8,6 +8,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ctr.metrics import METRICS
 from pipelines.terminal import echo
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -99,7 +100,7 @@ def describe(figures: dict[str, float]) -> str:
     """Loss, NE and speed in one short text."""
     known = {
         "loss": "loss {:.4f}",
-        "ne": "NE {:.4f}",
+        "ne": METRICS["ne"].label + " {:.4f}",
         "rows_per_s": "{:,.0f} rows/s",
         "trainings": "{:.0f} trainings finished",
         "at_work": "{:.0f} at work",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctr.compare import METRICS
 from ctr.metrics import Evaluation, evaluate_table
+from ctr.metrics.table import compared, headlines
 from ctr.report.evaluation import format_metrics_table, write_report
 from ctr.report.result_line import append_line
 from ctr.runs.directory import RunDir
@@ -61,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="base and variants: [name=]PATH[,PATH…], a run or a Parquet or CSV file for each seed",
     )
     group.add_argument(
-        "--metric", action="append", choices=METRICS, help="judge this one; repeatable (default: all)"
+        "--metric",
+        action="append",
+        metavar="NAME",
+        help=f"judge this one of {', '.join(m.name for m in compared())}; repeatable (default: all)",
     )
     group.add_argument("--alpha", type=float, default=0.05, help="chance of a false verdict in a metric")
     group.add_argument(
@@ -100,7 +103,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         where = (name, value)
     compare(
         arguments.compare,
-        metrics=arguments.metric or list(METRICS),
+        metrics=arguments.metric,
         alpha=arguments.alpha,
         noise=arguments.noise,
         where=where,
@@ -172,7 +175,7 @@ def evaluate(
 
 
 def comparison_line(name: str, evaluation: Evaluation) -> dict[str, Any]:
-    """One line of the report's comparison: AUC with interval, GAUC, query AUC, NE."""
+    """One line of the report's comparison: AUC with interval, and the other headline metrics."""
     metrics = evaluation.overall.metrics
     line: dict[str, Any] = {"name": name, "low": metrics["auc"].low, "high": metrics["auc"].high}
-    return line | {key: metrics[key].value for key in ("auc", "gauc", "query_auc", "ne")}
+    return line | {metric.name: metrics[metric.name].value for metric in headlines()}

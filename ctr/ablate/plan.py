@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from ctr.config import Count, Knobs, Positive
+from ctr.metrics.table import MetricName, headlines
 from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import apply_overrides, load_yaml
 from features.spec import explain
 
 Settings = tuple[str, ...] | dict[str, Any]  # [model.layers=3] or {model.layers: 3}
-Metric = Literal["auc", "gauc", "query_auc", "log_loss", "ne"]
 Names = tuple[str, ...]
 Parts = Literal["features", "groups", "domains", "sides"] | Names
 
@@ -46,7 +46,10 @@ class Plan(Knobs):
     leave_one_in: Parts = ()  # a variant with each of them alone; what is not of the listed kind stays
     # option → values: a variant for every combination
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
-    metrics: tuple[Metric, ...] = ("auc", "gauc", "query_auc", "ne")  # the first one orders the report
+    # Entries of ctr.metrics.table; the first one orders the report.
+    metrics: tuple[MetricName, ...] = Field(
+        default_factory=lambda: tuple(metric.name for metric in headlines()), min_length=1
+    )
     noise: Literal["own", "pooled"] = "own"  # of training: each variant's own seeds, or one for all
     slices: Names = ("history", "known_user", "item_age")  # slice_* columns of the predictions
 

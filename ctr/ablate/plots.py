@@ -9,6 +9,7 @@ import numpy as np
 
 from ctr.ablate.results import Line, Results
 from ctr.compare import Judgement
+from ctr.metrics import METRICS
 from ctr.report.plots import GREEN, GREY, INK, ORANGE, drawn, new_figure
 
 if TYPE_CHECKING:
@@ -16,14 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"helps": GREEN, "hurts": ORANGE, "no evidence": GREY}
-NAMES = {
-    "auc": "AUC",
-    "gauc": "GAUC",
-    "query_auc": "query AUC",
-    "log_loss": "log loss",
-    "ne": "NE",
-    "auc_delong": "AUC (DeLong)",
-}
 ROW = 0.36  # inches for a variant
 
 
@@ -57,8 +50,8 @@ def deltas(lines: Sequence[Line], results: Results) -> Figure | None:
     axes.text(1.02, -0.75, "p (Holm)", transform=axes.get_yaxis_transform(), fontsize=10, color=GREY)
     _name_rows(axes, [line.name for line, _ in shown])
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"{NAMES[metric]} minus that of the base; lines are 95 % intervals")
-    axes.set_title(f"Difference in {NAMES[metric]} from the base")
+    axes.set_xlabel(f"{METRICS[metric].in_text} minus that of the base; lines are 95 % intervals")
+    axes.set_title(f"Difference in {METRICS[metric].in_text} from the base")
     _legend(figure, {j.verdict for _, j in shown})
     return figure
 
@@ -174,7 +167,7 @@ def cost(results: Results) -> Figure | None:
     _few_log_ticks(axes, [base, *(flops for _, flops, *_ in points)])
     figure.legend(loc="outside right center", fontsize=9, markerscale=0.6)
     axes.set_xlabel("operations of forward and backward, per row (equal ones stand side by side)")
-    axes.set_ylabel(f"{NAMES[metric]} minus that of the base")
+    axes.set_ylabel(f"{METRICS[metric].in_text} minus that of the base")
     axes.set_title("Quality against cost")
     return figure
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ctr.ablate.page import Page, Picture, Table, write_page
-from ctr.ablate.plots import NAMES, draw_all, si
+from ctr.ablate.plots import draw_all, si
 from ctr.ablate.results import Line, Results
 from ctr.compare import Judgement
+from ctr.metrics import METRICS
 from ctr.report.plots import number
 
 CAPTIONS = {
@@ -49,7 +50,7 @@ def title(results: Results) -> str:
 
 def table(results: Results) -> Table:
     """The first metric and the cost: the base, then the variants, the largest gain first."""
-    name = NAMES[results.plan.metrics[0]]
+    name = METRICS[results.plan.metrics[0]].in_text
     head = ["variant", name, f"Δ {name}", "p (Holm)", "verdict", "detectable"]
     head += ["parameters", "FLOPs/row", "rows/s", "peak MiB"]
     same = [line for line in results.lines if line.same_as_base]
@@ -71,7 +72,7 @@ def _row(line: Line, results: Results) -> list[str]:
 def others(results: Results) -> Table:
     """The other metrics: differences and verdicts."""
     names = {m: None for line in results.compared() for m in line.judgements if m != results.plan.metrics[0]}
-    head = ["variant", *(cell for m in names for cell in (f"Δ {NAMES[m]}", "verdict"))]
+    head = ["variant", *(cell for m in names for cell in (f"Δ {METRICS[m].in_text}", "verdict"))]
     rows = [
         [
             line.name,

@@ -15,22 +15,16 @@ from numpy.typing import NDArray
 
 from ctr.compare.paired import Paired
 from ctr.compare.student import Error
-from ctr.compare.sums import METRICS, ClusterSums, MetricName, union_of_keys
+from ctr.compare.sums import ClusterSums, union_of_keys
 from ctr.compare.units import Units, error_of, pooled_variance
 from ctr.metrics.bootstrap import MIN_CLUSTERS, poisson_weights
 from ctr.metrics.records import Floats
+from ctr.metrics.table import METRICS
 from features.errors import ConfigError
 
 Noise: TypeAlias = Literal["own", "pooled"]
 Windows: TypeAlias = Literal["fixed", "random"]
-Figures: TypeAlias = dict[MetricName, Floats]
-UNDEFINED: dict[MetricName, str] = {
-    "auc": "only one class",
-    "gauc": "no user ids, or no user with rows of both classes",
-    "query_auc": "no request ids, or no request with rows of both classes",
-    "log_loss": "no rows",
-    "ne": "only one class",
-}
+Figures: TypeAlias = dict[str, Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +43,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Difference:
     """The mean difference in one metric with its standard error.
 
     Args:
@@ -78,7 +72,7 @@ def combine(
     windows: Windows = "fixed",
     draws: int = 500,
     seed: int = 0,
-) -> dict[MetricName, dict[str, Estimate]]:
+) -> dict[str, dict[str, Difference]]:
     """Mean difference and its error for each metric and variant.
 
     Args:
@@ -93,13 +87,13 @@ def combine(
         ConfigError: no cells, cells that are repeated, or too few windows, or missing cells under "pooled".
     """
     _check(variants, noise=noise, windows=windows)
-    results: dict[MetricName, dict[str, Estimate]] = {}
+    results: dict[str, dict[str, Difference]] = {}
     for metric, units in units_of(variants, draws=draws, seed=seed).items():
         if windows == "random":
             units = {name: each.by_window() for name, each in units.items()}
         pooled = _pooled(list(units.values())) if noise == "pooled" else None
         results[metric] = {
-            name: _estimate(each, metric, _clusters(variants[name], metric), pooled)
+            name: _difference(each, metric, _clusters(variants[name], metric), pooled)
             for name, each in units.items()
         }
     return results
@@ -107,15 +101,21 @@ def combine(
 
 def units_of(
     variants: Mapping[str, Sequence[Cell]], *, draws: int, seed: int = 0
-) -> dict[MetricName, dict[str, Units]]:
+) -> dict[str, dict[str, Units]]:
     """The trainings of each variant as units, for each metric; users are drawn alike in all of them."""
     keys = union_of_keys([cell.pair.base for cells in variants.values() for cell in cells])
     drawer = _Drawer(keys, poisson_weights(len(keys), draws, seed))
     drawn = {name: [drawer.delta(cell.pair) for cell in cells] for name, cells in variants.items()}
     return {
         metric: {name: _units(cells, drawn[name], metric) for name, cells in variants.items()}
-        for metric in METRICS
+        for metric in _metrics(variants)
     }
+
+
+def _metrics(variants: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """Those that the sums of every training were made for."""
+    tables = [cell.pair.base for cells in variants.values() for cell in cells]
+    return [m.name for m in tables[0].metrics if all(m in table.metrics for table in tables)]
 
 
 def _check(variants: Mapping[str, Sequence[Cell]], *, noise: Noise, windows: Windows) -> None:
@@ -151,10 +151,10 @@ class _Drawer:
 
     def delta(self, pair: Paired) -> Figures:
         base, variant = self.draws(pair.base), self.draws(pair.variant)
-        return {metric: variant[metric] - base[metric] for metric in METRICS}
+        return {metric: variant[metric] - base[metric] for metric in variant}
 
 
-def _units(cells: Sequence[Cell], drawn: list[Figures], metric: MetricName) -> Units:
+def _units(cells: Sequence[Cell], drawn: list[Figures], metric: str) -> Units:
     """Every training as a unit, sorted by window and seed, windows as strata."""
     order = sorted(range(len(cells)), key=lambda k: (cells[k].window, cells[k].seed))
     values = np.array([cells[k].pair.values(metric) for k in order])
@@ -168,7 +168,7 @@ def _units(cells: Sequence[Cell], drawn: list[Figures], metric: MetricName) -> U
     )
 
 
-def _clusters(cells: Sequence[Cell], metric: MetricName) -> int:
+def _clusters(cells: Sequence[Cell], metric: str) -> int:
     """How many clusters have rows that count in the metric, in any cell."""
     return len(np.unique(np.concatenate([cell.pair.base.counted(metric) for cell in cells])))
 
@@ -178,19 +178,19 @@ def _pooled(variants: list[Units]) -> tuple[float, int] | None:
     return pooled_variance(defined) if defined and defined[0].df else None
 
 
-def _estimate(units: Units, metric: MetricName, clusters: int, pooled: tuple[float, int] | None) -> Estimate:
+def _difference(units: Units, metric: str, clusters: int, pooled: tuple[float, int] | None) -> Difference:
     weights = units.weights
     base, variant = float(weights @ units.base), float(weights @ units.variant)
     finite: NDArray[np.bool_] = np.all(np.isfinite(units.drawn), axis=1)
-    reason = None
+    reason, entry = None, METRICS[metric]
     if not np.isfinite(units.delta).all():
-        reason = f"undefined: {UNDEFINED[metric]}"
+        reason = f"undefined: {entry.computation.undefined(entry)}"
     elif clusters < MIN_CLUSTERS:
         reason = f"no interval: {clusters} are too few to resample (at least {MIN_CLUSTERS})"
     elif 2 * finite.sum() < len(finite) or finite.sum() < 2:
         reason = f"no interval: undefined in {int((~finite).sum())} of {len(finite)} draws"
     if reason:
-        return Estimate(base=base, variant=variant, error=None, clusters=clusters, reason=reason)
+        return Difference(base=base, variant=variant, error=None, clusters=clusters, reason=reason)
     kept = Units(
         names=units.names,
         base=units.base,
@@ -199,4 +199,4 @@ def _estimate(units: Units, metric: MetricName, clusters: int, pooled: tuple[flo
         strata=units.strata,
     )
     error = error_of(kept, clusters=clusters, pooled=pooled)
-    return Estimate(base=base, variant=variant, error=error, clusters=clusters)
+    return Difference(base=base, variant=variant, error=error, clusters=clusters)

@@ -1,42 +1,35 @@
 """Base and variants on the same rows, fed in pieces, reduced to sums per cluster in bounded memory.
 
 All figures are exact. Rows beyond `chunk_rows` wait in files of a temporary directory (about 20 + 8 (V + 1)
-bytes a row for V variants, three times at most) and come back in parts: by cluster for sums within users and
-requests, and in the order of a model's score for the AUC. Only the rows of one user, and those of one score,
-must fit into memory together.
+bytes a row for V variants, three times at most) and come back sorted: by cluster for sums within users and
+requests, and in the order of a model's score for the AUC. Only the rows of one cluster, and those of one
+score, must fit into memory together.
 
 K: clusters. M: models, the base first.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
-from ctr.compare.delong import DeLong, DeLongSums, Placer
+from ctr.compare.delong import DeLong, DeLongSums, MidRanks
 from ctr.compare.model_sums import ModelSums, add_groups
-from ctr.compare.spill import Parts, Rows, Spool
 from ctr.compare.sums import ClusterSums
-from ctr.metrics.records import Floats
+from ctr.metrics.clusters import CLUSTERS, pair_codes
+from ctr.metrics.external_sort import Columns, Order, RowBuffer
+from ctr.metrics.table import compared
 
-# A prime: codes that are multiples of a power of two or ten still spread. Users beyond it share a cluster.
-CLUSTERS = 65_521
 CHUNK_ROWS = 2_000_000
-_STEP = 1 << 20
-_SAMPLE_EVERY = 256
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd: no two small pairs meet
+_PREFIX = "ctr-compare-"
 
 
-def row_type(models: int) -> np.dtype[Any]:
-    """A row: its label, cluster, user, request, and the score of each model."""
-    return np.dtype(
-        [("label", "i1"), ("cluster", "u2"), ("user", "u8"), ("request", "u8"), ("score", "f8", (models,))]
-    )
+def score_column(model: int) -> str:
+    """The column with the scores of a model."""
+    return f"score{model}"
 
 
 class Comparison:
@@ -50,12 +43,10 @@ class Comparison:
 
     def __init__(self, *, models: int, keys: Sequence[str], chunk_rows: int = CHUNK_ROWS) -> None:
         self._models, self._keys, self._chunk_rows = models, keys, chunk_rows
-        self._directory = tempfile.TemporaryDirectory(prefix="ctr-compare-")
-        self._stem = Path(self._directory.name) / "rows"
-        self._spool = Spool(row_type(models), self._stem, limit=chunk_rows)
-        self._samples: list[Floats] = []
+        orders = {name: Order(key=name) for name in ("cluster", score_column(0))}
+        self._rows = RowBuffer(orders, limit=chunk_rows, prefix=_PREFIX)
         self._seen = np.zeros(CLUSTERS, dtype=bool)
-        self._place = np.zeros(CLUSTERS, dtype=np.int64)  # of a cluster among those used; known in the end
+        self._index = np.zeros(CLUSTERS, dtype=np.int64)  # of a cluster among those used; known in the end
         self.rows = self.positives = 0
 
     def __enter__(self) -> Comparison:
@@ -64,81 +55,64 @@ class Comparison:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._directory.cleanup()
+        self._rows.close()
 
-    def add(self, rows: Rows) -> None:
-        """Take rows of `row_type`, labels and scores checked."""
+    def add(self, rows: Columns) -> None:
+        """Take rows of `make_rows`, labels and scores checked."""
         self._seen[rows["cluster"]] = True
-        self._samples.append(rows["score"][::_SAMPLE_EVERY].copy())
-        self.rows, self.positives = self.rows + len(rows), self.positives + int(rows["label"].sum())
-        self._spool.add(rows)
+        self.rows, self.positives = self.rows + len(rows["label"]), self.positives + int(rows["label"].sum())
+        self._rows.add(rows)
 
     def finish(self) -> tuple[list[ClusterSums], list[DeLong]]:
         """The sums of each model, and DeLong's figures of each variant beside the base."""
         used = np.flatnonzero(self._seen)
-        self._place = np.cumsum(self._seen) - 1
-        sums = [ModelSums(len(used), self.positives, self.rows - self.positives) for _ in range(self._models)]
-        count = 1 if self.rows <= self._chunk_rows else -(-2 * self.rows // self._chunk_rows)
-        cuts = self._cuts(count)
-        by_cluster = Parts(row_type(self._models), self._name("cluster"), count=count)
-        by_score = Parts(row_type(self._models), self._name("base"), count=count)
-        for rows in self._spool.chunks(_STEP):
-            by_cluster.add(rows, rows["cluster"] % count)
-            by_score.add(rows, np.searchsorted(cuts[0], rows["score"][:, 0], side="right"))
-        self._spool.close()
-        for rows in by_cluster.take():
+        self._index = np.cumsum(self._seen) - 1
+        pos, neg, metrics = self.positives, self.rows - self.positives, compared()
+        sums = [ModelSums(metrics, clusters=len(used), pos=pos, neg=neg) for _ in range(self._models)]
+        for rows in self._sorted(self._rows, "cluster"):
             self._add_groups(rows, sums)
-        delongs = self._walk(by_score, cuts, sums)
+        with ExitStack() as stack:
+            delongs = self._walk(stack, sums)
         keys = used.astype(np.uint16)
         return [table.result(keys) for table in sums], delongs
 
-    def _name(self, what: str) -> Path:
-        return self._stem.with_name(what)
+    def _sorted(self, rows: RowBuffer, order: str) -> Iterator[Columns]:
+        return rows.chunks(order, max(1, self._chunk_rows // 2))
 
-    def _cuts(self, count: int) -> list[Floats]:
-        """For each model, scores that cut the rows into `count` parts of similar size."""
-        if count == 1:
-            return [np.zeros(0)] * self._models
-        sample = np.concatenate(self._samples)
-        shares = np.arange(1, count) / count
-        return [np.unique(np.quantile(sample[:, m], shares)) for m in range(self._models)]
+    def _add_groups(self, rows: Columns, sums: list[ModelSums]) -> None:
+        codes = {key: rows[key] for key in self._keys}
+        if "user" in codes and "request" in codes:
+            # A request belongs to one user; one id under several users is several requests.
+            codes["request"] = pair_codes(codes["request"], codes["user"])
+        scores = [rows[score_column(m)] for m in range(self._models)]
+        add_groups(sums, rows["label"], self._index[rows["cluster"]], scores, codes)
 
-    def _add_groups(self, rows: Rows, sums: list[ModelSums]) -> None:
-        if len(rows):
-            codes = {key: np.ascontiguousarray(rows[key]) for key in self._keys}
-            if "user" in codes and "request" in codes:
-                # A request belongs to one user; one id under several users is several requests, in any part.
-                codes["request"] = codes["request"] * _MIX + codes["user"]
-            scores = [np.ascontiguousarray(rows["score"][:, m]) for m in range(self._models)]
-            add_groups(sums, rows["label"].copy(), self._place[rows["cluster"]], scores, codes)
-
-    def _walk(self, by_base: Parts, cuts: list[Floats], sums: list[ModelSums]) -> list[DeLong]:
+    def _walk(self, stack: ExitStack, sums: list[ModelSums]) -> list[DeLong]:
         """All rows in the order of the base's score, and then, for each variant, in the order of its own.
 
-        A row takes its place under the base along, so that both places meet in one row.
+        A row takes its mid-rank under the base along, so that both mid-ranks meet in one row.
         """
-        placed = np.dtype([("label", "i1"), ("cluster", "i4"), ("base", "i8"), ("score", "f8")])
-        parts = [
-            Parts(placed, self._name(f"variant-{m}"), count=len(cuts[m]) + 1) for m in range(1, self._models)
+        limit = 0 if self._rows.on_disk else self._chunk_rows
+        variants = [
+            stack.enter_context(RowBuffer({"score": Order(key="score")}, limit=limit, prefix=_PREFIX))
+            for _ in range(1, self._models)
         ]
-        placer = Placer()
-        for rows in by_base.take():
-            label, cluster = rows["label"].copy(), self._place[rows["cluster"]]
-            base = placer.place(label, np.ascontiguousarray(rows["score"][:, 0]))
-            sums[0].add_places(label, cluster, base)
-            for m, part in enumerate(parts, start=1):
-                out = np.empty(len(rows), dtype=placed)
-                out["label"], out["cluster"], out["base"] = label, cluster, base
-                out["score"] = rows["score"][:, m]
-                part.add(out, np.searchsorted(cuts[m], out["score"], side="right"))
-        return [self._walk_variant(part, table) for part, table in zip(parts, sums[1:], strict=True)]
+        ranks = MidRanks()
+        for rows in self._sorted(self._rows, score_column(0)):
+            label, cluster = rows["label"], self._index[rows["cluster"]].astype(np.int32)
+            base = ranks.twice(label, rows[score_column(0)])
+            sums[0].add_midranks(label, cluster, base)
+            for m, variant in enumerate(variants, start=1):
+                score = rows[score_column(m)]
+                variant.add({"label": label, "cluster": cluster, "base": base, "score": score})
+        return [self._walk_variant(rows, table) for rows, table in zip(variants, sums[1:], strict=True)]
 
-    def _walk_variant(self, parts: Parts, sums: ModelSums) -> DeLong:
-        placer = Placer()
+    def _walk_variant(self, variant: RowBuffer, sums: ModelSums) -> DeLong:
+        ranks = MidRanks()
         delong = DeLongSums(pos=self.positives, neg=self.rows - self.positives)
-        for rows in parts.take():
-            label = rows["label"].copy()
-            places = placer.place(label, np.ascontiguousarray(rows["score"]))
-            sums.add_places(label, rows["cluster"], places)
-            delong.add(label, np.ascontiguousarray(rows["base"]), places)
+        for rows in self._sorted(variant, "score"):
+            twice = ranks.twice(rows["label"], rows["score"])
+            sums.add_midranks(rows["label"], rows["cluster"], twice)
+            delong.add(rows["label"], rows["base"], twice)
+        variant.close()
         return delong.result()

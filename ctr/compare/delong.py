@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctr.metrics.ranking import check_rows
+from ctr.metrics.ranking import check_rows, twice_midrank
 from ctr.metrics.records import Floats, Ints, run_starts
 
 
@@ -32,13 +32,13 @@ class DeLong:
     se: float
 
 
-class Placer:
-    """Places of rows among the rows of the other class, for scores that arrive in ascending parts."""
+class MidRanks:
+    """Mid-ranks of rows among the rows of the other class, for scores that arrive in ascending parts."""
 
     def __init__(self) -> None:
         self.pos = self.neg = 0
 
-    def place(self, label: NDArray[np.int8], score: Floats) -> Ints:
+    def twice(self, label: NDArray[np.int8], score: Floats) -> Ints:
         """Twice the mid-rank of each row among the other class: 2 · (rows below) + (rows tied with it).
 
         Args:
@@ -53,8 +53,7 @@ class Placer:
         rows = np.diff(starts, append=len(order))
         pos = np.add.reduceat(labels, starts)
         neg = rows - pos
-        among_neg = 2 * (self.neg + np.cumsum(neg) - neg) + neg
-        among_pos = 2 * (self.pos + np.cumsum(pos) - pos) + pos
+        among_neg, among_pos = twice_midrank(neg, self.neg), twice_midrank(pos, self.pos)
         twice = np.empty(len(order), dtype=np.int64)
         twice[order] = np.where(labels == 1, np.repeat(among_neg, rows), np.repeat(among_pos, rows))
         self.pos, self.neg = self.pos + int(pos.sum()), self.neg + int(neg.sum())
@@ -83,7 +82,7 @@ class DeLongSums:
         self._sums = np.zeros((2, 2, 3))  # class, power − 1, (base, variant, variant − base)
 
     def add(self, label: NDArray[np.int8], base: Ints, variant: Ints) -> None:
-        """Take rows with their places from `Placer`, (n,) each."""
+        """Take rows with their mid-ranks from `MidRanks`, (n,) each."""
         for kind in (0, 1):
             rows = label == kind
             scale = 1.0 / (2.0 * max(1, self._others[kind]))
@@ -128,5 +127,5 @@ def delong(label: ArrayLike, base: ArrayLike, variant: ArrayLike) -> DeLong:
     kinds = labels.astype(np.int8)
     pos = int(kinds.sum())
     sums = DeLongSums(pos=pos, neg=len(kinds) - pos)
-    sums.add(kinds, *(Placer().place(kinds, score) for score in scores))
+    sums.add(kinds, *(MidRanks().twice(kinds, score) for score in scores))
     return sums.result()

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 from scipy.special import expit
 
+from ctr.metrics.clusters import Codes, codes_of
 from ctr.metrics.evaluation import MISSING, SLICE_PREFIX
 from ctr.metrics.ranking import check_rows
 from features.errors import DataError
@@ -193,20 +193,12 @@ def _numbers(piece: pa.Table, name: str) -> np.ndarray:
     return values
 
 
-def _codes(column: pa.ChunkedArray, name: str, done: int) -> np.ndarray:
-    """Users or requests as uint64: integers as they are, text by a hash of 64 bits."""
+def _codes(column: pa.ChunkedArray, name: str, done: int) -> Codes:
+    """Users or requests as 64-bit codes."""
     _no_nulls(column, name, done)
-    if pa.types.is_integer(column.type):
-        integers: np.ndarray = pc.cast(column, pa.int64()).to_numpy()
-        return integers.view(np.uint64)
-    if _is_text(column.type):
-        return text_codes(pc.cast(column, pa.large_string()))
+    if pa.types.is_integer(column.type) or _is_text(column.type):
+        return codes_of(column)
     raise DataError(f"column {name} must be integers or text, got {column.type}")
-
-
-def text_codes(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """A hash of 64 bits of each text, the same in every file that one process reads."""
-    return pl.Series(pl.from_arrow(column)).hash(seed=0).to_numpy()
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import polars as pl
@@ -13,13 +14,12 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 from numpy.typing import NDArray
 
-from ctr.compare.files import PredictionFile, text_codes
+from ctr.compare.files import PredictionFile
 from ctr.compare.mismatch import Mismatches
-from ctr.compare.spill import Parts
+from ctr.metrics.clusters import codes_of, mix64
+from ctr.metrics.external_sort import Order, RowBuffer
 
 _MAX_PARTS = 200
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: neighbouring ids fall into different parts
-_ID = np.dtype([("id", "u8")])
 
 
 class OrderDiffersError(Exception):
@@ -38,8 +38,7 @@ def in_step(files: Sequence[PredictionFile], *, chunk_rows: int) -> Iterator[lis
         DataError: labels differ.
     """
     wrong = Mismatches([file.path for file in files])
-    with tempfile.TemporaryDirectory(prefix="ctr-compare-") as directory:
-        seen = _Distinct(Path(directory), max(file.rows_at_most() for file in files), chunk_rows)
+    with _Distinct(chunk_rows) as seen:
         for pieces in zip_longest(*(file.pieces() for file in files)):
             ids = [piece.column("id") if piece is not None else None for piece in pieces]
             if any(other is None or not other.equals(ids[0]) for other in ids):
@@ -80,23 +79,30 @@ def _part_count(rows: int, chunk_rows: int) -> int:
     return min(_MAX_PARTS, max(1, -(-2 * rows // chunk_rows)))
 
 
-def _parts_of(ids: pa.ChunkedArray | pa.Array, count: int) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
-    """A code of 64 bits for each id, and the part it belongs to."""
-    codes = ids.to_numpy().view(np.uint64) if pa.types.is_integer(ids.type) else text_codes(ids)
-    return codes, ((codes * _MIX >> np.uint64(33)) % np.uint64(count)).astype(np.intp)
+def _parts_of(ids: pa.ChunkedArray, count: int) -> NDArray[np.uint64]:
+    """The part each id belongs to."""
+    return mix64(codes_of(ids)) % np.uint64(count)
 
 
 class _Distinct:
-    """Whether ids are all different: at once where they ascend, else from their codes, in parts."""
+    """Whether ids are all different: at once where they ascend, else from their codes, sorted."""
 
-    def __init__(self, directory: Path, rows: int, chunk_rows: int) -> None:
-        self._count = _part_count(rows, chunk_rows)
-        self._parts = Parts(_ID, directory / "ids", count=self._count)
+    def __init__(self, chunk_rows: int) -> None:
+        self._chunk_rows = chunk_rows
+        self._codes = RowBuffer({"id": Order(key="id")}, limit=chunk_rows, prefix="ctr-compare-")
         self._last: int | None = None
         self._ascending = True
 
+    def __enter__(self) -> _Distinct:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._codes.close()
+
     def add(self, ids: pa.ChunkedArray) -> None:
-        codes, part = _parts_of(ids, self._count)
+        codes = codes_of(ids)
         if self._ascending and pa.types.is_integer(ids.type):
             signed = codes.view(np.int64)
             follows = self._last is None or int(signed[0]) > self._last
@@ -104,13 +110,14 @@ class _Distinct:
             self._last = int(signed[-1])
         else:
             self._ascending = False
-        self._parts.add(codes.view(_ID), part)
+        self._codes.add({"id": codes})
 
     def all_distinct(self) -> bool:
         """False also where two texts have one code; matching by id then tells."""
         if self._ascending:
             return True
-        return all(len(np.unique(rows["id"])) == len(rows) for rows in self._parts.take())
+        chunks = self._codes.chunks("id", self._chunk_rows)
+        return all(len(np.unique(rows["id"])) == len(rows["id"]) for rows in chunks)
 
 
 def _deal(file: PredictionFile, stem: Path, count: int) -> pa.DataType | None:
@@ -123,7 +130,7 @@ def _deal(file: PredictionFile, stem: Path, count: int) -> pa.DataType | None:
                 kind = piece.schema.field("id").type
                 names = [str(stem.with_name(f"{stem.name}-{part}")) for part in range(count)]
                 writers = [ipc.new_stream(name, piece.schema) for name in names]
-            part = _parts_of(piece.column("id"), count)[1].astype(np.uint16)
+            part = _parts_of(piece.column("id"), count).astype(np.uint16)
             order = np.argsort(part, kind="stable")
             dealt = piece.take(pa.array(order))
             ends = np.cumsum(np.bincount(part, minlength=count))

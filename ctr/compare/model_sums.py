@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctr.compare.sums import COLUMNS, INFLUENCE, PROBABILITY, REQUESTS, USERS, ClusterSums
-from ctr.metrics.calibration import ProbabilitySums
-from ctr.metrics.ranking import GroupedAuc
+from ctr.compare.sums import ClusterSums
+from ctr.metrics.computation import INFLUENCE, GroupMean
+from ctr.metrics.metric import Metric
 from ctr.metrics.records import Floats, Ints, Records, run_starts
+from ctr.metrics.sums import RowTotals, positives, rows
+from ctr.metrics.walk import row_columns
 
 _THREADED_ROWS = 100_000
 _RANK_BITS = 31  # a part has fewer rows: a group's code, a rank and a label fit into 63 bits
@@ -27,53 +29,60 @@ class ModelSums:
     """Collects one model's sums.
 
     Args:
+        metrics: that will be compared.
         clusters: K.
         pos, neg: rows of each class that will come.
     """
 
-    def __init__(self, clusters: int, pos: int, neg: int) -> None:
+    def __init__(self, metrics: Collection[Metric], *, clusters: int, pos: int, neg: int) -> None:
         self._clusters, self._pos, self._neg = clusters, pos, neg
-        self._probability = ProbabilitySums(clusters)
-        self.grouped = {
-            "user": GroupedAuc(by_rows=True, clusters=clusters),
-            "request": GroupedAuc(by_rows=False, clusters=clusters),
-        }
-        self._places = np.zeros((2, clusters))
+        self._rows = RowTotals(clusters, row_columns(metrics))
+        computations = [m.computation for m in metrics]
+        self._groups = {c: c.sums(clusters) for c in computations if isinstance(c, GroupMean)}
+        self._twice_midranks = np.zeros((2, clusters))
 
     def add_scores(self, label: NDArray[np.int8], cluster: Ints, score: Floats) -> None:
-        """Take rows for log loss and NE."""
+        """Take rows for what is summed over rows."""
         pos = label.astype(np.int64)
-        self._probability.add(Records(score, cluster, cluster, pos, 1 - pos))
+        self._rows.add(Records(score, cluster, cluster, pos, 1 - pos))
 
-    def add_places(self, label: NDArray[np.int8], cluster: NDArray[Any], twice: Ints) -> None:
-        """Take rows for the AUC, with their places from `Placer`."""
+    def add_groups(self, group: str, records: Records) -> None:
+        """Take whole users or requests, sorted by (group, score)."""
+        for computation, sums in self._groups.items():
+            if computation.group == group:
+                sums.add(records)
+
+    def add_midranks(self, label: NDArray[np.int8], cluster: NDArray[Any], twice: Ints) -> None:
+        """Take rows for the AUC, with their mid-ranks from `MidRanks`."""
         for kind in (0, 1):
-            rows = label == kind
-            self._places[kind] += np.bincount(cluster[rows], twice[rows], minlength=self._clusters)
+            own = label == kind
+            self._twice_midranks[kind] += np.bincount(cluster[own], twice[own], minlength=self._clusters)
 
     def _influence(self) -> tuple[float, Floats]:
         """The AUC, and what each cluster adds to it: Σ_i (a_i − AUC) / P + Σ_j (1 − b_j − AUC) / N over its
         rows.
 
-        Sums of places are whole numbers below 2 P N, exact in float64 for 100 million rows.
+        Sums of mid-ranks are whole numbers below 2 P N, exact in float64 for 100 million rows.
         """
         if not self._pos or not self._neg:
             return math.nan, np.zeros(self._clusters)
-        pos = self._probability.sums[:, 2]
-        neg = self._probability.sums[:, 3] - pos
-        auc = float(self._places[1].sum() / (2.0 * self._pos * self._neg))
-        from_pos = self._places[1] / (2.0 * self._neg) - auc * pos
-        from_neg = (1.0 - auc) * neg - self._places[0] / (2.0 * self._pos)
+        of_neg, of_pos = self._twice_midranks
+        pos = self._rows.of(positives)
+        neg = self._rows.of(rows) - pos
+        auc = float(of_pos.sum() / (2.0 * self._pos * self._neg))
+        from_pos = of_pos / (2.0 * self._neg) - auc * pos
+        from_neg = (1.0 - auc) * neg - of_neg / (2.0 * self._pos)
         return auc, from_pos / self._pos + from_neg / self._neg
 
     def result(self, keys: NDArray[np.uint16]) -> ClusterSums:
         """Everything so far; `keys` are the clusters, (K,)."""
-        values = np.zeros((self._clusters, COLUMNS))
-        values[:, PROBABILITY] = self._probability.sums
-        auc, values[:, INFLUENCE] = self._influence()
-        for columns, key in ((USERS, "user"), (REQUESTS, "request")):
-            values[:, columns] = np.stack([self.grouped[key].weighted, self.grouped[key].weight], axis=1)
-        return ClusterSums(keys=keys, values=values, auc=auc)
+        auc, influence = self._influence()
+        found: dict[Hashable, Floats] = dict(zip(self._rows.columns, self._rows.sums.T, strict=True))
+        found[INFLUENCE] = influence
+        for computation, sums in self._groups.items():
+            found |= dict(zip(computation.columns, (sums.weighted, sums.weight), strict=True))
+        values = np.stack(list(found.values()), axis=1)
+        return ClusterSums(keys=keys, columns=tuple(found), values=values, auc=auc)
 
 
 def add_groups(
@@ -102,7 +111,7 @@ def add_groups(
         model.add_scores(label, cluster, score)
         below = (_ranks(score) << 1) | label
         for key, (code, cluster_of) in groups.items():
-            model.grouped[key].add(_sorted_records(code | below, cluster_of))
+            model.add_groups(key, _sorted_records(code | below, cluster_of))
 
     # NumPy's sorts let go of the interpreter's lock: as many models at a time as there are cores.
     threads = min(len(sums), os.cpu_count() or 1) if len(label) >= _THREADED_ROWS else 1
@@ -111,7 +120,7 @@ def add_groups(
 
 
 def _ranks(score: Floats) -> Ints:
-    """The place of each score among the distinct scores, (n,)."""
+    """The rank of each score among the distinct scores, (n,)."""
     order = np.argsort(score)
     ordered = score[order]
     ranks = np.empty(len(score), dtype=np.int64)

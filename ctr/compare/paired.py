@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctr.compare.comparison import CLUSTERS, Comparison, row_type
+from ctr.compare.comparison import Comparison, score_column
 from ctr.compare.delong import DeLong
-from ctr.compare.spill import Rows
-from ctr.compare.sums import ClusterSums, MetricName
+from ctr.compare.sums import ClusterSums
+from ctr.metrics.clusters import Codes, clusters_of, codes_of
+from ctr.metrics.external_sort import Columns
 from ctr.metrics.ranking import check_rows
 from features.errors import DataError
 
@@ -37,14 +38,14 @@ class Paired:
 
     @property
     def clusters(self) -> int:
-        """Clusters that are resampled: users, or a few users together where they are more than 65,521."""
+        """Clusters that are resampled: users, or a few users together where they are more than 65,536."""
         return len(self.base.keys)
 
-    def values(self, metric: MetricName) -> tuple[float, float]:
+    def values(self, metric: str) -> tuple[float, float]:
         """The metric of base and variant; NaN where it is undefined."""
         return self.base.figures()[metric], self.variant.figures()[metric]
 
-    def delta(self, metric: MetricName) -> float:
+    def delta(self, metric: str) -> float:
         """Variant minus base."""
         base, variant = self.values(metric)
         return variant - base
@@ -84,37 +85,44 @@ def paired_sums(
     given = {"user": user, "request": request}
     keys = {name: _codes(values, len(labels)) for name, values in given.items() if values is not None}
     unit = next(iter(keys), "row")
-    cluster = keys[unit] if keys else np.arange(len(labels), dtype=np.uint64)
-    rows = make_rows(labels, scores, cluster=cluster, keys=keys)
-    with Comparison(models=len(scores), keys=tuple(keys), chunk_rows=max(1, len(rows))) as comparison:
+    codes = keys[unit] if keys else np.arange(len(labels), dtype=np.uint64)
+    rows = make_rows(labels, scores, unit=codes, keys=keys)
+    with Comparison(models=len(scores), keys=tuple(keys), chunk_rows=max(1, len(labels))) as comparison:
         comparison.add(rows)
         return pairs_of(comparison, list(variants), unit)
 
 
-def _codes(values: ArrayLike, count: int) -> NDArray[np.uint64]:
+def _codes(values: ArrayLike, count: int) -> Codes:
     codes = np.asarray(values)
     if codes.shape != (count,) or codes.dtype.kind not in "iu":
         raise DataError(
             f"user and request must be {count} integers like label, got {codes.dtype} {codes.shape}"
         )
-    return codes.astype(np.int64).view(np.uint64)
+    return codes_of(codes)
 
 
 def make_rows(
     label: NDArray[Any],
     scores: list[NDArray[np.float64]],
     *,
-    cluster: NDArray[np.uint64],
-    keys: Mapping[str, NDArray[np.uint64]],
-) -> Rows:
-    """Rows for `Comparison.add` from columns, (n,) each."""
-    rows = np.zeros(len(label), dtype=row_type(len(scores)))
-    rows["label"], rows["cluster"] = label, cluster % np.uint64(CLUSTERS)
-    for name, values in keys.items():
-        rows[name] = values
-    for m, score in enumerate(scores):
-        rows["score"][:, m] = score
-    return rows
+    unit: Codes,
+    keys: Mapping[str, Codes],
+) -> Columns:
+    """Columns for `Comparison.add`, (n,) each.
+
+    Args:
+        label: 0 or 1.
+        scores: of each model, the base first.
+        unit: codes of what is resampled together.
+        keys: "user" and "request" where known → codes.
+    """
+    named = {score_column(m): score for m, score in enumerate(scores)}
+    return {
+        "label": label.astype(np.int8),
+        "cluster": clusters_of(unit).astype(np.uint16),
+        **keys,
+        **named,
+    }
 
 
 def pairs_of(comparison: Comparison, variants: list[str], unit: str) -> dict[str, Paired]:

@@ -10,15 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ctr.compare.verdict import SEEDS_NOT_COVERED, Judgement
+from ctr.metrics.table import METRICS
 
-LABELS = {
-    "auc": "AUC",
-    "auc_delong": "AUC (DeLong)",
-    "gauc": "GAUC",
-    "query_auc": "Query AUC",
-    "log_loss": "Log loss",
-    "ne": "NE",
-}
 _STYLES = {"helps": "green", "hurts": "red", "no evidence": "dim"}
 _VERDICT = 8  # the column
 
@@ -59,8 +52,8 @@ def notes(judgements: Sequence[Judgement]) -> list[str]:
         if first.unit != "row":  # not their number: some share a cluster
             counts.insert(1, (first.clusters, f"{first.unit} cluster"))
         said.append(", ".join(f"{count:,} {what}{'s' * (count != 1)}" for count, what in counts))
-    reasons = {f"{LABELS[j.metric]}: {j.reason}": None for j in judgements if j.reason}
-    caveats = {c: None for j in judgements if j.metric != "auc_delong" for c in j.caveats}
+    reasons = {f"{METRICS[j.metric].label}: {j.reason}": None for j in judgements if j.reason}
+    caveats = {c: None for j in judgements if not METRICS[j.metric].check_of for c in j.caveats}
     return [*said, *reasons, *(f"{c} (*)" if c == SEEDS_NOT_COVERED else c for c in caveats)]
 
 
@@ -77,7 +70,7 @@ def _cells(judgement: Judgement) -> list[str]:
     j = judgement
     interval = "" if j.low is None or j.high is None else f"{j.low:+.5f} to {j.high:+.5f}"
     return [
-        LABELS[j.metric],
+        METRICS[j.metric].label,
         j.variant,
         *(_number(value, ".5f") for value in (j.base, j.value)),
         _number(j.delta, "+.5f"),

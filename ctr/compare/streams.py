@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ctr.compare.comparison import CHUNK_ROWS, Comparison
-from ctr.compare.files import PredictionFile, open_predictions, text_codes
+from ctr.compare.files import PredictionFile, open_predictions
 from ctr.compare.matching import OrderDiffersError, by_id, in_step
 from ctr.compare.paired import Paired, make_rows, pairs_of
-from ctr.compare.spill import Rows
+from ctr.metrics.clusters import codes_of
+from ctr.metrics.external_sort import Columns
 
 
 def compare_files(
@@ -61,17 +60,16 @@ def _compare(
         return pairs_of(comparison, names, unit)
 
 
-def _rows(tables: Sequence[pa.Table], keys: Sequence[str]) -> Rows:
+def _rows(tables: Sequence[pa.Table], keys: Sequence[str]) -> Columns:
     base = tables[0]
     columns = {key: base.column(key).to_numpy() for key in keys}
     rows = make_rows(
         base.column("label").to_numpy(),
         [table.column("score").to_numpy() for table in tables],
-        cluster=columns[keys[0]] if keys else _id_codes(base.column("id")),
+        unit=columns[keys[0]] if keys else codes_of(base.column("id")),
         keys=columns,
     )
-    return rows[base.column("kept").to_numpy()] if "kept" in base.column_names else rows
-
-
-def _id_codes(ids: pa.ChunkedArray) -> NDArray[np.uint64]:
-    return ids.to_numpy().view(np.uint64) if pa.types.is_integer(ids.type) else text_codes(ids)
+    if "kept" not in base.column_names:
+        return rows
+    kept = base.column("kept").to_numpy()
+    return {name: column[kept] for name, column in rows.items()}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from ctr.compare.combine import Cell, Estimate, Noise, Windows, combine
+from ctr.compare.combine import Cell, Difference, Noise, Windows, combine
 from ctr.compare.student import Error
-from ctr.compare.sums import METRICS, MetricName
+from ctr.metrics.table import METRICS, check_compared, compared
 from features.errors import ConfigError
 
 Verdict: TypeAlias = Literal["helps", "hurts", "no evidence"]
@@ -69,7 +69,7 @@ class Judgement:
 def judge(
     variants: Mapping[str, Sequence[Cell]],
     *,
-    metrics: Sequence[MetricName] = tuple(METRICS),
+    metrics: Sequence[str] | None = None,
     alpha: float = 0.05,
     noise: Noise = "own",
     windows: Windows = "fixed",
@@ -80,7 +80,7 @@ def judge(
 
     Args:
         variants: name → its cells, one for each seed and window.
-        metrics: which; decide on one of them before looking.
+        metrics: which; decide on one of them before looking. None: all that models are compared by.
         alpha: chance that any variant without effect gets a verdict, in each metric.
         noise, windows, draws, seed: see `combine`.
 
@@ -91,48 +91,53 @@ def judge(
     Raises:
         ConfigError: see `combine`; an alpha outside (0, 1), or an unknown metric.
     """
-    unknown = [metric for metric in metrics if metric not in METRICS]
-    if unknown or not 0.0 < alpha < 1.0:
-        raise ConfigError(
-            f"metrics must be among {list(METRICS)} and alpha in (0, 1), got {unknown} and {alpha}"
-        )
-    estimates = combine(variants, noise=noise, windows=windows, draws=draws, seed=seed) if variants else {}
+    chosen = [metric.name for metric in compared()] if metrics is None else _checked(metrics)
+    if not 0.0 < alpha < 1.0:
+        raise ConfigError(f"alpha must lie in (0, 1), got {alpha}")
+    differences = combine(variants, noise=noise, windows=windows, draws=draws, seed=seed) if variants else {}
     single = all(len(cells) == 1 for cells in variants.values())
     judgements = []
-    for metric in metrics if variants else ():
-        judgements += _judge_metric(variants, estimates[metric], metric, alpha=alpha, windows=windows)
+    for metric in chosen if variants else ():
+        judgements += _judge_metric(variants, differences[metric], metric, alpha=alpha, windows=windows)
         if metric == "auc" and single:
-            checks = {name: _delong(cells[0], estimates["auc"][name]) for name, cells in variants.items()}
+            checks = {name: _delong(cells[0], differences["auc"][name]) for name, cells in variants.items()}
             judgements += _judge_metric(variants, checks, DELONG, alpha=alpha, windows=windows)
     return judgements
 
 
-def _delong(cell: Cell, estimate: Estimate) -> Estimate:
-    """The AUC's estimate with DeLong's standard error in place of the clusters'."""
+def _checked(metrics: Sequence[str]) -> list[str]:
+    try:
+        return [check_compared(metric) for metric in metrics]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _delong(cell: Cell, difference: Difference) -> Difference:
+    """The AUC's difference with DeLong's standard error in place of the clusters'."""
     if math.isnan(cell.pair.delong.se):
-        reason = estimate.reason or "no interval: DeLong needs two rows of each class"
-        return Estimate(base=estimate.base, variant=estimate.variant, error=None, clusters=0, reason=reason)
+        reason = difference.reason or "no interval: DeLong needs two rows of each class"
+        return replace(difference, error=None, clusters=0, reason=reason)
     error = Error(users=cell.pair.delong.se**2, df_users=max(1, cell.pair.rows - 2))
-    return Estimate(base=estimate.base, variant=estimate.variant, error=error, clusters=cell.pair.rows)
+    return replace(difference, error=error, clusters=cell.pair.rows, reason=None)
 
 
 def _judge_metric(
     variants: Mapping[str, Sequence[Cell]],
-    estimates: Mapping[str, Estimate],
+    differences: Mapping[str, Difference],
     metric: str,
     *,
     alpha: float,
     windows: Windows,
 ) -> list[Judgement]:
-    tested = {name: e.error.p_value(_delta(e)) for name, e in estimates.items() if e.error is not None}
+    tested = {name: e.error.p_value(_delta(e)) for name, e in differences.items() if e.error is not None}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     found = []
-    for name, estimate in estimates.items():
-        about = _about(variants[name], estimate, metric, windows=windows)
-        if estimate.error is None:
+    for name, difference in differences.items():
+        about = _about(variants[name], difference, metric, windows=windows)
+        if difference.error is None:
             found.append(Judgement(variant=name, metric=metric, **about))
             continue
-        error, delta = estimate.error, _delta(estimate)
+        error, delta = difference.error, _delta(difference)
         half = error.critical(alpha) * error.se
         detectable = (error.critical(alpha / len(tested)) + error.quantile(1.0 - POWER)) * error.se
         judgement = Judgement(
@@ -151,40 +156,37 @@ def _judge_metric(
     return found
 
 
-def _delta(estimate: Estimate) -> float:
-    return 0.0 if abs(estimate.delta) <= _ROUNDING else estimate.delta
+def _delta(difference: Difference) -> float:
+    return 0.0 if abs(difference.delta) <= _ROUNDING else difference.delta
 
 
 def _verdict(metric: str, delta: float, significant: bool) -> Verdict:
     if not significant:
         return "no evidence"
-    direction = METRICS["auc"] if metric == DELONG else METRICS[metric]  # type: ignore[index]
-    return "helps" if delta * direction > 0 else "hurts"
+    return "helps" if delta * METRICS[metric].direction > 0 else "hurts"
 
 
-def _about(cells: Sequence[Cell], estimate: Estimate, metric: str, *, windows: Windows) -> dict[str, Any]:
+def _about(cells: Sequence[Cell], difference: Difference, metric: str, *, windows: Windows) -> dict[str, Any]:
     """What a judgement says beside its test."""
     names = {cell.window: cell.pair for cell in cells}
-    finite = {
-        key: value if math.isfinite(value) else None
-        for key, value in (("base", estimate.base), ("value", estimate.variant), ("delta", _delta(estimate)))
-    }
+    found = {"base": difference.base, "value": difference.variant, "delta": _delta(difference)}
+    finite = {key: value if math.isfinite(value) else None for key, value in found.items()}
     unit = "row" if metric == DELONG else cells[0].pair.unit
     return {
         **finite,
         "seeds": len({cell.seed for cell in cells}),
         "windows": len(names),
         "rows": sum(pair.rows for pair in names.values()),
-        "clusters": estimate.clusters,
+        "clusters": difference.clusters,
         "unit": unit,
-        "caveats": tuple(_caveats(estimate, unit, windows)),
-        "reason": estimate.reason,
+        "caveats": tuple(_caveats(difference, unit, windows)),
+        "reason": difference.reason,
     }
 
 
-def _caveats(estimate: Estimate, unit: str, windows: Windows) -> list[str]:
+def _caveats(difference: Difference, unit: str, windows: Windows) -> list[str]:
     caveats = []
-    if estimate.error is not None and estimate.error.df_training == 0:
+    if difference.error is not None and difference.error.df_training == 0:
         caveats.append(SEEDS_NOT_COVERED)
     if windows == "fixed":
         caveats.append("other periods are not covered")

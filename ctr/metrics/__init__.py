@@ -1,9 +1,22 @@
 """Evaluation metrics: exact with ties, in float64 and bounded memory, with intervals that resample users."""
 
 from ctr.metrics.accumulator import MetricAccumulator, Summary
-from ctr.metrics.calibration import Curves
+from ctr.metrics.curves import Curves
 from ctr.metrics.evaluation import Evaluation, evaluate_table
 from ctr.metrics.metric import Metric
 from ctr.metrics.ranking import auc
+from ctr.metrics.table import METRICS, register
+from ctr.metrics.value import MetricValue
 
-__all__ = ["Curves", "Evaluation", "Metric", "MetricAccumulator", "Summary", "auc", "evaluate_table"]
+__all__ = [
+    "METRICS",
+    "Curves",
+    "Evaluation",
+    "Metric",
+    "MetricAccumulator",
+    "MetricValue",
+    "Summary",
+    "auc",
+    "evaluate_table",
+    "register",
+]

@@ -11,10 +11,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ctr.metrics.metric import Metric, logit_interval, normal_interval
 from ctr.metrics.records import Floats, Records, run_starts
+from ctr.metrics.value import MetricValue, logit_interval, normal_interval
 
-MAX_CLUSTERS = 65_536
 MIN_CLUSTERS = 10
 _BLOCK = 2_048
 
@@ -83,7 +82,9 @@ class AucDraws:
         return _ratio(self._wins, self._pos * self._neg)
 
 
-def with_interval(metric: Metric, values: Floats, *, clusters: int, unit: str, bounded: bool) -> Metric:
+def with_interval(
+    metric: MetricValue, values: Floats, *, clusters: int, unit: str, bounded: bool
+) -> MetricValue:
     """`metric` with the 95 % interval from the spread of its draws.
 
     The standard error over the draws is used, not their percentiles: 200 draws fix it to 5 %, while a 2.5 %

@@ -1,80 +1,81 @@
-"""One measured number with its interval, or the reason why it is undefined."""
+"""An entry of the table of metrics: everything that is said of one, once."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-Z95 = 1.959963984540054
+from ctr.metrics.computation import Computation, GroupMean
+
+Better: TypeAlias = Literal["higher", "lower", "nearest 1"]
+Labels: TypeAlias = Literal["any", "both classes", "a positive"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A figure, its 95 % interval and what it was computed from.
+    """A metric.
 
     Args:
-        value: the figure, or None where it is undefined; `reason` then says why.
-        low, high: ends of the 95 % interval, or None; beside a value `reason` then says why.
-        interval: how the interval was found: "user bootstrap", "request bootstrap" or "DeLong".
-        n: rows that entered the figure.
-        groups, groups_total: users or requests that entered, and all there were; None where ungrouped.
+        name: in configurations, journals, MLflow, JSON and on the command line.
+        label: in tables and pictures.
+        meaning: half a sentence for a reader who does not know it.
+        better: which way is better; "nearest 1" chooses no step and judges no model.
+        computation: how an evaluation and a comparison compute it.
+        labels: what the labels must have so that it is defined.
+        interval: how the 95 % interval is made of the bootstrap's spread: symmetric in log-odds for figures
+            in [0, 1], symmetric in the figure itself, or None for none.
+        headline: named where there is room for a few: validation while training, baselines, ablations.
+        in_slices: a column of the terminal's table of slices.
+        in_validation: computed when a split is scored while training, and so fit for `train.metric`.
+        check_of: name of the metric of which this is a second opinion: beside it in JSON, journal and MLflow,
+            nowhere else.
+        not_compared: why no comparison of models judges it; empty for one that does.
     """
 
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    interval: str | None = None
-    reason: str | None = None
-    n: int = 0
-    groups: int | None = None
-    groups_total: int | None = None
+    name: str
+    label: str
+    meaning: str
+    better: Better
+    computation: Computation
+    labels: Labels = "any"
+    interval: Literal["log-odds", "symmetric"] | None = "symmetric"
+    headline: bool = False
+    in_slices: bool = False
+    in_validation: bool = True
+    check_of: str | None = None
+    not_compared: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain data for JSON."""
-        return asdict(self)
+    @property
+    def direction(self) -> int:
+        """+1 where larger is better, −1 where smaller is, 0 where neither is."""
+        return {"higher": 1, "lower": -1, "nearest 1": 0}[self.better]
 
+    @property
+    def needs(self) -> str:
+        """What a table of predictions must have so that it is defined."""
+        if isinstance(self.computation, GroupMean):
+            return f"{self.computation.group} ids, a {self.computation.group} with {self.computation.having}"
+        return {"any": "rows", "both classes": "rows of both classes", "a positive": "a row with label 1"}[
+            self.labels
+        ]
 
-def normal_interval(metric: Metric, se: float, method: str) -> Metric:
-    """`metric` with the interval value ± 1.96 · se.
+    @property
+    def in_text(self) -> str:
+        """The label within a sentence: words small, abbreviations as they are.
 
-    Example:
-        >>> normal_interval(Metric(value=0.5), 0.1, "user bootstrap").low
-        0.3040036015...
-    """
-    if metric.value is None:
-        return metric
-    return replace(metric, low=metric.value - Z95 * se, high=metric.value + Z95 * se, interval=method)
+        Example:
+            >>> from ctr.metrics.table import METRICS
+            >>> METRICS["query_auc"].in_text, METRICS["ne"].in_text
+            ('query AUC', 'NE')
+        """
+        return self.label if self.label[1:2].isupper() else self.label[:1].lower() + self.label[1:]
 
-
-def logit_interval(metric: Metric, se: float, method: str) -> Metric:
-    """`metric` with an interval that is symmetric in log-odds: sigmoid(logit v ± 1.96 · se / (v (1 − v))).
-
-    An AUC near 1 has a skewed error; the plain interval reaches beyond 1 there, this one cannot, and its
-    coverage is better for small samples.
-
-    Args:
-        metric: value in [0, 1]; at exactly 0 or 1 the standard error is 0 and no interval is given.
-        se: standard error of the value (not of its log-odds).
-        method: name of how `se` was found.
-
-    Source: Pepe, The Statistical Evaluation of Medical Tests (2003), section 5.2.
-
-    Example:
-        >>> m = logit_interval(Metric(value=0.9), 0.05, "DeLong")
-        >>> round(m.low, 3), round(m.high, 3)
-        (0.752, 0.964)
-    """
-    value = metric.value
-    if value is None:
-        return metric
-    if not 0.0 < value < 1.0:
-        return replace(
-            metric, reason=f"no interval: the value is exactly {value:g}, its error is not estimable"
-        )
-    centre, half = math.log(value / (1.0 - value)), Z95 * se / (value * (1.0 - value))
-    return replace(metric, low=_sigmoid(centre - half), high=_sigmoid(centre + half), interval=method)
-
-
-def _sigmoid(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
+    def missing_labels(self, rows: int, positives: int) -> str | None:
+        """Why a figure that is a function of sums is undefined, or None."""
+        if rows == 0:
+            return "no rows"
+        if self.labels == "both classes" and not 0 < positives < rows:
+            return f"only one class: {positives} of {rows} labels are 1"
+        if self.labels == "a positive" and not positives:
+            return f"none of the {rows} labels is 1"
+        return None

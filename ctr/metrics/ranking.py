@@ -1,6 +1,6 @@
 """AUC with DeLong's variance, and AUC within users or requests, from sorted records.
 
-P, N: rows with label 1 and 0. K: clusters that are resampled together.
+P, N: rows with label 1 and 0. G: groups. n: records.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from ctr.metrics.metric import Metric, logit_interval
 from ctr.metrics.records import Floats, Ints, Records, compress, run_starts
+from ctr.metrics.value import MetricValue, logit_interval
 from features.errors import DataError
 
 SINGLE_CLASS = "only one class: {pos} rows with label 1 and {neg} with label 0; AUC needs both"
@@ -36,6 +36,16 @@ def ties_of(records: Records) -> Ties:
     return Ties(score, np.add.reduceat(records.pos, starts), np.add.reduceat(records.neg, starts))
 
 
+def twice_midrank(others: Ints, below: int) -> Ints:
+    """Twice the mid-rank of each score among rows of the other class: 2 · (those below) + (those tied), (T,).
+
+    Args:
+        others: (T,) rows of the other class with each score, ascending.
+        below: those with a score below all of these.
+    """
+    return 2 * (below + np.cumsum(others) - others) + others
+
+
 class RankSums:
     """AUC and its DeLong variance from one walk over the ties, in O(1) memory.
 
@@ -44,8 +54,7 @@ class RankSums:
     suffice.
 
     Source: DeLong, DeLong, Clarke-Pearson, Biometrics 44 (1988), section 2; Sun and Xu, IEEE Signal
-    Processing
-    Letters 21 (2014), for O(n log n) by mid-ranks.
+    Processing Letters 21 (2014), for O(n log n) by mid-ranks.
     """
 
     def __init__(self) -> None:
@@ -57,22 +66,21 @@ class RankSums:
 
     def add(self, ties: Ties) -> None:
         """Take the next ties; all scores lie above those taken before."""
-        twice_a = 2 * (self.neg + np.cumsum(ties.neg) - ties.neg) + ties.neg
-        twice_b = 2 * (self.pos + np.cumsum(ties.pos) - ties.pos) + ties.pos
+        twice_a, twice_b = twice_midrank(ties.neg, self.neg), twice_midrank(ties.pos, self.pos)
         self._twice_wins += int(ties.pos @ twice_a)
         self._pos_squares += float(ties.pos @ np.square(0.5 * twice_a))
         self._neg_squares += float(ties.neg @ np.square(0.5 * twice_b))
         self.pos += int(ties.pos.sum())
         self.neg += int(ties.neg.sum())
 
-    def auc(self) -> Metric:
+    def auc(self) -> MetricValue:
         """The AUC without interval."""
         rows = self.pos + self.neg
         if self.pos == 0 or self.neg == 0:
-            return Metric(value=None, reason=SINGLE_CLASS.format(pos=self.pos, neg=self.neg), n=rows)
-        return Metric(value=self._twice_wins / (2 * self.pos * self.neg), n=rows)
+            return MetricValue(value=None, reason=SINGLE_CLASS.format(pos=self.pos, neg=self.neg), n=rows)
+        return MetricValue(value=self._twice_wins / (2 * self.pos * self.neg), n=rows)
 
-    def delong(self) -> Metric:
+    def delong(self) -> MetricValue:
         """The AUC with DeLong's interval, which takes rows as independent."""
         metric = self.auc()
         if metric.value is None:
@@ -85,7 +93,7 @@ class RankSums:
         return logit_interval(metric, math.sqrt(variance), "DeLong")
 
 
-def auc(label: ArrayLike, score: ArrayLike) -> Metric:
+def auc(label: ArrayLike, score: ArrayLike) -> MetricValue:
     """Area under the ROC curve, P(positive above negative) + ½ P(equal score), with DeLong's interval.
 
     Args:
@@ -110,48 +118,18 @@ def auc(label: ArrayLike, score: ArrayLike) -> Metric:
     return sums.delong()
 
 
-class GroupedAuc:
-    """AUC within each group, averaged over the groups that have both classes.
-
-    GAUC = Σ_g n_g AUC_g / Σ_g n_g over users g with n_g impressions; query AUC = mean_r AUC_r over requests
-    r. Sums are kept per cluster, so that whole users can be resampled.
+def auc_in_groups(starts: NDArray[np.intp], pos: Ints, neg: Ints) -> Floats:
+    """The AUC within each group, (G,); NaN for a group of one class.
 
     Args:
-        by_rows: weight a group by its impressions (GAUC); else each group counts once (query AUC).
-        clusters: K.
+        starts: (G,) first record of each group.
+        pos, neg: (n,) rows of each class with equal scores, in ascending order of the score within a group.
     """
-
-    def __init__(self, *, by_rows: bool, clusters: int) -> None:
-        self._by_rows = by_rows
-        self.groups = self.groups_total = self.rows = 0
-        self.weighted = np.zeros(clusters)
-        self.weight = np.zeros(clusters)
-
-    def add(self, records: Records) -> None:
-        """Take whole groups: records sorted by (group, score)."""
-        if len(records.major) == 0:
-            return
-        starts = run_starts(records.major)
-        below = np.cumsum(records.neg) - records.neg
-        below -= np.repeat(below[starts], np.diff(starts, append=len(below)))
-        pos, neg = np.add.reduceat(records.pos, starts), np.add.reduceat(records.neg, starts)
-        twice_wins = np.add.reduceat(records.pos * (2 * below + records.neg), starts)
-        both = (pos > 0) & (neg > 0)
-        rows, cluster = (pos + neg)[both], records.cluster[starts][both]
-        weight = rows.astype(np.float64) if self._by_rows else np.ones(len(rows))
-        value = twice_wins[both] / (2 * pos[both] * neg[both])
-        self.weighted += np.bincount(cluster, weight * value, minlength=len(self.weighted))
-        self.weight += np.bincount(cluster, weight, minlength=len(self.weight))
-        self.groups, self.groups_total = self.groups + int(both.sum()), self.groups_total + len(starts)
-        self.rows += int(rows.sum())
-
-    def metric(self, what: str) -> Metric:
-        """The average without interval; `what` names the groups in the reason."""
-        counted = Metric(value=None, n=self.rows, groups=self.groups, groups_total=self.groups_total)
-        if not self.groups:
-            reason = f"none of the {self.groups_total} {what} has rows of both classes"
-            return replace(counted, reason=reason)
-        return replace(counted, value=float(self.weighted.sum() / self.weight.sum()))
+    below = np.cumsum(neg) - neg
+    below -= np.repeat(below[starts], np.diff(starts, append=len(below)))
+    pairs = np.add.reduceat(pos, starts) * np.add.reduceat(neg, starts)
+    twice_wins = np.add.reduceat(pos * (2 * below + neg), starts)
+    return np.divide(twice_wins, 2 * pairs, out=np.full(len(starts), np.nan), where=pairs > 0)
 
 
 def check_rows(

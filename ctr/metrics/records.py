@@ -1,4 +1,4 @@
-"""Rows sorted by two keys, with equal rows counted once; larger than memory where needed.
+"""Rows sorted by two keys, with equal rows counted once.
 
 Every ranking metric is a walk over rows in the order of their score, overall or within a user or request. A
 record stands for all rows of equal keys: that makes ties exact, and keeps a million equal scores small.
@@ -6,8 +6,6 @@ record stands for all rows of equal keys: that makes ties exact, and keeps a mil
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,63 +60,3 @@ def compress(records: Records) -> Records:
         np.add.reduceat(pos, starts),
         np.add.reduceat(neg, starts),
     )
-
-
-class _Run(NamedTuple):
-    """One sorted run, a file per column: read by pieces, mapped only for a search, so memory stays free."""
-
-    files: tuple[tuple[Path, np.dtype[Any]], ...]
-    rows: int
-
-    def major(self) -> NDArray[Any]:
-        """The major column, mapped."""
-        path, dtype = self.files[0]
-        return np.memmap(path, dtype=dtype, mode="r")
-
-    def read(self, start: int, stop: int) -> list[NDArray[Any]]:
-        """Rows [start, stop) of every column."""
-        return [
-            np.fromfile(path, dtype=dtype, count=stop - start, offset=start * dtype.itemsize)
-            for path, dtype in self.files
-        ]
-
-
-class SortedRuns:
-    """An external sort: sorted runs on disk, read back as one sorted stream of chunks.
-
-    A chunk holds about `chunk_rows` records, more only where the records of a single major value are more.
-
-    Args:
-        directory: existing directory for the run files; the caller removes it.
-        name: prefix of the files.
-    """
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self._directory, self._name = directory, name
-        self._runs: list[_Run] = []
-
-    def add(self, records: Records) -> None:
-        """Sort `records` and write them as one run."""
-        files = []
-        columns = compress(records)
-        for field, column in zip(Records._fields, columns, strict=True):
-            path = self._directory / f"{self._name}-{len(self._runs)}-{field}"
-            column.tofile(path)
-            files.append((path, column.dtype))
-        self._runs.append(_Run(tuple(files), len(columns.major)))
-
-    def chunks(self, chunk_rows: int) -> Iterator[Records]:
-        """All runs merged: sorted chunks, no major value in two of them.
-
-        Every `step`-th major of each run is a sample; between two cuts taken from the sorted samples a run
-        holds
-        a bounded number of records, so that cutting all runs at the same values gives chunks of bounded size.
-        """
-        count = len(self._runs)
-        step = max(1, chunk_rows // (2 * count))
-        samples = np.sort(np.concatenate([run.major()[::step] for run in self._runs]))
-        cuts = np.unique(samples[::count])[1:]
-        edges = [[0, *np.searchsorted(run.major(), cuts).tolist(), run.rows] for run in self._runs]
-        for k in range(len(cuts) + 1):
-            parts = [run.read(edge[k], edge[k + 1]) for run, edge in zip(self._runs, edges, strict=True)]
-            yield compress(Records(*(np.concatenate(columns) for columns in zip(*parts, strict=True))))

@@ -7,28 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ctr.metrics import Evaluation, Metric, Summary
+from ctr.metrics import Evaluation, MetricValue, Summary
+from ctr.metrics.table import METRICS, shown
 from ctr.report.html import render_page
 from ctr.report.plots import History, draw_all, number, with_ends
 
-LABELS = {
-    "auc": "AUC",
-    "gauc": "GAUC",
-    "query_auc": "Query AUC",
-    "log_loss": "Log loss",
-    "ne": "NE",
-    "calibration": "Calibration",
-    "ece": "ECE",
-}
-MEANINGS = {
-    "auc": "chance that a clicked impression scores above one that was not",
-    "gauc": "AUC within each user, weighted by impressions",
-    "query_auc": "AUC within each request, averaged",
-    "log_loss": "mean binary cross-entropy",
-    "ne": "log loss / entropy of the base rate; below 1 is better than the base rate",
-    "calibration": "mean prediction / mean label; 1 is right",
-    "ece": "mean |prediction − label| over 20 bins of equal mass",
-}
 CAPTIONS = {
     "roc": "ROC curve",
     "reliability": "Observed against predicted click rate; bars are 95 % of the rows taken as independent",
@@ -44,8 +27,7 @@ class ReportContext(TypedDict, total=False):
 
     Args:
         facts: name → value, shown at the head (run, data, split, model, commit …).
-        baselines: lines to compare with: name, then any of auc, low, high, gauc, query_auc, log_loss, ne,
-        note.
+        baselines: lines to compare with: name, then any metric by its name, low and high of the AUC, note.
         config: the resolved configuration, nested plain data.
     """
 
@@ -99,24 +81,24 @@ def render(evaluation: Evaluation, *, images: Mapping[str, bytes], title: str, c
         facts={key: str(value) for key, value in context.get("facts", {}).items()},
         comparison=_comparison(evaluation.overall, context.get("baselines", ())),
         slices=list(_slice_rows(evaluation)),
-        labels=LABELS,
+        labels={metric.name: metric.label for metric in shown()},
         config=list(_flatten(context.get("config", {}))),
     )
 
 
 def _cards(summary: Summary) -> Iterator[dict[str, str]]:
-    for name, label in LABELS.items():
-        metric = summary.metrics[name]
+    for metric in shown():
+        found = summary.metrics[metric.name]
         yield {
-            "label": label,
-            "value": number(metric.value),
-            "interval": "" if metric.low is None else f"{number(metric.low)} to {number(metric.high)}",
-            "detail": _detail(metric),
-            "meaning": MEANINGS[name],
+            "label": metric.label,
+            "value": number(found.value),
+            "interval": "" if found.low is None else f"{number(found.low)} to {number(found.high)}",
+            "detail": _detail(found),
+            "meaning": metric.meaning,
         }
 
 
-def _detail(metric: Metric) -> str:
+def _detail(metric: MetricValue) -> str:
     """What stands under a figure: its reason, how many groups count, how the interval was made."""
     groups = (
         ""
@@ -128,20 +110,20 @@ def _detail(metric: Metric) -> str:
 
 def _comparison(overall: Summary, baselines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The run and the lines it is compared with, with the columns that any line fills."""
-    auc = overall.metrics["auc"]
+    auc, names = overall.metrics["auc"], [metric.name for metric in shown()]
     own = {
         "name": "this run",
         "low": auc.low,
         "high": auc.high,
-        **{n: overall.metrics[n].value for n in LABELS},
+        **{n: overall.metrics[n].value for n in names},
     }
-    columns = [n for n in LABELS if n == "auc" or any(line.get(n) is not None for line in baselines)]
+    columns = [n for n in names if n == "auc" or any(line.get(n) is not None for line in baselines)]
     rows = []
     for line in (own, *baselines):
-        auc_text = with_ends(Metric(value=line.get("auc"), low=line.get("low"), high=line.get("high")))
+        auc_text = with_ends(MetricValue(value=line.get("auc"), low=line.get("low"), high=line.get("high")))
         cells = [auc_text if n == "auc" else number(line.get(n)) for n in columns]
         rows.append({"name": str(line["name"]), "cells": cells, "note": str(line.get("note", ""))})
-    return {"columns": [LABELS[n] for n in columns], "rows": rows if baselines else []}
+    return {"columns": [METRICS[n].label for n in columns], "rows": rows if baselines else []}
 
 
 def _slice_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
@@ -153,7 +135,7 @@ def _slice_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
                     "text": with_ends(metric) if key == "auc" else number(metric.value),
                     "reason": metric.reason or "",
                 }
-                for key, metric in ((key, summary.metrics[key]) for key in LABELS)
+                for key, metric in ((entry.name, summary.metrics[entry.name]) for entry in shown())
             ]
             yield {"name": name, "value": value, "rows": f"{summary.rows:,}", "rate": rate, "cells": cells}
 
@@ -170,18 +152,20 @@ def format_metrics_table(evaluation: Evaluation) -> str:
     """The metrics as plain aligned text for the terminal: one line a figure, then one line a slice."""
     overall = evaluation.overall
     lines = [f"{overall.rows:,} rows, {overall.positives:,} with label 1", ""]
-    for name, label in LABELS.items():
-        metric = overall.metrics[name]
-        lines.append(f"{label:<12} {with_ends(metric):<28} {_detail(metric)}".rstrip())
+    for entry in shown():
+        metric = overall.metrics[entry.name]
+        lines.append(f"{entry.label:<12} {with_ends(metric):<28} {_detail(metric)}".rstrip())
     names = [f"{name} = {value}" for name, values in evaluation.slices.items() for value in values]
     if not names:
         return "\n".join(lines)
     width = max(12, *(len(name) for name in names))
-    head = f"{'slice':<{width}} {'rows':>10} {'AUC':<27} {'GAUC':<7} {'NE':<7} {'ECE':<7}"
+    columns = [entry for entry in shown() if entry.in_slices]
+    heads = " ".join(f"{entry.label:<7}" for entry in columns)
+    head = f"{'slice':<{width}} {'rows':>10} {METRICS['auc'].label:<27} {heads}"
     lines += ["", head.rstrip(), "-" * len(head)]
     summaries = [summary for values in evaluation.slices.values() for summary in values.values()]
     for name, summary in zip(names, summaries, strict=True):
-        short = [f"{number(summary.metrics[key].value):<7}" for key in ("gauc", "ne", "ece")]
+        short = [f"{number(summary.metrics[e.name].value):<{max(7, len(e.label))}}" for e in columns]
         auc = with_ends(summary.metrics["auc"])
         lines.append(f"{name:<{width}} {summary.rows:>10,} {auc:<27} {' '.join(short)}".rstrip())
     return "\n".join(lines)

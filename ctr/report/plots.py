@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctr.metrics import Curves, Evaluation, Metric
+from ctr.metrics import Curves, Evaluation, MetricValue
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,14 +83,14 @@ def number(value: float | None, digits: int = 4) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def with_ends(metric: Metric, digits: int = 4) -> str:
+def with_ends(metric: MetricValue, digits: int = 4) -> str:
     """A metric with its interval: `0.7512 (0.7401 to 0.7620)`."""
     if metric.value is None or metric.low is None:
         return number(metric.value, digits)
     return f"{number(metric.value, digits)} ({number(metric.low, digits)} to {number(metric.high, digits)})"
 
 
-def roc(curves: Curves, auc: Metric) -> Figure:
+def roc(curves: Curves, auc: MetricValue) -> Figure:
     """The ROC curve with its AUC and interval, or the reason why there is none."""
     figure = new_figure(5.6, 5.2)
     axes = figure.add_subplot()
@@ -107,7 +107,7 @@ def roc(curves: Curves, auc: Metric) -> Figure:
     return figure
 
 
-def reliability(curves: Curves, ece: Metric) -> Figure:
+def reliability(curves: Curves, ece: MetricValue) -> Figure:
     """Observed against predicted rate in bins of equal mass, with the rows of each bin below."""
     figure = new_figure(5.6, 5.2)
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
@@ -247,7 +247,7 @@ def forest(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def _forest_row(axes: Axes, at: int, metric: Metric, overall: float | None) -> None:
+def _forest_row(axes: Axes, at: int, metric: MetricValue, overall: float | None) -> None:
     if metric.value is None:
         axes.text(
             0.5 if overall is None else overall, at, "  undefined", va="center", color=GREY, fontsize=10

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctr.ablate.plots import NAMES, si
+from ctr.ablate.plots import si
+from ctr.metrics import METRICS
 from ctr.report.plots import BLUE, GREEN, GREY, INK, ORANGE, drawn, new_figure
 from ctr.scaling.fit import Curve
 from ctr.scaling.measured import Against, Measured, flat
@@ -46,7 +47,7 @@ def picture(results: Results, finding: Finding) -> Figure:
 
 def label(metric: str) -> str:
     """A metric's name for people."""
-    return NAMES.get(metric, metric)
+    return METRICS[metric].in_text if metric in METRICS else metric
 
 
 def _second(results: Results) -> Against | None:

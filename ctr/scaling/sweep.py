@@ -12,9 +12,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ctr.ablate.ablation import Ablation, check
 from ctr.ablate.expand import Variant, base_config, variant
-from ctr.ablate.plan import Metric, Plan, Settings, VariantPlan, parse_plan
+from ctr.ablate.plan import Plan, Settings, VariantPlan, parse_plan
 from ctr.ablate.subruns import SubRun, plan_subruns
 from ctr.config import Count, Knobs, Positive, RunConfig
+from ctr.metrics.table import MetricName
 from ctr.scaling.measured import Against
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
@@ -44,7 +45,7 @@ class Sweep(Knobs):
     values: tuple[Size, ...] = ()  # of the axis
     points: tuple[Place, ...] = ()  # instead of values: sizes with the options that make them
     hold_out: Positive = 1  # so many of the largest are predicted before they are trained
-    metrics: tuple[Metric, ...] = Field(
+    metrics: tuple[MetricName, ...] = Field(
         default=("auc", "log_loss"), min_length=1
     )  # the first orders the report
     against: Against = "x"  # what the curve is a function of: the size, operations or parameters

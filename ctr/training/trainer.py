@@ -31,7 +31,7 @@ from ctr.tracking import SilentTracker, Tracker
 from ctr.training.scoring import score_split
 from ctr.training.state import Progress, TrainingState
 from ctr.training.step import StepResult, Updates, objective_of_clicks
-from ctr.training.validation import figures_of, selection_value
+from ctr.training.validation import describe, figures_of, selection_value
 from features.errors import ConfigError
 
 
@@ -248,11 +248,7 @@ class Trainer:
         self.tracker.log("valid", progress.step, figures, wall={"seconds": seconds})
         if better:
             self.tracker.log("best", progress.step, figures)
-        shown = "  ".join(
-            f"{k} {v:.4f}"
-            for k, v in figures.items()
-            if v is not None and k in ("auc", "gauc", "query_auc", "ne")
-        )
+        shown = describe(figures, self.config.train.metric)
         self.display.message(f"step {progress.step}: validation {shown}{'  (best so far)' if better else ''}")
         self._clock += seconds  # rows/s speak of training alone
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ctr.metrics import MetricAccumulator
+from ctr.metrics import METRICS, MetricAccumulator
+from ctr.metrics.table import headlines, validated
 from ctr.training.scoring import Scores
-
-VALID_METRICS = ("auc", "gauc", "query_auc", "log_loss", "ne", "calibration")
 
 
 def figures_of(scores: Scores) -> dict[str, float | None]:
@@ -13,18 +12,28 @@ def figures_of(scores: Scores) -> dict[str, float | None]:
     with MetricAccumulator(draws=0) as accumulator:
         accumulator.update(scores.label, scores.score, user=scores.user_id, request=scores.request_id)
         metrics = accumulator.compute().metrics
-    return {name: metrics[name].value for name in VALID_METRICS}
+    return {metric.name: metrics[metric.name].value for metric in validated()}
 
 
-def selection_value(figures: dict[str, float | None], metric: str) -> float | None:
-    """What early stopping maximises: a metric, the mean of several, or minus NE; None where undefined.
+def selection_value(figures: dict[str, float | None], selection: str) -> float | None:
+    """What early stopping maximises: a metric or the mean of several, times its direction; None if undefined.
+
+    Args:
+        figures: of a validation.
+        selection: `train.metric`, one name or several joined by +.
 
     Example:
-        >>> selection_value({"auc": 0.75, "gauc": 0.71}, "auc+gauc")
-        0.73
+        >>> selection_value({"auc": 0.75, "gauc": 0.71}, "auc+gauc"), selection_value({"ne": 0.9}, "ne")
+        (0.73, -0.9)
     """
-    values = [figures[name] for name in metric.split("+")]
-    known = [v for v in values if v is not None]
-    if len(known) < len(values):
+    names = selection.split("+")
+    known = [value for name in names if (value := figures[name]) is not None]
+    if len(known) < len(names):
         return None
-    return -known[0] if metric == "ne" else sum(known) / len(known)
+    return METRICS[names[0]].direction * (sum(known) / len(known))
+
+
+def describe(figures: dict[str, float | None], selection: str) -> str:
+    """The figures that are named while training, and those that choose the step, in one line."""
+    named = {metric.name for metric in headlines()} | set(selection.split("+"))
+    return "  ".join(f"{name} {v:.4f}" for name, v in figures.items() if v is not None and name in named)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ctr.compare import Cell, MetricName, judge, paired_sums
+from ctr.compare import Cell, judge, paired_sums
 from ctr.compare.combine import Noise, Windows, units_of
 from ctr.compare.units import Units
 
-METRICS: tuple[MetricName, ...] = ("auc", "gauc", "log_loss")
+METRICS: tuple[str, ...] = ("auc", "gauc", "log_loss")
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,10 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 def false_positives(
     world: World, repeats: int, *, seed: int = 0, noises: Sequence[Noise] = ("own",)
-) -> dict[Noise, dict[MetricName, float]]:
+) -> dict[Noise, dict[str, float]]:
     """Share of experiments in which any variant gets a verdict, for each metric."""
     rng = np.random.default_rng(seed)
-    found: dict[Noise, dict[MetricName, int]] = {noise: dict.fromkeys(METRICS, 0) for noise in noises}
+    found: dict[Noise, dict[str, int]] = {noise: dict.fromkeys(METRICS, 0) for noise in noises}
     for _ in range(repeats):
         cells = cells_of(world, rng)
         for noise in noises:

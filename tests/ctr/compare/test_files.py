@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctr.compare import METRICS, Cell, Paired, compare_files, files, judge
+from ctr.compare import Cell, Paired, compare_files, files, judge
+from ctr.metrics.table import compared
 from features.errors import DataError
 from tests.ctr.compare.tables import Table, table_of
 
@@ -93,7 +94,7 @@ def test_csv_with_text_ids_groups_and_logits(table: Table, tmp_path: Path) -> No
     found = compare_files(tmp_path / "base.csv", {"v": tmp_path / "variant.csv"})["v"]
     expected = table.pair()
     for metric in ("auc", "gauc", "log_loss", "ne"):
-        assert found.values(metric) == pytest.approx(expected.values(metric), abs=1e-9)  # type: ignore[arg-type]
+        assert found.values(metric) == pytest.approx(expected.values(metric), abs=1e-9)
     assert np.isnan(found.values("query_auc")).all() and found.clusters == len(np.unique(table.user))
 
 
@@ -107,7 +108,7 @@ def test_a_run_directory_means_its_test_predictions(table: Table, paths: tuple[P
 def test_several_variants_and_a_slice(table: Table, paths: tuple[Path, Path], chunk_rows: int) -> None:
     base, variant = paths
     found = compare_files(base, {"same": base, "v": variant}, where=("half", "second"), chunk_rows=chunk_rows)
-    assert all(found["same"].delta(metric) == 0.0 for metric in METRICS)
+    assert all(found["same"].delta(metric.name) == 0.0 for metric in compared())
     assert_same(found["v"], table.take(np.arange(250, ROWS)).pair())
 
 

@@ -55,7 +55,7 @@ def test_the_page_and_the_files_it_writes(inside: Path) -> None:
         (["--compare", "base-1.csv,base-2.csv", "same-1.csv"], 2, "as many trainings as the base"),
         (["--compare", "base-1.csv", "same-1.csv", "--where", "age"], 2, "--where must be slice=value"),
         (["--compare", "base-1.csv", "same-1.csv", "--where", "age=1"], 3, "must be among [], got 'age'"),
-        (["--compare", "base-1.csv", "same-1.csv", "--alpha", "5"], 2, "alpha in (0, 1)"),
+        (["--compare", "base-1.csv", "same-1.csv", "--alpha", "5"], 2, "alpha must lie in (0, 1)"),
         (["--compare", "base-1.csv", "absent.csv"], 3, "there is no absent.csv"),
         (["--compare", "a=base-1.csv,short.csv", "b=same-1.csv,short.csv"], 2, "on the same test rows"),
     ],

@@ -7,19 +7,22 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ctr.compare import METRICS, MetricName, paired_sums
+from ctr.compare import paired_sums
 from ctr.compare.comparison import Comparison
 from ctr.compare.paired import make_rows
 from ctr.metrics import MetricAccumulator
 from ctr.metrics.bootstrap import AucDraws, poisson_weights
+from ctr.metrics.computation import INFLUENCE
 from ctr.metrics.records import Records, compress
+from ctr.metrics.table import compared
 from features.errors import DataError
 from tests.ctr.compare.tables import Table, table_of
 
+METRICS = [metric.name for metric in compared()]
 Scores = Callable[[np.ndarray], np.ndarray]
 
 
-def reference(table: Table, score: np.ndarray) -> dict[MetricName, float | None]:
+def reference(table: Table, score: np.ndarray) -> dict[str, float | None]:
     with MetricAccumulator(draws=0) as accumulator:
         accumulator.update(table.label, score, user=table.user, request=table.request)
         metrics = accumulator.compute().metrics
@@ -83,7 +86,8 @@ def test_spread_of_linear_auc_draws_is_that_of_full_ones() -> None:
 def test_clusters_of_one_row_give_delongs_error() -> None:
     table = table_of(6, 3000, levels=200)
     pair = paired_sums(table.label, table.base, {"v": table.variant})["v"]
-    influence = pair.variant.values[:, 4] - pair.base.values[:, 4]
+    at = pair.base.columns.index(INFLUENCE)
+    influence = pair.variant.values[:, at] - pair.base.values[:, at]
     assert pair.unit == "row" and pair.clusters == 3000
     assert np.sqrt(influence @ influence) == pytest.approx(pair.delong.se, rel=2e-3)
 
@@ -95,12 +99,13 @@ def test_rows_on_disk_give_the_same_sums(change: Scores) -> None:
     table = table_of(7, 2000, users=150)
     scores = [table.base, change(table.variant), table.variant]
     keys = {name: getattr(table, name).astype(np.uint64) for name in ("user", "request")}
-    rows = make_rows(table.label, scores, cluster=keys["user"], keys=keys)
+    rows = make_rows(table.label, scores, unit=keys["user"], keys=keys)
     results = []
     for order, chunk_rows in ((np.arange(2000), 2000), (np.random.default_rng(0).permutation(2000), 300)):
         with Comparison(models=3, keys=("user", "request"), chunk_rows=chunk_rows) as comparison:
             for start in range(0, 2000, 350):
-                comparison.add(rows[order[start : start + 350]])
+                piece = order[start : start + 350]
+                comparison.add({name: column[piece] for name, column in rows.items()})
             results.append(comparison.finish())
     for memory, disk in zip(*(sums for sums, _ in results), strict=True):
         assert memory.auc == disk.auc and np.array_equal(memory.keys, disk.keys)
@@ -118,7 +123,7 @@ def test_row_order_exchange_and_monotone_maps() -> None:
     assert all(back.delta(metric) == -pair.delta(metric) for metric in METRICS)
     mapped = Table(table.label, table.base**2, table.variant**0.5, table.user, table.request).pair()
     for metric in ("auc", "gauc", "query_auc"):
-        assert mapped.values(metric) == pair.values(metric)  # type: ignore[arg-type]
+        assert mapped.values(metric) == pair.values(metric)
 
 
 def test_requests_of_several_users_are_several() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ctr.compare import Cell, judge
-from ctr.compare.render import LABELS, markdown, notes, table, to_json
+from ctr.compare.render import markdown, notes, table, to_json
 from ctr.compare.verdict import holm
 from features.errors import ConfigError
 from tests.ctr.compare.aa import World, cells_of, false_positives, naive_rates
@@ -88,10 +89,17 @@ def test_what_is_not_covered_is_said() -> None:
     assert "auc_delong" not in {j.metric for j in every}
 
 
-def test_wrong_metrics_and_levels_are_refused() -> None:
-    for options in ({"metrics": ("rmse",)}, {"alpha": 1.0}):
-        with pytest.raises(ConfigError, match="metrics must be among"):
-            judge({}, **options)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ("rmse",)}, "a metric must be among auc, gauc, query_auc, log_loss, ne, got 'rmse'"),
+        ({"metrics": ("calibration",)}, "got 'calibration': neither larger nor smaller is better"),
+        ({"alpha": 1.0}, r"alpha must lie in \(0, 1\), got 1.0"),
+    ],
+)
+def test_wrong_metrics_and_levels_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        judge({}, **options)
     assert judge({}) == []
 
 
@@ -102,7 +110,7 @@ def test_rendered_alike_everywhere() -> None:
     assert page.count("| AUC | a\\|b |") == 1 and "query_auc" not in page
     assert table(judged, alpha=0.05).row_count == 8
     assert ", 30 user clusters, " in notes(judged)[0]
-    assert any(note.startswith(f"{LABELS['query_auc']}: undefined: no request ids") for note in notes(judged))
+    assert any(note.startswith("Query AUC: undefined: no request ids") for note in notes(judged))
     assert '"verdict"' in to_json(judged, settings={"alpha": 0.05})
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from ctr.metrics import MetricAccumulator, Summary
-from ctr.metrics.records import Records, SortedRuns, compress
+from ctr.metrics.external_sort import Columns, Order, RowBuffer, SortedRuns
+from ctr.metrics.records import Records, compress
 
 
 def rows_of(n: int, levels: int) -> dict[str, np.ndarray]:
@@ -58,18 +59,43 @@ def test_an_error_leaves_no_temporary_files(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_chunks_are_sorted_whole_and_bounded(tmp_path: Path) -> None:
+def parts_of(columns: Columns, each: int) -> list[Columns]:
+    rows = len(columns["key"])
+    return [{n: c[k : k + each] for n, c in columns.items()} for k in range(0, rows, each)]
+
+
+def test_chunks_ascend_whole_and_bounded(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    runs, chunk = SortedRuns(tmp_path, "score"), 200
-    major, minor = rng.integers(0, 10**6, 5000), rng.random(5000)
-    ones = np.ones(5000, dtype=np.int64)
-    for start in range(0, 5000, 250):
-        part = slice(start, start + 250)
-        runs.add(Records(major[part], minor[part], 0 * ones[part], ones[part], 0 * ones[part]))
+    columns = {"key": rng.integers(0, 10**6, 5000), "value": rng.random(5000)}
+    runs, chunk = SortedRuns(tmp_path, "rows", Order(key="key")), 200
+    for part in parts_of(columns, 250):
+        runs.add(part)
     chunks = list(runs.chunks(chunk))
-    assert max(len(records.major) for records in chunks) <= 2 * chunk
-    np.testing.assert_array_equal(np.concatenate([records.major for records in chunks]), np.sort(major))
-    assert all(a.major[-1] < b.major[0] for a, b in pairwise(chunks))
+    assert max(len(rows["key"]) for rows in chunks) <= 2 * chunk
+    assert all(a["key"].max() < b["key"].min() for a, b in pairwise(chunks))
+    found = {name: np.concatenate([rows[name] for rows in chunks]) for name in columns}
+    order, expected = (
+        np.lexsort((found["value"], found["key"])),
+        np.lexsort((columns["value"], columns["key"])),
+    )
+    for name, column in columns.items():
+        np.testing.assert_array_equal(found[name][order], column[expected])
+
+
+def test_a_buffer_gives_every_row_in_every_order_from_memory_and_disk() -> None:
+    rng = np.random.default_rng(1)
+    columns = {"key": rng.integers(0, 50, 1000), "other": rng.permutation(1000)}
+    for limit in (0, 100, 999, 1000):
+        orders = {name: Order(key=name) for name in columns}
+        with RowBuffer(orders, limit=limit, prefix="ctr-test-") as buffer:
+            for part in parts_of(columns, 130):
+                buffer.add(part)
+            assert buffer.on_disk == (limit < 1000)
+            for name in columns:
+                chunks = list(buffer.chunks(name, 100))
+                assert (len(chunks) == 1) == (limit == 1000)
+                pairs = np.concatenate([rows["key"] * 1000 + rows["other"] for rows in chunks])
+                assert set(pairs) == set(columns["key"] * 1000 + columns["other"]) and len(pairs) == 1000
 
 
 def test_equal_rows_become_one_record() -> None:

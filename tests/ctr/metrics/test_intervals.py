@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ctr.metrics import Metric, MetricAccumulator, Summary
+from ctr.metrics import MetricAccumulator, MetricValue, Summary
 from ctr.metrics.bootstrap import AucDraws, poisson_weights, ratio_draws, with_interval
 from ctr.metrics.records import Records, compress
 
@@ -94,5 +94,5 @@ def test_too_few_users_or_draws_give_a_value_without_interval() -> None:
     assert auc.value is not None and auc.low is None
     assert auc.reason == "no interval: 6 users are too few to resample (at least 10)"
     scarce = np.array([0.5] + [np.nan] * 9)
-    metric = with_interval(Metric(value=0.5), scarce, clusters=50, unit="user", bounded=True)
+    metric = with_interval(MetricValue(value=0.5), scarce, clusters=50, unit="user", bounded=True)
     assert metric.low is None and metric.reason == "no interval: the figure is undefined in 9 of 10 draws"

@@ -1,7 +1,4 @@
-"""Log loss, NE, calibration and ECE, and the curves of a report, from one walk in the order of the score.
-
-K: clusters. D: bootstrap draws. T: distinct scores.
-"""
+"""The curves of a report, and ECE from its bins, from one walk in the order of the score."""
 
 from __future__ import annotations
 
@@ -9,67 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctr.metrics.metric import Metric
 from ctr.metrics.ranking import Ties
-from ctr.metrics.records import Floats, Ints, Records
+from ctr.metrics.records import Floats, Ints
+from ctr.metrics.value import MetricValue
 
 ECE_BINS = 20
 ROC_POINTS = 1_000
 HISTOGRAM_BINS = 1_000
-_LOSS, _SCORE, _POS, _ROWS = range(4)
-
-
-class ProbabilitySums:
-    """Sums per cluster from which log loss, NE and calibration follow, overall and in each bootstrap draw.
-
-    Args:
-        clusters: K.
-    """
-
-    def __init__(self, clusters: int) -> None:
-        self.sums = np.zeros((clusters, 4))
-
-    def add(self, records: Records) -> None:
-        """Take records whose major key is the score."""
-        score = records.major.astype(np.float64)
-        eps = np.finfo(np.float64).eps
-        clipped = np.clip(score, eps, 1.0 - eps)
-        rows = records.pos + records.neg
-        loss = -(records.pos * np.log(clipped) + records.neg * np.log1p(-clipped))
-        for column, values in enumerate((loss, rows * score, records.pos, rows)):
-            self.sums[:, column] += np.bincount(records.cluster, values, minlength=len(self.sums))
-
-    def metrics(self) -> dict[str, Metric]:
-        """Log loss, NE and calibration without intervals.
-
-        log_loss = −mean(y ln p + (1 − y) ln(1 − p)), with p kept one float64 epsilon inside (0, 1);
-        ne = log_loss / entropy(mean y), so 1 is what the base rate alone gives;
-        calibration = mean p / mean y, so 1 is right and above 1 is too high.
-
-        Source: He et al., Practical Lessons from Predicting Clicks on Ads at Facebook (2014), section 3.
-        """
-        totals = self.sums.sum(axis=0)
-        rows, pos = round(totals[_ROWS]), round(totals[_POS])
-        if rows == 0:
-            return {name: Metric(value=None, reason="no rows") for name in ("log_loss", "ne", "calibration")}
-        figures = {name: float(values[0]) for name, values in figures_of(totals[None]).items()}
-        reasons = {
-            "log_loss": None,
-            "ne": None if 0 < pos < rows else f"only one class: {pos} of {rows} labels are 1",
-            "calibration": None if pos else f"none of the {rows} labels is 1",
-        }
-        return {
-            name: Metric(value=None if reason else figures[name], reason=reason, n=rows)
-            for name, reason in reasons.items()
-        }
-
-
-def figures_of(totals: Floats) -> dict[str, Floats]:
-    """Log loss, NE and calibration of each row of totals (D, 4); NaN where undefined."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        loss, rate = totals[:, _LOSS] / totals[:, _ROWS], totals[:, _POS] / totals[:, _ROWS]
-        entropy = -(rate * np.log(rate) + (1.0 - rate) * np.log1p(-rate))
-        return {"log_loss": loss, "ne": loss / entropy, "calibration": totals[:, _SCORE] / totals[:, _POS]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,15 +65,15 @@ class CurveSums:
         if len(rows):
             self._seen = through[-1]
 
-    def ece(self) -> Metric:
+    def ece(self) -> MetricValue:
         """Expected calibration error: Σ_b n_b |mean score_b − mean label_b| / n over 20 bins of equal mass.
 
         It has no interval: noise alone makes it positive, so an interval around it would mislead.
         """
         rows = round(self._bins[:, 2].sum())
         if rows == 0:
-            return Metric(value=None, reason="no rows")
-        return Metric(value=float(np.abs(self._bins[:, 0] - self._bins[:, 1]).sum() / rows), n=rows)
+            return MetricValue(value=None, reason="no rows")
+        return MetricValue(value=float(np.abs(self._bins[:, 0] - self._bins[:, 1]).sum() / rows), n=rows)
 
     def curves(self) -> Curves:
         """The collected curves."""

@@ -1,0 +1,184 @@
+"""How a metric is computed, once for an evaluation with its interval and once to compare two models.
+
+An evaluation walks over the rows (`Walk`) and then asks each metric for its value. A comparison keeps sums of
+each cluster of users (`ctr.compare.sums`), and asks for the figure of their totals: those of all clusters, or
+of a bootstrap draw. Both are bounded in memory: no computation sees all rows at once.
+
+K: clusters. D: bootstrap draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from ctr.metrics.bootstrap import ratio_draws
+from ctr.metrics.records import Floats
+from ctr.metrics.sums import GroupFigure, GroupSums, RowColumn
+from ctr.metrics.value import MetricValue
+
+if TYPE_CHECKING:
+    from ctr.metrics.metric import Metric
+    from ctr.metrics.walk import Walk
+
+Totals: TypeAlias = Mapping[Hashable, Floats]  # column → its total in each draw, (D,)
+INFLUENCE = "influence on the AUC"
+AUC = "AUC"
+
+
+class Computation(Protocol):
+    """What an entry of the table says of its computation."""
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:
+        """Sums per cluster that a comparison keeps for it."""
+
+    def evaluate(self, metric: Metric, walk: Walk) -> MetricValue:
+        """The figure of the rows that were walked over, with its interval."""
+
+    def compare(self, totals: Totals) -> Floats:
+        """The figure of each row of totals, (D,); NaN where undefined."""
+
+    def undefined(self, metric: Metric) -> str:
+        """Why it may be undefined, in a comparison."""
+
+
+@dataclass(frozen=True)
+class RowSums:
+    """A function of sums over rows, such as a mean of something that each row adds.
+
+    Args:
+        columns: what is summed over rows; see `ctr.metrics.sums`.
+        value: the figure of the sums, (D,) each, in the order of `columns`.
+    """
+
+    columns: tuple[RowColumn, ...]
+    value: Callable[..., Floats]
+
+    def evaluate(self, metric: Metric, walk: Walk) -> MetricValue:
+        """From the totals; the interval from those of the draws."""
+        if reason := metric.missing_labels(walk.rows, walk.positives):
+            return MetricValue(value=None, reason=reason, n=walk.rows)
+        value = float(self.compare(walk.totals)[0])
+        if not np.isfinite(value):
+            return MetricValue(value=None, reason=f"the figure is {value}", n=walk.rows)
+        return walk.interval(metric, MetricValue(value=value, n=walk.rows), self.compare(walk.drawn))
+
+    def compare(self, totals: Totals) -> Floats:
+        """The function of the totals."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.value(*(totals[column] for column in self.columns))
+
+    def undefined(self, metric: Metric) -> str:
+        """What its labels lack."""
+        return {"any": "no rows", "both classes": "only one class", "a positive": "no label is 1"}[
+            metric.labels
+        ]
+
+
+@dataclass(frozen=True)
+class GroupMean:
+    """A figure within each user or request, averaged over those that have it.
+
+    Args:
+        group: whose rows belong together.
+        figure: of the groups; it may use the order of scores and which are equal, not the scores themselves.
+        by_rows: a group weighs as much as it has rows; else each counts once.
+        having: what a group must have.
+    """
+
+    group: Literal["user", "request"]
+    figure: GroupFigure
+    by_rows: bool
+    having: str
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:
+        """Weighted sum of the groups' figures, and sum of the weights."""
+        return (self, "weighted"), (self, "weight")
+
+    def sums(self, clusters: int) -> GroupSums:
+        """Empty sums for K clusters."""
+        return GroupSums(self.figure, by_rows=self.by_rows, clusters=clusters)
+
+    def evaluate(self, metric: Metric, walk: Walk) -> MetricValue:
+        """The weighted mean over the groups."""
+        sums = walk.groups.get(self)
+        if sums is None:
+            return MetricValue(
+                value=None, reason=f"no {self.group} ids were given" if walk.rows else "no rows"
+            )
+        counted = MetricValue(value=None, n=sums.rows, groups=sums.groups, groups_total=sums.groups_total)
+        if not sums.groups:
+            reason = f"none of the {sums.groups_total} {self.group}s has {self.having}"
+            return replace(counted, reason=reason)
+        mean = replace(counted, value=float(sums.weighted.sum() / sums.weight.sum()))
+        drawn = ratio_draws(walk.weights, sums.weighted, sums.weight)
+        return walk.interval(metric, mean, drawn, clusters=int(np.count_nonzero(sums.weight)))
+
+    def compare(self, totals: Totals) -> Floats:
+        """The ratio of the two sums."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return totals[self, "weighted"] / totals[self, "weight"]
+
+    def undefined(self, metric: Metric) -> str:
+        """No such group."""
+        return f"no {self.group} ids, or no {self.group} with {self.having}"
+
+
+@dataclass(frozen=True)
+class RocArea:
+    """Area under the ROC curve.
+
+    It is no function of sums over rows. An evaluation draws it exactly (`AucDraws`: each draw walks over the
+    rows). A comparison has many models and draws: it keeps each cluster's influence ψ_c on the AUC, which is
+    exact for all rows, and to first order AUC + Σ w_c ψ_c in a draw that takes cluster c w_c times.
+
+    Args:
+        delong: take rows as independent, with DeLong's interval: a check.
+
+    Source: Obuchowski, Biometrics 53 (1997), section 2, for placement values summed over clusters.
+    """
+
+    delong: bool = False
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:
+        """The influence of each cluster."""
+        return () if self.delong else (INFLUENCE,)
+
+    def evaluate(self, metric: Metric, walk: Walk) -> MetricValue:
+        """With the spread of the draws where users are known."""
+        if self.delong or not walk.weights.shape[1]:
+            return walk.ranks.delong()
+        return walk.interval(metric, walk.ranks.auc(), walk.auc_draws.values())
+
+    def compare(self, totals: Totals) -> Floats:
+        """To first order in the weights."""
+        return totals[AUC] + totals[INFLUENCE]
+
+    def undefined(self, metric: Metric) -> str:
+        """It needs both classes."""
+        return "only one class"
+
+
+@dataclass(frozen=True)
+class BinnedGap:
+    """Mean |prediction − label| over bins of equal mass: ECE. It is not compared."""
+
+    columns: tuple[Hashable, ...] = ()
+
+    def evaluate(self, metric: Metric, walk: Walk) -> MetricValue:
+        """From the bins of the reliability curve, without an interval."""
+        return walk.curves.ece()
+
+    def compare(self, totals: Totals) -> Floats:
+        """Never asked for: `Metric.not_compared` says why."""
+        raise NotImplementedError
+
+    def undefined(self, metric: Metric) -> str:
+        """It needs rows."""
+        return "no rows"
