@@ -10,7 +10,7 @@ from statistics import median
 
 from ctr.bench.environment import describe
 from ctr.build import parameter_counts
-from ctr.metrics import Evaluation, Metric
+from ctr.metrics import Evaluation, MetricValue
 from ctr.report.result_line import Figure, ResultLine
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import Row, read_rows
@@ -76,7 +76,7 @@ def _hardware(sessions: Sequence[Sequence[Row]]) -> str | None:
     return f"{found['cpu']}, {found['cores']} cores, {found['memory_gib']} GiB, GPU: {found['gpu']}"
 
 
-def _figure(metric: Metric) -> Figure:
+def _figure(metric: MetricValue) -> Figure:
     value, low, high = (None if x is None else _number(x) for x in (metric.value, metric.low, metric.high))
     return Figure(value=value, low=low, high=high)
 

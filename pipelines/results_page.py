@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from ctr.report.evaluation import LABELS
+from ctr.metrics import METRICS
 from ctr.report.result_line import ResultLine, read_lines
 from ctr.runs.durable import replace_file
 from features.errors import ConfigError
@@ -207,7 +207,7 @@ def signed(value: Decimal | None) -> str:
 
 def label(name: str) -> str:
     """What a metric is called."""
-    return LABELS.get(name, name)
+    return METRICS[name].label if name in METRICS else name
 
 
 def _metrics(lines: Sequence[ResultLine]) -> list[str]:
