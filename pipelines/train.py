@@ -128,7 +128,7 @@ def fit(
         prepare: called with the locked run directory, before the first step.
     """
     display = make_display() if world.first else NoDisplay()
-    with open_run(config, dataset, state, world) as (run_dir, tracker), GracefulStop() as stop:
+    with start_run(config, dataset, state, world) as (run_dir, tracker), GracefulStop() as stop:
         trainer = make_trainer(
             config, state, run_dir=run_dir, tracker=tracker, display=display, device=world.device, world=world
         )
@@ -149,7 +149,7 @@ def fit(
 
 
 @contextmanager
-def open_run(
+def start_run(
     config: RunConfig, dataset: Dataset, state: TrainingState, world: World
 ) -> Iterator[tuple[RunDir, Tracker | SilentTracker]]:
     """The run's directory, locked by rank 0 alone, and its tracker; the other ranks only read."""

@@ -1,7 +1,7 @@
 """A click-log simulator whose click probabilities, and so the best possible AUC, are known.
 
 settings   sizes and clock
-world      items, categories, brands, and the hidden tables
+catalogue      items, categories, brands, and the hidden tables
 people     users: profiles, drifting interests, request times
 events     views, carts, searches
 show       candidates and positions of a request

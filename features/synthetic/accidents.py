@@ -9,15 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from features.errors import ConfigError
+from features.synthetic.catalogue import Catalogue, draw_categories, draw_items
 from features.synthetic.events import CLICKED, VIEW, Events
-from features.synthetic.world import World, draw_categories, draw_items
 
 MOST = 0.9  # share of accidents among clicked views
 _WITHIN = 600  # seconds after the view that they slip into
 _DWELL = 0.3, 3.0  # seconds until the user has left again
 
 
-def accidental_clicks(rng: np.random.Generator, world: World, events: Events, share: float) -> Events:
+def accidental_clicks(rng: np.random.Generator, catalogue: Catalogue, events: Events, share: float) -> Events:
     """Draw the accidental clicks of a block.
 
     Each follows one of the block's clicked views, chosen at random, by 1 to 600 s, and is on an item of any
@@ -25,7 +25,7 @@ def accidental_clicks(rng: np.random.Generator, world: World, events: Events, sh
 
     Args:
         rng: random numbers for this and nothing else.
-        world: the catalogue.
+        catalogue: of the simulation.
         events: of the block.
         share: of the clicked views that are accidents afterwards, in [0, 0.9].
     """
@@ -33,11 +33,11 @@ def accidental_clicks(rng: np.random.Generator, world: World, events: Events, sh
     count = round(len(views) * share / (1 - share))
     source = rng.choice(views, size=count) if count else views[:0]
     time = events.time[source] + rng.integers(1, _WITHIN + 1, size=count)
-    category, any_brand = draw_categories(rng, world, count), np.full(count, -1)
+    category, any_brand = draw_categories(rng, catalogue, count), np.full(count, -1)
     return Events(
         user=events.user[source],
         time=time,
-        item=draw_items(rng, world, category=category, local_brand=any_brand, time=time),
+        item=draw_items(rng, catalogue, category=category, local_brand=any_brand, time=time),
         domain=np.full(count, VIEW, dtype=np.int8),
         outcome=np.full(count, CLICKED, dtype=np.int8),
         dwell=rng.uniform(*_DWELL, size=count).astype(np.float32),

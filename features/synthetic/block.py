@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.synthetic.catalogue import Catalogue
 from features.synthetic.clicks import (
     STATIC_TERMS,
     ClickModel,
@@ -22,7 +23,6 @@ from features.synthetic.events import Events, History, caused_events, concat, or
 from features.synthetic.people import People, make_people
 from features.synthetic.settings import BLOCK_USERS, REQUEST_ID_STRIDE, Sizes
 from features.synthetic.show import Scene, show
-from features.synthetic.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +67,21 @@ class Block:
 
 
 def simulate_block(
-    rng: np.random.Generator, world: World, sizes: Sizes, model: ClickModel, number: int
+    rng: np.random.Generator, catalogue: Catalogue, sizes: Sizes, model: ClickModel, number: int
 ) -> Block:
     """Simulate block `number`: the users from `number * BLOCK_USERS` on.
 
     Args:
         rng: the random numbers of this block; nothing else may use them.
-        world: the catalogue.
+        catalogue: of the simulation.
         sizes: the sizes of the log.
         model: the click model.
         number: the block's number, from 0.
     """
     first = number * BLOCK_USERS
-    people = make_people(rng, world, sizes, first=first, count=min(BLOCK_USERS, sizes.users - first))
-    organic = organic_events(rng, world, people, sizes)
-    scene = Scene(rng=rng, world=world, sizes=sizes, people=people, organic=organic)
+    people = make_people(rng, catalogue, sizes, first=first, count=min(BLOCK_USERS, sizes.users - first))
+    organic = organic_events(rng, catalogue, people, sizes)
+    scene = Scene(rng=rng, catalogue=catalogue, sizes=sizes, people=people, organic=organic)
     history, rounds, events = History.of(organic), [], [organic]
     for turn in range(people.requests.shape[1]):
         history = history.of_users(people.requests[:, turn] >= 0)  # the others have no request left
@@ -95,8 +95,8 @@ def _simulate_round(scene: Scene, model: ClickModel, history: History, turn: int
     """Show and click the requests number `turn` of all users of the block that have one."""
     people, now = scene.people, scene.people.requests[:, turn]
     shown = show(scene, now)
-    terms = static_terms(model, scene.world, people, shown)
-    terms |= history_terms(model, scene.world, people, history, shown, now)
+    terms = static_terms(model, scene.catalogue, people, shown)
+    terms |= history_terms(model, scene.catalogue, people, history, shown, now)
     score = np.sum(list(terms.values()), axis=0)
     p = probability(score)
     return Round(

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.synthetic.catalogue import Catalogue
 from features.synthetic.events import History, Trace
 from features.synthetic.people import People
 from features.synthetic.settings import DAY, HOUR
-from features.synthetic.world import World
 
 PAGES = ("home", "search", "detail")
 STATIC_TERMS = ("bias", "item", "affinity", "price", "fresh", "position", "context")
@@ -65,20 +65,22 @@ class Shown:
     page: np.ndarray
 
 
-def static_terms(model: ClickModel, world: World, people: People, shown: Shown) -> dict[str, np.ndarray]:
+def static_terms(
+    model: ClickModel, catalogue: Catalogue, people: People, shown: Shown
+) -> dict[str, np.ndarray]:
     """The terms that need no history.
 
     Returns:
         One float64 array (n,) per name in `STATIC_TERMS`; their sum is the score of a user without history.
     """
     item, age_band = shown.item, people.age_band[shown.user]
-    z = np.log(world.price[item] / model.price_centre) / model.price_scale
+    z = np.log(catalogue.price[item] / model.price_centre) / model.price_scale
     hour = shown.time % DAY / HOUR
-    age = (shown.time - world.created[item]) / DAY
+    age = (shown.time - catalogue.created[item]) / DAY
     return {
         "bias": np.full(len(item), model.bias),
-        "item": world.quality[item] + world.tag_mean[item],
-        "affinity": world.affinity[people.segment[shown.user], world.category[item]],
+        "item": catalogue.quality[item] + catalogue.tag_mean[item],
+        "affinity": catalogue.affinity[people.segment[shown.user], catalogue.category[item]],
         "price": -_by_level(model.price, model.price_missing_age, age_band)
         * np.nan_to_num(z).clip(-2.0, 2.0),
         "fresh": model.fresh * np.exp(-age / model.fresh_days),
@@ -90,13 +92,13 @@ def static_terms(model: ClickModel, world: World, people: People, shown: Shown) 
 
 
 def history_terms(
-    model: ClickModel, world: World, people: People, history: History, shown: Shown, now: np.ndarray
+    model: ClickModel, catalogue: Catalogue, people: People, history: History, shown: Shown, now: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The terms that read the behaviour strictly before the request.
 
     Args:
         model: coefficients.
-        world: the catalogue.
+        catalogue: of the simulation.
         people: the block.
         history: events of the block, in any order; those not before `now` are ignored.
         shown: the impressions, all of the users' current requests.
@@ -105,12 +107,14 @@ def history_terms(
     Returns:
         One float64 array (n,) per name in `HISTORY_TERMS`, all 0 for a user without events.
     """
-    at = shown.user, world.category[shown.item]
+    at = shown.user, catalogue.category[shown.item]
     recent = int(model.recent_days * DAY)
 
     def by_category(events: Trace, newest: int, oldest: int, tau: float) -> np.ndarray:
         """(U, K) sums of exp(-age / tau days) over the events of each category."""
-        return _window_sum(events, now, world.category[events.item], world.categories, newest, oldest, tau)
+        return _window_sum(
+            events, now, catalogue.category[events.item], catalogue.categories, newest, oldest, tau
+        )
 
     def met(events: Trace, of_item: np.ndarray, days: float) -> np.ndarray:
         """(n,) 1 where an event of the last days shares what `of_item` (items,) says of an item."""
@@ -127,8 +131,8 @@ def history_terms(
         "short": np.array(model.short)[people.segment[shown.user]] * np.log1p(recent_clicks),
         "long": _by_level(model.long, model.long_missing_age, people.age_band[shown.user]) * share,
         "search": model.search * np.minimum(searches, 1.0),
-        "brand": model.brand * met(history.carts, world.brand, model.brand_days),
-        "repeat": model.repeat * met(history.clicked, world.index, model.repeat_days),
+        "brand": model.brand * met(history.carts, catalogue.brand, model.brand_days),
+        "repeat": model.repeat * met(history.clicked, catalogue.index, model.repeat_days),
         "fatigue": model.fatigue * np.log1p(skips),
     }
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from features.synthetic.catalogue import Catalogue, draw_items
 from features.synthetic.people import People, draw_interests, draw_times
 from features.synthetic.settings import HOUR, Sizes
-from features.synthetic.world import World, draw_items
 
 VIEW, CART, SEARCH = 0, 1, 2
 CLICKED, SKIPPED = 0, 1
@@ -118,7 +118,7 @@ class History:
         return History(**{f.name: getattr(self, f.name).then(getattr(more, f.name)) for f in fields(self)})
 
 
-def organic_events(rng: np.random.Generator, world: World, people: People, sizes: Sizes) -> Events:
+def organic_events(rng: np.random.Generator, catalogue: Catalogue, people: People, sizes: Sizes) -> Events:
     """Draw what the users of a block do on their own, in sessions, sorted by (user, time).
 
     Returns:
@@ -127,14 +127,14 @@ def organic_events(rng: np.random.Generator, world: World, people: People, sizes
     user = np.repeat(np.arange(len(people)), _event_counts(rng, people, sizes))
     time = _session_times(rng, people, sizes, user)
     time = time[np.lexsort((time, user))]
-    category = draw_interests(rng, world, people, sizes, user=user, time=time)
+    category = draw_interests(rng, catalogue, people, sizes, user=user, time=time)
     loyal = rng.random(len(user)) < 0.5
     brand = np.where(loyal, people.favourites[user, category], -1)
     n = len(user)
     return Events(
         user=user,
         time=time,
-        item=draw_items(rng, world, category=category, local_brand=brand, time=time),
+        item=draw_items(rng, catalogue, category=category, local_brand=brand, time=time),
         domain=rng.choice(3, size=n, p=_DOMAIN_SHARE).astype(np.int8),
         outcome=np.full(n, CLICKED, dtype=np.int8),
         dwell=rng.lognormal(3.2, 0.8, size=n).astype(np.float32),

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.synthetic.catalogue import BRANDS_PER_CATEGORY, SEGMENTS, Catalogue, draw_categories
 from features.synthetic.settings import DAY, HOUR, REQUEST_GAP, START, Sizes
-from features.synthetic.world import BRANDS_PER_CATEGORY, SEGMENTS, World, draw_categories
 
 AGE_BANDS = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
 COUNTRIES = ("de", "fr", "it", "es", "pl", "nl", "se", "at", "dk", "fi", "ie", "mt")
@@ -58,10 +58,12 @@ class People:
         return len(self.user_id)
 
 
-def make_people(rng: np.random.Generator, world: World, sizes: Sizes, *, first: int, count: int) -> People:
+def make_people(
+    rng: np.random.Generator, catalogue: Catalogue, sizes: Sizes, *, first: int, count: int
+) -> People:
     """Draw `count` users, the first of whom has the ID `first + 1`."""
     joined = _join_times(rng, sizes, count)
-    mains = draw_categories(rng, world, (count, 2, 3))
+    mains = draw_categories(rng, catalogue, (count, 2, 3))
     mains[:, 1, 0] = mains[:, 0, 0]  # the strongest interest stays, the two others are replaced
     return People(
         user_id=first + 1 + np.arange(count),
@@ -74,14 +76,14 @@ def make_people(rng: np.random.Generator, world: World, sizes: Sizes, *, first: 
         requests=_request_times(rng, sizes, joined),
         mains=mains,
         change=rng.integers(sizes.first_second, sizes.end, size=count),
-        topics=_topics(rng, world, sizes, mains),
-        favourites=rng.integers(BRANDS_PER_CATEGORY, size=(count, world.categories)),
+        topics=_topics(rng, catalogue, sizes, mains),
+        favourites=rng.integers(BRANDS_PER_CATEGORY, size=(count, catalogue.categories)),
     )
 
 
 def draw_interests(
     rng: np.random.Generator,
-    world: World,
+    catalogue: Catalogue,
     people: People,
     sizes: Sizes,
     *,
@@ -92,7 +94,7 @@ def draw_interests(
 
     Args:
         rng: random numbers.
-        world: the catalogue.
+        catalogue: of the simulation.
         people: the block.
         sizes: the log's clock.
         user: (n,) index inside the block.
@@ -105,7 +107,7 @@ def draw_interests(
     topic = people.topics[user, (time - sizes.first_second) // (_TOPIC_DAYS * DAY)]
     slot = np.searchsorted(np.cumsum(_MAIN_SHARE)[:-1], rng.random(len(user)), side="right")
     main = people.mains[user, (time >= people.change[user]).astype(np.int64), slot]
-    anything = draw_categories(rng, world, len(user))
+    anything = draw_categories(rng, catalogue, len(user))
     return np.select([which < 0.45, which < 0.85], [topic, main], anything)
 
 
@@ -128,12 +130,14 @@ def _countries(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.choice(len(COUNTRIES), size=count, p=weight / weight.sum())
 
 
-def _topics(rng: np.random.Generator, world: World, sizes: Sizes, mains: np.ndarray) -> np.ndarray:
+def _topics(rng: np.random.Generator, catalogue: Catalogue, sizes: Sizes, mains: np.ndarray) -> np.ndarray:
     """The short-term category of each period: half the time anything, else one of the main interests."""
     count = len(mains)
     periods = (sizes.end - sizes.first_second) // (_TOPIC_DAYS * DAY) + 2  # sessions run on after the end
     own = mains[np.arange(count)[:, None], 0, rng.integers(3, size=(count, periods))]
-    return np.where(rng.random((count, periods)) < 0.5, draw_categories(rng, world, (count, periods)), own)
+    return np.where(
+        rng.random((count, periods)) < 0.5, draw_categories(rng, catalogue, (count, periods)), own
+    )
 
 
 def _request_times(rng: np.random.Generator, sizes: Sizes, joined: np.ndarray) -> np.ndarray:

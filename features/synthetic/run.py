@@ -16,13 +16,13 @@ from features.errors import ConfigError
 from features.synthetic.accidents import accidental_clicks, check_share
 from features.synthetic.best import BestAuc
 from features.synthetic.block import Block, simulate_block
+from features.synthetic.catalogue import Catalogue, make_catalogue
 from features.synthetic.clicks import ClickModel
 from features.synthetic.settings import START, Sizes
 from features.synthetic.tables import users_table
-from features.synthetic.world import World, make_world
-from features.synthetic.write import TableWriter, staged_directory, write_part, write_world
+from features.synthetic.write import TableWriter, staged_directory, write_catalogue, write_part
 
-_WORLD, _BLOCK, _ACCIDENTS = 0, 1, 2  # keys of the independent streams of random numbers
+_CATALOGUE, _BLOCK, _ACCIDENTS = 0, 1, 2  # keys of the independent streams of random numbers
 _log = logging.getLogger(__name__)
 _DEFAULT = Sizes()
 
@@ -86,13 +86,15 @@ def simulate(
 
 def _write_log(root: Path, seed: int, sizes: Sizes, model: ClickModel, accidental: float) -> dict[str, Any]:
     """Write every file of the log under `root`."""
-    world = make_world(_generator(seed, _WORLD, 0), sizes)
-    write_world(root, world)
-    rows, best = Counter(items=len(world.item_id)), BestAuc()
+    catalogue = make_catalogue(_generator(seed, _CATALOGUE, 0), sizes)
+    write_catalogue(root, catalogue)
+    rows, best = Counter(items=len(catalogue.item_id)), BestAuc()
     with TableWriter(root / "users.parquet") as users:
         for part in range(-(-sizes.blocks // sizes.blocks_per_part)):
-            blocks = _with_accidents(_part_blocks(seed, sizes, model, world, part), seed, world, accidental)
-            rows.update(write_part(root, part, world, _observed(blocks, users, best)))
+            blocks = _with_accidents(
+                _part_blocks(seed, sizes, model, catalogue, part), seed, catalogue, accidental
+            )
+            rows.update(write_part(root, part, catalogue, _observed(blocks, users, best)))
         rows["users"] = users.rows
     meta = {
         "seed": seed,
@@ -109,23 +111,27 @@ def _write_log(root: Path, seed: int, sizes: Sizes, model: ClickModel, accidenta
 
 
 def _generator(seed: int, stream: int, number: int) -> np.random.Generator:
-    """Random numbers of one world or block: a function of these three numbers only."""
+    """Random numbers of the catalogue or of one block: a function of these three numbers only."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, number))))
 
 
-def _part_blocks(seed: int, sizes: Sizes, model: ClickModel, world: World, part: int) -> Iterator[Block]:
+def _part_blocks(
+    seed: int, sizes: Sizes, model: ClickModel, catalogue: Catalogue, part: int
+) -> Iterator[Block]:
     """Simulate the blocks of one part file, one after the other."""
     begin = part * sizes.blocks_per_part
     for number in range(begin, min(begin + sizes.blocks_per_part, sizes.blocks)):
-        yield simulate_block(_generator(seed, _BLOCK, number), world, sizes, model, number)
+        yield simulate_block(_generator(seed, _BLOCK, number), catalogue, sizes, model, number)
 
 
-def _with_accidents(blocks: Iterator[Block], seed: int, world: World, share: float) -> Iterator[Block]:
+def _with_accidents(
+    blocks: Iterator[Block], seed: int, catalogue: Catalogue, share: float
+) -> Iterator[Block]:
     """Add accidental clicks; with a share of 0 the blocks stay as they are."""
     for block in blocks:
         if share:
             rng = _generator(seed, _ACCIDENTS, int(block.people.user_id[0]))
-            block = replace(block, accidents=accidental_clicks(rng, world, block.events, share))
+            block = replace(block, accidents=accidental_clicks(rng, catalogue, block.events, share))
         yield block
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.synthetic.catalogue import Catalogue, draw_categories, draw_items
 from features.synthetic.clicks import PAGES, Shown
 from features.synthetic.events import Events
 from features.synthetic.people import DEVICES, People, draw_interests
 from features.synthetic.settings import Sizes
-from features.synthetic.world import World, draw_categories, draw_items
 
 _RETARGETED, _WANTED = 0.15, 0.35  # shares of the candidates: seen before, of interest; the rest is anything
 
@@ -23,7 +23,7 @@ class Scene:
     """What stays the same through all rounds of a block."""
 
     rng: np.random.Generator
-    world: World
+    catalogue: Catalogue
     sizes: Sizes
     people: People
     organic: Events  # sorted by (user, time)
@@ -51,12 +51,12 @@ def show(scene: Scene, now: np.ndarray) -> Shown:
 
 def _retrieve(scene: Scene, user: np.ndarray, time: np.ndarray) -> np.ndarray:
     """(B,) candidates: an item of the user's past, one of a category of interest, or any; some may repeat."""
-    rng, world, people = scene.rng, scene.world, scene.people
+    rng, catalogue, people = scene.rng, scene.catalogue, scene.people
     source = rng.random(len(user))
-    wanted = draw_interests(rng, world, people, scene.sizes, user=user, time=time)
-    category = np.where(source < _RETARGETED + _WANTED, wanted, draw_categories(rng, world, len(user)))
+    wanted = draw_interests(rng, catalogue, people, scene.sizes, user=user, time=time)
+    category = np.where(source < _RETARGETED + _WANTED, wanted, draw_categories(rng, catalogue, len(user)))
     brand = np.where(rng.random(len(user)) < 0.3, people.favourites[user, category], -1)
-    fresh = draw_items(rng, world, category=category, local_brand=brand, time=time)
+    fresh = draw_items(rng, catalogue, category=category, local_brand=brand, time=time)
     past, found = _draw_past(scene, user, time)
     return np.where((source < _RETARGETED) & found, past, fresh)
 
@@ -82,10 +82,10 @@ def _make_distinct(scene: Scene, item: np.ndarray) -> np.ndarray:
         np.put_along_axis(repeated, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
         if not repeated.any():
             return item
-        item[repeated] = scene.rng.choice(scene.world.always_there, size=int(repeated.sum()))
+        item[repeated] = scene.rng.choice(scene.catalogue.always_there, size=int(repeated.sum()))
 
 
 def _order(scene: Scene, item: np.ndarray) -> np.ndarray:
     """Each request's candidates (R, C) from first to last position: popular ones tend to stand first."""
-    rank = 0.3 * scene.world.log_popularity[item] + scene.rng.gumbel(size=item.shape)
+    rank = 0.3 * scene.catalogue.log_popularity[item] + scene.rng.gumbel(size=item.shape)
     return np.take_along_axis(item, np.argsort(-rank, axis=1, kind="stable"), axis=1)

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from features.synthetic.block import Block, Round
+from features.synthetic.catalogue import SEGMENTS, TAG_COUNT, Catalogue
 from features.synthetic.clicks import HISTORY_TERMS, PAGES, STATIC_TERMS
 from features.synthetic.events import CART, OUTCOMES, QUERIES_PER_CATEGORY, SEARCH, VIEW, Events, concat
 from features.synthetic.people import AGE_BANDS, COUNTRIES, DEVICES, People
-from features.synthetic.world import SEGMENTS, TAG_COUNT, World
 
 
 def users_table(people: People) -> pa.Table:
@@ -28,28 +28,28 @@ def users_table(people: People) -> pa.Table:
     )
 
 
-def items_table(world: World) -> pa.Table:
+def items_table(catalogue: Catalogue) -> pa.Table:
     """One row per item; brand_id and price may be null, tags may be empty."""
-    order = np.argsort(world.item_id)
+    order = np.argsort(catalogue.item_id)
     return pa.table(
         {
-            "item_id": world.item_id[order],
-            "category_id": _ids(world.category[order]),
-            "brand_id": _ids(world.brand[order]),
-            "price": pa.array(world.price[order], from_pandas=True),
-            "tags": _tag_lists(world.tags[order]),
-            "created": world.created[order],
-            "noise_item": world.noise[order].astype(np.int32),
+            "item_id": catalogue.item_id[order],
+            "category_id": _ids(catalogue.category[order]),
+            "brand_id": _ids(catalogue.brand[order]),
+            "price": pa.array(catalogue.price[order], from_pandas=True),
+            "tags": _tag_lists(catalogue.tags[order]),
+            "created": catalogue.created[order],
+            "noise_item": catalogue.noise[order].astype(np.int32),
         }
     )
 
 
-def impressions_table(block: Block, world: World) -> pa.Table:
+def impressions_table(block: Block, catalogue: Catalogue) -> pa.Table:
     """One row per shown item, round after round, so sorted neither by time nor by user."""
-    return pa.concat_tables([_impressions_of(r, block.people, world) for r in block.rounds])
+    return pa.concat_tables([_impressions_of(r, block.people, catalogue) for r in block.rounds])
 
 
-def view_table(block: Block, world: World) -> pa.Table:
+def view_table(block: Block, catalogue: Catalogue) -> pa.Table:
     """Views: organic ones, then those that impressions caused, then accidents; dwell in seconds."""
     views = block.events.where(block.events.domain == VIEW)
     truth = {}
@@ -57,22 +57,22 @@ def view_table(block: Block, world: World) -> pa.Table:
         truth = {"accidental": np.repeat(np.array([0, 1], np.int8), [len(views), len(block.accidents)])}
         views = concat([views, block.accidents])
     return pa.table(
-        _event_columns(views, block.people, world)
+        _event_columns(views, block.people, catalogue)
         | {"dwell": views.dwell, "outcome": _names(OUTCOMES, views.outcome)}
         | truth
     )
 
 
-def cart_table(block: Block, world: World) -> pa.Table:
+def cart_table(block: Block, catalogue: Catalogue) -> pa.Table:
     """Items put into the cart."""
     carts = block.events.where(block.events.domain == CART)
-    return pa.table(_event_columns(carts, block.people, world))
+    return pa.table(_event_columns(carts, block.people, catalogue))
 
 
-def search_table(block: Block, world: World) -> pa.Table:
+def search_table(block: Block, catalogue: Catalogue) -> pa.Table:
     """Searches: a query belongs to one category."""
     searches = block.events.where(block.events.domain == SEARCH)
-    category = world.category[searches.item]
+    category = catalogue.category[searches.item]
     return pa.table(
         {
             "user_id": block.people.user_id[searches.user],
@@ -83,30 +83,30 @@ def search_table(block: Block, world: World) -> pa.Table:
     )
 
 
-def truth_table(block: Block, world: World) -> pa.Table:
+def truth_table(block: Block, catalogue: Catalogue) -> pa.Table:
     """Per impression: p, p without the history terms, and each term of the score."""
-    return pa.concat_tables([_truth_of(r, world) for r in block.rounds])
+    return pa.concat_tables([_truth_of(r, catalogue) for r in block.rounds])
 
 
-def truth_items_table(world: World) -> pa.Table:
+def truth_items_table(catalogue: Catalogue) -> pa.Table:
     """The hidden quality of each item."""
-    order = np.argsort(world.item_id)
-    return pa.table({"item_id": world.item_id[order], "quality": world.quality[order]})
+    order = np.argsort(catalogue.item_id)
+    return pa.table({"item_id": catalogue.item_id[order], "quality": catalogue.quality[order]})
 
 
-def truth_tags_table(world: World) -> pa.Table:
+def truth_tags_table(catalogue: Catalogue) -> pa.Table:
     """The hidden effect of each tag."""
-    return pa.table({"tag": _names(_TAGS, np.arange(TAG_COUNT)), "effect": world.tag_effect})
+    return pa.table({"tag": _names(_TAGS, np.arange(TAG_COUNT)), "effect": catalogue.tag_effect})
 
 
-def truth_affinity_table(world: World) -> pa.Table:
+def truth_affinity_table(catalogue: Catalogue) -> pa.Table:
     """The hidden effect of each (segment, category)."""
-    segment, category = np.indices(world.affinity.shape).reshape(2, -1)
+    segment, category = np.indices(catalogue.affinity.shape).reshape(2, -1)
     return pa.table(
         {
             "segment": _names(SEGMENTS, segment),
             "category_id": _ids(category),
-            "affinity": world.affinity.ravel(),
+            "affinity": catalogue.affinity.ravel(),
         }
     )
 
@@ -114,13 +114,13 @@ def truth_affinity_table(world: World) -> pa.Table:
 _TAGS = tuple(f"tag{i:02d}" for i in range(TAG_COUNT))
 
 
-def _impressions_of(done: Round, people: People, world: World) -> pa.Table:
+def _impressions_of(done: Round, people: People, catalogue: Catalogue) -> pa.Table:
     shown = done.shown
     return pa.table(
         {
             "request_id": done.request_id,
             "user_id": people.user_id[shown.user],
-            "item_id": world.item_id[shown.item],
+            "item_id": catalogue.item_id[shown.item],
             "time": shown.time,
             "position": shown.position.astype(np.int32),
             "device": _names(DEVICES, shown.device),
@@ -131,11 +131,11 @@ def _impressions_of(done: Round, people: People, world: World) -> pa.Table:
     )
 
 
-def _truth_of(done: Round, world: World) -> pa.Table:
+def _truth_of(done: Round, catalogue: Catalogue) -> pa.Table:
     return pa.table(
         {
             "request_id": done.request_id,
-            "item_id": world.item_id[done.shown.item],
+            "item_id": catalogue.item_id[done.shown.item],
             "time": done.shown.time,
             "clicked": done.clicked.astype(np.int8),
             "p": done.p,
@@ -148,14 +148,14 @@ def _truth_of(done: Round, world: World) -> pa.Table:
     )
 
 
-def _event_columns(events: Events, people: People, world: World) -> dict[str, pa.Array | np.ndarray]:
+def _event_columns(events: Events, people: People, catalogue: Catalogue) -> dict[str, pa.Array | np.ndarray]:
     """The columns that views and carts share: keys, time, and the item's side information."""
     return {
         "user_id": people.user_id[events.user],
-        "item_id": world.item_id[events.item],
-        "category_id": _ids(world.category[events.item]),
-        "brand_id": _ids(world.brand[events.item]),
-        "price": pa.array(world.price[events.item], from_pandas=True),
+        "item_id": catalogue.item_id[events.item],
+        "category_id": _ids(catalogue.category[events.item]),
+        "brand_id": _ids(catalogue.brand[events.item]),
+        "price": pa.array(catalogue.price[events.item], from_pandas=True),
         "time": events.time,
     }
 

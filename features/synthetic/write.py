@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from features.errors import ConfigError
 from features.synthetic import tables
 from features.synthetic.block import Block
-from features.synthetic.world import World
+from features.synthetic.catalogue import Catalogue
 
 _STREAMS = {
     "impressions": tables.impressions_table,
@@ -92,19 +92,19 @@ class TableWriter:
             self._writer.close()
 
 
-def write_world(root: Path, world: World) -> None:
+def write_catalogue(root: Path, catalogue: Catalogue) -> None:
     """Write the item table, and the hidden tables of the click model."""
     for name, table in (
-        ("items", tables.items_table(world)),
-        ("truth/items", tables.truth_items_table(world)),
-        ("truth/tags", tables.truth_tags_table(world)),
-        ("truth/affinity", tables.truth_affinity_table(world)),
+        ("items", tables.items_table(catalogue)),
+        ("truth/items", tables.truth_items_table(catalogue)),
+        ("truth/tags", tables.truth_tags_table(catalogue)),
+        ("truth/affinity", tables.truth_affinity_table(catalogue)),
     ):
         with TableWriter(root / f"{name}.parquet") as writer:
             writer.add(table)
 
 
-def write_part(root: Path, number: int, world: World, blocks: Iterator[Block]) -> dict[str, int]:
+def write_part(root: Path, number: int, catalogue: Catalogue, blocks: Iterator[Block]) -> dict[str, int]:
     """Write blocks of users as part `number` of every stream.
 
     Returns:
@@ -117,5 +117,5 @@ def write_part(root: Path, number: int, world: World, blocks: Iterator[Block]) -
         }
         for block in blocks:
             for name, make_table in _STREAMS.items():
-                writers[name].add(make_table(block, world))
+                writers[name].add(make_table(block, catalogue))
         return {name: writer.rows for name, writer in writers.items()}

@@ -16,11 +16,11 @@ from sklearn.metrics import roc_auc_score
 from features.errors import DataError
 from features.synthetic import ClickModel, Sizes, best_auc
 from features.synthetic.best import BestAuc
+from features.synthetic.catalogue import make_catalogue
 from features.synthetic.clicks import HISTORY_TERMS, STATIC_TERMS, Shown, history_terms
 from features.synthetic.events import History, Trace
 from features.synthetic.people import make_people
 from features.synthetic.settings import START
-from features.synthetic.world import make_world
 from tests.features.synthetic.logs import DAY, Log, read
 
 DOCS = Path(__file__).parents[3] / "docs" / "simulator.md"
@@ -156,10 +156,10 @@ def test_terms_follow_from_the_written_events_strictly_before_the_request(log: L
 
 
 def test_an_event_counts_from_the_second_after_it() -> None:
-    world = make_world(np.random.default_rng(0), Sizes(items=200, categories=5))
-    people = make_people(np.random.default_rng(0), world, Sizes(users=1), first=0, count=1)
+    catalogue = make_catalogue(np.random.default_rng(0), Sizes(items=200, categories=5))
+    people = make_people(np.random.default_rng(0), catalogue, Sizes(users=1), first=0, count=1)
     people.segment[:], people.age_band[:] = 4, 5
-    item = int(np.flatnonzero(world.brand >= 0)[0])
+    item = int(np.flatnonzero(catalogue.brand >= 0)[0])
     now = START + DAY
 
     def terms(time: int) -> dict[str, float]:
@@ -167,7 +167,7 @@ def test_an_event_counts_from_the_second_after_it() -> None:
         history = History(clicked=event, skipped=event, carts=event, searches=event)
         row = np.zeros(1, dtype=np.int64)
         shown = Shown(user=row, time=row + now, item=row + item, position=row + 1, device=row, page=row)
-        found = history_terms(ClickModel(), world, people, history, shown, np.array([now]))
+        found = history_terms(ClickModel(), catalogue, people, history, shown, np.array([now]))
         return {name: float(value[0]) for name, value in found.items()}
 
     assert set(terms(now).values()) == {0.0}

@@ -21,7 +21,7 @@ _NEW_EVERY = 8  # every eighth item of a category is created inside the request 
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class Catalogue:
     """All items, and what the click model knows about them; arrays (items,) unless said otherwise.
 
     Attributes:
@@ -89,15 +89,15 @@ class World:
         return total / np.maximum(present.sum(axis=1), 1)
 
 
-def make_world(rng: np.random.Generator, sizes: Sizes) -> World:
+def make_catalogue(rng: np.random.Generator, sizes: Sizes) -> Catalogue:
     """Draw the catalogue and the hidden tables.
 
     Args:
-        rng: the random numbers of the world; nothing else may use them.
+        rng: the random numbers of the catalogue; nothing else may use them.
         sizes: `items`, `categories` and `days` matter here.
 
     Returns:
-        The world; the same for the same generator state and sizes.
+        The catalogue; the same for the same generator state and sizes.
     """
     n, k = sizes.items, sizes.categories
     category_weight = _shuffled_zipf(rng, k, exponent=0.7)
@@ -108,7 +108,7 @@ def make_world(rng: np.random.Generator, sizes: Sizes) -> World:
     shelf = np.sort(category * BRANDS_PER_CATEGORY + local_brand)
     category_start = np.searchsorted(category, np.arange(k + 1))
     popularity = _shuffled_zipf(rng, n, exponent=0.6)
-    return World(
+    return Catalogue(
         item_id=rng.permutation(n) + 1,
         category=category,
         brand=np.where(rng.random(n) < 0.03, -1, shelf),
@@ -126,20 +126,27 @@ def make_world(rng: np.random.Generator, sizes: Sizes) -> World:
     )
 
 
-def draw_categories(rng: np.random.Generator, world: World, shape: int | tuple[int, ...]) -> np.ndarray:
+def draw_categories(
+    rng: np.random.Generator, catalogue: Catalogue, shape: int | tuple[int, ...]
+) -> np.ndarray:
     """Draw categories by their overall popularity."""
-    drawn = np.searchsorted(world.category_sum, rng.random(shape), side="right")
-    return np.minimum(drawn, world.categories - 1)
+    drawn = np.searchsorted(catalogue.category_sum, rng.random(shape), side="right")
+    return np.minimum(drawn, catalogue.categories - 1)
 
 
 def draw_items(
-    rng: np.random.Generator, world: World, *, category: np.ndarray, local_brand: np.ndarray, time: np.ndarray
+    rng: np.random.Generator,
+    catalogue: Catalogue,
+    *,
+    category: np.ndarray,
+    local_brand: np.ndarray,
+    time: np.ndarray,
 ) -> np.ndarray:
     """Draw one existing item per row, by popularity, from a category or from one brand's shelf in it.
 
     Args:
         rng: random numbers.
-        world: the catalogue.
+        catalogue: of the simulation.
         category: (n,) category indices.
         local_brand: (n,) brand inside the category, from 0; -1, or an empty shelf, means any.
         time: (n,) seconds; an item that is created at this time or later is replaced by its older neighbour.
@@ -148,14 +155,14 @@ def draw_items(
         (n,) item indices.
     """
     shelf = category * BRANDS_PER_CATEGORY + np.maximum(local_brand, 0)
-    low, high = world.shelf_start[shelf], world.shelf_start[shelf + 1]
+    low, high = catalogue.shelf_start[shelf], catalogue.shelf_start[shelf + 1]
     whole = (local_brand < 0) | (low == high)
-    low = np.where(whole, world.category_start[category], low)
-    high = np.where(whole, world.category_start[category + 1], high)
-    floor, ceiling = world.popularity_sum[low], world.popularity_sum[high]
+    low = np.where(whole, catalogue.category_start[category], low)
+    high = np.where(whole, catalogue.category_start[category + 1], high)
+    floor, ceiling = catalogue.popularity_sum[low], catalogue.popularity_sum[high]
     level = floor + rng.random(len(category)) * (ceiling - floor)
-    item = np.clip(np.searchsorted(world.popularity_sum, level, side="right") - 1, low, high - 1)
-    return np.where(world.created[item] < time, item, item - 1)
+    item = np.clip(np.searchsorted(catalogue.popularity_sum, level, side="right") - 1, low, high - 1)
+    return np.where(catalogue.created[item] < time, item, item - 1)
 
 
 def _shuffled_zipf(rng: np.random.Generator, n: int, *, exponent: float) -> np.ndarray:
