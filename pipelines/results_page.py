@@ -22,6 +22,7 @@ from ctr.metrics import METRICS
 from ctr.report.result_line import ResultLine, read_lines
 from ctr.runs.durable import replace_file
 from features.errors import ConfigError
+from pipelines.terminal import echo
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 END = "<!-- results: end -->"
@@ -235,9 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         replace_file(options.page, new.encode())
     elif new != old:
-        print(
+        echo(
             f"{options.page} is not what its lines say; run: python -m pipelines.results_page --write",
-            file=sys.stderr,
+            err=True,
         )
         return 1
     return 0

@@ -25,6 +25,12 @@ PAGES = [
 ]
 CONFIGS = sorted((ROOT / "pipelines" / "configs").rglob("*.yaml"))
 
+TESTS = {
+    name
+    for file in (ROOT / "tests").rglob("test_*.py")
+    for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+}
+
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -132,6 +138,14 @@ def test_named_commands_and_settings_exist(page: Path) -> None:
     assert {name for name in re.findall(r"`ctr ([a-z]+)", text)} <= set(COMMANDS)
     keys = [key for key in re.findall(r"--set ([\w.]+)=", text) if key != "a.b"]
     assert [key for key in keys if not is_setting(key)] == []
+
+
+@by_name
+def test_named_files_and_tests_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:ctr|features|kernels|pipelines|tests)/[\w./-]+\.\w+)`", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert set(re.findall(r"`(test_\w+)`", text)) <= TESTS
 
 
 def test_the_checks_can_fail() -> None:

@@ -6,11 +6,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from ctr.bench import flops
 from ctr.bench.calibration import calibrate, matmul_gflops
 from ctr.bench.environment import describe
 from ctr.bench.flops import count_flops
@@ -22,9 +24,12 @@ from ctr.bench.variants import VARIANTS
 from ctr.bench.workload import MODELS, bench_config
 from ctr.blocks.encoders import build_encoder
 from ctr.blocks.flops import layer_flops
+from ctr.blocks.fused import ROWS
 from ctr.blocks.jagged import Jagged
 from ctr.config import RunConfig
 from ctr.errors import RetryableError
+from kernels import jagged_attention
+from kernels.position_wise import ops as position_wise
 
 
 class Slow:
@@ -68,15 +73,25 @@ def test_attention_on_the_cpu_counts(mask: torch.Tensor | None) -> None:
     assert both == 3 * forward
 
 
-def test_an_encoder_costs_what_its_formula_says() -> None:
-    length, width = 24, 32
+@pytest.mark.parametrize("requests", [3, 48])
+def test_an_encoder_costs_what_its_formula_says(requests: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    length, width, rows = 24, 32, []
+    formula = flops._position_wise
+
+    def counted(x: torch.Tensor, *rest: Any, **named: Any) -> int:
+        rows.append(len(x))
+        return formula(x, *rest, **named)
+
+    counted._get_raw = True  # type: ignore[attr-defined]
+    monkeypatch.setitem(flops._CPU_ATTENTION, position_wise.forward.overloadpacket, counted)
     encoder = build_encoder("transformer", width, 4, recent=1, hidden=4 * width)
-    sequence = Jagged.from_lengths(
-        torch.randn(3 * length, width, requires_grad=True), torch.tensor([length] * 3)
-    )
-    assert count_flops(lambda: encoder(sequence)) == 3 * layer_flops(length, width)
+    values = torch.randn(requests * length, width, requires_grad=True)
+    sequence = Jagged.from_lengths(values, torch.tensor([length] * requests))
+    assert count_flops(lambda: encoder(sequence)) == requests * layer_flops(length, width)
     both = count_flops(lambda: encoder(sequence).values.sum().backward())
-    assert both == 9 * layer_flops(length, width)
+    assert both == 3 * requests * layer_flops(length, width)
+    compiled = values.shape[0] >= ROWS and jagged_attention.available(16, torch.device("cpu"))
+    assert bool(rows) == compiled  # many rows go through the compiled networks, few through torch's products
 
 
 def test_peak_memory_is_of_this_process() -> None:
