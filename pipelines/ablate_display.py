@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from ctr.ablate.run import steps_done
 from ctr.ablate.subruns import SubRun
+from ctr.metrics import METRICS
 from ctr.runs.journal import read_rows
 from ctr.training.trainer import Display
+from ctr.training.validation import selection_value
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -64,5 +66,9 @@ class Watch:
 
 def _result(subrun: SubRun) -> str:
     rows = [row for row in read_rows(subrun.path / "journal.jsonl") if row["kind"] == "best"]
-    auc = rows[-1]["auc"] if rows else None
-    return "no validation" if auc is None else f"validation AUC {auc:.4f}"
+    selection = subrun.config.train.metric
+    value = selection_value(rows[-1], selection) if rows else None
+    if value is None:
+        return "no validation"
+    label = " + ".join(METRICS[name].label for name in selection.split("+"))
+    return f"validation {label} {abs(value):.4f}"

@@ -63,14 +63,15 @@ class RowSums:
         if reason := metric.missing_labels(walk.rows, walk.positives):
             return MetricValue(value=None, reason=reason, n=walk.rows)
         value = float(self.compare(walk.totals)[0])
-        if not np.isfinite(value):
-            return MetricValue(value=None, reason=f"the figure is {value}", n=walk.rows)
+        if np.isnan(value):
+            return MetricValue(value=None, reason="the figure is not finite", n=walk.rows)
         return walk.interval(metric, MetricValue(value=value, n=walk.rows), self.compare(walk.drawn))
 
     def compare(self, totals: Totals) -> Floats:
-        """The function of the totals."""
+        """The function of the totals; what is not finite is undefined."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self.value(*(totals[column] for column in self.columns))
+            found = self.value(*(totals[column] for column in self.columns))
+        return np.where(np.isfinite(found), found, np.nan)
 
     def undefined(self, metric: Metric) -> str:
         """What its labels lack."""

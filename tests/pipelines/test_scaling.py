@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from ctr.ablate.task import Task
-from ctr.config import dump_config
 from ctr.runs.journal import read_rows
 from ctr.scaling.predict import ROW
 from ctr.scaling.sweep import Chain, Sweep
@@ -23,7 +20,7 @@ from features.safe_yaml import dump_yaml
 from pipelines.ablate_worker import work
 from pipelines.cli import main
 from pipelines.scaling import scale
-from tests.ctr.ablate.small import BASE, Inline, small_log
+from tests.ctr.ablate.small import BASE, Inline, pretend, small_log
 from tests.ctr.fake_mlflow import FakeServer, install
 
 ROWS = 400
@@ -51,21 +48,11 @@ def open_sweep(dataset: Path, out: Path, **changes: Any) -> Chain:
 
 def stand_in(task: Task) -> int:
     """A training that ends at once; its AUC grows with the history, and with a little noise of the seed."""
-    run = Path(task.config.run)
     rng = np.random.default_rng(task.config.seed)
     length = max(task.config.loader.max_len.values())
     label = np.arange(ROWS) % 4 == 0
     score = 1 / (1 + np.exp(-(label * (1 - 0.8 / length) + rng.normal(0, 1, ROWS) - 1)))
-    (run / "predictions").mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(dump_config(task.config))
-    cost = {"dense_parameters": 10.0, "embedding_parameters": 90.0, "flops_per_row": 100.0 + length}
-    rows = [{"kind": "run", "step": 0, "params": {}, "dataset": {}, "tags": {}, "wall": {"time": 1.0}},
-            {"kind": "cost", "step": 1, **cost, "wall": {"time": 1.0, "peak_mib": 1.0}}]  # fmt: skip
-    (run / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pq.write_table(
-        pa.table({"label": label.astype("f4"), "score": score}), run / "predictions" / "test.parquet"
-    )
-    return 0
+    return pretend(task, {"label": label.astype("f4"), "score": score}, flops_per_row=100.0 + length)
 
 
 def do(chain: Chain, job: Callable[[Task], int] = stand_in) -> tuple[int, list[str]]:
