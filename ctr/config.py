@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from ctr.metrics.table import Selection
+from ctr.sparse_optim import check_name, read_options
 from features.errors import ConfigError
 from features.safe_yaml import apply_overrides, dump_yaml, load_yaml
 from features.spec import explain
+
+if TYPE_CHECKING:
+    from ctr.sparse_optim.base import OptimizerOptions
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -114,6 +126,9 @@ class ModelConfig(Knobs):
     positions: Count = 0  # learnable positions counted from the newest event; 0 = none
 
 
+COMMON_OPTIONS = ("eps", "betas", "weight_decay")  # of embedding rows' optimizers, not of each
+
+
 class EmbeddingConfig(Knobs):
     """Embedding tables and their optimizer (touched rows only)."""
 
@@ -123,11 +138,33 @@ class EmbeddingConfig(Knobs):
     table_sharding: dict[str, Sharding] = {}  # … of single tables
     dim: Positive = 32
     init_std: float = Field(default=0.02, gt=0)
-    optimizer: Literal["rowwise_adagrad", "adam"] = "rowwise_adagrad"
+    optimizer: Annotated[str, AfterValidator(check_name)] = "rowwise_adagrad"  # of ctr.sparse_optim
     lr: float = Field(default=0.05, gt=0)
+    # Of these an optimizer may have none; one that it lacks is refused.
     eps: float = Field(default=1e-8, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0)  # on touched rows
+    optimizer_options: dict[str, JsonValue] = Field(default={}, max_length=32)  # further ones, of it alone
+
+    def sparse_options(self) -> OptimizerOptions:
+        """The options of the optimizer."""
+        common = {name: getattr(self, name) for name in COMMON_OPTIONS}
+        return read_options(
+            self.optimizer, common=common, changed=self._changed(), own=self.optimizer_options
+        )
+
+    def _changed(self) -> dict[str, Any]:
+        """Options of several optimizers that do not have their defaults."""
+        fields = type(self).model_fields
+        return {
+            name: value for name in COMMON_OPTIONS if (value := getattr(self, name)) != fields[name].default
+        }
+
+    @model_validator(mode="after")
+    def _has_these_options(self) -> Self:
+        if self._changed() or self.optimizer_options:  # defaults need no check, and no import of torch
+            self.sparse_options()
+        return self
 
 
 class OptimizerConfig(Knobs):

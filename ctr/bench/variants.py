@@ -24,7 +24,7 @@ from ctr.bench.rewrite import pad_events, unpool, unshare
 from ctr.blocks import attention, fused
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.length_buckets import LengthBuckets
-from ctr.embedding.sparse_optim import RowwiseAdagrad
+from ctr.sparse_optim.rowwise_adagrad import RowwiseAdagrad
 from ctr.tokens import events as event_tokens
 from ctr.tokens.events import SequenceTokenizer
 from ctr.tokens.features import Rows, look_up
@@ -101,7 +101,7 @@ def update_whole_table(
     """Row-wise Adagrad with a gradient of the whole table, as nn.Embedding and torch.optim give it."""
     dense = torch.zeros_like(weight).index_add_(0, ids, torch.cat(list(gradients)))
     self.sum.add_(dense.square().mean(1))
-    weight.sub_(dense.mul_((lr / self.sum.sqrt().add_(self.config.eps))[:, None]))
+    weight.sub_(dense.mul_((lr / self.sum.sqrt().add_(self.options.eps))[:, None]))
 
 
 def gather_each(rows: Tensor, sizes: Sequence[int], inverse_indices: Sequence[Tensor]) -> Tensor:

@@ -18,6 +18,7 @@ from ctr.embedding.replicated import ReplicatedTables
 from ctr.embedding.torch_engine import TorchTables
 from ctr.embedding.torchrec_plan import check_choices
 from ctr.runs.versions import fbgemm_available
+from ctr.sparse_optim import lacking
 
 __all__ = ["EmbeddingTables", "make_tables"]
 
@@ -97,7 +98,7 @@ def _choose_engine(
     wanted = config.engine
     if wanted == "torch" or not rows:
         return "fbgemm" if wanted == "fbgemm" and not several else "torch"
-    has_optimizer = config.optimizer == "rowwise_adagrad" or device.type == "cuda"
+    has_optimizer = lacking(config.optimizer, "fbgemm", device.type) is None
     fits = has_optimizer and config.dim % 4 == 0 and fbgemm_available()
     if several:
         return "torchrec" if fits or wanted != "auto" else "torch"

@@ -15,6 +15,8 @@ from torch import Tensor
 from ctr.config import EmbeddingConfig
 from ctr.distributed.world import World
 
+EXACT_IN_COLUMNS = "rowwise_adagrad"  # the optimizer that this is
+
 
 class ColumnwiseAdagrad:
     """The sums of squares of column-wise tables, and the scale they give to a step's gradients.

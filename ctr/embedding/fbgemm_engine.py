@@ -1,7 +1,7 @@
 """Embedding tables in one FBGEMM table-batched embedding, TorchRec's kernel, updated inside backward.
 
-On the CPU FBGEMM has row-wise Adagrad but no Adam, and honours weight decay only without pooling, which is
-what unique IDs need anyway. The other engine is the definition of both.
+On the CPU FBGEMM honours weight decay only without pooling, which is what unique IDs need anyway. The plain
+rules of `ctr.sparse_optim` are the definition of what its kernels do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor
 from ctr.config import EmbeddingConfig
 from ctr.distributed.shards import Readable
 from ctr.embedding.base import STEP, EmbeddingTables, initial_weight
-from ctr.embedding.fbgemm_options import STATE_NAMES, importing, update_options
+from ctr.embedding.fbgemm_options import check_kernels, importing, update_options
+from ctr.sparse_optim import optimizer_class
 from features.errors import ConfigError
 
 
@@ -39,16 +40,7 @@ class FbgemmTables(EmbeddingTables):
         remedy = "set embedding.engine to torch"
         if not self.rows:
             raise ConfigError(f"engine fbgemm needs at least one embedding table, got none; {remedy}")
-        if self.config.dim % 4:
-            raise ConfigError(
-                "the width of embeddings with engine fbgemm must be a multiple of 4, "
-                f"got {self.config.dim} (embedding.dim or model.ngram.dim); {remedy}"
-            )
-        if self.config.optimizer == "adam" and self.device.type != "cuda":
-            raise ConfigError(
-                "embedding.optimizer with engine fbgemm on the CPU must be rowwise_adagrad "
-                f"(FBGEMM has no other there), got 'adam'; {remedy}"
-            )
+        check_kernels(self.config, "fbgemm", self.device, remedy=remedy)
 
     def lookup(self, unique_ids: dict[str, Tensor]) -> dict[str, Tensor]:
         """See `EmbeddingTables.lookup`."""
@@ -81,7 +73,7 @@ class FbgemmTables(EmbeddingTables):
     def state(self) -> dict[str, Tensor]:
         """See `EmbeddingTables.state`; the names are those of the torch engine."""
         state = {STEP: self._module.iter}
-        names = STATE_NAMES[self.config.optimizer]
+        names = optimizer_class(self.config.optimizer).STATE
         for table, values in zip(self.rows, self._module.split_optimizer_states(), strict=True):
             state[f"{table}.weight"] = self._weight[table]
             state |= {f"{table}.{name}": value for name, value in zip(names, values, strict=True)}

@@ -1,4 +1,4 @@
-"""What both engines of FBGEMM's kernels share: its import, its options for our settings, names of state."""
+"""What both engines of FBGEMM's kernels share: its import, its options for our settings, what it lacks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ctr.config import EmbeddingConfig
-from features.errors import ConfigError
+import torch
 
-# The optimizer's state in FBGEMM's order, by its names in all engines.
-STATE_NAMES = {"rowwise_adagrad": ("sum",), "adam": ("exp_avg", "exp_avg_sq")}
+from ctr.config import EmbeddingConfig
+from ctr.sparse_optim import lacking, optimizer_class
+from features.errors import ConfigError
 
 
 @contextmanager
@@ -32,20 +32,42 @@ def importing(engine: str) -> Iterator[None]:
         ) from None
 
 
+def check_kernels(config: EmbeddingConfig, engine: str, device: torch.device, *, remedy: str) -> None:
+    """Check that FBGEMM has kernels for the optimizer and the width.
+
+    Args:
+        config: of tables of one width.
+        engine: `fbgemm` or `torchrec`.
+        device: where the tables are to live.
+        remedy: what the user can do, for the message.
+
+    Raises:
+        ConfigError: it has none; with the engines that have the optimizer.
+    """
+    if problem := lacking(config.optimizer, engine, device.type):
+        raise ConfigError(f"{problem}; {remedy}, or choose another embedding.optimizer")
+    if config.dim % 4:
+        raise ConfigError(
+            f"the width of embeddings with engine {engine} must be a multiple of 4 (FBGEMM's), "
+            f"got {config.dim} (embedding.dim or model.ngram.dim); {remedy}"
+        )
+
+
 def update_options(config: EmbeddingConfig) -> dict[str, Any]:
     """The update rule as FBGEMM's arguments; an ID outside its table is an error."""
     from fbgemm_gpu import split_table_batched_embeddings_ops_common as common
     from fbgemm_gpu import split_table_batched_embeddings_ops_training as training
     from fbgemm_gpu.split_embedding_configs import EmbOptimType
 
-    optimizers = {"rowwise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD, "adam": EmbOptimType.ADAM}
+    fused = optimizer_class(config.optimizer).FBGEMM
+    assert fused is not None  # see `check_kernels`
+    options = config.sparse_options().model_dump()
+    if betas := options.pop("betas", None):
+        options |= {"beta1": betas[0], "beta2": betas[1]}
     return {
-        "optimizer": optimizers[config.optimizer],
+        **options,
+        "optimizer": EmbOptimType[fused.optimizer],
         "learning_rate": config.lr,
-        "eps": config.eps,
-        "beta1": config.betas[0],
-        "beta2": config.betas[1],
-        "weight_decay": config.weight_decay,
         "weight_decay_mode": training.WeightDecayMode.DECOUPLE,
         "bounds_check_mode": common.BoundsCheckMode.FATAL,
     }

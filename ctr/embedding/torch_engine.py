@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctr.config import EmbeddingConfig
 from ctr.embedding.base import STEP, EmbeddingTables, initial_weight
-from ctr.embedding.sparse_optim import OPTIMIZERS, SparseOptimizer
+from ctr.sparse_optim import optimizer_class
 
 
 class TorchTables(EmbeddingTables):
@@ -30,7 +30,8 @@ class TorchTables(EmbeddingTables):
         self._weight = torch.empty(total, config.dim, device=device)
         for table, part in self._split(self._weight).items():
             part.copy_(initial_weight(table, rows[table], config, seed=seed))
-        self._optimizer: SparseOptimizer = OPTIMIZERS[config.optimizer](total, config, device)
+        rule = optimizer_class(config.optimizer)
+        self._optimizer = rule(total, config.dim, config.sparse_options(), device)
         self._step = torch.zeros(1, dtype=torch.int64)
         # Per lookup: places in `_weight`, and the rows of each table as a leaf. (With one leaf for all, their
         # gradients would be copied once more, to put them together.)

@@ -21,10 +21,11 @@ from ctr.config import EmbeddingConfig
 from ctr.distributed.shards import Readable, Sharded, box
 from ctr.distributed.world import World
 from ctr.embedding.base import STEP, EmbeddingTables, fill_initial
-from ctr.embedding.columns import ColumnwiseAdagrad
-from ctr.embedding.fbgemm_options import STATE_NAMES
+from ctr.embedding.columns import EXACT_IN_COLUMNS, ColumnwiseAdagrad
+from ctr.embedding.fbgemm_options import check_kernels
 from ctr.embedding.torchrec_module import kernels, local_parts, make_module
 from ctr.embedding.torchrec_plan import kinds_of
+from ctr.sparse_optim import optimizer_class
 from features.errors import ConfigError
 
 
@@ -49,10 +50,10 @@ class ShardedTables(EmbeddingTables):
     def __init__(self, rows: dict[str, int], config: EmbeddingConfig, *, seed: int, world: World) -> None:
         super().__init__(rows, config, device=world.device)
         self.world = world
-        self._check_config()
         kinds = kinds_of(rows, config)
+        self._check_config(kinds)
         self._keys = {table: f"t{place}" for place, table in enumerate(rows)}  # TorchRec's may hold no dots
-        exact = config.optimizer == "rowwise_adagrad"
+        exact = config.optimizer == EXACT_IN_COLUMNS
         self._columns = ColumnwiseAdagrad(
             {t: rows[t] for t, kind in kinds.items() if exact and kind == "column_wise"}, config, world
         )
@@ -71,16 +72,14 @@ class ShardedTables(EmbeddingTables):
         self._pending: list[list[tuple[Tensor, Tensor]]] = []  # per lookup and table: TorchRec's rows, leaf
         self._sent: dict[str, float] = {}
 
-    def _check_config(self) -> None:
-        if self.config.optimizer == "adam" and self.device.type != "cuda":
+    def _check_config(self, kinds: Mapping[str, str]) -> None:
+        check_kernels(self.config, "torchrec", self.device, remedy="set embedding.engine to torch")
+        optimizer = self.config.optimizer
+        in_columns = optimizer == EXACT_IN_COLUMNS or optimizer_class(optimizer).splits_by_column()
+        if "column_wise" in kinds.values() and not in_columns:
             raise ConfigError(
-                "embedding.optimizer of several processes on a CPU must be rowwise_adagrad (FBGEMM has no "
-                "other there), got 'adam'; change it, or train in one process or on GPUs"
-            )
-        if self.config.dim % 4:
-            raise ConfigError(
-                "the width of embeddings of several processes must be a multiple of 4 (FBGEMM's), got "
-                f"{self.config.dim} (embedding.dim or model.ngram.dim); change it, or train in one process"
+                f"sharding column_wise needs an optimizer that updates columns apart, {optimizer} has a "
+                "state of whole rows; set embedding.sharding to row_wise or table_wise"
             )
 
     def lookup(self, unique_ids: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -180,16 +179,17 @@ class ShardedTables(EmbeddingTables):
 
     def _parts(self) -> dict[str, Sharded]:
         """Weights and optimizer state by their names in all engines."""
-        names = STATE_NAMES[self.config.optimizer]
-        state = {
-            f"{table}.{name}": Sharded((rows,) if name == "sum" else (rows, self.dim), [])
+        rule = optimizer_class(self.config.optimizer)
+        state = {f"{table}.weight": Sharded((rows, self.dim), []) for table, rows in self.rows.items()}
+        state |= {
+            f"{table}.{name}": Sharded(rule.state_shape(name, rows, self.dim), [])
             for table, rows in self.rows.items()
-            for name in ("weight", *names)
+            for name in rule.STATE
         }
         tables = {key: table for table, key in self._keys.items()}
         for part in local_parts(self._module):
             state[f"{tables[part.table]}.weight"].parts.append((part.offset, part.weight))
-            for name, values in zip(names, part.states, strict=bool(part.states)):
+            for name, values in zip(rule.STATE, part.states, strict=bool(part.states)):
                 offset = part.offset[: values.ndim]
                 state[f"{tables[part.table]}.{name}"].parts.append((offset, values))
         for place, (table, sums) in enumerate(self._columns.sums.items()):

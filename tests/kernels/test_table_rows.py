@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ctr.config import EmbeddingConfig
-from ctr.embedding.sparse_optim import RowwiseAdagrad
+from ctr.sparse_optim.rowwise_adagrad import AdagradOptions, RowwiseAdagrad
 from kernels import table_rows
 
 if not table_rows.available(torch.zeros(1, 1)):
@@ -28,14 +27,14 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 def test_rowwise_adagrad(
     threads: int, count: int, width: int, decay: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = EmbeddingConfig(dim=width, weight_decay=decay)
+    options = AdagradOptions(weight_decay=decay)
     ids, pieces = torch.randperm(7000)[:count], (count // 3, count - count // 3)
     tables = []
     start, gradients = torch.randn(7000, width), [torch.randn(count, width) for _ in range(3)]
     for compiled in (True, False):
         if not compiled:
             monkeypatch.setattr(table_rows, "available", lambda _: False)
-        rule, weight = RowwiseAdagrad(7000, config, torch.device("cpu")), start.clone()
+        rule, weight = RowwiseAdagrad(7000, width, options, torch.device("cpu")), start.clone()
         for gradient in gradients:
             rule.update(weight, ids, gradient.split(pieces), lr=0.1, step=1)
         tables.append((weight, rule.sum))

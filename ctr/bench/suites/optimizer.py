@@ -12,7 +12,7 @@ from ctr.bench.timing import Job, interleave
 from ctr.bench.variants import Variant, update_whole_table
 from ctr.config import EmbeddingConfig
 from ctr.embedding import EmbeddingTables, make_tables
-from ctr.embedding.sparse_optim import RowwiseAdagrad
+from ctr.sparse_optim.rowwise_adagrad import RowwiseAdagrad
 
 ROWS, QUICK_ROWS = (10_000, 50_000, 200_000, 1_000_000, 5_000_000), (1_000, 4_000)
 WHOLE_UP_TO = 1_000_000

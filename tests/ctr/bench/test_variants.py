@@ -18,7 +18,7 @@ from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Varian
 from ctr.bench.workload import MODELS, Workload, bench_config, first_batches
 from ctr.blocks import fused
 from ctr.config import RunConfig, TrainConfig
-from ctr.embedding.sparse_optim import RowwiseAdagrad
+from ctr.sparse_optim.rowwise_adagrad import RowwiseAdagrad
 from ctr.tokens.events import SequenceTokenizer
 from ctr.training.speed import speed_up
 from features.dataset import Dataset
