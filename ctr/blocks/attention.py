@@ -1,8 +1,7 @@
-"""Multi-head attention whose keys and values are events of a request, shared by all who ask.
+"""Multi-head attention whose keys and values are the events of a request, shared by all its queries.
 
-Everything that depends on one event alone (the K, V and Q projections) runs on the packed events. Training on
-a CPU keeps them packed through the attention itself (`kernels.jagged_attention`); elsewhere padding exists,
-but only inside the attention call.
+The projections of Q, K and V run on packed events. When training on a CPU, attention itself runs on packed
+events too (`kernels.jagged_attention`); elsewhere events are padded, but only inside the attention call.
 
 R requests, L events of one, N queries of one request, D width, H heads.
 """
@@ -10,7 +9,7 @@ R requests, L events of one, N queries of one request, D width, H heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues, PackedKV, PaddedKV
-from ctr.blocks.layers import FeedForward, NormName, Placement, Residual
+from ctr.blocks.layers import FeedForward, NormOptions, Residual
 from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear, linear, normed_linear
 from ctr.blocks.split_attention import attend_split, can_split, merge_own, merge_sink
@@ -48,23 +47,23 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int, mask: Tenso
 
 
 def _in_float32(query: Tensor) -> bool:
-    """Whether bfloat16 does not pay: on a CPU its backward takes 1.3 to 3.6 times that of float32."""
+    """Whether to compute in float32: on a CPU the backward of bfloat16 takes 1.3 to 3.6 times as long."""
     return query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
 
 
 class MultiHeadAttention(nn.Module):
     """Multi-head attention with projections of queries, keys, values and output.
 
-    An empty history contributes exactly 0 before the output projection. Dropout acts on the output only:
-    on the attention weights it would leave the fused kernel.
+    An empty history contributes exactly 0 before the output projection. Dropout acts on the output only: with
+    dropout of attention weights torch would not use its fused kernel.
 
     Args:
         width: D.
         heads: H, a divisor of D.
         bias: whether the four projections have a bias.
         dropout: probability in [0, 1).
-        sink: queries of `forward` also see one learned key with the value 0. Without it attention gives
-            shares alone; with it a query can tell how much there is to read: the weight left for events is
+        sink: whether queries of `forward` also see one learned key (score s₀) whose value is 0. Without it
+            attention is a mean, whatever the number of events; with it the events get the weight
             Σ exp s / (exp s₀ + Σ exp s), which grows with their number.
     """
 
@@ -94,50 +93,50 @@ class MultiHeadAttention(nn.Module):
         return PaddedKV(buckets, list(key), list(value), buckets.valid(events))
 
     def _stays_packed(self, events: Tensor) -> bool:
-        """Whether attention reads packed rows: in training. What serving keeps is padded."""
+        """Whether attention reads packed events: in training on a CPU. What serving keeps is padded."""
         if not torch.is_grad_enabled() or torch.compiler.is_compiling() or events.dtype == torch.float64:
             return False
         return available(events.shape[1] // self.heads, events.device)
 
     def forward(self, queries: Tensor, kv: KeyValues, *, tokens: int | None = None) -> Tensor:
-        """Queries that see all events of their request and, with `tokens`, those of their candidate.
+        """Attention of queries to the events of their request and, with `tokens`, to their own candidate.
 
         Args:
             queries: (R, N, D).
             kv: of the same requests.
-            tokens: so many queries after each other are a candidate's, and see each other as keys; None: no
-                query is a key. Not together with a sink.
+            tokens: m, where each m queries in a row belong to one candidate and see each other as keys too;
+                None: queries see events alone. Not together with a sink.
 
         Returns:
             (R, N, D).
         """
         if isinstance(kv, PackedKV):
-            return self.finish(self._ask_packed(queries, kv.events, tokens))
-        asked = kv.buckets.to_buckets(self.query(queries))
+            return self.finish(self._forward_packed(queries, kv.events, tokens))
+        projected = kv.buckets.to_buckets(self.query(queries))
         own = None
         if tokens is not None:
-            beside = kv.buckets.to_buckets(self.key_value(queries))
-            if all(can_split(query, valid) for query, valid in zip(asked, kv.valid, strict=True)):
-                return self.finish(kv.buckets.from_buckets(self._attend_split(asked, kv, beside, tokens)))
-            kv, own = kv.joined(beside), _same_group(queries, tokens)
+            own_kv = kv.buckets.to_buckets(self.key_value(queries))
+            if all(can_split(query, valid) for query, valid in zip(projected, kv.valid, strict=True)):
+                return self.finish(kv.buckets.from_buckets(self._attend_split(projected, kv, own_kv, tokens)))
+            kv, own = kv.joined(own_kv), _same_group(queries, tokens)
         elif self.sink is not None:
-            both = torch.cat([self.sink, torch.zeros_like(self.sink)]).to(asked[0].dtype)
-            kv = kv.joined([both.expand(len(part), 1, -1) for part in asked])
+            both = torch.cat([self.sink, torch.zeros_like(self.sink)]).to(projected[0].dtype)
+            kv = kv.joined([both.expand(len(part), 1, -1) for part in projected])
             own = torch.ones(1, 1, dtype=torch.bool, device=queries.device)
         masks = kv.masks(own)
-        return self.finish(kv.buckets.from_buckets(self._attend(asked, kv, masks)))
+        return self.finish(kv.buckets.from_buckets(self._attend(projected, kv, masks)))
 
-    def _ask_packed(self, queries: Tensor, events: Jagged, tokens: int | None) -> Tensor:
-        """Queries (R, N, D) over packed events, then joined with what else they see."""
-        asked, each = self.query(queries), queries.shape[1]
+    def _forward_packed(self, queries: Tensor, events: Jagged, tokens: int | None) -> Tensor:
+        """`forward` on packed events; what queries read of their candidate or the sink is merged with it."""
+        projected, each = self.query(queries), queries.shape[1]
         ends = torch.arange(len(queries) + 1) * each
         shared, lse = attend_packed(
-            asked.flatten(0, 1), events.values, ends, events.offsets, heads=self.heads
+            projected.flatten(0, 1), events.values, ends, events.offsets, heads=self.heads
         )
-        shared, lse = shared.view_as(asked), lse.unflatten(0, (-1, each)).transpose(1, 2)
+        shared, lse = shared.view_as(projected), lse.unflatten(0, (-1, each)).transpose(1, 2)
         if tokens is not None:
-            return merge_own(asked, self.key_value(queries), shared, lse, heads=self.heads, tokens=tokens)
-        return shared if self.sink is None else merge_sink(asked, self.sink, shared, lse)
+            return merge_own(projected, self.key_value(queries), shared, lse, heads=self.heads, tokens=tokens)
+        return shared if self.sink is None else merge_sink(projected, self.sink, shared, lse)
 
     def attend_events(
         self,
@@ -147,7 +146,7 @@ class MultiHeadAttention(nn.Module):
         visible: Tensor | None = None,
         norm: nn.Module | None = None,
     ) -> Jagged:
-        """Queries that are packed like events, as in self-attention.
+        """Attention of packed queries, such as the events themselves.
 
         Args:
             queries: values (ΣN, D).
@@ -158,12 +157,12 @@ class MultiHeadAttention(nn.Module):
         Returns:
             The queries' layout with values (ΣN, D).
         """
-        asked = queries.with_values(normed_linear(self.query, queries.values, norm))
+        projected = queries.with_values(normed_linear(self.query, queries.values, norm))
         if isinstance(kv, PackedKV):
             seen = None if visible is None else visible.clamp(min=1)
-            return queries.with_values(self.finish(self._attend_packed(asked, kv.events, seen)))
+            return queries.with_values(self.finish(self._attend_packed(projected, kv.events, seen)))
         buckets = kv.buckets
-        asked_parts = buckets.pad(asked)
+        padded = buckets.pad(projected)
         if visible is None:
             masks = kv.masks()
         else:
@@ -171,11 +170,11 @@ class MultiHeadAttention(nn.Module):
                 _causal_mask(seen, key.shape[1])
                 for seen, key in zip(buckets.pad(queries.with_values(visible[:, None])), kv.key, strict=True)
             ]
-        mixed = buckets.unpad(self._attend(asked_parts, kv, masks), queries)
+        mixed = buckets.unpad(self._attend(padded, kv, masks), queries)
         return queries.with_values(self.finish(mixed.values))
 
     def attend_itself(self, events: Jagged, norm: nn.Module | None = None) -> Jagged:
-        """All events, after `norm`, ask all events of their request; one product and one padding."""
+        """Self-attention of all events, after `norm`: Q, K and V are one product and are padded together."""
         weight = torch.cat([self.query.weight, self.key_value.weight])
         bias = None if self.query.bias is None else torch.cat([self.query.bias, self.key_value.bias])
         projected = events.with_values(linear(events.values, weight, bias, norm=norm))
@@ -203,11 +202,11 @@ class MultiHeadAttention(nn.Module):
         ]
 
     def _attend_split(
-        self, queries: list[Tensor], kv: PaddedKV, beside: list[Tensor], tokens: int
+        self, queries: list[Tensor], kv: PaddedKV, own_kv: list[Tensor], tokens: int
     ) -> list[Tensor]:
         return [
             attend_split(query, key, value, own, heads=self.heads, tokens=tokens)
-            for query, key, value, own in zip(queries, kv.key, kv.value, beside, strict=True)
+            for query, key, value, own in zip(queries, kv.key, kv.value, own_kv, strict=True)
         ]
 
     def finish(self, mixed: Tensor) -> Tensor:
@@ -215,12 +214,10 @@ class MultiHeadAttention(nn.Module):
         return self.dropout(self.output(mixed))
 
 
-class LayerOptions(TypedDict, total=False):
-    """What every Transformer layer lets choose."""
+class LayerOptions(NormOptions, total=False):
+    """Options of every Transformer layer; see `TransformerLayer`."""
 
     hidden: int | None
-    norm: NormName
-    placement: Placement
     dropout: float
 
 
@@ -231,9 +228,8 @@ class TransformerLayer(nn.Module):
         width: D.
         heads: H.
         hidden: width inside the FFN; 4 D unless given.
-        norm: `layer` or `rms`.
-        placement: of the norms: `pre`, `post` or `none`.
         dropout: probability in [0, 1), on the output of attention and FFN.
+        norms: `norm` and `placement` of both residual connections, see `Residual`.
     """
 
     def __init__(
@@ -242,18 +238,17 @@ class TransformerLayer(nn.Module):
         heads: int,
         *,
         hidden: int | None = None,
-        norm: NormName = "layer",
-        placement: Placement = "pre",
         dropout: float = 0.0,
+        **norms: Unpack[NormOptions],
     ) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(width, heads, dropout=dropout)
-        self.around_attention = Residual(width, norm=norm, placement=placement)
+        self.around_attention = Residual(width, **norms)
         self.ffn = FeedForward(width, hidden=hidden, dropout=dropout)
-        self.around_ffn = Residual(width, norm=norm, placement=placement)
+        self.around_ffn = Residual(width, **norms)
 
     def after_attention(self, x: Tensor, update: Tensor) -> Tensor:
-        """x joined with what attention gave for it, then through the FFN; shapes (..., D)."""
+        """The rest of the layer: x joined with its attention `update`, then the FFN; shapes (..., D)."""
         return self.around_ffn(self.around_attention.join(x, update), self.ffn)
 
 

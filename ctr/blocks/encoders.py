@@ -1,7 +1,7 @@
 """HyFormer's three sequence representations: events S of a domain to H_l, once per request.
 
     transformer  H = FFN(Attn(S, S, S))            every event kept, every event seen
-    longer       H = FFN(CrossAttn(S_short, S, S)) the newest k events ask, all events answer
+    longer       H = FFN(CrossAttn(S_short, S, S)) the newest k events are queries, all events keys
     swiglu       H = SwiGLU(S)                     no attention: linear in L
 
 Nothing here knows a candidate, so all candidates of a request share the result.
@@ -21,13 +21,13 @@ from torch import nn
 
 from ctr.blocks.attention import LayerOptions, TransformerLayer
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.layers import NormName, Placement, Residual, SwiGLU
+from ctr.blocks.layers import NormOptions, Residual, SwiGLU
 
 Strategy = Literal["transformer", "longer", "swiglu"]
 
 
 class AttentionEncoder(TransformerLayer):
-    """A Transformer encoder layer in which the newest `recent` events ask all events (both directions).
+    """A Transformer encoder layer in which the newest `recent` events attend to all events (both directions).
 
     A = S_short + Attn(norm(S_short), norm(S), norm(S));  H = A + FFN(norm(A)).
 
@@ -64,9 +64,8 @@ class SwiGLUEncoder(nn.Module):
         width: D.
         hidden: width inside; 8 D / 3 unless given.
         residual: False gives the printed formula, H = SwiGLU(S), without norm.
-        norm: `layer` or `rms`.
-        placement: of the norm around the residual.
         dropout: probability in [0, 1).
+        norms: `norm` and `placement` of the residual connection, see `Residual`.
     """
 
     def __init__(
@@ -75,13 +74,12 @@ class SwiGLUEncoder(nn.Module):
         *,
         hidden: int | None = None,
         residual: bool = True,
-        norm: NormName = "layer",
-        placement: Placement = "pre",
         dropout: float = 0.0,
+        **norms: Unpack[NormOptions],
     ) -> None:
         super().__init__()
         self.swiglu = SwiGLU(width, hidden=hidden, dropout=dropout)
-        self.around = Residual(width, norm=norm, placement=placement) if residual else None
+        self.around = Residual(width, **norms) if residual else None
 
     def forward(self, sequence: Jagged) -> Jagged:
         """Events (ΣL, D) to H (ΣL, D)."""
@@ -90,15 +88,7 @@ class SwiGLUEncoder(nn.Module):
 
 
 def build_encoder(
-    strategy: Strategy,
-    width: int,
-    heads: int,
-    *,
-    recent: int,
-    hidden: int | None = None,
-    norm: NormName = "layer",
-    placement: Placement = "pre",
-    dropout: float = 0.0,
+    strategy: Strategy, width: int, heads: int, *, recent: int, **options: Unpack[LayerOptions]
 ) -> AttentionEncoder | SwiGLUEncoder:
     """The encoder of a strategy; `recent` counts for `longer` only.
 
@@ -106,10 +96,8 @@ def build_encoder(
         ValueError: for an unknown strategy.
     """
     if strategy == "swiglu":
-        return SwiGLUEncoder(width, hidden=hidden, norm=norm, placement=placement, dropout=dropout)
+        return SwiGLUEncoder(width, **options)
     if strategy not in ("transformer", "longer"):
         raise ValueError(f"strategy must be 'transformer', 'longer' or 'swiglu', got {strategy!r}")
     kept = recent if strategy == "longer" else None
-    return AttentionEncoder(
-        width, heads, recent=kept, hidden=hidden, norm=norm, placement=placement, dropout=dropout
-    )
+    return AttentionEncoder(width, heads, recent=kept, **options)

@@ -1,9 +1,9 @@
-"""Norms, residuals and the position-wise networks that every block is made of. D width."""
+"""NormOptions, residuals and the position-wise networks that every block is made of. D width."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,17 @@ NormName = Literal["layer", "rms"]
 Placement = Literal["pre", "post", "none"]
 
 
+class NormOptions(TypedDict, total=False):
+    """Which norm the residual connections of a block have, and where; defaults as of `Residual`.
+
+    Every block spells out its further options, though `hidden` and `dropout` recur: a signature says what it
+    has.
+    """
+
+    norm: NormName
+    placement: Placement
+
+
 def build_norm(name: NormName, width: int) -> nn.Module:
     """LayerNorm (`layer`) or RMSNorm (`rms`) over the last axis."""
     if name == "layer":
@@ -28,11 +39,17 @@ def build_norm(name: NormName, width: int) -> nn.Module:
 
 
 class Residual(nn.Module):
-    """A residual connection and where its norm stands.
+    """A residual connection around a branch f, with its norm.
 
     pre: x + f(norm(x));  post: norm(x + f(x));  none: x + f(x).
 
-    A branch f of several inputs takes them through `pre`, and its result through `join`.
+    A branch of several inputs is computed by the caller: its inputs go through `pre`, its result through
+    `join`.
+
+    Args:
+        width: D.
+        norm: `layer` or `rms`.
+        placement: `pre`, `post` or `none`.
     """
 
     def __init__(self, width: int, *, norm: NormName = "layer", placement: Placement = "pre") -> None:
@@ -48,15 +65,15 @@ class Residual(nn.Module):
         return self.norm if self.placement == "pre" else None
 
     def pre(self, x: Tensor) -> Tensor:
-        """What the branch reads."""
+        """x as the branch reads it."""
         return x if self.pre_norm is None else self.pre_norm(x)
 
     def join(self, x: Tensor, update: Tensor) -> Tensor:
-        """x joined with the branch's result."""
+        """x and the branch's result, added, and normed with placement `post`."""
         return self.norm(x + update) if self.placement == "post" else x + update
 
     def forward(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        """The connection around `branch`; shape and dtype of x."""
+        """x with the result of `branch` on it; shape and dtype of x."""
         if isinstance(branch, PositionWise) and self.placement != "post":
             joined: Tensor = branch(x, self.pre_norm, residual=True)
             return joined
@@ -64,9 +81,10 @@ class Residual(nn.Module):
 
 
 class PositionWise(nn.Module):
-    """A network on each row: `inward`, an activation, `down`, then dropout.
+    """A network on each row by itself: a first linear map, an activation, a second map (`down`), dropout.
 
-    With compiled code and many rows, the norm before it and the residual around it are part of the same pass.
+    Where compiled code is used (see `ctr.blocks.fused`), the norm before the network and the residual around
+    it are computed in the same pass.
     """
 
     activation: ClassVar[Activation]
@@ -76,12 +94,12 @@ class PositionWise(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
 
-    def inward(self) -> nn.Module:
+    def first_map(self) -> nn.Module:
         """The first linear map."""
         raise NotImplementedError
 
     def activate(self, inner: Tensor) -> Tensor:
-        """The activation of what `inward` gives."""
+        """The activation of the first map's result."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, norm: nn.Module | None = None, *, residual: bool = False) -> Tensor:
@@ -91,13 +109,13 @@ class PositionWise(nn.Module):
         if joined is not None and not drops:
             return joined
         if joined is None:
-            joined = self.down(self.activate(self.inward()(x if norm is None else norm(x))))
+            joined = self.down(self.activate(self.first_map()(x if norm is None else norm(x))))
         update = self.dropout(joined)
         return x + update if residual else update
 
     def _compiled(self, x: Tensor, norm: nn.Module | None, *, residual: bool) -> Tensor | None:
-        first, second = self.inward(), self.down
-        if type(first) is not Linear or type(second) is not Linear:  # an adapter inside
+        first, second = self.first_map(), self.down
+        if type(first) is not Linear or type(second) is not Linear:  # e.g. a LoRA adapter around it
             return None
         if hooked(first) or hooked(second):
             return None
@@ -127,7 +145,7 @@ class FeedForward(PositionWise):
         self.up = Linear(width, hidden)
         self.down = Linear(hidden, width)
 
-    def inward(self) -> nn.Module:
+    def first_map(self) -> nn.Module:
         """W_1 and b_1."""
         return self.up
 
@@ -154,7 +172,7 @@ class SwiGLU(PositionWise):
         self.gate_up = Linear(width, 2 * hidden, bias=False)
         self.down = Linear(hidden, width, bias=False)
 
-    def inward(self) -> nn.Module:
+    def first_map(self) -> nn.Module:
         """W_g and W_u."""
         return self.gate_up
 
@@ -165,7 +183,7 @@ class SwiGLU(PositionWise):
 
 
 class _Gate(torch.autograd.Function):
-    """silu(g) ⊙ u of [g, u] (..., 2 h). Only the input is kept; its gradient is written once, in place."""
+    """silu(g) ⊙ u of [g, u] (..., 2 h); only the input is kept, and backward writes into one tensor."""
 
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:

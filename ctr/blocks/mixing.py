@@ -1,6 +1,6 @@
-"""Token mixing without parameters, and networks with own weights at every token position.
+"""RankMixer's token mixing, which has no parameters, and networks with weights of their own per token.
 
-Token t is cut into T pieces of width D / T; the new token h is piece h of every token in turn:
+Every token is cut into T pieces of width D / T; the new token h consists of piece h of every token:
 
     a1 a2 a3         a1 b1 c1
     b1 b2 b3   mix   a2 b2 c2       T = 3 tokens; a transpose, and its own inverse
@@ -13,11 +13,13 @@ B candidates, T tokens, D width.
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctr.blocks.layers import NormName, Placement, Residual
+from ctr.blocks.layers import NormOptions, Residual
 
 
 def check_mixable(width: int, tokens: int) -> None:
@@ -52,7 +54,7 @@ def mix_tokens(x: Tensor) -> Tensor:
 
 
 class PerTokenLinear(nn.Module):
-    """y_t = x_t W_t + b_t: a linear map of its own at each of T positions, in one batched product.
+    """y_t = x_t W_t + b_t: each of T tokens has a linear map of its own; all maps are one batched product.
 
     Args:
         tokens: T.
@@ -107,9 +109,9 @@ class RankMixerBlock(nn.Module):
         tokens: T, a divisor of D.
         width: D.
         hidden: width inside the FFN; 4 D unless given.
-        norm: `layer` or `rms`.
-        placement: `post` is the paper's; `pre` and `none` are options.
         dropout: probability in [0, 1).
+        norms: `norm` and `placement` of both residual connections, see `Residual`; the paper's placement,
+            `post`, unless given.
 
     Source: RankMixer (arXiv 2507.15551).
     """
@@ -120,15 +122,15 @@ class RankMixerBlock(nn.Module):
         width: int,
         *,
         hidden: int | None = None,
-        norm: NormName = "layer",
-        placement: Placement = "post",
         dropout: float = 0.0,
+        **norms: Unpack[NormOptions],
     ) -> None:
         super().__init__()
         check_mixable(width, tokens)
-        self.around_mixing = Residual(width, norm=norm, placement=placement)
+        norms.setdefault("placement", "post")
+        self.around_mixing = Residual(width, **norms)
         self.ffn = PerTokenFFN(tokens, width, hidden=hidden, dropout=dropout)
-        self.around_ffn = Residual(width, norm=norm, placement=placement)
+        self.around_ffn = Residual(width, **norms)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""

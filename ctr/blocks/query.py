@@ -10,7 +10,8 @@ together, those of the first sequence first), T = N + M, D width, H heads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from copy import deepcopy
+from typing import Literal, Unpack, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from ctr.blocks.attention import MultiHeadAttention
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues
-from ctr.blocks.layers import NormName, Placement, Residual, build_norm
+from ctr.blocks.layers import NormOptions, Residual
 from ctr.blocks.mixing import PerTokenFFN, PerTokenLinear, check_mixable, mix_tokens
 from ctr.blocks.requests import RequestMap
 
@@ -29,7 +30,8 @@ Pools = Literal["all", "own", "none"]
 class QueryGeneration(nn.Module):
     """Q_i = FFN_i(GlobalInfo), GlobalInfo = Concat(F_1..F_M, MeanPool(seq_1)..MeanPool(seq_S)).
 
-    One FFN per query. Its first map is split in two exact parts: the pools' part runs once per request.
+    Each query has an FFN of its own. The first map of a concatenation is a sum of two maps: that of the
+    pools is computed once per request, that of the ns tokens per candidate.
 
     Args:
         width: D.
@@ -66,8 +68,8 @@ class QueryGeneration(nn.Module):
             PerTokenLinear(count, from_pools, hidden, bias=False, fan_in=fan_in) if from_pools else None
         )
         self.down = PerTokenLinear(count, hidden, width)
-        owner = torch.arange(len(queries)).repeat_interleave(torch.tensor(queries))
-        self.register_buffer("sequence_of_query", owner, persistent=False)
+        sequence = torch.arange(len(queries)).repeat_interleave(torch.tensor(queries))
+        self.register_buffer("sequence_of_query", sequence, persistent=False)
 
     def forward(self, ns_tokens: Tensor, pools: Tensor, requests: RequestMap) -> Tensor:
         """Make the queries of every candidate.
@@ -92,6 +94,14 @@ class QueryGeneration(nn.Module):
         return pools.index_select(1, self.get_buffer("sequence_of_query"))
 
 
+class DecodingOptions(NormOptions, total=False):
+    """Options of query decoding; see `SequenceDecoding`."""
+
+    residual: bool
+    dropout: float
+    sink: bool
+
+
 class SequenceDecoding(nn.Module):
     """Q̃ = Q + CrossAttn(norm(Q), K, V) for one sequence; K = norm(H) W_K, V = norm(H) W_V.
 
@@ -99,11 +109,10 @@ class SequenceDecoding(nn.Module):
         width: D.
         heads: H.
         residual: False gives the printed formula, in which an empty history leaves only the output bias.
-        norm: `layer` or `rms`.
-        placement: `pre` norms queries and events, `post` the sum, `none` nothing; without a residual there
-            is no sum to norm.
         dropout: probability in [0, 1), on the output of the attention.
         sink: see `MultiHeadAttention`; not in the paper.
+        norms: `norm` and `placement`, see `Residual`: `pre` norms queries and events, `post` the sum, `none`
+            nothing; without a residual there is no sum to norm.
     """
 
     def __init__(
@@ -112,18 +121,18 @@ class SequenceDecoding(nn.Module):
         heads: int,
         *,
         residual: bool = True,
-        norm: NormName = "layer",
-        placement: Placement = "pre",
         dropout: float = 0.0,
         sink: bool = False,
+        **norms: Unpack[NormOptions],
     ) -> None:
         super().__init__()
-        if placement == "post" and not residual:
-            raise ValueError("placement 'post' norms the residual sum: it needs residual=True")
         self.residual = residual
         self.attention = MultiHeadAttention(width, heads, dropout=dropout, sink=sink)
-        self.around = Residual(width, norm=norm, placement=placement)
-        self.event_norm = build_norm(norm, width) if placement == "pre" else nn.Identity()
+        self.around = Residual(width, **norms)
+        placement = self.around.placement
+        if placement == "post" and not residual:
+            raise ValueError("placement 'post' norms the residual sum: it needs residual=True")
+        self.event_norm = deepcopy(self.around.norm) if placement == "pre" else nn.Identity()
 
     def project_kv(self, events: Jagged) -> KeyValues:
         """K and V of H (ΣL, D); they depend on the request alone."""
@@ -136,40 +145,22 @@ class SequenceDecoding(nn.Module):
 
 
 class QueryDecoding(nn.Module):
-    """Each sequence answers its own queries, with `SequenceDecoding` layers of its own.
+    """The queries of each sequence read that sequence, by a `SequenceDecoding` of its own.
 
     Args:
         width: D.
         heads: H.
         queries: the number of queries of each of the S sequences.
-        residual: see `SequenceDecoding`, as for the other options.
-        norm: `layer` or `rms`.
-        placement: `pre`, `post` or `none`.
-        dropout: probability in [0, 1).
-        sink: see `MultiHeadAttention`.
+        options: see `SequenceDecoding`.
     """
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        queries: Sequence[int],
-        *,
-        residual: bool = True,
-        norm: NormName = "layer",
-        placement: Placement = "pre",
-        dropout: float = 0.0,
-        sink: bool = False,
+        self, width: int, heads: int, queries: Sequence[int], **options: Unpack[DecodingOptions]
     ) -> None:
         super().__init__()
         check_queries(queries)
         self.queries = list(queries)
-        self.layers = nn.ModuleList(
-            SequenceDecoding(
-                width, heads, residual=residual, norm=norm, placement=placement, dropout=dropout, sink=sink
-            )
-            for _ in queries
-        )
+        self.layers = nn.ModuleList(SequenceDecoding(width, heads, **options) for _ in queries)
 
     def project_kv(self, sequences: Sequence[Jagged]) -> list[KeyValues]:
         """K and V of the S sequences, values (ΣL_s, D)."""
@@ -189,9 +180,8 @@ class QueryBoosting(nn.Module):
         tokens: T = N + M, a divisor of D.
         width: D.
         hidden: width inside the FFN; 4 D unless given.
-        norm: `layer` or `rms`.
-        placement: `pre`, `post` (norm of the sum) or `none`, the printed formula.
         dropout: probability in [0, 1).
+        norms: `norm` and `placement`, see `Residual`; with `none` it is the printed formula.
     """
 
     def __init__(
@@ -200,14 +190,13 @@ class QueryBoosting(nn.Module):
         width: int,
         *,
         hidden: int | None = None,
-        norm: NormName = "layer",
-        placement: Placement = "pre",
         dropout: float = 0.0,
+        **norms: Unpack[NormOptions],
     ) -> None:
         super().__init__()
         check_mixable(width, tokens)
         self.ffn = PerTokenFFN(tokens, width, hidden=hidden, dropout=dropout)
-        self.around = Residual(width, norm=norm, placement=placement)
+        self.around = Residual(width, **norms)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""

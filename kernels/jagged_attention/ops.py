@@ -1,13 +1,14 @@
 """The operators under `attend`, registered with torch: attention of packed rows on a CPU, and its gradient.
 
-ΣN queries, ΣL keys, D width, H heads. Queries are (ΣN, D) with keys and values beside them in one (ΣL, 2 D);
-or all three in one (ΣL, 3 D), as self-attention's one product leaves them. They are read, and their
-gradients written, where they lie: nothing is cut apart, padded or put together.
+ΣN queries, ΣL keys, D width, H heads. Queries are (ΣN, D), keys and values one tensor (ΣL, 2 D); or all three
+are one tensor (ΣL, 3 D), as the projection of self-attention makes them. The kernel reads these tensors, and
+writes their gradients, without copying, splitting or padding them.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def library(width: int) -> ctypes.CDLL | None:
     return load(_SOURCE, WIDTH=width) if width in WIDTHS else None
 
 
-def apart(queries: Tensor, key_value: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def split_qkv(queries: Tensor, key_value: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values, (·, D) each, as views."""
     if key_value is None:
         query, key, value = queries.chunk(3, dim=1)
@@ -69,7 +70,7 @@ def apart(queries: Tensor, key_value: Tensor | None) -> tuple[Tensor, Tensor, Te
 
 def _call(
     rows: dict[str, Tensor],
-    indices: tuple[Tensor, Tensor, Tensor | None],
+    indices: Sequence[Tensor | None],
     lse: Tensor,
     d_lse: Tensor | None,
     *,
@@ -84,14 +85,15 @@ def _call(
         d_lse: its gradient.
         backward: which of the two runs.
     """
-    heads, query_offsets = lse.shape[1], indices[0]
+    heads = lse.shape[1]
     width = rows["q"].shape[1] // heads
     kernel = library(width)
     if kernel is None:
         raise NotImplementedError(
             f"there is no compiled attention for heads of width {width} on this machine"
         )
-    problem = _Problem(requests=len(query_offsets) - 1, heads=heads, scale=width**-0.5)
+    assert indices[0] is not None
+    problem = _Problem(requests=len(indices[0]) - 1, heads=heads, scale=width**-0.5)
     for name, tensor in rows.items():
         setattr(problem, name, _StridedRows(tensor.data_ptr(), tensor.stride(0)))
     # These tensors have no strides in `_Problem`; the list keeps the copies alive until the kernel is done.
@@ -108,50 +110,32 @@ def _like(queries: Tensor, key_value: Tensor | None) -> tuple[Tensor, Tensor | N
     return of_queries, None if key_value is None else torch.empty_like(key_value, memory_format=whole)
 
 
-def _forward(
-    queries: Tensor,
-    key_value: Tensor | None,
-    query_offsets: Tensor,
-    key_offsets: Tensor,
-    visible: Tensor | None,
-    heads: int,
-) -> tuple[Tensor, Tensor]:
-    q, k, v = apart(queries, key_value)
+def _forward(queries: Tensor, key_value: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
+    indices, heads = rest[:3], rest[3]
+    q, k, v = split_qkv(queries, key_value)
     out, lse = q.new_empty(q.shape), q.new_empty(len(q), heads)
-    _call(
-        {"q": q, "k": k, "v": v, "out": out}, (query_offsets, key_offsets, visible), lse, None, backward=False
-    )
+    _call({"q": q, "k": k, "v": v, "out": out}, indices, lse, None, backward=False)
     return out, lse
 
 
-def _backward(
-    queries: Tensor,
-    key_value: Tensor | None,
-    query_offsets: Tensor,
-    key_offsets: Tensor,
-    visible: Tensor | None,
-    heads: int,
-    out: Tensor,
-    lse: Tensor,
-    d_out: Tensor,
-    d_lse: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    q, k, v = apart(queries, key_value)
+def _backward(queries: Tensor, key_value: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
+    indices, (out, lse, d_out, d_lse) = rest[:3], rest[4:]
+    q, k, v = split_qkv(queries, key_value)
     of_queries, of_key_value = _like(queries, key_value)
-    dq, dk, dv = apart(of_queries, of_key_value)
+    dq, dk, dv = split_qkv(of_queries, of_key_value)
     rows = {"q": q, "k": k, "v": v, "out": out, "d_out": d_out.contiguous(), "dq": dq, "dk": dk, "dv": dv}
-    _call(rows, (query_offsets, key_offsets, visible), lse, d_lse, backward=True)
+    _call(rows, indices, lse, d_lse, backward=True)
     return of_queries, of_key_value
 
 
 @register_fake(_FORWARD)
-def _(queries: Tensor, key_value: Tensor | None, *layout: Any) -> tuple[Tensor, Tensor]:
+def _(queries: Tensor, key_value: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
     width = queries.shape[1] // (3 if key_value is None else 1)
-    return queries.new_empty(len(queries), width), queries.new_empty(len(queries), layout[-1])
+    return queries.new_empty(len(queries), width), queries.new_empty(len(queries), rest[-1])
 
 
 @register_fake(_BACKWARD)
-def _(queries: Tensor, key_value: Tensor | None, *others: Any) -> tuple[Tensor, Tensor | None]:
+def _(queries: Tensor, key_value: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None]:
     return _like(queries, key_value)
 
 
