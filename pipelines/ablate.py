@@ -18,6 +18,7 @@ from ctr.ablate.results import Results, evaluate
 from ctr.ablate.run import Ended, Runner
 from ctr.ablate.schedule import Launch, Pool, ProcessWorker, how_many
 from ctr.build import pick_device
+from ctr.report.result_line import write_lines
 from ctr.runs.directory import RunDir
 from ctr.runs.durable import replace_file
 from ctr.runs.signals import GracefulStop
@@ -26,6 +27,7 @@ from ctr.tracking.rows import tracking_uri
 from features.safe_yaml import dump_yaml
 from pipelines.ablate_display import Watch
 from pipelines.display import make_display
+from pipelines.result_line import ablation_lines
 from pipelines.terminal import echo
 
 
@@ -82,6 +84,7 @@ def ablate(ablation: Ablation, *, launch: Launch, workers: int, budget: float | 
                 return stop.exit_code
             results = compare(ablation, ended)
             report = write_report(run_dir.report, results)
+            write_lines(run_dir.report / "lines.jsonl", ablation_lines(ablation, results))
             log_results(tracker, results, journal=run_dir.journal_file, report=run_dir.report)
             tracker.close()
         if uri := tracking_uri(run_dir.path, tracking.uri):

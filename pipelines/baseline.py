@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ctr.metrics import Evaluation, evaluate_table
 from ctr.metrics.table import headlines
+from ctr.report.result_line import append_line
 from features.dataset import Dataset, SplitData, dense_values
 from features.errors import DataError
 from pipelines.terminal import echo
@@ -27,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=KINDS, default="logistic")
     parser.add_argument("--split", default="test", choices=("valid", "test"))
     parser.add_argument("--seeds", type=int, default=1, help="LightGBM: how many seeds")
+    parser.add_argument(
+        "--line",
+        type=Path,
+        metavar="FILE",
+        help="append each seed's result to a file of lines, as in docs/results/",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -41,6 +48,13 @@ def run(arguments: argparse.Namespace) -> None:
             if (m := figures[name]).value is not None and m.low is not None and m.high is not None
         )
         echo(f"{KINDS[arguments.kind]} (seed {seed}) on {arguments.split}: {shown}")
+        if arguments.line is not None:
+            from pipelines.result_line import baseline_line  # loads torch, which a baseline does not need
+
+            append_line(
+                arguments.line,
+                baseline_line(dataset, evaluation, kind=arguments.kind, split=arguments.split, seed=seed),
+            )
 
 
 def evaluate_baseline(dataset: Dataset, kind: str, split: str, *, seed: int = 1) -> Evaluation:

@@ -1,19 +1,24 @@
-"""The line of an evaluated run for a table of results, from its journal and its evaluation."""
+"""Lines for tables of results: of an evaluated run, of a baseline, and of the variants of an ablation."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from statistics import median
+from typing import Any
 
-from ctr.bench.environment import describe
+from ctr.ablate.ablation import Ablation
+from ctr.ablate.results import Line, Results
+from ctr.bench.environment import commit, describe
 from ctr.build import parameter_counts
+from ctr.compare import Judgement
 from ctr.metrics import Evaluation, MetricValue
 from ctr.report.result_line import Figure, ResultLine
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import Row, read_rows
+from features.dataset import Dataset
 from pipelines.runs import OpenRun
 
 
@@ -27,8 +32,6 @@ def result_line(run_dir: RunDir, opened: OpenRun, evaluation: Evaluation, split:
         split: what was scored.
     """
     sessions = training_sessions(read_rows(run_dir.journal_file))
-    metrics = {name: m for name, m in evaluation.overall.metrics.items() if m.value is not None}
-    kinds = sorted({m.interval for m in metrics.values() if m.interval is not None})
     counts = parameter_counts(opened.state)
     speeds = [r["wall"]["rows_per_s"] for rows in sessions for r in rows if "rows_per_s" in r["wall"]]
     # Where a run reports to decides nothing, and may hold a password.
@@ -40,21 +43,105 @@ def result_line(run_dir: RunDir, opened: OpenRun, evaluation: Evaluation, split:
         model=opened.config.model.kind,
         settings=settings,
         seeds=[opened.config.seed],
-        metrics={name: _figure(metric) for name, metric in metrics.items()},
-        interval=f"95 %, {', '.join(kinds)}" if kinds else None,
-        rows=evaluation.overall.rows,
+        **_measured(evaluation),
         dense_parameters=counts["dense_parameters"],
         embedding_parameters=counts["embedding_parameters"],
-        rows_per_s=_number(median(speeds)) if speeds else None,
+        rows_per_s=_number(median(speeds) if speeds else None),
         seconds=_number(sum(_time(rows[-1]) - _time(rows[0]) for rows in sessions)) if sessions else None,
         hardware=_hardware(sessions),
         commit=", ".join(_distinct(rows[0]["wall"].get("commit") for rows in sessions)) or None,
-        date=time.strftime("%Y-%m-%d", time.gmtime(_time(sessions[-1][-1]))) if sessions else None,
+        date=_day(_time(sessions[-1][-1])) if sessions else None,
         commands=[
             "ctr train settings.yaml   # the settings of this line, saved as a file",
             f"ctr evaluate {opened.config.run} --split {split} --checkpoint {opened.step}",
         ],
     )
+
+
+def baseline_line(
+    dataset: Dataset, evaluation: Evaluation, *, kind: str, split: str, seed: int
+) -> ResultLine:
+    """What a baseline of `ctr baseline` reached with a seed."""
+    return ResultLine(
+        dataset=dataset.manifest.name,
+        dataset_digest=dataset.manifest.digest(),
+        split=split,
+        model=kind,
+        seeds=[seed],
+        **_measured(evaluation),
+        hardware=machine(),
+        commit=commit(),
+        date=_day(),
+        commands=[f"ctr baseline {dataset.root} --kind {kind} --split {split} --seeds {seed}"],
+    )
+
+
+def _measured(evaluation: Evaluation) -> dict[str, Any]:
+    """Metrics that are defined, the kind of their intervals, and the rows."""
+    metrics = {name: m for name, m in evaluation.overall.metrics.items() if m.value is not None}
+    kinds = sorted({m.interval for m in metrics.values() if m.interval is not None})
+    return {
+        "metrics": {name: _figure(metric) for name, metric in metrics.items()},
+        "interval": f"95 %, {', '.join(kinds)}" if kinds else None,
+        "rows": evaluation.overall.rows,
+    }
+
+
+def ablation_lines(ablation: Ablation, results: Results) -> list[ResultLine]:
+    """A line for the base and for each variant that was compared with it."""
+    manifest = ablation.dataset.manifest
+    plan = results.plan.model_dump(mode="json")
+    plan["base"].pop("tracking", None)
+    shared: dict[str, Any] = {
+        "dataset": manifest.name,
+        "dataset_digest": manifest.digest(),
+        "split": "test",
+        "settings": plan,
+        "seeds": list(results.plan.seeds),
+        "interval": f"95 % of the difference, noise of training: {results.plan.noise}",
+        "rows": manifest.splits["test"].impressions,
+        "hardware": machine(),
+        "commit": commit(),
+        "date": _day(),
+        "commands": ["ctr ablate settings.yaml   # the settings of this line, saved as a file"],
+    }
+    compared = results.compared()
+    model = ablation.variants[0].config.model.kind
+    bases = {metric: Figure(value=_number(j.base)) for metric, j in _judged(compared[:1])}
+    lines = [ResultLine(model=model, metrics=bases, **_cost(results.base), **shared)] if bases else []
+    for line in compared:
+        metrics = {metric: _compared(judgement) for metric, judgement in _judged([line])}
+        lines.append(ResultLine(model=model, variant=line.name, metrics=metrics, **_cost(line), **shared))
+    return lines
+
+
+def _judged(lines: Sequence[Line]) -> Iterator[tuple[str, Judgement]]:
+    for line in lines:
+        yield from ((m, j) for m, j in line.judgements.items() if j.value is not None and j.base is not None)
+
+
+def _compared(found: Judgement) -> Figure:
+    """The mean over the trainings, and the difference from the base."""
+    return Figure(
+        value=_number(found.value),
+        difference=_number(found.delta),
+        difference_low=_number(found.low),
+        difference_high=_number(found.high),
+        verdict=found.verdict if found.reason is None else None,
+        detectable=_number(found.detectable),
+    )
+
+
+def _cost(line: Line) -> dict[str, Any]:
+    """Parameters, operations and speed, as far as they are known."""
+    if line.cost is None:
+        return {}
+    return {
+        "dense_parameters": round(line.cost.dense_parameters),
+        "embedding_parameters": round(line.cost.embedding_parameters),
+        "mflop_per_row": _number(line.cost.flops_per_row / 1e6),
+        "rows_per_s": _number(line.cost.rows_per_s),
+    }
 
 
 def training_sessions(rows: Sequence[Row]) -> list[list[Row]]:
@@ -72,17 +159,25 @@ def _hardware(sessions: Sequence[Sequence[Row]]) -> str | None:
     """This machine's, if the training ran on it; a journal tells no more than the host's name."""
     if not sessions or any(rows[0]["wall"].get("host") != socket.gethostname() for rows in sessions):
         return None
+    return machine()
+
+
+def machine() -> str:
+    """This machine in a line."""
     found = describe()
     return f"{found['cpu']}, {found['cores']} cores, {found['memory_gib']} GiB, GPU: {found['gpu']}"
 
 
 def _figure(metric: MetricValue) -> Figure:
-    value, low, high = (None if x is None else _number(x) for x in (metric.value, metric.low, metric.high))
-    return Figure(value=value, low=low, high=high)
+    return Figure(value=_number(metric.value), low=_number(metric.low), high=_number(metric.high))
 
 
-def _number(value: float) -> Decimal:
-    return Decimal(repr(float(value)))  # the shortest text that reads back as this float
+def _number(value: float | None) -> Decimal | None:
+    return None if value is None else Decimal(repr(float(value)))  # the shortest text of this float
+
+
+def _day(seconds: float | None = None) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 def _time(row: Row) -> float:

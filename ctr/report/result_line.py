@@ -1,18 +1,20 @@
 """A result as one line of JSON: what was measured, on what, and how somebody else measures it again.
 
 The tables of docs/results.md are made from such lines (`pipelines/results_page.py`); `ctr evaluate --line`
-appends one. What was not kept is null.
+appends one, and `ctr ablate` writes those of its variants. What was not kept is null.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ctr.runs.durable import replace_file
 from features.errors import DataError
 
 # A number keeps the digits with which it stands in the file: 0.7200 is not 0.72.
@@ -130,6 +132,11 @@ def read_lines(path: Path) -> list[ResultLine]:
         except (ValueError, ValidationError) as error:
             raise DataError(f"{path}, line {number} must be a result, got {text[:80]!r}: {error}") from error
     return found
+
+
+def write_lines(path: Path, lines: Sequence[ResultLine]) -> None:
+    """A file of these results alone; it appears whole, in the place of an older one."""
+    replace_file(path, "".join(line.to_json() + "\n" for line in lines).encode())
 
 
 def append_line(path: Path, line: ResultLine) -> None:

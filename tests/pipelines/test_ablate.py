@@ -18,6 +18,7 @@ import pytest
 from ctr.ablate.ablation import Ablation
 from ctr.ablate.schedule import Worker
 from ctr.ablate.task import Task
+from ctr.report.result_line import read_lines
 from ctr.runs.journal import read_rows
 from ctr.tracking import replica as replica_module
 from features.errors import CtrError
@@ -25,6 +26,7 @@ from features.safe_yaml import dump_yaml
 from pipelines.ablate import ablate, dry_run
 from pipelines.ablate_worker import work
 from pipelines.cli import main
+from pipelines.results_page import ablation as ablation_table
 from tests.ctr.ablate.small import BASE, Inline, open_small, results_of, small_log, small_plan
 from tests.ctr.fake_mlflow import FakeServer, install
 
@@ -65,7 +67,7 @@ def no_pictures(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_report_has_all_its_parts(whole: Path) -> None:
     names = {p.name for p in (whole / "report").iterdir()}
     assert names == {"index.html", "report.md", "results.json", "deltas.png", "windows.png", "cost.png",
-                     "slices.png"}  # fmt: skip
+                     "slices.png", "lines.jsonl"}  # fmt: skip
     found = json.loads((whole / "report" / "results.json").read_text())
     assert [v["name"] for v in found["variants"]] == ["base", "short", "permuted"]
     short = found["variants"][1]
@@ -73,6 +75,20 @@ def test_the_report_has_all_its_parts(whole: Path) -> None:
     assert short["cost"]["flops_per_row"] < found["variants"][0]["cost"]["flops_per_row"]
     assert short["cost"]["wall"]["peak_mib"] > 100
     assert {s["slice"] for s in found["slices"]} == {"history", "known_user", "item_age"}
+
+
+def test_its_lines_make_the_table_of_a_page(whole: Path) -> None:
+    lines = read_lines(whole / "report" / "lines.jsonl")
+    assert sorted(line.variant or "base" for line in lines) == ["base", "permuted", "short"]
+    found = json.loads((whole / "report" / "results.json").read_text())
+    own = {v["name"]: v for v in found["variants"]}
+    for line in lines[1:]:
+        told = own[str(line.variant)]["metrics"]["auc"]
+        assert float(line.metrics["auc"].difference or 0) == told["delta"]
+        assert line.metrics["auc"].verdict == told["verdict"] and line.seeds and line.commit
+    head, _, base, *others = ablation_table(lines).splitlines()
+    assert head.startswith("| variant | AUC | difference | 95 % from") and base.startswith("| base | 0.")
+    assert len(others) == 2 and "tracking" not in (lines[0].settings or {})["base"]
 
 
 def test_a_second_call_trains_nothing_and_says_the_same(dataset: Path, whole: Path) -> None:

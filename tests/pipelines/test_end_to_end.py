@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from ctr.report.result_line import read_lines
 from ctr.runs.journal import read_rows
 from features.dataset import Dataset
 from features.safe_yaml import dump_yaml, load_yaml
@@ -160,6 +161,14 @@ def test_a_moved_data_set_is_found_and_another_one_refused(
         manifest.write_text(original)
     finally:
         moved.rename(place / "dataset")
+
+
+def test_baselines_append_a_line_for_each_seed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = place / "baselines.jsonl"
+    ctr(capsys, "baseline", place / "dataset", "--kind", "lightgbm", "--seeds", 2, "--line", file)
+    first, second = read_lines(file)
+    assert (first.seeds, second.seeds) == ([1], [2]) and first.model == "lightgbm" and first.rows
+    assert first.metrics.keys() >= {"auc", "gauc"} and first.metrics["auc"].low is not None
 
 
 @pytest.mark.parametrize("kind", ["logistic", "lightgbm"])
