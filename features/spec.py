@@ -12,10 +12,12 @@ explains one line by line. Column names in a spec are written
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from features.computed import Counter, Match, Page, Seconds, Strict, is_none
 from features.errors import ConfigError
@@ -250,15 +252,26 @@ def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in both.items() if value is not None}
 
 
+MOST_FAULTS, MOST_CHARACTERS = 20, 300
+_REPR = reprlib.Repr()  # never writes out the whole of a long value
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 90
+_REPR.maxlist = _REPR.maxtuple = 20
+
+
 def explain(error: ValidationError) -> str:
-    """One line per wrong key: where, what must hold, what came."""
-    lines = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"])
-        unknown = item["type"] == "extra_forbidden"
-        # A whole section is no value that a person would recognise.
-        got = "" if unknown or isinstance(item["input"], dict) else f", got {item['input']!r:.80}"
-        remedy = "; unknown key: check its spelling or delete it" if unknown else ""
-        text = item["msg"].removeprefix("Value error, ")
-        lines.append(f"  {where}: {text}{got}{remedy}" if where else f"  {text}")
+    """One line per wrong key: where, what must hold, what came; of many the first, and how many there are."""
+    found = error.errors(include_url=False, include_context=False)
+    lines = [_fault(item) for item in found[:MOST_FAULTS]]
+    if more := len(found) - len(lines):
+        lines.append(f"  … and {more:,} more")
     return "\n".join(lines)
+
+
+def _fault(item: ErrorDetails) -> str:
+    where = ".".join(str(part)[:MOST_CHARACTERS] for part in item["loc"])[:MOST_CHARACTERS]
+    unknown = item["type"] == "extra_forbidden"
+    # A whole section is no value that a person would recognise.
+    got = "" if unknown or isinstance(item["input"], dict) else f", got {_REPR.repr(item['input'])[:80]}"
+    remedy = "; unknown key: check its spelling or delete it" if unknown else ""
+    text = item["msg"].removeprefix("Value error, ")[:MOST_CHARACTERS]
+    return f"  {where}: {text}{got}{remedy}" if where else f"  {text}"

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
 
 from features.errors import DataError
 from features.spec import explain
 
 Number = int | float
-Value = Number | list[Number]  # an ID, several IDs, or the numbers of a dense feature
+
+
+class FirstFault(FailFast):
+    """A list is given up at its first wrong value: a million of them makes no million of messages."""
+
+    def __hash__(self) -> int:  # unions of types want it
+        return hash(FirstFault)
+
+
+Numbers = Annotated[list[Number], FirstFault()]
+Value = Number | Numbers  # an ID, several IDs, or the numbers of a dense feature
 Scalar = bool | int | Annotated[float, Field(allow_inf_nan=True)] | str | None  # logs have NaN for missing
-RawValue = Scalar | list[Scalar]
+RawValue = Scalar | Annotated[list[Scalar], FirstFault()]
 Key = int | str
 INT64 = 2**63
 Id = Annotated[int, Field(ge=0, lt=INT64)]
@@ -36,10 +46,14 @@ class ScoreRequest(BaseModel):
     time: int | None = Field(default=None, ge=-INT64, lt=INT64)  # seconds; events before it are the history
     request_columns: dict[str, RawValue] = {}  # raw; they replace what the data set has for the features
     request_features: dict[str, Value] = {}  # the same, encoded
-    row_ids: list[Id] | None = None  # candidates with the features of prepared impressions
-    items: list[Key] | None = None  # or: raw keys of items, with what is their own
-    columns: dict[str, list[RawValue]] = {}  # raw, a value per candidate; they replace the data set's
-    features: dict[str, list[Value]] = {}  # the same, encoded
+    row_ids: Annotated[list[Id], FirstFault()] | None = (
+        None  # candidates with the features of prepared impressions
+    )
+    items: Annotated[list[Key], FirstFault()] | None = None  # or: raw keys of items, with what is their own
+    columns: dict[
+        str, Annotated[list[RawValue], FirstFault()]
+    ] = {}  # raw, a value per candidate; they replace the data set's
+    features: dict[str, Annotated[list[Value], FirstFault()]] = {}  # the same, encoded
 
     @model_validator(mode="after")
     def one_way_each(self) -> ScoreRequest:
