@@ -13,7 +13,8 @@ import torch
 
 from ctr.build import scoring_loader
 from ctr.config import RunConfig
-from ctr.generate.views import DatasetView, Donors
+from ctr.generate.views import Donors
+from ctr.loader.view import DatasetView
 from ctr.training.scoring import probability, score_batches
 from ctr.training.state import TrainingState
 from features.dataset import Dataset

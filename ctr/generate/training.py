@@ -18,8 +18,9 @@ from ctr.errors import CheckpointError
 from ctr.generate.config import GenerateConfig
 from ctr.generate.model import NextBehaviour
 from ctr.generate.semantic_ids import SemanticIds, load_semantic_ids, make_semantic_ids
-from ctr.generate.views import DatasetView, covering_requests, last_requests, pick_requests
+from ctr.generate.views import covering_requests, last_requests, pick_requests
 from ctr.loader import Loader
+from ctr.loader.view import DatasetView
 from ctr.runs.identity import identity
 from ctr.training.optim import AveragedWeights, make_optimizer
 from ctr.training.state import Progress, TrainingState

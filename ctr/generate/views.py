@@ -1,47 +1,27 @@
-"""Other splits of a data set, read by the same loader: chosen requests, and requests with other candidates.
+"""Other splits of a data set: chosen requests, and requests with other candidates.
 
 R requests, B candidates.
 """
 
 from __future__ import annotations
 
-import copy
 import fnmatch
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from ctr.loader.columns import ranges
+from ctr.loader.view import make_split
 from features.dataset import SPLITS, Dataset, Manifest, SplitData
 from features.errors import ConfigError
-
-
-class DatasetView(Dataset):
-    """A data set some of whose splits are replaced.
-
-    Args:
-        dataset: an opened data set.
-        splits: name → the split that replaces it.
-    """
-
-    def __init__(self, dataset: Dataset, splits: Mapping[str, SplitData]) -> None:
-        self.root = dataset.root
-        self._dataset, self._splits = dataset, dict(splits)
-        infos = {**dataset.manifest.splits, **{name: data.info for name, data in splits.items()}}
-        self.manifest = dataset.manifest.model_copy(update={"splits": infos})
-
-    def split(self, name: str) -> SplitData:
-        """See `Dataset.split`."""
-        return copy.copy(self._splits[name]) if name in self._splits else self._dataset.split(name)
 
 
 def pick_requests(data: SplitData, picked: np.ndarray) -> SplitData:
     """The requests at these positions with their rows, in this order."""
     starts = data.row_offsets[picked]
     rows, _ = ranges(starts, data.row_offsets[picked + 1] - starts)
-    return _split(data, data.requests.take(picked), data.impressions.take(rows))
+    return make_split(data.requests.take(picked), data.impressions.take(rows))
 
 
 def last_requests(data: SplitData) -> np.ndarray:
@@ -131,7 +111,7 @@ class Donors:
         for name in self.blind:
             impressions = _replace_column(impressions, name, _nothing(impressions[name]))
         numbers = pa.array(np.arange(len(rows)), impressions["row_id"].type)
-        return _split(data, requests, _replace_column(impressions, "row_id", numbers))
+        return make_split(requests, _replace_column(impressions, "row_id", numbers))
 
 
 def _replace_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
@@ -164,18 +144,3 @@ def _matching(manifest: Manifest, patterns: Sequence[str]) -> list[str]:
             found[f"dense.{name}" if column.kind == "dense" else f"id.{name}"] = None
             found |= {f"weight.{name}": None} if column.weighted else {}
     return list(found)
-
-
-def _split(data: SplitData, requests: pa.Table, impressions: pa.Table) -> SplitData:
-    some = requests.num_rows > 0
-    time, clock = requests["time"].to_numpy(), requests["clock"].to_numpy()
-    counts = {"requests": requests.num_rows, "impressions": impressions.num_rows}
-    info = data.info.model_copy(
-        update={
-            **counts,
-            "positives": int((impressions["label"].to_numpy() > 0).sum()),
-            "time_range": (int(time.min()), int(time.max())) if some else None,
-            "clock_range": (int(clock.min()), int(clock.max())) if some else None,
-        }
-    )
-    return replace(SplitData(info, requests, impressions))

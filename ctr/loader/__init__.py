@@ -1,4 +1,4 @@
-"""Dataset → batches, made ahead in background threads; the position (epoch, step) says all.
+"""Batches of a data set, made ahead in background threads; each is a function of (seed, epoch, step) alone.
 
 R requests, B candidates.
 """
@@ -27,7 +27,7 @@ from features.errors import ConfigError
 
 __all__ = ["Loader", "Shard", "batch_stats", "history_lengths"]
 
-# Windows kept open: the one that batches are made of, and the next one that a second thread may have reached.
+# Windows kept open: the one that batches are made of, and the next, which another thread may have reached.
 _OPEN_WINDOWS = 2
 
 
@@ -36,15 +36,15 @@ class Loader:
 
     Every batch is a pure function of (seed, epoch, step): a run resumed at a step sees bitwise the batches of
     an uninterrupted one, whatever the number of threads. Memory holds two windows of requests and the batches
-    ahead. With several ranks the batches are those of one process, assigned to them request by request.
+    made ahead. With several ranks the batches are those of one process, assigned to them request by request.
 
     Args:
         dataset: an opened data set.
         split: `train`, `valid`, `test`, or several of them (the final fit).
         config: batch size, order and threads.
         seed: of the shuffle.
-        patience: seconds without a batch until the job is given up.
-        pin: batches come in page-locked memory, from where a GPU copies while the CPU goes on.
+        patience: seconds without a batch after which the job fails.
+        pin: whether batches lie in page-locked memory, which a GPU copies from while the CPU goes on.
         ngrams: fields of events whose n-grams are hashed as well.
         shard: the part that this rank makes.
 
@@ -130,7 +130,7 @@ class Loader:
         return min(step * shard.stride + (shard.rank if shard.of == "epoch" else 0), plan.steps - 1)
 
     def _shard_of(self, step: int, plan: EpochPlan, data: WindowData, picked: np.ndarray) -> Batch:
-        """The batch of this rank, without requests where there are too few for all."""
+        """The batch of this rank; without requests where there are too few for all ranks."""
         shard = self.shard
         if shard.of == "epoch":
             return self._collate(data, picked if step * shard.ranks + shard.rank < plan.steps else picked[:0])
@@ -142,7 +142,7 @@ class Loader:
         return self._in_parts(batch, data, own, rows)
 
     def _in_parts(self, batch: Batch, data: WindowData, picked: np.ndarray, rows: int) -> Batch:
-        """The batch with its parts, if it is to have some; they share the mean over `rows` rows."""
+        """The batch with its micro-batches, if there are several; their loss is a mean over `rows` rows."""
         if self.config.micro_batches == 1:
             return batch
         assigned = self._split(data, picked, self.config.micro_batches)
@@ -153,8 +153,8 @@ class Loader:
         """Requests in parts of similar cost, each in the order of the batch."""
         if count == 1:
             return [picked]
-        owner = assign_requests(request_costs(data, picked, self._collate.max_len), count)
-        return [picked[owner == part] for part in range(count)]
+        part_of = assign_requests(request_costs(data, picked, self._collate.max_len), count)
+        return [picked[part_of == part] for part in range(count)]
 
     def _open(self, plan: EpochPlan, epoch: int, index: int) -> tuple[WindowData, np.ndarray]:
         """The columns of a window, and the order of its requests in this epoch."""

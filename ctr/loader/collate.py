@@ -1,4 +1,4 @@
-"""From the columns of a window and the event stores to a Batch: pick, cut histories, make IDs unique.
+"""From the columns of a window and the event stores to a Batch: take rows, cut histories, make IDs unique.
 
 B candidates, R requests, L events of one request, U unique IDs of one table.
 """
@@ -26,7 +26,7 @@ ColumnKey = tuple[str, str]  # (level, feature)
 
 
 @dataclass(frozen=True)
-class History:
+class HistoryColumns:
     """The events of the requests of a batch, in one domain."""
 
     offsets: np.ndarray  # int64 (R + 1,)
@@ -92,8 +92,8 @@ class Collator:
             time=_tensor(requests.plain["time"], np.int64),
         )
 
-    def _history(self, domain: str, requests: dict[str, np.ndarray]) -> History:
-        """The newest events before each request; they end where the request's pointer ends."""
+    def _history(self, domain: str, requests: dict[str, np.ndarray]) -> HistoryColumns:
+        """The newest events of each request, at most `max_len`, up to the end of the request's pointer."""
         stop = requests[f"end.{domain}"].astype(np.int64)
         start = np.maximum(requests[f"start.{domain}"].astype(np.int64), stop - self.max_len[domain])
         stored = len(self.events[domain].plain["time"])
@@ -109,7 +109,7 @@ class Collator:
         gap = np.repeat(requests["time"], stop - start) - events.plain["time"]
         if len(gap) and gap.min() < 0:
             _refuse_future_event(domain, requests, offsets, gap)
-        return History(offsets, gap.astype(np.float32), events)
+        return HistoryColumns(offsets, gap.astype(np.float32), events)
 
     def _make_unique(
         self, ids_of: dict[ColumnKey, IdValues]
@@ -166,7 +166,7 @@ def _refuse_future_event(
     )
 
 
-def _sequence(history: History, ids: dict[str, IdColumn]) -> SequenceBatch:
+def _sequence(history: HistoryColumns, ids: dict[str, IdColumn]) -> SequenceBatch:
     lengths = np.diff(history.offsets)
     return SequenceBatch(
         offsets=torch.from_numpy(history.offsets),

@@ -1,11 +1,11 @@
 """Which requests make batch number `step` of an epoch: a pure function of (seed, epoch, step).
 
-    requests on disk   | window 0 | window 1 | window 2 |     consecutive: one stretch of the file
+    requests on disk   | window 0 | window 1 | window 2 |     a window: consecutive requests of the file
     windows shuffled   | window 2 | window 0 | window 1 |
     requests shuffled inside each window, then packed whole into batches of at most batch_rows rows
 
-Only the cuts between batches are kept; the order inside a window is drawn again when the window is opened.
-Skipping to a step therefore reads nothing.
+The plan keeps only the cuts between batches; the order inside a window is drawn again when the window is
+opened. To skip to a step, nothing has to be read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from ctr.config import LoaderConfig
 
-# The first number after the seed keeps the streams of random numbers apart.
+# Keys, after the seed, of the two independent streams of random numbers.
 _WINDOWS, _REQUESTS = 0, 1
 
 
@@ -37,9 +37,8 @@ class EpochPlan:
     """The batches of one epoch."""
 
     windows: list[Window]  # in the order of this epoch
-    first_step: (
-        np.ndarray
-    )  # int64 (windows + 1,): window i makes the steps first_step[i] … first_step[i + 1] − 1
+    # int64 (windows + 1,): window i makes the steps first_step[i] … first_step[i + 1] − 1
+    first_step: np.ndarray
     cuts: list[np.ndarray]  # window i: batch j takes its requests cuts[j] … cuts[j + 1] − 1, in window order
 
     @property
@@ -98,7 +97,7 @@ def _windows(split: int, requests: int, size: int) -> list[Window]:
 def _cuts(rows: np.ndarray, batch_rows: int) -> np.ndarray:
     """Pack whole requests in their order into near-equal batches of at most batch_rows rows."""
     ends = np.cumsum(rows, dtype=np.int64)
-    # No small last batch, whose few rows would weigh as much as a full one's: all as full as the average.
+    # Batches are about equally full: the few rows of a small last one would weigh as much as a full batch.
     batches = max(1, math.ceil(ends[-1] / batch_rows))
     limit = math.ceil(ends[-1] / batches)
     cuts, taken = [0], 0

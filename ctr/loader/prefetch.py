@@ -1,4 +1,4 @@
-"""Work done ahead in background threads, handed over in order."""
+"""Results made ahead in background threads and yielded in order."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ctr.errors import RetryableError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Seconds that a thread gets to finish what it is making when nobody wants it any more.
-_PARTING = 5.0
+# Seconds that a thread may take to finish its item after the caller has stopped.
+_JOIN_SECONDS = 5.0
 
 _Jobs = SimpleQueue["tuple[Future[Result], Item] | None"]
 
@@ -38,7 +38,7 @@ def in_order(
         make: called in the threads, for several items at a time.
         items: what to make.
         workers: number of threads.
-        ahead: at most so many results are in the making or waiting.
+        ahead: at most so many results are being made or wait to be yielded.
         patience: seconds to wait for one result.
         name: of the threads.
 
@@ -72,7 +72,7 @@ def in_order(
         for _ in threads:
             jobs.put(None)
         for thread in threads:
-            thread.join(_PARTING)
+            thread.join(_JOIN_SECONDS)
 
 
 def _work(jobs: _Jobs, make: Callable[[Item], Result]) -> None:

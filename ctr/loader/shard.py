@@ -1,9 +1,9 @@
-"""Which rank of a job makes which part of a batch; and which requests a step computes together.
+"""Which rank of a job makes which part of the batches, and which requests go into one micro-batch.
 
-In training every rank takes some requests of each batch, so that all take the same steps together. Work
-follows the number of events and rows, not of requests: the costliest request goes first, each to the rank
-that has least so far. In scoring ranks take whole batches in turn: every batch is computed exactly as by one
-process, and so are the scores.
+In training every rank takes some requests of each batch, so that all ranks take the same steps together. The
+cost of a request is its number of events and rows: requests are assigned from the costliest on, each to the
+rank whose sum is smallest so far. In scoring the ranks take whole batches in turn, so that every batch, and
+with it every score, is computed exactly as by a single process.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def assign_requests(costs: np.ndarray, ranks: int) -> np.ndarray:
         >>> assign_requests(np.array([1, 9, 2, 3, 3]), 2).tolist()
         [1, 0, 1, 1, 1]
     """
-    owner = np.zeros(len(costs), dtype=np.int64)
+    rank_of = np.zeros(len(costs), dtype=np.int64)
     loads = [(0, rank) for rank in range(ranks)]
     for request in np.argsort(-costs, kind="stable").tolist():
         load, rank = loads[0]
-        owner[request] = rank
+        rank_of[request] = rank
         heapq.heapreplace(loads, (load + int(costs[request]), rank))
-    return owner
+    return rank_of

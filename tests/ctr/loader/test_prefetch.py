@@ -48,7 +48,7 @@ def test_an_exception_comes_in_its_place_and_ends_the_threads() -> None:
 
 
 def test_a_hanging_worker_does_not_hang_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctr.loader.prefetch._PARTING", 0.01)
+    monkeypatch.setattr("ctr.loader.prefetch._JOIN_SECONDS", 0.01)
     release = threading.Event()
     results = in_order(lambda i: release.wait(), range(2), workers=1, ahead=1, patience=0.05, name="loader")
     with pytest.raises(

@@ -1,0 +1,43 @@
+"""Data sets some of whose splits are replaced: other requests or candidates, read by the same loader."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from features.dataset import Dataset, SplitData, SplitInfo
+
+
+class DatasetView(Dataset):
+    """A data set some of whose splits are replaced.
+
+    Args:
+        dataset: an opened data set.
+        splits: name → the split that replaces it.
+    """
+
+    def __init__(self, dataset: Dataset, splits: Mapping[str, SplitData]) -> None:
+        self.root = dataset.root
+        self._dataset, self._splits = dataset, dict(splits)
+        infos = {**dataset.manifest.splits, **{name: data.info for name, data in splits.items()}}
+        self.manifest = dataset.manifest.model_copy(update={"splits": infos})
+
+    def split(self, name: str) -> SplitData:
+        """See `Dataset.split`."""
+        return copy.copy(self._splits[name]) if name in self._splits else self._dataset.split(name)
+
+
+def make_split(requests: pa.Table, impressions: pa.Table) -> SplitData:
+    """A split of these requests and, request by request, their impressions; counted as `ctr prepare` does."""
+    time, clock = (requests[name].to_numpy() for name in ("time", "clock"))
+    some = requests.num_rows > 0
+    info = SplitInfo(
+        requests=requests.num_rows,
+        impressions=impressions.num_rows,
+        positives=int((impressions["label"].to_numpy() > 0).sum()),
+        time_range=(int(time.min()), int(time.max())) if some else None,
+        clock_range=(int(clock.min()), int(clock.max())) if some else None,
+    )
+    return SplitData(info, requests, impressions)
