@@ -37,13 +37,17 @@ class Strict(BaseModel):
 
 
 class Counter(Strict):
-    """Point-in-time counts and smoothed rates over impressions, strictly before the request.
+    """Point-in-time counts and smoothed rates over impressions or events, strictly before the request.
 
     rate = (positives + prior · running rate of all impressions) / (count + prior). residual = Σ (label −
     against) / (count + prior): how much better than expected the earlier rows did, `against` being what was
     expected of each (such as count.item.rate). With `value`, a numeric column stands in the label's place.
     For a list column the sums of the row's values are added. `since_*` are seconds, missing without an
-    earlier row.
+    earlier row. A label or value that is not known yet is missing: its row counts in `count` and `since_*`
+    alone, and `count` in the formulas above is the number of rows with a known one.
+
+    With `over`, the earlier events of a domain are counted, of all users unless `by` names the user: the
+    domain's outcome takes the label's place.
     """
 
     by: list[str]
@@ -56,6 +60,23 @@ class Counter(Strict):
     prior: float = Field(default=20.0, gt=0)
     separator: str | None = None  # for a string column of several values among `by`
     window: Seconds | None = None  # only rows at most this many seconds old
+    over: str | None = Field(default=None, exclude_if=is_none)  # a domain; without it the impressions
+    event: list[str] | None = Field(default=None, exclude_if=is_none)  # over: the events' columns for `by`
+
+    @property
+    def event_by(self) -> list[str]:
+        """The key's columns among the events."""
+        return self.by if self.event is None else self.event
+
+    @model_validator(mode="after")
+    def over_events(self) -> Counter:
+        if self.over is None and self.event is not None:
+            raise ValueError("event names columns of a domain's events: give `over`, or drop it")
+        if len(self.event_by) != len(self.by):
+            raise ValueError(f"event must name a column for each of by, got {self.event} for {self.by}")
+        if self.over is not None and self.against is not None:
+            raise ValueError("against and residual are of impressions; drop them, or `over`")
+        return self
 
     @model_validator(mode="after")
     def residual_has_expectation(self) -> Counter:

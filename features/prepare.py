@@ -16,8 +16,8 @@ from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
 from features.encode.transform import Encoded
 from features.read.clock import CLOCK, TIME
-from features.read.columns import expand_patterns, needed_columns
 from features.read.log import Log, read_log
+from features.read.needed import expand_patterns, needed_columns
 from features.safe_yaml import dump_yaml
 from features.sources import open_tables
 from features.spec import Spec

@@ -21,10 +21,18 @@ from pydantic_core import ErrorDetails
 
 from features.computed import Counter, Match, Page, Seconds, Strict, is_none
 from features.errors import ConfigError
+from features.known import KnownLater, Label
 from features.names import check_name
 from features.safe_yaml import dump_yaml, load_yaml
 
+
+def _is_empty(value: Any) -> bool:
+    return not value
+
+
 Tick = Annotated[Seconds | None, Field(exclude_if=is_none)]
+Where = Annotated[dict[str, list[Any]], Field(default={}, exclude_if=_is_empty)]
+Names = Annotated[list[str], Field(default=[], exclude_if=_is_empty)]
 Positive = Annotated[int, Field(gt=0)]
 Needed = dict[str, dict[str, str]]  # table → column → who reads it
 
@@ -54,20 +62,6 @@ class Entity(Strict):
     key: str
 
 
-class Label(Strict):
-    """How a column becomes the 0/1 label; without a rule the column must already be 0/1."""
-
-    column: str
-    at_least: float | None = None
-    equals: float | int | str | None = None
-
-    @model_validator(mode="after")
-    def one_rule(self) -> Label:
-        if self.at_least is not None and self.equals is not None:
-            raise ValueError("label takes one of at_least and equals, got both; drop one")
-        return self
-
-
 class Impressions(Strict):
     """The shown items: one row each."""
 
@@ -81,6 +75,9 @@ class Impressions(Strict):
     position: str | None = None  # the order of the rows inside a request, if logged
     dedup: Literal["error", "keep_first", "allow"] = "error"
     tick: Tick = None  # what the times are rounded down to, where the table does not show it
+    where: Where  # keep rows whose column holds one of the values
+    outcomes: KnownLater  # columns that are known only after the impression: history, never features
+    known: Names  # columns known at the request, although a counter or a domain of this table reads them
 
 
 class IdTable(Strict):
@@ -148,6 +145,7 @@ class Domain(Strict):
     outcome: Label | None = None  # what makes an event a success; may be missing in an event
     max_len: Positive = 200
     tick: Tick = None  # as of the impressions
+    known_later: KnownLater  # columns that are known only some time after the event
     side: dict[str, IdFeature | CalendarFeature | SincePrevious | DenseFeature]
 
 
@@ -194,11 +192,11 @@ class Spec(Strict):
             raise ValueError(
                 f"every feature must be in a token group; {missing} are in none: add or delete them"
             )
-        for name, match in self.matches.items():
-            if match.domain not in self.domains:
-                raise ValueError(
-                    f"match {name!r} reads domain {match.domain!r}; the domains are {sorted(self.domains)}"
-                )
+        reads = [(f"match {name!r}", m.domain) for name, m in self.matches.items()]
+        reads += [(f"counter {name!r}", c.over) for name, c in self.counters.items() if c.over is not None]
+        for what, domain in reads:
+            if domain not in self.domains:
+                raise ValueError(f"{what} reads domain {domain!r}; the domains are {sorted(self.domains)}")
         return self
 
     def _check_names(self) -> None:

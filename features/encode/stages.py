@@ -49,7 +49,8 @@ def _compute(spec: Spec, log: Log) -> Iterator[Spec]:
     """Add the columns of one computed feature after the other; yields the spec without what is done."""
     yield spec
     for name, counter in spec.counters.items():
-        log.rows = log.rows.hstack(counter_columns(log.rows, name, counter))
+        events = None if counter.over is None else log.events[counter.over]
+        log.rows = log.rows.hstack(counter_columns(log.rows, name, counter, events))
         yield (spec := _without(spec, "counters", name))
     for name, match in spec.matches.items():
         log.rows = log.rows.hstack(match_columns(log.rows, log.events[match.domain], name, match))

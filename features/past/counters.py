@@ -1,35 +1,45 @@
-"""Point-in-time counters over impressions: how often shown, how often with label 1, since when.
+"""Point-in-time counters over impressions or events: how often, with label 1 how often, since when.
 
-Letters: N rows, P pairs (row, distinct value of the key in it).
+Letters: N rows that ask, M rows of the past, P pairs (row, distinct value of the key in it).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from features.errors import ConfigError, DataError
 from features.past.keys import Keys, encode_keys, nullable
+from features.past.known import KnownPast
 from features.past.past import Past, running_rate
+from features.read.known_clock import LABEL, OUTCOME, known_column
 from features.spec import Counter
 
 
-def counter_columns(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataFrame:
-    """Compute one counter for every impression from the impressions strictly before it.
+def counter_columns(
+    rows: pl.DataFrame, name: str, counter: Counter, events: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """Compute one counter for every impression from the impressions, or events, strictly before it.
 
-        rate = (positives + prior · running) / (count + prior)
+        rate = (positives + prior · running) / (known + prior)
+        residual = Σ (label − against) / (known + prior)
 
-    `running` is the rate of all impressions strictly before, 0.5 before the first: a smoothed rate starts
-    there and leaves it as evidence comes in. Strictly before means a smaller clock, so simultaneous rows do
-    not count. Over the values of a list, count and positives are summed and since_last and since_first are
-    the smallest and the largest. A row with a missing key has no outputs; one with a new key has count 0
-    and no since_*. With `value`, that column stands in the label's place: rate is its smoothed mean,
-    positives its sum. residual = Σ (label − against) / (count + prior).
+    `running` is the rate of all rows strictly before, 0.5 before the first: a smoothed rate starts there and
+    leaves it as evidence comes in. Strictly before means a smaller clock, so simultaneous rows do not count.
+    `known` are the rows whose label was known strictly before: without a rule in the spec all, and else those
+    of which it then was; the others count in `count` and `since_*` alone, as do rows with a missing value.
+    Over the values of a list, count and positives are summed and since_last and since_first are the smallest
+    and the largest. A row with a missing key has no outputs; one with a new key has count 0 and no since_*.
+    With `value`, that column stands in the label's place: rate is its smoothed mean, positives its sum.
 
     Args:
         rows: impressions of all splits in any order, with `__clock`, `__time` (s), `__label` (0/1).
         name: the counter's name in the spec.
         counter: what to count by, and which outputs.
+        events: with `over`, the domain's events in any order, with `__clock`, `__time` and, if it declares an
+            outcome, `__outcome`, which stands in the label's place.
 
     Returns:
         Columns `count.<name>.<output>` in the order of `rows`: count and positives int64, rate float64,
@@ -44,68 +54,166 @@ def counter_columns(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataF
         >>> counter_columns(rows, "item", Counter(by=["item"], outputs=["count", "positives"])).rows()
         [(0, 0), (1, 1), (1, 1)]
     """
-    (keys,) = encode_keys(rows, by=[counter.by], separator=counter.separator, what=f"counter {name!r}")
-    value = _numbers(rows, counter.value, name) if counter.value else rows["__label"].to_numpy()
-    surplus = value - _numbers(rows, counter.against, name) if counter.against else value
-    tally = _tally(rows, keys, counter, value=value, surplus=surplus)
-    if "rate" in counter.outputs:
-        tally["rate"] = _rate(rows, tally, value, counter.prior)
-    has_key = keys.present(len(rows))
-    seen = has_key & (tally["count"] > 0)
+    asked = _asked(rows, name, counter, events)
+    found = _outputs(asked, name, counter)
+    has_key = asked.keys.present(len(rows))
+    seen = has_key & (found["count"] > 0)
     valid = {"since_last": seen, "since_first": seen}
     return pl.DataFrame(
-        [nullable(f"count.{name}.{o}", tally[o], valid.get(o, has_key)) for o in counter.outputs]
+        [nullable(f"count.{name}.{o}", found[o], valid.get(o, has_key)) for o in counter.outputs]
     )
 
 
-def _numbers(rows: pl.DataFrame, column: str, counter: str) -> np.ndarray:
-    """A numeric column without gaps, float64 (N,)."""
-    if column not in rows.columns:
+@dataclass(frozen=True)
+class _Asked:
+    """The pairs of the rows that ask, and those of the past.
+
+    Attributes:
+        rows: (N,) that ask.
+        table: (M,) rows of the past: the same, or events.
+        keys: of the rows; P of them.
+        happened: of the table.
+        since: int64 (P,) seconds, the oldest that counts; None for all.
+        key_clock: int64 (M,) when each row of the past and its key were known.
+    """
+
+    rows: pl.DataFrame
+    table: pl.DataFrame
+    keys: Keys
+    happened: Keys
+    since: np.ndarray | None
+    key_clock: np.ndarray
+
+    @property
+    def clock(self) -> np.ndarray:
+        """Clock (P,) of each pair's request."""
+        return self.rows["__clock"].to_numpy()[self.keys.row]
+
+    def total(self, pairs: np.ndarray) -> np.ndarray:
+        """Sums (N,) of numbers of the pairs."""
+        return self.keys.per_row(np.add, pairs, len(self.rows))
+
+    def past(self, clock: np.ndarray) -> Past:
+        """The pairs of the past, each with the clock (M,) of its row."""
+        row = self.happened.row
+        return Past(self.happened.code, clock=clock[row], time=self.table["__time"].to_numpy()[row])
+
+    def known(self, clock: np.ndarray) -> KnownPast:
+        """The pairs of the past that were known strictly before each request, at `clock` (M,)."""
+        return KnownPast.of(self.past(clock), self.keys.code, self.clock, since=self.since)
+
+
+def _asked(rows: pl.DataFrame, name: str, counter: Counter, events: pl.DataFrame | None) -> _Asked:
+    what = f"counter {name!r}"
+    if events is None:
+        (keys,) = encode_keys(rows, by=[counter.by], separator=counter.separator, what=what)
+        happened = keys
+    else:
+        by = [counter.by, counter.event_by]
+        keys, happened = encode_keys(rows, events, by=by, separator=counter.separator, what=what)
+    time = rows["__time"].to_numpy()[keys.row]
+    since = None if counter.window is None else time - int(counter.window)
+    table = rows if events is None else events
+    late = [c for c in map(known_column, counter.event_by) if c in table.columns]
+    if late and {"since_last", "since_first"} & set(counter.outputs):
+        raise ConfigError(f"{what}: {counter.event_by} is known later, so since_* is undefined; drop it")
+    key_clock = table.select(pl.max_horizontal("__clock", *late)).to_series().to_numpy()
+    return _Asked(rows, table, keys, happened, since, key_clock)
+
+
+def _happened(asked: _Asked) -> KnownPast:
+    """All rows strictly before each request."""
+    if asked.table is not asked.rows:
+        return asked.known(asked.key_clock)
+    past = asked.past(asked.key_clock)
+    start, end = past.before_own()
+    if asked.since is not None:
+        start = np.clip(past.since(asked.keys.code, asked.since), start, end)
+    return KnownPast(past, start, end)
+
+
+def _outputs(asked: _Asked, name: str, counter: Counter) -> dict[str, np.ndarray]:
+    """The count and what else is asked for, (N,)."""
+    before, size, wanted = _happened(asked), len(asked.rows), set(counter.outputs)
+    past, start, end = before.past, before.start, before.end
+    found = {"count": asked.total(before.counts())}
+    if wanted & {"positives", "rate", "residual"}:
+        found |= _sums(asked, before, name, counter)
+    time = asked.rows["__time"].to_numpy()[asked.keys.row]
+    # The stand-ins for "never" lose against every other value of the row's list.
+    if "since_last" in wanted:
+        last = np.full(len(time), np.iinfo(np.int64).max)
+        some = np.flatnonzero(end > start)
+        last[some] = time[some] - past.time[end[some] - 1]
+        found["since_last"] = asked.keys.per_row(np.minimum, last, size)
+    if "since_first" in wanted:
+        first = np.full(len(time), -1)
+        some = np.flatnonzero(end > start)
+        first[some] = time[some] - past.time[start[some]]
+        found["since_first"] = asked.keys.per_row(np.maximum, first, size)
+    return found
+
+
+def _sums(asked: _Asked, before: KnownPast, name: str, counter: Counter) -> dict[str, np.ndarray]:
+    """positives, rate and residual (N,), of the labels or values that were known strictly before."""
+    value, clock = _values(asked.table, name, counter)
+    before = before if clock is None else asked.known(np.maximum(clock, asked.key_clock))
+
+    def sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The sum of the values that are there, and how many they are."""
+        there = np.isfinite(values)
+        if there.all():
+            return asked.total(before.sums(values[asked.happened.row])), asked.total(before.counts())
+        filled = np.where(there, values, 0.0)
+        one, two = (asked.total(before.sums(v[asked.happened.row])) for v in (filled, there))
+        return one, two
+
+    positives, known = sums(value)
+    found = {"positives": positives}
+    if "rate" in counter.outputs:
+        running = _running(asked, value, clock)
+        found["rate"] = (positives + counter.prior * running) / (known + counter.prior)
+    if counter.against is not None:
+        excess, known = sums(value - _numbers(asked.table, counter.against, name))
+        found["residual"] = excess / (known + counter.prior)
+    return found
+
+
+def _running(asked: _Asked, value: np.ndarray, clock: np.ndarray | None) -> np.ndarray:
+    """The mean (N,) of all values known strictly before each row, 0.5 before the first."""
+    at, there = asked.rows["__clock"].to_numpy(), np.isfinite(value)
+    happened = asked.table["__clock"].to_numpy() if clock is None else clock
+    zeros = np.zeros(int(there.sum()), dtype=np.int64)
+    every = Past(zeros, clock=happened[there], time=asked.table["__time"].to_numpy()[there])
+    if there.all() and clock is None and asked.table is asked.rows:
+        return running_rate(every, value, every.before_own()[1])
+    _, end = every.before(np.zeros(len(at), dtype=np.int64), at)
+    return running_rate(every, value[there], end)
+
+
+def _values(table: pl.DataFrame, name: str, counter: Counter) -> tuple[np.ndarray, np.ndarray | None]:
+    """What is summed up, (M,), and the clock at which each is known; None: that of its row."""
+    label = LABEL if counter.over is None else OUTCOME
+    column = counter.value or label
+    if column == OUTCOME and OUTCOME not in table.columns:
+        raise ConfigError(
+            f"counter {name!r}: positives and rate over domain {counter.over!r} need its outcome or a value; "
+            "give one of both, or count alone"
+        )
+    values = table[LABEL].to_numpy() if column == LABEL else _numbers(table, column, name)
+    clock = known_column(column)
+    return values, table[clock].to_numpy() if clock in table.columns else None
+
+
+def _numbers(table: pl.DataFrame, column: str, counter: str) -> np.ndarray:
+    """A numeric column, float64 (M,), NaN where it is missing."""
+    if column not in table.columns:
         raise ConfigError(
             f"counter {counter!r} reads {column!r}, which is not there; declare that counter before this one"
         )
-    series = rows[column]
-    if not series.dtype.is_numeric() or series.null_count():
+    series = table[column]
+    if not series.dtype.is_numeric():
         raise DataError(
-            f"counter {counter!r}: {column!r} must be a number in every row, got {series.dtype} with "
-            f"{series.null_count()} missing; choose another column"
+            f"counter {counter!r}: {column!r} must be a number, got {series.dtype}; choose another column"
         )
-    return series.cast(pl.Float64).to_numpy()
-
-
-def _tally(
-    rows: pl.DataFrame, keys: Keys, counter: Counter, *, value: np.ndarray, surplus: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The count and what else is asked for, but the rate, (N,)."""
-    time = rows["__time"].to_numpy()[keys.row]
-    past = Past(keys.code, clock=rows["__clock"].to_numpy()[keys.row], time=time)
-    start, end = past.before_own()
-    if counter.window is not None:
-        start = np.clip(past.since(keys.code, time - int(counter.window)), start, end)
-
-    def total(pairs: np.ndarray) -> np.ndarray:
-        return keys.per_row(np.add, pairs, len(rows))
-
-    tally, wanted = {"count": total(end - start)}, set(counter.outputs)
-    if wanted & {"positives", "rate"}:
-        tally["positives"] = total(past.sums(value[keys.row], start, end))
-    if "residual" in wanted:
-        excess = total(past.sums(surplus[keys.row], start, end))
-        tally["residual"] = excess / (tally["count"] + counter.prior)
-    # The stand-ins for "never" lose against every other value of the row's list.
-    if "since_last" in wanted:
-        last = np.where(end > start, time - past.time[end - 1], np.iinfo(np.int64).max)
-        tally["since_last"] = keys.per_row(np.minimum, last, len(rows))
-    if "since_first" in wanted:
-        first = np.where(end > start, time - past.time[np.minimum(start, len(past) - 1)], -1)
-        tally["since_first"] = keys.per_row(np.maximum, first, len(rows))
-    return tally
-
-
-def _rate(rows: pl.DataFrame, tally: dict[str, np.ndarray], value: np.ndarray, prior: float) -> np.ndarray:
-    """The smoothed rate, float64 (N,)."""
-    every = Past(
-        np.zeros(len(rows), dtype=np.int64), clock=rows["__clock"].to_numpy(), time=rows["__time"].to_numpy()
-    )
-    running = running_rate(every, value, every.before_own()[1])
-    return (tally["positives"] + prior * running) / (tally["count"] + prior)
+    return series.cast(pl.Float64).fill_null(np.nan).to_numpy()

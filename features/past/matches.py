@@ -14,7 +14,9 @@ import polars as pl
 
 from features.errors import ConfigError
 from features.past.keys import Keys, encode_keys, nullable
+from features.past.known import KnownPast
 from features.past.past import Past, running_rate
+from features.read.known_clock import OUTCOME, known_column
 from features.spec import Match
 
 _CHUNK = 2**18  # rows and events that are looked at together
@@ -30,7 +32,8 @@ def match_columns(rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Ma
     `count_recent` counts the matches of the latter;
     `running` is the share of outcome 1 in the whole domain strictly before the row, 0.5 before the first. Of
     a field with several values each shared value is a match of its own, so a share may exceed 1. A candidate
-    without a value has no outputs; without a match recency is missing.
+    without a value has no outputs; without a match recency is missing. An event whose field is known later
+    matches nothing before that, and an outcome counts from when it is known.
 
     Args:
         rows: impressions in any order, with `__user`, `__clock`, `__time` (s) and the candidate's field.
@@ -64,7 +67,8 @@ def match_columns(rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Ma
 
 def _fields(table: pl.DataFrame, column: str) -> pl.DataFrame:
     """What is read of the rows or events; a missing column is for encode_keys to name."""
-    wanted = dict.fromkeys(("__user", "__clock", "__time", "__outcome", column))
+    late = (known_column(column), known_column(OUTCOME))
+    wanted = dict.fromkeys(("__user", "__clock", "__time", "__outcome", column, *late))
     return table.select(c for c in wanted if c in table.columns) if column in table.columns else table
 
 
@@ -98,6 +102,8 @@ class _Found:
     matches: Past  # the events' pairs, by (user, value)
     start: np.ndarray  # (Q,) positions in `matches`
     end: np.ndarray
+    clock: np.ndarray  # (P,) the latest clock of an event among a key's matches up to each
+    told: KnownPast  # the same pairs, in the order in which the outcomes were known
     user: np.ndarray  # (N,) codes
     history: Past  # events, by user
     user_start: np.ndarray  # (N,) positions in `history`
@@ -120,12 +126,22 @@ def _find(rows: pl.DataFrame, events: pl.DataFrame, running: np.ndarray, match: 
     asked, known = encode_keys(rows, events, by=fields, separator=match.separator, what=what)
     user, owner = encode_keys(rows, events, by=[["__user"], ["__user"]], what=what)
     clock, event_clock = rows["__clock"].to_numpy(), events["__clock"].to_numpy()
-    event_time = events["__time"].to_numpy()
-    matches = Past(known.code, clock=event_clock[known.row], time=event_time[known.row])
-    history = Past(owner.code, clock=event_clock, time=event_time)
+    event_time, late = events["__time"].to_numpy(), known_column(match.event)
+    field_clock = np.maximum(event_clock, events[late].to_numpy()) if late in events.columns else event_clock
+    matches = Past(known.code, clock=field_clock[known.row], time=event_time[known.row])
     span = matches.before(asked.code, clock[asked.row])
+    latest, told = matches.clock, KnownPast(matches, *span)
+    if late in events.columns:
+        latest = matches.highest(event_clock[known.row][matches.order])
+    if (outcome := _outcome_clock(events)) != "__clock":
+        outcome_clock = np.maximum(field_clock, events[outcome].to_numpy())[known.row]
+        outcomes = Past(known.code, clock=outcome_clock, time=event_time[known.row])
+        told = KnownPast.of(outcomes, asked.code, clock[asked.row])
+    history = Past(owner.code, clock=event_clock, time=event_time)
     user_span = history.before(user.code, clock)
-    return _Found(rows, events, asked, known.row, matches, *span, user.code, history, *user_span, running)
+    return _Found(
+        rows, events, asked, known.row, matches, *span, latest, told, user.code, history, *user_span, running
+    )
 
 
 def _count(found: _Found, match: Match) -> np.ndarray:
@@ -135,7 +151,7 @@ def _count(found: _Found, match: Match) -> np.ndarray:
 def _decayed(found: _Found, match: Match) -> np.ndarray:
     some = np.flatnonzero(found.end > found.start)
     newest = found.end[some] - 1
-    age = found.time[found.keys.row[some]] - found.matches.time[newest]
+    age = found.time[found.keys.row[some]] - found.matches.latest[newest]
     pairs = np.zeros(len(found.keys.row))
     pairs[some] = found.matches.decayed(match.half_life)[newest] * np.exp2(-age / match.half_life)
     return found.total(pairs)
@@ -144,7 +160,7 @@ def _decayed(found: _Found, match: Match) -> np.ndarray:
 def _recency(found: _Found, match: Match) -> np.ndarray:
     some = np.flatnonzero(found.end > found.start)
     pairs = np.full(len(found.keys.row), np.iinfo(np.int64).max)
-    pairs[some] = found.time[found.keys.row[some]] - found.matches.time[found.end[some] - 1]
+    pairs[some] = found.time[found.keys.row[some]] - found.matches.latest[found.end[some] - 1]
     return found.keys.per_row(np.minimum, pairs, len(found.rows))
 
 
@@ -153,7 +169,7 @@ def _last(found: _Found, match: Match) -> np.ndarray:
     row = found.keys.row[some]
     newest = found.history.clock[found.user_end[row] - 1]
     last = np.zeros(len(found.rows), dtype=np.int8)
-    last[row[found.matches.clock[found.end[some] - 1] == newest]] = 1
+    last[row[found.clock[found.end[some] - 1] == newest]] = 1
     return last
 
 
@@ -162,44 +178,48 @@ def _share(found: _Found, match: Match) -> np.ndarray:
 
 
 def _share_old(found: _Found, match: Match) -> np.ndarray:
-    matches, events = _since(found, found.time - math.floor(match.old))  # older: before this time
-    return _ratio(found.total(matches - found.start), events - found.user_start)
+    matches, events = _since(found, found.time - math.floor(match.old))  # the others are older
+    return _ratio(found.total(found.end - found.start - matches), found.user_end - found.user_start - events)
 
 
 def _count_recent(found: _Found, match: Match) -> np.ndarray:
-    matches, _ = _recent(found, match)
-    return found.total(found.end - matches)
+    return found.total(_recent(found, match)[0])
 
 
 def _share_recent(found: _Found, match: Match) -> np.ndarray:
     matches, events = _recent(found, match)
-    return _ratio(found.total(found.end - matches), found.user_end - events)
+    return _ratio(found.total(matches), events)
 
 
 def _recent(found: _Found, match: Match) -> tuple[np.ndarray, np.ndarray]:
-    """Where the matches (Q,) and the events (N,) younger than `recent` begin."""
+    """How many matches (Q,) and events (N,) are younger than `recent`."""
     return _since(found, found.time - math.ceil(match.recent) + 1)
 
 
 def _since(found: _Found, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the matches (Q,) and the events (N,) of at least the given time (N,) begin."""
-    matches = np.clip(found.matches.since(found.keys.code, time[found.keys.row]), found.start, found.end)
-    return matches, np.clip(found.history.since(found.user, time), found.user_start, found.user_end)
+    """How many matches (Q,) and events (N,) are of at least the given time (N,)."""
+    matches = found.matches.counts_since(found.keys.code, time[found.keys.row], found.start, found.end)
+    return matches, found.history.counts_since(found.user, time, found.user_start, found.user_end)
 
 
 def _positive_share(found: _Found, match: Match) -> np.ndarray:
     known, positive = _outcomes(found.events)
-    sums = [found.matches.sums(f[found.event], found.start, found.end) for f in (positive, known)]
+    sums = [found.told.sums(f[found.event]) for f in (positive, known)]
     return (found.total(sums[0]) + found.running) / (found.total(sums[1]) + 1)
 
 
 def _running(rows: pl.DataFrame, events: pl.DataFrame) -> np.ndarray:
     """Share (N,) of outcome 1 among all events with a known outcome strictly before each row."""
     known, positive = _outcomes(events)
-    clock, time = (events[name].to_numpy()[known] for name in ("__clock", "__time"))
+    clock, time = (events[name].to_numpy()[known] for name in (_outcome_clock(events), "__time"))
     every = Past(np.zeros(len(clock), dtype=np.int64), clock=clock, time=time)
     _, end = every.before(np.zeros(len(rows), dtype=np.int64), rows["__clock"].to_numpy())
     return running_rate(every, positive[known], end)
+
+
+def _outcome_clock(events: pl.DataFrame) -> str:
+    """The column of the clocks at which outcomes are known."""
+    return known_column(OUTCOME) if known_column(OUTCOME) in events.columns else "__clock"
 
 
 def _outcomes(events: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:

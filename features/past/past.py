@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from features.past.keys import distinct
+from features.past.since import sums_since
 
 _ROOM = 2**62  # composite keys stay below
 
@@ -23,7 +24,7 @@ class Past:
     Args:
         code: int64 (P,) dense code of each pair's key.
         clock: int64 (P,) order in time; equal clocks are simultaneous.
-        time: int64 (P,) seconds; never falls while the clock rises.
+        time: int64 (P,) seconds; never falls while the clock rises, if `since` is asked for.
 
     Example:
         >>> past = Past(np.array([0, 0, 1]), clock=np.array([5, 7, 5]), time=np.array([50, 70, 50]))
@@ -61,6 +62,33 @@ class Past:
         scale, by_time = self._by_time
         return np.searchsorted(by_time, code * scale.width + scale.rank(time))
 
+    @cached_property
+    def in_time_order(self) -> bool:
+        """Whether the time of a key's pairs never falls, as `since` needs it."""
+        later = np.diff(self.time) >= 0
+        return bool((later | (self.code[1:] != self.code[:-1])).all())
+
+    def counts_since(
+        self, code: np.ndarray, time: np.ndarray, start: np.ndarray, end: np.ndarray
+    ) -> np.ndarray:
+        """How many pairs (Q,) of [start, end), a range of one key, have at least the given time."""
+        if self.in_time_order:
+            return end - np.clip(self.since(code, time), start, end)
+        return sums_since(self.time, np.ones(len(self), dtype=np.int64), start, end, time)
+
+    @cached_property
+    def latest(self) -> np.ndarray:
+        """The latest time (P,) among a key's pairs up to each sorted pair."""
+        return self.time if self.in_time_order else self.highest(self.time)
+
+    def highest(self, values: np.ndarray) -> np.ndarray:
+        """The largest of `values` (P,), in sorted order, among a key's pairs up to each."""
+        if not len(values):
+            return values
+        low, key = values.min(), np.cumsum(self._first == np.arange(len(self)))
+        room = int(values.max() - low) + 1
+        return np.maximum.accumulate(values - low + key * room) - key * room + low
+
     def sums(self, values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Sums (Q,) over [start, end) of `values` (P,) in the order the pairs came in; exact for integers."""
         dtype = np.float64 if values.dtype.kind == "f" else np.int64
@@ -68,16 +96,16 @@ class Past:
         return total[end] - total[start]
 
     def decayed(self, half_life: float) -> np.ndarray:
-        """Sums (P,) of 2^(−age / half_life) over a key's pairs up to each sorted pair, seen from that pair.
+        """Sums (P,) of 2^(−age / half_life) over a key's pairs up to each sorted pair, at their `latest`.
 
         Recursive doubling: after step s a sum covers the last 2^s pairs of its key, so the cost is
         O(P log longest) whatever the number of questions, and nothing overflows.
         """
         position = np.arange(len(self)) - self._first
-        total = np.ones(len(self))
+        total = np.ones(len(self)) if self.in_time_order else np.exp2((self.time - self.latest) / half_life)
         step, late = 1, np.flatnonzero(position >= 1)
         while len(late):
-            age = self.time[late] - self.time[late - step]
+            age = self.latest[late] - self.latest[late - step]
             total[late] += total[late - step] * np.exp2(-age / half_life)
             step *= 2
             late = late[position[late] >= step]

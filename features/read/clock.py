@@ -9,7 +9,7 @@ the event was over before the impression can have begun.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -17,6 +17,8 @@ import numpy as np
 import polars as pl
 
 from features.errors import ConfigError, DataError
+from features.known import Known
+from features.read.known_clock import known_clocks, known_ranks
 from features.read.locate import locate
 from features.read.resolution import PER_SECOND, tick_length
 
@@ -34,12 +36,14 @@ class TimeColumn:
         what: table and column, for messages.
         is_event: whether its rows are over at the end of their tick, rather than begin at its start.
         tick: seconds, if the spec declares it.
+        known: column of values that are known only later → when.
     """
 
     column: str
     what: str
     is_event: bool = False
     tick: float | None = None
+    known: Mapping[str, Known] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,14 @@ class Ticks:
     values: pl.Series
     unit: str
     length: int = 1
+
+    def starts(self, per_second: int) -> pl.Series:
+        """Where the ticks begin, in so many units a second."""
+        return self.values * (per_second // PER_SECOND[self.unit])
+
+    def span(self, per_second: int) -> int:
+        """The length of a tick, in so many units a second."""
+        return self.length * (per_second // PER_SECOND[self.unit])
 
     @property
     def seconds(self) -> float:
@@ -80,17 +92,42 @@ def add_clocks(
     Raises:
         DataError: a time that is missing, of no usable type, or in mixed units; a missing order value.
     """
-    ticks = {name: to_ticks(frame, times[name], unit) for name, frame in frames.items()}
-    per_second = max(PER_SECOND[t.unit] for t in ticks.values())
-    starts = {name: t.values * (per_second // PER_SECOND[t.unit]) for name, t in ticks.items()}
-    lengths = {name: t.length * (per_second // PER_SECOND[t.unit]) for name, t in ticks.items()}
+    ticks: dict[Name, Ticks] = {name: to_ticks(frame, times[name], unit) for name, frame in frames.items()}
+    known_at: dict[Name, dict[str, Ticks]] = {n: _known_at(f, times[n], unit) for n, f in frames.items()}
+    every = [*ticks.values(), *(t for columns in known_at.values() for t in columns.values())]
+    per_second = max(PER_SECOND[t.unit] for t in every)
+    starts = {name: t.starts(per_second) for name, t in ticks.items()}
+    lengths = {name: t.span(per_second) for name, t in ticks.items()}
     shortest = _shortest(starts, lengths)
     clocked = {}
     for name, frame in frames.items():
         clock = starts[name] + (lengths[name] - shortest if times[name].is_event else 0)
-        clocked[name] = frame.with_columns(clock.alias(CLOCK), (starts[name] // per_second).alias(TIME))
+        known = known_clocks(
+            frame,
+            times[name].known,
+            end=starts[name] + lengths[name],
+            ends_at={v: t.starts(per_second) + t.span(per_second) for v, t in known_at[name].items()},
+            per_second=per_second,
+            what=times[name].what,
+        )
+        clocked[name] = frame.with_columns(
+            clock.alias(CLOCK), (starts[name] // per_second).alias(TIME), *known
+        )
     seconds = {name: t.seconds for name, t in ticks.items()}
     return (_ranked(clocked, times, order) if order else clocked), seconds
+
+
+def _known_at(frame: pl.DataFrame, time: TimeColumn, unit: str) -> dict[str, Ticks]:
+    """Column of values → the times at which they are known, null where the log does not tell."""
+    found = {}
+    for value, rule in time.known.items():
+        if rule.known_at is not None:
+            told = frame[rule.known_at].is_not_null()
+            what = f"{time.what.rpartition(' column ')[0]} column {rule.known_at!r}"
+            ticks = to_ticks(frame.filter(told), TimeColumn(rule.known_at, what), unit)
+            index = (told.cast(pl.Int64).cum_sum() - 1).set(~told, None)
+            found[value] = replace(ticks, values=ticks.values.gather(index))
+    return found
 
 
 def _shortest(starts: Mapping[Name, pl.Series], lengths: Mapping[Name, int]) -> int:
@@ -203,8 +240,11 @@ def _ranked(
         raise DataError(f"the order columns {order} must have one type in all tables: {error}") from None
     ranks = _dense_rank(every, by)
     ends = np.cumsum([f.height for f in frames.values()])[:-1]
-    parts = np.split(ranks, ends)
-    return {n: f.with_columns(pl.Series(CLOCK, r)) for (n, f), r in zip(frames.items(), parts, strict=True)}
+    parts, clock = np.split(ranks, ends), every[CLOCK].to_numpy()
+    return {
+        name: frame.with_columns(pl.Series(CLOCK, rank), *known_ranks(frame, clock, ranks))
+        for (name, frame), rank in zip(frames.items(), parts, strict=True)
+    }
 
 
 def _dense_rank(frame: pl.DataFrame, by: list[str]) -> np.ndarray:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
 from features.errors import ConfigError
+from features.known import Known
+from features.read.known_clock import LABEL, OUTCOME
 from features.spec import (
     CalendarFeature,
     DenseFeature,
     Domain,
-    Entity,
     Feature,
     IdFeature,
     SincePrevious,
@@ -40,7 +40,9 @@ def impression_reads(spec: Spec) -> Iterator[Read]:
         if (column := getattr(shown, what)) is not None:
             yield column, f"impressions.{what}"
     yield shown.label.column, "impressions.label"
+    yield from ((r.known_at, "known_at of impressions") for r in row_rules(spec).values() if r.known_at)
     yield from ((c, "impressions.context") for c in shown.context)
+    yield from ((c, "impressions.where") for c in shown.where)
     yield from ((c, "order") for c in spec.order)
     yield from input_reads(spec)
 
@@ -52,7 +54,8 @@ def input_reads(spec: Spec) -> Iterator[Read]:
     for name, counter in spec.counters.items():
         yield from ((c, f"counter {name!r}") for c in counter.by)
         # of earlier rows, so that even the label's column may be read
-        yield from ((c, f"value of counter {name!r}") for c in (counter.value, counter.against) if c)
+        values = (counter.value, counter.against) if counter.over is None else ()
+        yield from ((c, f"value of counter {name!r}") for c in values if c)
     yield from ((m.candidate, f"match {name!r}") for name, m in spec.matches.items())
     for name, page in spec.pages.items():
         position = [spec.impressions.position] if "above" in page.outputs else []
@@ -67,6 +70,7 @@ def event_reads(spec: Spec, name: str) -> Iterator[Read]:
     for column in (domain.user, domain.time, domain.item, outcome, *domain.where, *spec.order):
         if column is not None:
             yield column, what
+    yield from ((r.known_at, f"{what}, known_at") for r in event_rules(domain).values() if r.known_at)
     yield from side_reads(spec, name)
 
 
@@ -75,6 +79,36 @@ def side_reads(spec: Spec, name: str) -> Iterator[Read]:
     for side, feature in spec.domains[name].side.items():
         yield from ((c, f"domain {name!r}, side {side!r}") for c in feature_columns(feature))
     yield from ((m.event, f"match {n!r}") for n, m in spec.matches.items() if m.domain == name)
+    for n, counter in spec.counters.items():
+        if counter.over == name:
+            read = [*counter.event_by, *([counter.value] if counter.value else [])]
+            yield from ((c, f"counter {n!r}") for c in read)
+
+
+def row_rules(spec: Spec) -> dict[str, Known]:
+    """When the label, and the columns that counters over impressions add up, are known, if not at once."""
+    label = spec.impressions.label.rule
+    values = {c.value for c in spec.counters.values() if c.over is None and c.value is not None}
+    counted = [c for c in sorted(values) if origin(c)[0] == "own"]
+    # An outcome that nothing is said of is known when the label is.
+    rules = {LABEL: label} | {c: spec.impressions.outcomes.get(c, label) for c in counted}
+    return {column: rule for column, rule in rules.items() if not rule.at_once}
+
+
+def event_rules(domain: Domain) -> dict[str, Known]:
+    """When the outcome and the columns of an event are known, if not at once.
+
+    Raises:
+        ConfigError: two rules for one column.
+    """
+    rules = {column: rule for column, rule in domain.known_later.items() if not rule.at_once}
+    if domain.outcome is not None and not domain.outcome.at_once:
+        column, rule = domain.outcome.column, domain.outcome.rule
+        if rules.setdefault(column, rule) != rule:
+            raise ConfigError(f"known_later and outcome say differently when {column!r} is known; drop one")
+    if domain.outcome is not None and domain.outcome.column in rules:
+        rules[OUTCOME] = rules[domain.outcome.column]
+    return rules
 
 
 def feature_columns(feature: Feature | SincePrevious) -> list[str]:
@@ -82,48 +116,8 @@ def feature_columns(feature: Feature | SincePrevious) -> list[str]:
     if isinstance(feature, IdFeature):
         return [feature.column, *([feature.weights] if feature.weights else [])]
     if isinstance(feature, DenseFeature):
-        return [c for c in feature.columns if not _is_pattern(c)]
+        return [c for c in feature.columns if not is_pattern(c)]
     return []
-
-
-def needed_columns(spec: Spec) -> dict[str, dict[str, str]]:
-    """What must be read: raw table → column → who reads it.
-
-    Raises:
-        ConfigError: a name that no table or computed feature can give, or an input that reads the label.
-    """
-    _refuse_label(spec)
-    if taken := [t for t in spec.tables if t.partition(".")[0] in ("calendar", "gap")]:
-        raise ConfigError(f"tables calendar.* and gap.* are made for time features; rename {taken}")
-    needed: dict[str, dict[str, str]] = {}
-    entities = {"user": spec.user, "item": spec.item}
-    computed = computed_columns(spec)
-    _enter(needed, spec.impressions.table, impression_reads(spec), entities, computed)
-    for name, domain in spec.domains.items():
-        joined = {"item": spec.item if domain.item is not None else None}
-        _enter(needed, domain.table, event_reads(spec, name), joined, [])
-    for what, entity in entities.items():
-        if entity is not None:
-            needed.setdefault(entity.table, {}).setdefault(entity.key, f"{what}.key")
-    return needed
-
-
-def expand_patterns(spec: Spec, columns: dict[str, list[str]]) -> Spec:
-    """Replace the patterns of dense features by the names they match, in the order of the tables.
-
-    Args:
-        spec: as written.
-        columns: raw table → the columns it has.
-
-    Raises:
-        ConfigError: a pattern matches nothing.
-    """
-    shown = [c for c in columns[spec.impressions.table] if c != spec.impressions.label.column]
-    entities = [*_entity_columns("user", spec.user, columns), *_entity_columns("item", spec.item, columns)]
-    names = [*shown, *entities, *computed_columns(spec)]
-    features = {n: _expand(f, names, f"feature {n!r}") for n, f in spec.features.items()}
-    domains = {n: _expand_domain(d, n, spec, columns) for n, d in spec.domains.items()}
-    return spec.model_copy(update={"features": features, "domains": domains})
 
 
 def computed_columns(spec: Spec) -> list[str]:
@@ -152,60 +146,5 @@ def is_of_request(spec: Spec, column: str) -> bool:
     return kind == "user" or (kind == "page" and name.endswith(".size"))
 
 
-def _enter(
-    needed: dict[str, dict[str, str]],
-    table: str,
-    reads: Iterator[Read],
-    entities: dict[str, Entity | None],
-    computed: list[str],
-) -> None:
-    """Enter the columns that one table and the entities joined to it must have."""
-    for column, reader in reads:
-        kind, name = origin(column)
-        if name.startswith("__"):
-            raise ConfigError(f"{reader} reads {column!r}: names with __ are reserved; rename the raw column")
-        if kind == "own":
-            needed.setdefault(table, {}).setdefault(name, reader)
-        elif (entity := entities.get(kind)) is not None:
-            needed.setdefault(entity.table, {}).setdefault(name, reader)
-        elif column not in computed:
-            joined = [f"{k}.*" for k, e in entities.items() if e is not None]
-            raise ConfigError(
-                f"{reader} reads {column!r}, but of the columns with a prefix it can only read "
-                f"{[*joined, *computed]}; correct the name, declare what is missing, or rename the raw column"
-            )
-
-
-def _refuse_label(spec: Spec) -> None:
-    """Nothing that the model sees of an impression may come from the column of its label."""
-    label = spec.impressions.label.column
-    for column, reader in impression_reads(spec):
-        if column == label and reader.startswith(("feature", "counter", "match", "page")):
-            raise ConfigError(f"{reader} reads the label column {label!r}, unknown at the request; drop it")
-
-
-def _entity_columns(what: str, entity: Entity | None, columns: dict[str, list[str]]) -> list[str]:
-    return [f"{what}.{c}" for c in columns[entity.table]] if entity else []
-
-
-def _expand_domain(domain: Domain, name: str, spec: Spec, columns: dict[str, list[str]]) -> Domain:
-    item = spec.item if domain.item is not None else None
-    names = [*columns[domain.table], *_entity_columns("item", item, columns)]
-    side = {n: _expand(f, names, f"domain {name!r}, side {n!r}") for n, f in domain.side.items()}
-    return domain.model_copy(update={"side": side})
-
-
-def _expand(feature: Feature | SincePrevious, names: list[str], what: str) -> Feature | SincePrevious:
-    if not isinstance(feature, DenseFeature):
-        return feature
-    columns: dict[str, None] = {}
-    for pattern in feature.columns:
-        found = [n for n in names if fnmatchcase(n, pattern)] if _is_pattern(pattern) else [pattern]
-        if not found:
-            raise ConfigError(f"{what}: pattern {pattern!r} matches no column; there are {names}")
-        columns |= dict.fromkeys(found)
-    return feature.model_copy(update={"columns": list(columns)})
-
-
-def _is_pattern(column: str) -> bool:
+def is_pattern(column: str) -> bool:
     return any(c in column for c in "*?[")

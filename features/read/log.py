@@ -1,13 +1,15 @@
 """The log in memory: impressions in time order, and the events of every domain.
 
 Reserved columns: `__user`, `__item` (dense codes, −1 = none), `__clock`, `__time` (s); of rows also
-`__request` (dense code) and `__label`; of events `__outcome`, if the domain has one.
+`__request` (dense code) and `__label`; of events `__outcome`, if the domain has one; and `__known.COLUMN`,
+the clock at which a value is known, of columns that are known later than their row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,8 +17,18 @@ import polars as pl
 from features.errors import DataError
 from features.read.clock import CLOCK, TimeColumn, add_clocks
 from features.read.codes import all_keys, code_of, common_type, key_values
-from features.read.columns import Read, event_reads, impression_reads, input_reads, origin, side_reads
+from features.read.columns import (
+    Read,
+    event_reads,
+    event_rules,
+    impression_reads,
+    input_reads,
+    origin,
+    row_rules,
+    side_reads,
+)
 from features.read.entities import join_entity, read_entity
+from features.read.known_clock import LABEL, OUTCOME
 from features.read.labels import label_of
 from features.read.locate import FILE, ROW, locate, table_name
 from features.read.requests import number_requests
@@ -102,22 +114,24 @@ def _own(table: pl.LazyFrame, reads: Iterable[Read]) -> pl.LazyFrame:
 def _read_rows(spec: Spec, tables: Tables) -> pl.DataFrame:
     shown = spec.impressions
     what = table_name(spec.source, shown.table)
-    rows = collect(_own(tables[shown.table], impression_reads(spec)), what=what).with_row_index(ROW)
+    table = _own(tables[shown.table], impression_reads(spec))
+    if shown.where:
+        table = _where(table.with_row_index(ROW), shown.where)
+    rows = collect(table, what=what)
+    rows = rows if ROW in rows.columns else rows.with_row_index(ROW)
     for column in (shown.user, shown.item, *([shown.request] if shown.request else [])):
         if (missing := rows[column].is_null()).any():
             where = locate(rows, missing)
             raise DataError(
                 f"{what}: {column!r} must not be missing in an impression, {where} lack it; drop them"
             )
-    label = label_of(rows, shown.label, what=what).alias("__label")
+    label = label_of(rows, shown.label, what=what).alias(LABEL)
     return _narrow(rows, keep=shown.time).with_columns(label)
 
 
 def _read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int]) -> pl.DataFrame:
     domain = spec.domains[name]
-    frame = _own(tables[domain.table], event_reads(spec, name))
-    for column, values in domain.where.items():
-        frame = frame.filter(pl.col(column).is_in(values))
+    frame = _where(_own(tables[domain.table], event_reads(spec, name)), domain.where)
     events = collect(frame, what=table_name(spec.source, domain.table))
     whole = events.drop_nulls([domain.user, domain.time])
     if dropped := events.height - whole.height:
@@ -126,13 +140,20 @@ def _read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int]
     return _narrow(whole, keep=domain.time).with_columns(outcome)
 
 
+def _where(table: pl.LazyFrame, where: dict[str, list[Any]]) -> pl.LazyFrame:
+    """The rows whose columns each hold one of their values."""
+    for column, values in where.items():
+        table = table.filter(pl.col(column).is_in(values))
+    return table
+
+
 def _outcome(events: pl.DataFrame, outcome: Label, domain: str) -> pl.Series:
     """1, 0 or missing, as int8: the rule of a label, but an event may lack its outcome."""
     values = events[outcome.column]
     known = (values.fill_nan(None) if values.dtype.is_float() else values).is_not_null()
     labels = np.zeros(events.height, dtype=np.int8)
     labels[known.to_numpy()] = label_of(events.filter(known), outcome, what=f"domain {domain!r}").to_numpy()
-    return pl.select(pl.when(known).then(pl.Series(labels)).alias("__outcome")).to_series()
+    return pl.select(pl.when(known).then(pl.Series(labels)).alias(OUTCOME)).to_series()
 
 
 def _with_clocks(
@@ -142,7 +163,11 @@ def _with_clocks(
     roles.update(spec.domains)
     times = {
         n: TimeColumn(
-            r.time, f"{table_name(spec.source, r.table)}, column {r.time!r}", isinstance(r, Domain), r.tick
+            r.time,
+            f"{table_name(spec.source, r.table)}, column {r.time!r}",
+            is_event=isinstance(r, Domain),
+            tick=r.tick,
+            known=event_rules(r) if isinstance(r, Domain) else row_rules(spec),
         )
         for n, r in roles.items()
     }

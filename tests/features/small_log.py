@@ -13,8 +13,8 @@ from features.dataset import Dataset, Manifest
 from features.past.counters import counter_columns
 from features.past.matches import match_columns
 from features.prepare import prepare
-from features.read.columns import expand_patterns, needed_columns
 from features.read.log import read_log
+from features.read.needed import expand_patterns, needed_columns
 from features.sources import open_tables
 from features.spec import Spec, parse_spec
 
@@ -213,7 +213,7 @@ def logged_rows(spec: Spec, base: Path) -> pl.DataFrame:
     log = read_log(full, tables)
     rows = log.rows
     for name, counter in full.counters.items():
-        rows = rows.hstack(counter_columns(rows, name, counter))
+        rows = rows.hstack(counter_columns(rows, name, counter, log.events.get(counter.over or "")))
     for name, match in full.matches.items():
         rows = rows.hstack(match_columns(rows, log.events[match.domain], name, match))
     return rows

@@ -191,7 +191,9 @@ def test_bad_ids_of_any_size_have_a_row(tmp_path: Path) -> None:
 
 def test_label_column_is_no_feature(tmp_path: Path) -> None:
     spec = changed(RATINGS_SPEC, features__item={"column": "rating", "table": "rating"})
-    with pytest.raises(ConfigError, match=r"feature 'item' reads the label column 'rating'"):
+    with pytest.raises(
+        ConfigError, match=r"feature 'item' reads 'rating', the label column, unknown at the request"
+    ):
         run(tmp_path, spec, rating_tables())
 
 

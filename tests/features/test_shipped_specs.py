@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from features.read.columns import needed_columns
+from features.read.needed import needed_columns
 from features.spec import load_spec
 
 SPECS = sorted((Path(__file__).resolve().parents[2] / "pipelines" / "configs" / "specs").glob("*.yaml"))

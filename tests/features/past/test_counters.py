@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from features.errors import ConfigError
 from features.past.counters import counter_columns
 from features.spec import Counter
-from tests.features.tables import Row, impressions, table, values_of
+from tests.features.tables import Row, events, impressions, table, values_of
 
 COUNTER_OUTPUTS = ["count", "positives", "rate", "residual", "since_last", "since_first"]
 PLAIN = [o for o in COUNTER_OUTPUTS if o != "residual"]
@@ -53,6 +53,80 @@ def test_equals_the_definition(rows: list[Row], by: list[str], window: float | N
     got = counter_columns(table(rows).hstack(numbers), "n", counter)
     assert got.columns == [f"count.n.{output}" for output in COUNTER_OUTPUTS]
     assert [pytest.approx(line) for line in expected] == [list(line) for line in got.rows()]
+
+
+def late_by_definition(past: list[Row], row: Row, counter: Counter) -> list[float | None]:
+    """Every output where a value counts only when it was known strictly before; None is no value."""
+    mine = keys(row, counter.by)
+    if not mine:
+        return [None] * 3
+    before = [other for other in past if other["__clock"] < row["__clock"]]
+    told = [o for o in past if o["known"] < row["__clock"] and o["worth"] is not None]
+    running = sum(o["worth"] for o in told) / len(told) if told else 0.5
+    window = counter.window or float("inf")
+
+    def seen(others: list[Row]) -> list[Row]:
+        recent = [o for o in others if row["__time"] - o["__time"] <= window]
+        return [o for key in mine for o in recent if key in keys(o, counter.by)]
+
+    known = seen(told)
+    positives = sum(o["worth"] for o in known)
+    return [
+        len(seen(before)),
+        positives,
+        (positives + counter.prior * running) / (len(known) + counter.prior),
+    ]
+
+
+delays = st.lists(st.integers(0, 9), min_size=14, max_size=14)
+LATE = ["count", "positives", "rate"]
+
+
+@settings(deadline=None, max_examples=150)
+@given(impressions, delays, st.sampled_from(KEYS), st.sampled_from([None, 0.5, 2.5]), st.booleans())
+def test_late_values_equal_the_definition(
+    rows: list[Row], late: list[int], by: list[str], window: float | None, constant: bool
+) -> None:
+    """Also with ties, and where what is known later happened earlier."""
+    counter = Counter(by=by, prior=3.0, window=window, value="worth", outputs=LATE)
+    late = [late[0]] * len(late) if constant else late
+    rows = [
+        row | {"worth": row["__label"] + i % 3, "known": row["__clock"] + delay}
+        for i, (row, delay) in enumerate(zip(rows, late, strict=False))
+    ]
+    expected = [late_by_definition(rows, row, counter) for row in rows]
+    more = {"worth": [r["worth"] for r in rows], "__known.worth": [r["known"] for r in rows]}
+    types = {"worth": pl.Float64, "__known.worth": pl.Int64}
+    got = counter_columns(table(rows).hstack(pl.DataFrame(more, schema=types)), "n", counter)
+    assert [pytest.approx(line) for line in expected] == [list(line) for line in got.rows()]
+
+
+@settings(deadline=None, max_examples=150)
+@given(impressions, events, delays, st.sampled_from(KEYS), st.sampled_from([None, 0.5, 2.5]), st.booleans())
+def test_counters_over_events_equal_the_definition(
+    rows: list[Row], domain: list[Row], late: list[int], by: list[str], window: float | None, is_late: bool
+) -> None:
+    counter = Counter(by=by, prior=3.0, window=window, over="d", outputs=LATE)
+    late = late if is_late else [0] * len(late)
+    domain = [
+        event | {"worth": event["__outcome"], "known": event["__clock"] + delay}
+        for event, delay in zip(domain, late, strict=False)
+    ]
+    expected = [late_by_definition(domain, row, counter) for row in rows]
+    known = pl.Series("__known.__outcome", [e["known"] for e in domain], dtype=pl.Int64)
+    happened = table(domain).with_columns(known) if is_late else table(domain)
+    got = counter_columns(table(rows), "n", counter, happened)
+    assert [pytest.approx(line) for line in expected] == [list(line) for line in got.rows()]
+
+
+def test_popularity_among_all_users_by_another_name() -> None:
+    events = pl.DataFrame({"thing": [7, 7, 8], "__clock": [0, 2, 2], "__time": [0, 20, 20]})
+    rows = pl.DataFrame({"item": [7, 7, 9], "__clock": [2, 3, 3], "__time": [20, 30, 30]})
+    outputs = ["count", "since_last", "since_first"]
+    counter = Counter(by=["item"], event=["thing"], over="view", outputs=outputs)
+    assert counter_columns(rows, "n", counter, events).rows() == [(1, 20, 20), (2, 10, 30), (0, None, None)]
+    with pytest.raises(ConfigError, match="over domain 'view' need its outcome or a value"):
+        counter_columns(rows, "n", Counter(by=["item"], event=["thing"], over="view"), events)
 
 
 @settings(deadline=None, max_examples=50)

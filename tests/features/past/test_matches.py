@@ -29,12 +29,14 @@ def by_definition(row: Row, domain: list[Row], match: Match) -> list[float | Non
     if not mine:
         return [None] * len(MATCH_OUTPUTS)
     everyone = [e for e in domain if e["__clock"] < row["__clock"]]
-    known = [e["__outcome"] for e in everyone if e["__outcome"] is not None]
+    told = [e for e in domain if e.get("told", e["__clock"]) < row["__clock"] and e["__outcome"] is not None]
+    known = [e["__outcome"] for e in told]
     running = sum(known) / len(known) if known else 0.5
     before = [(row["__time"] - e["__time"], e) for e in everyone if e["__user"] == row["__user"]]
-    pairs = [(age, e) for age, e in before for _ in mine & values_of(e[match.event])]
+    fields = [(age, e) for age, e in before if e.get("known", -1) < row["__clock"]]
+    pairs = [(age, e) for age, e in fields for _ in mine & values_of(e[match.event])]
     newest = max((e["__clock"] for _, e in before), default=None)
-    outcomes = [e["__outcome"] for _, e in pairs if e["__outcome"] is not None]
+    outcomes = [e["__outcome"] for _, e in pairs if e in told]
 
     def share(keep: object) -> float:
         whole = sum(keep(age) for age, _ in before)
@@ -67,6 +69,31 @@ def test_equals_the_definition(
         patch.setattr("features.past.matches._CHUNK", chunk)
         got = match_columns(table(rows), table(domain), "n", match)
     assert got.columns == [f"match.n.{output}" for output in MATCH_OUTPUTS]
+    assert [pytest.approx(line) for line in expected] == [list(line) for line in got.rows()]
+
+
+delays = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=14, max_size=14)
+
+
+@settings(deadline=None, max_examples=150)
+@given(impressions, events, delays, st.sampled_from(["item", "item.genres"]), st.sampled_from([0.5, 2.5]))
+def test_late_fields_and_outcomes_equal_the_definition(
+    rows: list[Row], domain: list[Row], gaps: list[tuple[int, int]], field: str, seconds: float
+) -> None:
+    """The field is known later than the event, and the outcome later than that, in any order."""
+    scales = {"half_life": 1.5, "old": seconds, "recent": seconds}
+    match = Match(domain="d", candidate=field, event=field, outputs=MATCH_OUTPUTS, **scales)
+    domain = [
+        event | {"known": event["__clock"] + one, "told": event["__clock"] + one + two, "id": i}
+        for i, (event, (one, two)) in enumerate(zip(domain, gaps, strict=False))
+    ]
+    expected = [by_definition(row, domain, match) for row in rows]
+    known = {
+        f"__known.{field}": [e["known"] for e in domain],
+        "__known.__outcome": [e["told"] for e in domain],
+    }
+    columns = pl.DataFrame(known, schema=dict.fromkeys(known, pl.Int64))
+    got = match_columns(table(rows), table(domain).hstack(columns), "n", match)
     assert [pytest.approx(line) for line in expected] == [list(line) for line in got.rows()]
 
 

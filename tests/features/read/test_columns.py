@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from features.errors import ConfigError
-from features.read.columns import expand_patterns, is_request_level, needed_columns
+from features.read.columns import is_request_level
+from features.read.needed import expand_patterns, needed_columns
 from features.spec import DenseFeature, Spec, parse_spec
 from tests.features.small_log import RATINGS_SPEC, SHOP_SPEC, changed
 
@@ -74,8 +75,8 @@ def test_needed_columns_name_their_reader() -> None:
         ({"domains__ratings__side__x": {"columns": ["count.item.rate"]}}, "side 'x' reads 'count.item.rate'"),
         ({"domains__ratings__item": None}, "side 'genres' reads 'item.genres'"),
         ({"features__item": {"column": "__user", "table": "item"}}, "names with __ are reserved"),
-        ({"counters__x": {"by": ["rating"]}}, "counter 'x' reads the label column 'rating'"),
-        ({"matches__genre__candidate": "rating"}, "match 'genre' reads the label column"),
+        ({"counters__x": {"by": ["rating"]}}, "counter 'x' reads 'rating', the label column"),
+        ({"matches__genre__candidate": "rating"}, "match 'genre' reads 'rating', the label column"),
         ({"tables__gap.x": {}}, r"tables calendar\.\* and gap\.\* are made for time features"),
     ],
 )

@@ -1,0 +1,109 @@
+"""What a spec needs of every raw table, and which columns its patterns stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from features.errors import ConfigError
+from features.read.columns import Read, computed_columns, event_reads, impression_reads, is_pattern, origin
+from features.read.outcomes import outcomes, refuse_outcomes
+from features.spec import DenseFeature, Domain, Entity, Feature, Needed, SincePrevious, Spec
+
+
+def needed_columns(spec: Spec) -> Needed:
+    """What must be read: raw table → column → who reads it.
+
+    Raises:
+        ConfigError: a name that no table or computed feature can give, or a feature that is known only later.
+    """
+    refuse_outcomes(spec)
+    if taken := [t for t in spec.tables if t.partition(".")[0] in ("calendar", "gap")]:
+        raise ConfigError(f"tables calendar.* and gap.* are made for time features; rename {taken}")
+    needed: Needed = {}
+    entities = {"user": spec.user, "item": spec.item}
+    computed = computed_columns(spec)
+    _enter(needed, spec.impressions.table, impression_reads(spec), entities, computed)
+    for name, domain in spec.domains.items():
+        joined = {"item": spec.item if domain.item is not None else None}
+        _enter(needed, domain.table, event_reads(spec, name), joined, [])
+    named = [(c, "impressions.outcomes") for c in spec.impressions.outcomes]
+    _enter(needed, spec.impressions.table, named, {}, [])
+    for name, domain in spec.domains.items():
+        named = [(c, f"domain {name!r}, known_later") for c in domain.known_later]
+        _enter(needed, domain.table, named, {}, [])
+    for what, entity in entities.items():
+        if entity is not None:
+            needed.setdefault(entity.table, {}).setdefault(entity.key, f"{what}.key")
+    return needed
+
+
+def expand_patterns(spec: Spec, columns: dict[str, list[str]]) -> Spec:
+    """Replace the patterns of dense features by the names they match, in the order of the tables.
+
+    A pattern matches no column that is known only after the impression.
+
+    Args:
+        spec: as written.
+        columns: raw table → the columns it has.
+
+    Raises:
+        ConfigError: a pattern matches nothing.
+    """
+    domains = {n: _expand_domain(d, n, spec, columns) for n, d in spec.domains.items()}
+    spec = spec.model_copy(update={"domains": domains})
+    later = outcomes(spec)
+    shown = [c for c in columns[spec.impressions.table] if c not in later]
+    entities = [*_entity_columns("user", spec.user, columns), *_entity_columns("item", spec.item, columns)]
+    names = [*shown, *entities, *computed_columns(spec)]
+    features = {n: _expand(f, names, f"feature {n!r}") for n, f in spec.features.items()}
+    full = spec.model_copy(update={"features": features})
+    refuse_outcomes(full)  # again: patterns of side info may have named more outcomes
+    return full
+
+
+def _enter(
+    needed: Needed,
+    table: str,
+    reads: Iterable[Read],
+    entities: dict[str, Entity | None],
+    computed: list[str],
+) -> None:
+    """Enter the columns that one table and the entities joined to it must have."""
+    for column, reader in reads:
+        kind, name = origin(column)
+        if name.startswith("__"):
+            raise ConfigError(f"{reader} reads {column!r}: names with __ are reserved; rename the raw column")
+        if kind == "own":
+            needed.setdefault(table, {}).setdefault(name, reader)
+        elif (entity := entities.get(kind)) is not None:
+            needed.setdefault(entity.table, {}).setdefault(name, reader)
+        elif column not in computed:
+            joined = [f"{k}.*" for k, e in entities.items() if e is not None]
+            raise ConfigError(
+                f"{reader} reads {column!r}, but of the columns with a prefix it can only read "
+                f"{[*joined, *computed]}; correct the name, declare what is missing, or rename the raw column"
+            )
+
+
+def _entity_columns(what: str, entity: Entity | None, columns: dict[str, list[str]]) -> list[str]:
+    return [f"{what}.{c}" for c in columns[entity.table]] if entity else []
+
+
+def _expand_domain(domain: Domain, name: str, spec: Spec, columns: dict[str, list[str]]) -> Domain:
+    item = spec.item if domain.item is not None else None
+    names = [*columns[domain.table], *_entity_columns("item", item, columns)]
+    side = {n: _expand(f, names, f"domain {name!r}, side {n!r}") for n, f in domain.side.items()}
+    return domain.model_copy(update={"side": side})
+
+
+def _expand(feature: Feature | SincePrevious, names: list[str], what: str) -> Feature | SincePrevious:
+    if not isinstance(feature, DenseFeature):
+        return feature
+    columns: dict[str, None] = {}
+    for pattern in feature.columns:
+        found = [n for n in names if fnmatchcase(n, pattern)] if is_pattern(pattern) else [pattern]
+        if not found:
+            raise ConfigError(f"{what}: pattern {pattern!r} matches no column; there are {names}")
+        columns |= dict.fromkeys(found)
+    return feature.model_copy(update={"columns": list(columns)})

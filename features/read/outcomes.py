@@ -1,0 +1,97 @@
+"""What a model may not see of the impression that it scores: columns that are known only afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from features.errors import ConfigError
+from features.read.columns import Read, event_reads, event_rules, feature_columns, origin
+from features.spec import Domain, Spec
+
+
+def refuse_outcomes(spec: Spec) -> None:
+    """Refuse outcomes as features of their own row; as history they are what counters and domains are for.
+
+    Raises:
+        ConfigError: naming who reads which column, and why it is not known at the request.
+    """
+    _refuse_late_side(spec)
+    reasons, suspects = outcomes(spec), dict(_suspects(spec))
+    for column, reader in _same_row_reads(spec):
+        if column in reasons:
+            remedy = "drop it, or use it as history: the value of a counter, side info of a domain"
+            if column in suspects:
+                remedy += "; if it is known at the request, name it under impressions.known"
+            raise ConfigError(
+                f"{reader} reads {column!r}, {reasons[column]}, unknown at the request; {remedy}"
+            )
+
+
+def _refuse_late_side(spec: Spec) -> None:
+    """A field of an event in a history is seen with the event, so it must be known by then."""
+    for name, domain in spec.domains.items():
+        late = event_rules(domain)
+        for side, feature in domain.side.items():
+            if column := next((c for c in feature_columns(feature) if c in late), None):
+                raise ConfigError(
+                    f"domain {name!r}, side {side!r} reads {column!r}, which is known only later than its event; "
+                    "drop it: counters and matches use it from when it is known"
+                )
+
+
+def outcomes(spec: Spec) -> dict[str, str]:
+    """The impressions' own columns that are known only after the impression, and what they are.
+
+    Raises:
+        ConfigError: a column is said to be known at the request and only afterwards.
+    """
+    shown = spec.impressions
+    reasons = {shown.label.column: "the label column"}
+    if shown.label.known_at is not None:
+        reasons[shown.label.known_at] = "the time when the label is known"
+    for column, rule in shown.outcomes.items():
+        reasons.setdefault(column, "an outcome by impressions.outcomes")
+        if rule.known_at is not None:
+            reasons.setdefault(rule.known_at, f"the time when outcome {column!r} is known")
+    if both := sorted(reasons.keys() & set(shown.known)):
+        raise ConfigError(f"impressions.known names {both[0]!r}, {reasons[both[0]]}; say one of both")
+    known = {shown.user, shown.item, shown.time, shown.request, shown.position}
+    known |= {*shown.context, *shown.known, *spec.order}
+    for column, reason in _suspects(spec):
+        if column not in known:
+            reasons.setdefault(column, reason)
+    return reasons
+
+
+def _suspects(spec: Spec) -> Iterator[tuple[str, str]]:
+    """Columns of the impressions' table that something reads as known afterwards, and what they are then."""
+    for name, counter in spec.counters.items():
+        if counter.over is None and counter.value is not None and origin(counter.value)[0] == "own":
+            yield counter.value, f"an outcome, since counter {name!r} adds it up as one"
+    for name, domain in spec.domains.items():
+        if _is_own_table(spec, domain):
+            keys = {domain.user, domain.item, domain.time, *domain.where}
+            for column, _ in event_reads(spec, name):
+                if column not in keys and origin(column)[0] == "own":
+                    yield (
+                        column,
+                        f"an outcome, since domain {name!r} reads it of the same table with its events",
+                    )
+
+
+def _is_own_table(spec: Spec, domain: Domain) -> bool:
+    """Whether the events of a domain are the rows of the impressions, be it by another name."""
+    tables = spec.source.tables
+    one, other = tables.get(domain.table), tables.get(spec.impressions.table)
+    same_files = one is not None and other is not None and one.path == other.path
+    return same_files or domain.table == spec.impressions.table
+
+
+def _same_row_reads(spec: Spec) -> Iterator[Read]:
+    """What is read of the impression that is scored itself, but for patterns, which leave outcomes out."""
+    for name, feature in spec.features.items():
+        yield from ((c, f"feature {name!r}") for c in feature_columns(feature))
+    for name, counter in spec.counters.items():
+        yield from ((c, f"counter {name!r}") for c in counter.by)
+    yield from ((m.candidate, f"match {name!r}") for name, m in spec.matches.items())
+    yield from ((p.column, f"page {name!r}") for name, p in spec.pages.items())
