@@ -34,7 +34,7 @@ def _refuse_late_side(spec: Spec) -> None:
         for side, feature in domain.side.items():
             if column := next((c for c in feature_columns(feature) if c in late), None):
                 raise ConfigError(
-                    f"domain {name!r}, side {side!r} reads {column!r}, which is known only later than its event; "
+                    f"domain {name!r}, side {side!r} reads {column!r}, which is known later than its event; "
                     "drop it: counters and matches use it from when it is known"
                 )
 
