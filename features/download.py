@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from features.durable import rename
 from features.errors import ConfigError, DataError
 
 _PIECE = 2**20
@@ -72,7 +73,7 @@ def download(name: str, out: Path, *, timeout: float = 30.0) -> list[Path]:
         unpack(packed, folder / "files", max_bytes=archive.max_unpacked)
         if out.exists():
             out.rmdir()
-        (folder / "files").rename(out)
+        rename(folder / "files", out, point="download")
     return sorted(path for path in out.rglob("*") if path.is_file())
 
 

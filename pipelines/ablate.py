@@ -20,10 +20,10 @@ from ctr.ablate.schedule import Launch, Pool, ProcessWorker, how_many
 from ctr.build import pick_device
 from ctr.report.result_line import write_lines
 from ctr.runs.directory import RunDir
-from ctr.runs.durable import replace_file
 from ctr.runs.signals import GracefulStop
 from ctr.runs.versions import check_versions
 from ctr.tracking.rows import tracking_uri
+from features.durable import replace_file
 from features.safe_yaml import dump_yaml
 from pipelines.ablate_display import Watch
 from pipelines.display import make_display

@@ -12,7 +12,7 @@ from rich.console import Console
 from ctr.compare import Cell, Judgement, compare_files, judge
 from ctr.compare.combine import Noise
 from ctr.compare.render import markdown, notes, table, to_json
-from ctr.runs.durable import replace_file
+from features.durable import replace_file
 from features.errors import ConfigError
 from pipelines.terminal import echo
 

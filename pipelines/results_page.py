@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ctr.metrics import METRICS
 from ctr.report.result_line import ResultLine, read_lines
-from ctr.runs.durable import replace_file
+from features.durable import replace_file
 from features.errors import ConfigError
 from pipelines.terminal import echo
 

@@ -15,7 +15,6 @@ from ctr.ablate.publish import parent_tracker
 from ctr.ablate.schedule import Launch, Pool, ProcessWorker, how_many
 from ctr.build import pick_device
 from ctr.runs.directory import RunDir
-from ctr.runs.durable import replace_file
 from ctr.runs.signals import GracefulStop
 from ctr.runs.versions import check_versions
 from ctr.scaling.measured import read_points
@@ -25,6 +24,7 @@ from ctr.scaling.results import from_points
 from ctr.scaling.run import Runner
 from ctr.scaling.sweep import Chain, load_sweep
 from ctr.tracking.rows import tracking_uri
+from features.durable import replace_file
 from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import dump_yaml

@@ -24,7 +24,6 @@ from ctr.checkpoint.checkpoint import steps
 from ctr.config import RunConfig, dump_config, load_config
 from ctr.distributed.world import World, open_world
 from ctr.runs.directory import RunDir
-from ctr.runs.durable import replace_file
 from ctr.runs.signals import GracefulStop
 from ctr.runs.versions import check_versions
 from ctr.tracking import SilentTracker, Tracker
@@ -32,6 +31,7 @@ from ctr.training.lora import start_from_base
 from ctr.training.state import TrainingState
 from ctr.training.trainer import Outcome, Trainer
 from features.dataset import Dataset
+from features.durable import replace_file
 from pipelines.display import NoDisplay, make_display
 from pipelines.terminal import echo
 

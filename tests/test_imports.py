@@ -47,6 +47,7 @@ RIGHT = [
     ("kernels/pooling/triton.py", "triton"),
     ("ctr/build.py", "features.spec"),
     ("ctr/blocks/o.py", "features.names"),
+    ("ctr/loader/x.py", "features.durable.faults"),
     ("ctr/tokens/p.py", "kernels.backend"),
     ("pipelines/q.py", "features.encode.tables"),
 ]

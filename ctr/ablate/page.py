@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ctr.report.html import render_page
-from ctr.runs.durable import replace_file
+from features.durable import replace_file
 
 Table = tuple[list[str], list[list[str]]]  # head and rows
 _TEMPLATE = Path(__file__).with_name("report_template.html")

@@ -17,9 +17,9 @@ from typing import Any
 from ctr.ablate.expand import Variant
 from ctr.config import RunConfig, load_config
 from ctr.loader.periods import restrict
-from ctr.runs.durable import canonical_json
 from ctr.runs.identity import identity
 from features.dataset import Dataset, Manifest
+from features.durable import canonical_json
 from features.errors import CtrError
 
 SYSTEM_SECONDS = 2.0  # between samples of memory: the runs of an ablation may be short

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctr.bench.results import Cell, Report, SuiteResult, Table, Target
-from ctr.runs.durable import replace_file
+from features.durable import replace_file
 from features.errors import ConfigError
 
 BEGIN = "<!-- ctr bench: begin; written by the command, do not edit -->"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ctr.runs.durable import replace_file
+from features.durable import replace_file
 
 Cell = str | int | float | None
 

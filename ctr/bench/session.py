@@ -13,7 +13,7 @@ from ctr.bench.plots import draw_all
 from ctr.bench.report import conditions, markdown, suite_text, write_page
 from ctr.bench.results import Report, Settings
 from ctr.bench.suites import SUITES
-from ctr.runs.durable import replace_file
+from features.durable import replace_file
 from features.errors import ConfigError
 
 Show = Callable[[str], None]

@@ -37,8 +37,8 @@ from ctr.distributed.on_all_ranks import run_on_all_ranks
 from ctr.distributed.shards import Sharded, copied
 from ctr.distributed.world import World
 from ctr.errors import CheckpointError, RetryableError
-from ctr.runs.durable import TMP_PREFIX, canonical_json, fsync_path, remove, write_file
-from ctr.runs.faults import fault_point
+from features.durable import TMP_PREFIX, canonical_json, fsync_path, remove, rename, write_file
+from features.durable.faults import fault_point
 
 __all__ = [
     "MANIFEST",
@@ -195,22 +195,19 @@ def _seal(directory: Path, step: int, reports: list[dict[str, Any]], sharded: Ma
     CheckpointManifest(step, files, layouts).write(directory)
     fault_point("ckpt.after_manifest", step)
     fsync_path(directory)
-    fault_point("ckpt.before_rename", step)
 
 
 def _publish(temporary: Path, target: Path, step: int) -> None:
     replaced = _set_aside(target)
-    temporary.rename(target)
-    fsync_path(target.parent)
+    rename(temporary, target, point="ckpt", index=step)
     remove(replaced)
-    fault_point("ckpt.after_rename", step)
 
 
 def _set_aside(path: Path) -> Path:
     """Rename a checkpoint before it is deleted, so that a kill leaves no half of it under its name."""
     doomed = path.with_name(f"{TMP_PREFIX}old-{path.name}-{uuid.uuid4().hex[:8]}")
     if path.exists():
-        path.rename(doomed)
+        rename(path, doomed, point="ckpt.aside")
     return doomed
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ctr.distributed.shards import Offset, box, covers
 from ctr.errors import CheckpointError
-from ctr.runs.durable import canonical_json, write_file
+from features.durable import canonical_json, write_file
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 MAX_JSON_BYTES = 64 * 2**20

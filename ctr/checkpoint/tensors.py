@@ -18,7 +18,7 @@ from torch import Tensor
 from ctr.checkpoint.manifest import TENSORS, CheckpointManifest, StoredLayout, StoredPart, tensors_file
 from ctr.distributed.shards import Sharded, box, inside, overlap
 from ctr.errors import CheckpointError
-from ctr.runs.durable import fsync_path
+from features.durable import fsync_path
 
 
 def write_tensors(

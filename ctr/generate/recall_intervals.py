@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ctr.compare.units import Units, error_of
 from ctr.metrics.bootstrap import MIN_CLUSTERS, poisson_weights, weighted_totals
-from ctr.runs.durable import TMP_PREFIX
+from features.durable import replacing
 from features.errors import DataError
 
 BASELINES = ("popularity", "item-kNN")
@@ -122,9 +122,8 @@ def _interval(base: np.ndarray, variant: np.ndarray, drawn: np.ndarray, *, clust
 def write_recalls(path: Path, recalls: Recalls) -> None:
     """A row per request, a column per strategy; the file appears whole or not at all."""
     columns = {"request_id": recalls.request_id, "user_id": recalls.user_id, **recalls.recall}
-    partial = path.with_name(f"{TMP_PREFIX}{path.name}")
-    pq.write_table(pa.table(columns), partial, write_page_checksum=True)
-    partial.replace(path)
+    with replacing(path, point="recalls") as partial:
+        pq.write_table(pa.table(columns), partial, write_page_checksum=True)
 
 
 def read_recalls(path: Path) -> Recalls:

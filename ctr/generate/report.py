@@ -13,7 +13,7 @@ from ctr.generate import recall_intervals
 from ctr.generate.plots import draw
 from ctr.generate.recall_intervals import Recalls, read_recalls, with_intervals, write_recalls
 from ctr.generate.retrieval import as_markdown
-from ctr.runs.durable import replace_file
+from features.durable import replace_file
 from features.errors import ConfigError, DataError
 
 Figures = dict[str, dict[str, float]]  # strategy → figure → value

@@ -23,7 +23,7 @@ from ctr.generate.metrics import coverage, diversity, ndcg, recall
 from ctr.generate.ordering import Ranked, with_rewards
 from ctr.generate.ranking import Ranker
 from ctr.generate.training import generator_loader
-from ctr.runs.durable import TMP_PREFIX
+from features.durable import replacing
 from features.errors import ConfigError
 
 
@@ -135,10 +135,9 @@ def write_items(
     clicked: list[float | None] = [None] * len(items)
     if clicks is not None:
         clicked = [c[item] for own, c in zip(found.ranked, clicks, strict=True) for item, _ in own]
-    partial = path.with_name(f"{TMP_PREFIX}{path.name}")
     whole = pa.table(table).append_column("click", pa.array(clicked, pa.float64()))
-    pq.write_table(whole, partial, write_page_checksum=True)
-    partial.replace(path)
+    with replacing(path, point="retrieval") as partial:
+        pq.write_table(whole, partial, write_page_checksum=True)
     return len(items)
 
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ctr.runs.durable import canonical_json, replace_file
+from features.durable import canonical_json, replace_file
 from features.errors import ConfigError, DataError
 
 PAD, BOS, FIRST = 0, 1, 2

@@ -20,9 +20,9 @@ from ctr.loader.plan import EpochPlan, plan_epoch, window_order
 from ctr.loader.prefetch import in_order
 from ctr.loader.shard import Shard, assign_requests, request_costs
 from ctr.loader.stats import batch_stats
-from ctr.runs.faults import fault_point
 from ctr.tokens.ngram import NgramField
 from features.dataset import Dataset, Manifest
+from features.durable.faults import fault_point
 from features.errors import ConfigError
 
 __all__ = ["Loader", "Shard", "batch_stats", "history_lengths"]

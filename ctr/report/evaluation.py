@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -11,6 +10,7 @@ from ctr.metrics import Evaluation, MetricValue, Summary
 from ctr.metrics.table import METRICS, shown
 from ctr.report.html import render_page
 from ctr.report.plots import History, draw_all, number, with_ends
+from features.durable import replace_file, sweep
 
 CAPTIONS = {
     "roc": "ROC curve",
@@ -59,14 +59,11 @@ def write_report(
     files["metrics.json"] = (evaluation.to_json() + "\n").encode()
     files["index.html"] = page.encode()
     out_dir.mkdir(parents=True, exist_ok=True)
-    for torso in out_dir.glob("*.part"):  # of a job that was killed here
-        torso.unlink()
+    sweep(out_dir)  # what a job that was killed here left
     for name in {f"{name}.png" for name in CAPTIONS} - set(files):
         (out_dir / name).unlink(missing_ok=True)
     for name, content in files.items():
-        part = out_dir / f"{name}.part"
-        part.write_bytes(content)
-        os.replace(part, out_dir / name)
+        replace_file(out_dir / name, content, point="report")
     return out_dir / "index.html"
 
 

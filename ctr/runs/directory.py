@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from ctr.errors import LockedError, RetryableError
-from ctr.runs.durable import TMP_PREFIX, sweep, write_file
 from ctr.runs.journal import Journal
+from features.durable import TMP_PREFIX, sweep, write_file
 from features.errors import ConfigError, CtrError
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ctr.errors import RetryableError
-from ctr.runs.durable import replace_file
+from features.durable import replace_file
 from features.errors import DataError
 
 WALL_KINDS = frozenset(

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ctr.runs.durable import canonical_json
 from ctr.runs.journal import Row
 from ctr.scaling.fit import Curve, Forecast
 from ctr.scaling.lines import Lines
 from ctr.scaling.measured import Against, Measured, flat
+from features.durable import canonical_json
 
 ROW = "prediction"  # kind of the journal row
 LAST, LINE = "last point", "line in log x"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctr.runs.durable import TMP_PREFIX
 from ctr.serving.score_request import ScoreRequest, parse_score_request
 from ctr.serving.service import ScoreResponse
+from features.durable import replacing
 from features.errors import DataError
 
 _MAPPINGS = ("columns", "features", "request_columns", "request_features")
@@ -96,22 +97,19 @@ def write_scores(path: Path, responses: Iterable[tuple[ScoreResponse, np.ndarray
         DataError: there is no score request.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, writer, written = path.with_name(f"{TMP_PREFIX}{path.name}"), None, 0
-    try:
+    writer, written = None, 0
+    with replacing(path, point="scores") as partial, ExitStack() as opened:
         for table in _tables(responses):
-            writer = writer or pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
+            if writer is None:
+                writer = opened.enter_context(
+                    pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
+                )
             writer.write_table(table)
             written += table.num_rows
         if writer is None:
             raise DataError(
                 "there must be something to score, but there is no score request: name another file or split"
             )
-        writer.close()
-        partial.replace(path)
-    finally:
-        if writer is not None and writer.is_open:
-            writer.close()
-        partial.unlink(missing_ok=True)
     return written
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ctr.runs.directory import RunDir
-from ctr.runs.durable import canonical_json, replace_file
+from features.durable import canonical_json, replace_file
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from ctr.tracking.rows import sqlite_uri
+from features.durable import fsync_path, rename
 from features.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def _make(file: Path) -> None:
         part.unlink(missing_ok=True)  # of a job that died while it held the lock
     store = SqlAlchemyStore(sqlite_uri(new), (file.resolve().parent / "mlartifacts").as_uri())
     store.engine.dispose()
-    os.replace(new, file)
+    fsync_path(new)
+    rename(new, file, point="mlflow")
 
 
 def _move(file: Path) -> str:

@@ -8,6 +8,7 @@ since the item was first shown), and those the spec names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -21,9 +22,9 @@ import torch
 
 from ctr.batch import Batch
 from ctr.distributed.world import World
-from ctr.runs.durable import TMP_PREFIX
 from ctr.training.state import TrainingState
 from features.dataset import SPLITS, Dataset, SplitData
+from features.durable import replacing
 from features.errors import DataError
 
 HISTORY_BUCKETS = (0, 1, 5, 20, 50, 100)
@@ -142,25 +143,23 @@ def write_predictions(
     Raises:
         DataError: the split has no rows.
     """
-    partial = path.with_name(f"{TMP_PREFIX}{path.name}")
     data = dataset.split(split)
     if not data.info.impressions:
         raise DataError(f"a split to score must have rows; {split} of {dataset.root} is empty: name another")
     slices = slice_columns(data, dataset.manifest.slices, list(dataset.manifest.domains))
     slices = slices.add_column(2, "slice_item_age", item_ages(dataset, data))  # before those of the spec
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer: pq.ParquetWriter | None = None
-    start = 0
-    try:
+    with replacing(path, point="predictions") as partial, ExitStack() as opened:
+        writer: pq.ParquetWriter | None = None
+        start = 0
         for batch, logits in score_batches(state, loader.iterate(0), bf16=bf16, device=device):
             table = prediction_table(batch, logits, slices.slice(start, len(logits)))
-            writer = writer or pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
+            if writer is None:
+                writer = opened.enter_context(
+                    pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
+                )
             writer.write_table(table)
             start += len(logits)
-    finally:
-        if writer is not None:
-            writer.close()
-    partial.replace(path)
     return start
 
 

@@ -24,12 +24,12 @@ from ctr.distributed.gradients import DenseGradients, GradientExchange, Reduce, 
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables
 from ctr.errors import NonFiniteError
-from ctr.runs.faults import fault_point
 from ctr.training.losses import all_finite, click_loss
 from ctr.training.micro_batches import PartialLoss, parts_of, rows_of
 from ctr.training.optim import AveragedWeights, rate_factor
 from ctr.training.speed import keep_freed_memory
 from ctr.training.staleness import DenseUpdate, PendingGradients
+from features.durable.faults import fault_point
 from features.errors import ConfigError, DataError
 
 

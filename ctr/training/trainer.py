@@ -25,13 +25,13 @@ from ctr.config import RunConfig
 from ctr.distributed.world import World
 from ctr.loader import Loader
 from ctr.runs.directory import RunDir
-from ctr.runs.faults import fault_point
 from ctr.runs.signals import GracefulStop
 from ctr.tracking import SilentTracker, Tracker
 from ctr.training.scoring import score_split
 from ctr.training.state import Progress, TrainingState
 from ctr.training.step import StepResult, Updates, objective_of_clicks
 from ctr.training.validation import describe, figures_of, selection_value
+from features.durable.faults import fault_point
 from features.errors import ConfigError
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
+from features.durable import fsync_path, rename
 from features.errors import DataError
 from features.store.manifest import MANIFEST, Manifest, sha256_of
 
@@ -82,7 +83,7 @@ def hash_files(root: Path) -> dict[str, str]:
     """Relative path → sha256 of every file, each forced to disk first."""
     files = sorted(p for p in root.rglob("*") if p.is_file())
     for path in files:
-        _fsync(path)
+        fsync_path(path)
     return {path.relative_to(root).as_posix(): sha256_of(path) for path in files}
 
 
@@ -90,9 +91,9 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write the manifest, the last file of a dataset, and force it and the directories to disk."""
     path = root / MANIFEST
     path.write_text(manifest.model_dump_json(indent=1) + "\n")
-    _fsync(path)
+    fsync_path(path)
     for folder in {p.parent for p in root.rglob("*")}:
-        _fsync(folder)
+        fsync_path(folder)
 
 
 def _check_target(out: Path, *, overwrite: bool) -> None:
@@ -114,14 +115,13 @@ def _replace(partial: Path, out: Path) -> None:
     """Put the finished directory in its place; the old one goes only when the new one is there."""
     old = out.parent / f".{out.name}.partial-{os.getpid()}-old"
     if out.exists():
-        out.rename(old)
+        rename(out, old, point="dataset.aside")
     try:
-        partial.rename(out)
+        rename(partial, out, point="dataset")
     except OSError:
-        if old.exists():
-            old.rename(out)
+        if old.exists() and not out.exists():
+            rename(old, out, point="dataset.back")
         raise
-    _fsync(out.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -131,11 +131,3 @@ def _sweep(out: Path) -> None:
         pid = path.name.rpartition("partial-")[2].partition("-")[0]
         if pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

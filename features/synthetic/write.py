@@ -12,6 +12,7 @@ from types import TracebackType
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.durable import rename
 from features.errors import ConfigError
 from features.synthetic import tables
 from features.synthetic.block import Block
@@ -49,7 +50,7 @@ def staged_directory(out_dir: Path) -> Iterator[Path]:
         yield staging
         if out_dir.exists():
             out_dir.rmdir()
-        staging.rename(out_dir)
+        rename(staging, out_dir, point="simulated")
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

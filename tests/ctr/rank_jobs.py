@@ -14,9 +14,9 @@ import torch
 from ctr.build import build_state, open_dataset, scoring_loader, training_loader
 from ctr.checkpoint.checkpoint import load_latest
 from ctr.distributed.world import World
-from ctr.runs.faults import injected
 from ctr.training.scoring import score_split
 from ctr.training.step import Updates
+from features.durable.faults import injected
 from pipelines import train as pipeline
 from pipelines.cli import main
 from pipelines.train import train

@@ -20,7 +20,7 @@ from ctr.distributed.shards import Sharded, box
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables, make_tables
 from ctr.errors import RetryableError
-from ctr.runs.faults import injected
+from features.durable.faults import injected
 from pipelines.train import train
 from tests.ctr.tiny_run import tiny_config
 

@@ -18,7 +18,7 @@ from ctr.checkpoint.tensors import StoredTensor
 from ctr.distributed.shards import Sharded, box
 from ctr.distributed.world import World
 from ctr.errors import CheckpointError, RetryableError
-from ctr.runs.faults import InjectedFault, injected
+from features.durable.faults import InjectedFault, injected
 
 
 def writer(root: Path) -> CheckpointWriter:

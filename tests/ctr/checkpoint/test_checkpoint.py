@@ -26,8 +26,8 @@ from ctr.checkpoint.checkpoint import (
 )
 from ctr.checkpoint.manifest import sealed
 from ctr.errors import CheckpointError, RetryableError
-from ctr.runs.durable import sweep
-from ctr.runs.faults import injected
+from features.durable import sweep
+from features.durable.faults import injected
 
 POINTS = [
     "ckpt.before_data",
@@ -41,7 +41,7 @@ KILLS = """
 import os, random, sys, time, torch
 from pathlib import Path
 from ctr.checkpoint.checkpoint import save_checkpoint
-from ctr.runs.faults import injected
+from features.durable.faults import injected
 
 def save(root, step, plan=""):
     with injected(plan):

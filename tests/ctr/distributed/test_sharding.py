@@ -16,9 +16,9 @@ from ctr.config import EmbeddingConfig
 from ctr.embedding import make_tables
 from ctr.embedding.torchrec_plan import column_parts
 from ctr.errors import CheckpointError
-from ctr.runs.durable import sweep
 from ctr.runs.journal import read_rows
 from ctr.runs.versions import fbgemm_available
+from features.durable import sweep
 from features.errors import ConfigError
 from pipelines.train import train
 from tests.ctr import shard_jobs

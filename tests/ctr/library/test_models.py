@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ctr.build import build_model
 from ctr.config import ModelConfig, TrainConfig
-from ctr.runs.faults import InjectedFault, injected
 from ctr.training.speed import speed_up
+from features.durable.faults import InjectedFault, injected
 from features.errors import ConfigError
 from pipelines.train import train
 from tests.ctr import batches

@@ -17,8 +17,8 @@ from torch import Tensor
 from ctr.batch import Batch, IdColumn, map_tensors
 from ctr.config import LoaderConfig
 from ctr.loader import Loader, batch_stats
-from ctr.runs.faults import InjectedFault, injected
 from features.dataset import Dataset, read_arrow
+from features.durable.faults import InjectedFault, injected
 from features.errors import ConfigError, DataError
 from tests.ctr.dataset_fixture import FEATURES, SIDE, TABLES, Sizes, write_dataset, write_table
 

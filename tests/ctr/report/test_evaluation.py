@@ -112,10 +112,10 @@ def test_baselines_stand_beside_the_run(page: Path, evaluation: Evaluation) -> N
 
 
 def test_an_older_report_is_replaced(tmp_path: Path, evaluation: Evaluation) -> None:
-    for name in ("training.png", "index.html", "roc.png.part"):
+    for name in ("training.png", "index.html", ".tmp-roc.png"):
         (tmp_path / name).write_text("old")
     write_report(tmp_path, evaluation=evaluation, history=[], title="again", context={})
-    assert not (tmp_path / "training.png").exists() and not list(tmp_path.glob("*.part"))
+    assert not (tmp_path / "training.png").exists() and not list(tmp_path.glob(".tmp-*"))
     assert "again" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 

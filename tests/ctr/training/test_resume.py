@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ctr.runs.faults import InjectedFault, injected
+from features.durable.faults import InjectedFault, injected
 from pipelines.cli import main
 from pipelines.train import train
 from tests.ctr.tiny_run import STEPS_PER_EPOCH, endings, outcome_of, tiny_config, tiny_dataset, write_config

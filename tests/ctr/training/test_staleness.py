@@ -11,11 +11,11 @@ from torch import Tensor
 from ctr.checkpoint.checkpoint import load_latest
 from ctr.distributed.gradients import GradientBuckets
 from ctr.errors import NonFiniteError
-from ctr.runs.faults import injected
 from ctr.runs.journal import read_rows
 from ctr.training.losses import click_loss
 from ctr.training.optim import make_optimizer, rate_factor
 from features.dataset import Dataset
+from features.durable.faults import injected
 from pipelines.train import train
 from tests.ctr.steps import TOTAL, Started, changed, different, snapshot, start
 from tests.ctr.tiny_run import STEPS_PER_EPOCH, tiny_config, tiny_dataset

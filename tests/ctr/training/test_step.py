@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ctr.batch import Batch
 from ctr.errors import NonFiniteError
-from ctr.runs.faults import injected
 from ctr.training.losses import click_loss
 from ctr.training.optim import rate_factor
 from features.dataset import Dataset
+from features.durable.faults import injected
 from tests.ctr.steps import ENGINES, TOTAL, changed, different, snapshot, start
 from tests.ctr.tiny_run import tiny_dataset
 

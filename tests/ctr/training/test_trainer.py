@@ -13,9 +13,9 @@ from ctr.build import open_dataset, training_loader
 from ctr.checkpoint.checkpoint import load_latest, steps
 from ctr.errors import CheckpointError, NonFiniteError
 from ctr.runs.directory import RunDir
-from ctr.runs.faults import InjectedFault, injected
 from ctr.runs.journal import read_rows
 from ctr.training.validation import selection_value
+from features.durable.faults import InjectedFault, injected
 from pipelines import train as command
 from pipelines.cli import main
 from pipelines.train import train

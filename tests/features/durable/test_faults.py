@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from ctr.runs.faults import Fault, InjectedFault, fault_point, injected, parse_plan
-from ctr.runs.signals import GracefulStop
+from features.durable.faults import Fault, InjectedFault, fault_point, injected, parse_plan
 from features.errors import ConfigError
 
 
@@ -45,7 +44,8 @@ def test_points_fire_at_their_index_only() -> None:
 
 def test_kill_from_the_environment() -> None:
     code = (
-        "from ctr.runs.faults import fault_point\nfor i in range(5): print(i, flush=True); fault_point('step', i)"
+        "from features.durable.faults import fault_point\n"
+        "for i in range(5): print(i, flush=True); fault_point('step', i)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -55,24 +55,3 @@ def test_kill_from_the_environment() -> None:
     )
     assert done.returncode == -signal.SIGKILL
     assert done.stdout.split() == ["0", "1", "2"]
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_graceful_stop_raises_a_flag_and_restores_handlers(number: int, code: int) -> None:
-    before = signal.getsignal(number)
-    with GracefulStop() as stop:
-        assert not stop.requested and stop.exit_code == 0
-        signal.raise_signal(number)
-        assert stop.requested and stop.exit_code == code
-    assert signal.getsignal(number) == before
-
-
-def test_second_signal_ends_at_once() -> None:
-    code = (
-        "import signal\nfrom ctr.runs.signals import GracefulStop\n"
-        "with GracefulStop() as stop:\n"
-        "    signal.raise_signal(signal.SIGTERM); print(stop.exit_code, flush=True)\n"
-        "    signal.raise_signal(signal.SIGTERM); print('still here', flush=True)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "143\n")

@@ -1,0 +1,120 @@
+"""Files are whole or absent: at every fault, on errors, and because nobody renames past the helper."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from features.durable import TMP_PREFIX, rename, replace_file, replacing, sweep
+from features.durable.faults import InjectedFault, injected
+from features.errors import DataError
+from features.store.write import new_directory
+
+ROOT = Path(__file__).resolve().parents[3]
+SOURCES = sorted(p for top in ("ctr", "features", "kernels", "pipelines") for p in (ROOT / top).rglob("*.py"))
+# The journal forces its own open file to the disk.
+FSYNC = {"features/durable/__init__.py", "ctr/runs/journal.py"}
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """The calls of attributes in a file, by the attribute's name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node.func.attr, node
+
+
+def renames_a_path(name: str, call: ast.Call) -> bool:
+    """Whether a call is one of os.rename, os.replace, shutil.move, Path.rename or Path.replace.
+
+    str.replace has two arguments, datetime.replace names them, and polars renames by literals and mappings.
+    """
+    assert isinstance(call.func, ast.Attribute)
+    owner = call.func.value.id if isinstance(call.func.value, ast.Name) else ""
+    if owner in ("os", "shutil"):
+        return name in ("rename", "renames", "replace", "move")
+    if name not in ("rename", "replace") or len(call.args) != 1 or call.keywords:
+        return False
+    return not isinstance(call.args[0], ast.Dict | ast.DictComp | ast.Constant)
+
+
+def test_every_rename_goes_through_the_helper() -> None:
+    """So that each has its fault points, and none forgets to force the name to the disk."""
+    places = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        for name, call in calls(path)
+        if renames_a_path(name, call)
+    }
+    # A compiled kernel is a cache: it is made again where it is missing, and kernels know no features.
+    assert places == {"features/durable/__init__.py", "kernels/native.py"}
+    assert {str(p.relative_to(ROOT)) for p in SOURCES for name, _ in calls(p) if name == "fsync"} == FSYNC
+
+
+def points() -> list[str]:
+    """The point of every rename in the sources: what a test of kills goes through."""
+    found = [
+        keyword.value.value
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "point" and isinstance(keyword.value, ast.Constant)
+    ]
+    return sorted(found)
+
+
+def test_every_rename_has_a_point_of_its_own() -> None:
+    assert len(points()) == len(set(points())) > 8 and "ckpt" in points()
+
+
+@pytest.mark.parametrize(("fault", "content"), [("before", "old"), ("after", "new")])
+def test_a_reader_sees_the_old_content_or_the_new(tmp_path: Path, fault: str, content: str) -> None:
+    path = tmp_path / "a.json"
+    replace_file(path, b"old")
+    with injected(f"file.{fault}_rename:raise"), pytest.raises(InjectedFault):
+        replace_file(path, b"new")
+    assert path.read_text() == content and [*tmp_path.iterdir()] == [path]
+
+
+def test_what_a_killed_job_left_is_swept(tmp_path: Path) -> None:
+    (tmp_path / f"{TMP_PREFIX}a.json").write_text("ha")
+    (tmp_path / "a.json").write_text("whole")
+    assert sweep(tmp_path) == [tmp_path / f"{TMP_PREFIX}a.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_block_that_raises_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path, point="test") as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+
+
+def test_a_directory_takes_the_place_of_an_empty_one_only(tmp_path: Path) -> None:
+    for name in ("new", "empty", "full"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    (tmp_path / "empty" / "file").unlink()
+    with pytest.raises(OSError):
+        rename(tmp_path / "new", tmp_path / "full", point="test")
+    rename(tmp_path / "new", tmp_path / "empty", point="test")
+    assert (tmp_path / "empty" / "file").exists() and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("fault", ["dataset.aside.before", "dataset.before"])
+def test_a_full_disk_leaves_the_dataset_that_was_there(tmp_path: Path, fault: str) -> None:
+    out = tmp_path / "dataset"
+    for content in ("old", "new"):
+        with injected(f"{fault}_rename:enospc" if content == "new" else ""):
+            try:
+                with new_directory(out, overwrite=True) as partial:
+                    (partial / "manifest.json").write_text(content)
+            except (DataError, OSError):
+                assert content == "new"
+    assert (out / "manifest.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
