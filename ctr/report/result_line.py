@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ctr.runs.durable import replace_file
+from features.durable import replace_file
 from features.errors import DataError
 
 # A number keeps the digits with which it stands in the file: 0.7200 is not 0.72.
