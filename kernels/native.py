@@ -1,10 +1,10 @@
-"""C++ sources of this package, compiled at their first use by the machine's own compiler, and kept.
+"""C++ sources of this package, compiled by the machine's own compiler at their first use, and cached.
 
-    source, headers, flags, compiler, processor ─► SHA-256 ─► <cache>/<digest>.so  made once, loaded by ctypes
+    source, headers, flags, compiler, processor ─► SHA-256 ─► <cache>/<name>-<digest>.so ─► ctypes
 
-The cache is `ctr-kernels` below `XDG_CACHE_HOME` (`~/.cache` unless set); nobody else may write to it. Where
-there is no compiler, or it fails, there is no library: callers then take torch's own operators. The same if
-the environment variable CTR_NATIVE is 0. `CXX` names another compiler; it must be GCC.
+The cache is `ctr-kernels` below `XDG_CACHE_HOME` (`~/.cache` unless set); nobody else may write to it.
+Without a compiler, when it fails, and with the environment variable CTR_NATIVE=0 there is no library, and
+callers use torch's own operators. `CXX` names another compiler; it must be GCC.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 _LOG = logging.getLogger(__name__)
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-std=c++17")
 _HEADERS = Path(__file__).parent
-_SECONDS = 300  # after which a compiler is given up
+_SECONDS = 300  # after which a compiler run has failed
 
 
 @cache
@@ -50,7 +50,7 @@ def load(source: Path, **macros: int) -> ctypes.CDLL | None:
 
 @cache
 def _compiler() -> str | None:
-    """Where GCC is; says once what is missed without it."""
+    """The path of GCC; without it, a warning once."""
     name = os.environ.get("CXX", "g++")
     if (found := shutil.which(name)) is None:
         _LOG.warning("there is no %s: torch's operators stand in for compiled ones, slower", name)
@@ -68,9 +68,9 @@ def _built(compiler: str, source: Path, macros: Mapping[str, int]) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             made, library = Path(temporary) / "made.o", Path(temporary) / "made.so"
             _run([*command, f"-I{_HEADERS}", "-c", str(source), "-o", str(made)])
-            # Without -fopenmp: the threads are to be those of the library that torch has loaded, not others.
+            # Without -fopenmp here, the library uses the threads of the OpenMP that torch has loaded.
             _run([compiler, "-shared", str(made), "-o", str(library)])
-            library.replace(target)  # all at once: another process may be at the same
+            library.replace(target)  # atomic: another process may compile the same
     return target
 
 
@@ -81,7 +81,7 @@ def _run(command: list[str]) -> None:
 
 
 def _torch_has_openmp() -> bool:
-    """Whether GCC's OpenMP functions are loaded already, for all to see."""
+    """Whether torch has loaded GCC's OpenMP functions where other libraries find them."""
     import torch  # noqa: F401  (loads them)
 
     return hasattr(ctypes.CDLL(None), "GOMP_parallel")
@@ -112,7 +112,7 @@ def _digest(command: list[str], source: Path) -> str:
 
 
 def _processor() -> str:
-    """What `-march=native` depends on."""
+    """The facts of this processor that `-march=native` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""Where compiled position-wise networks (kernels.position_wise) stand in for torch's operators.
+"""When to use the compiled position-wise networks (`kernels.position_wise`) instead of torch's operators.
 
-Many rows of float32 on a CPU: there the norm, the products, the activation and the residual are one pass over
-the rows. Everywhere else, and without a compiler, the caller takes torch's operators.
+For many float32 rows on a CPU they compute norm, products, activation and residual in one pass over the rows.
+Everywhere else, and without a compiler, the caller uses torch's operators.
 
 n rows, I inputs, O outputs.
 """
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from kernels.position_wise import Norm, available
 
-ROWS = 1024  # below that, a call of its own costs more than it saves
+ROWS = 1024  # with fewer rows the call costs more than it saves
 
 
 def fits(x: Tensor, outputs: int, *weights: Tensor | None) -> bool:
-    """Whether rows x (..., I) go to `outputs` by compiled code here."""
-    if torch.compiler.is_compiling():  # asked first: the number of rows would become a condition of the graph
+    """Whether compiled code maps the rows x (..., I) to `outputs` values each, with these weights."""
+    if torch.compiler.is_compiling():  # first, or the number of rows would become a condition of the graph
         return False
     if x.device.type != "cpu" or x.dtype != torch.float32 or x.numel() < ROWS * x.shape[-1]:
         return False
@@ -30,7 +30,7 @@ def fits(x: Tensor, outputs: int, *weights: Tensor | None) -> bool:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether others want to see a call of this module, or change it: it must be called then."""
+    """Whether the module has hooks, so that it must be called as a module."""
     return bool(
         module._forward_pre_hooks
         or module._forward_hooks
@@ -40,7 +40,7 @@ def hooked(module: nn.Module) -> bool:
 
 
 def compiled_norm(norm: nn.Module | None) -> tuple[bool, Norm | None]:
-    """Whether compiled code knows this norm over the last axis, and its parts; None for no norm."""
+    """Whether compiled code has this norm over the last axis, and the norm as it takes it (None: no norm)."""
     if norm is None or type(norm) is nn.Identity:
         return True, None
     plain = type(norm) in (nn.LayerNorm, nn.RMSNorm) and not hooked(norm)

@@ -1,4 +1,4 @@
-"""Jagged sequences: the events of all requests packed one after another, the oldest first.
+"""Jagged sequences: the events of all requests packed one after another, the oldest of each request first.
 
     request 0: a b c        values     = [a b c d e]   (ΣL, D)
     request 1: (no event)   offsets    = [0 3 3 5]     (R + 1,)
@@ -29,8 +29,8 @@ class Jagged:
     Args:
         values: (ΣL, ...), the events of request r at `offsets[r]:offsets[r + 1]`.
         offsets: (R + 1,) int64, from 0 to ΣL.
-        max_length: upper bound of the lengths; known beforehand, so that no device has to be asked.
-        known: what has been derived from the layout, shared by all values that have it (see `derive`).
+        max_length: upper bound of the lengths; passed in, since reading it from a GPU would wait for it.
+        known: cache of what `derive` made from the offsets, shared by all `Jagged` with the same layout.
 
     Example:
         >>> jagged = Jagged.from_lengths(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2, 0, 1]))
@@ -45,12 +45,12 @@ class Jagged:
 
     @classmethod
     def from_lengths(cls, values: Tensor, lengths: Tensor, *, max_length: int | None = None) -> Jagged:
-        """Build from the lengths (R,) and check; the longest is looked up when it is not given."""
+        """Build from the lengths (R,) and check; `max_length` is the longest unless given."""
         longest = int(lengths.max()) if lengths.numel() else 0
         return cls(values, offsets_of(lengths), longest if max_length is None else max_length).check()
 
     def check(self) -> Jagged:
-        """Return self; for the border of a batch, as it waits for the device.
+        """Check the three against each other and return self; waits for the device.
 
         Raises:
             ValueError: when values, offsets and max_length contradict each other.
@@ -82,14 +82,14 @@ class Jagged:
         return self.offsets.diff()
 
     def derive(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` derives from the layout alone, made once for all layers that share the layout."""
+        """What `make` computes from the layout alone; done once, for all layers that share the layout."""
         if key not in self.known:
             self.known[key] = make()
         found: T = self.known[key]
         return found
 
     def host_lengths(self) -> np.ndarray:
-        """(R,) int64 on the host; where the layout lies on a device, the first call waits for it."""
+        """`lengths` on the host; the first call waits for the device."""
         return self.derive(HOST_LENGTHS, lambda: self.lengths.cpu().numpy())
 
     def segment_ids(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Keys and values of the events of each request: what attention reads, and what serving keeps.
+"""Keys and values of the events of each request: attention reads them, serving caches them.
 
 R requests, L events of one, N queries of one request, D width, H heads.
 """
@@ -16,7 +16,7 @@ from ctr.blocks.length_buckets import LengthBuckets
 
 
 class PaddedKV(NamedTuple):
-    """Projected events, padded in buckets of requests of similar length (see ctr.blocks.length_buckets).
+    """Keys and values padded in buckets of requests of similar length (see `ctr.blocks.length_buckets`).
 
     key, value: (R_b, L_b, D) of each bucket.  valid: (R_b, L_b) bool of each, None where nothing is padded.
     """
@@ -27,7 +27,7 @@ class PaddedKV(NamedTuple):
     valid: list[Tensor | None]
 
     def tensors(self) -> Iterator[Tensor]:
-        """Everything it holds."""
+        """All tensors, to count their bytes."""
         yield from [*self.key, *self.value]
         yield from (valid for valid in self.valid if valid is not None)
 
@@ -39,7 +39,7 @@ class PaddedKV(NamedTuple):
         return self._replace(key=key, value=value)
 
     def masks(self, own: Tensor | None = None) -> list[Tensor | None]:
-        """Who is seen: the events, and of the K keys behind them those that `own`, (N, K) or (1, K), allows.
+        """Attention masks: events are seen, and of K keys behind them those that `own` (N or 1, K) allows.
 
         Without `own` the first position is always seen: in an empty request it holds the value 0, so that
         attention gives exactly 0 on every backend, and no row is masked wholly.
@@ -51,12 +51,12 @@ class PaddedKV(NamedTuple):
 
 
 class PackedKV(NamedTuple):
-    """Projected events as they are: K and behind it V of each, values (ΣL, 2 D)."""
+    """Keys and values of packed events, values (ΣL, 2 D): of each event K and, behind it, V."""
 
     events: Jagged
 
     def tensors(self) -> Iterator[Tensor]:
-        """Everything it holds."""
+        """All tensors, to count their bytes."""
         yield self.events.values
 
 

@@ -1,8 +1,9 @@
-"""Linear maps on a CPU: float32 compiled, with a norm before it; bfloat16 with row counts that come back.
+"""Linear maps that are fast on a CPU: compiled in float32, with padded row counts in bfloat16.
 
-oneDNN, which multiplies bfloat16 on a CPU, prepares a kernel for every shape that it meets: 2 to 10 ms, many
-times the product itself, and packed events come in another number with every batch. Rows of zeros fill each
-count up to one of few, eight to an octave, so that after some steps every kernel is there.
+oneDNN, which multiplies bfloat16 on a CPU, generates a kernel for every new shape. That takes 2 to 10 ms,
+many times the product itself, and every batch has another number of packed events. Rows of zeros therefore
+pad the number of rows to one of few values (eight between a power of two and the next), so that after some
+steps every kernel exists.
 
 n rows, I inputs, O outputs.
 """
@@ -43,14 +44,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, norm: nn.Mo
         made = position_wise.linear(rows if known or norm is None else norm(rows), weight, bias, norm=parts)
         return made.unflatten(0, x.shape[:-1])
     x = x if norm is None else norm(x)
-    if not x.numel() or not _pays(x):
+    if not x.numel() or not _pads_rows(x):
         return F.linear(x, weight, bias)
-    flat: Tensor = _FilledLinear.apply(x.flatten(0, -2), weight, bias)
+    flat: Tensor = _PaddedLinear.apply(x.flatten(0, -2), weight, bias)
     return flat.unflatten(0, x.shape[:-1])
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` by way of `linear`."""
+    """`torch.nn.Linear`, computed by `linear`."""
 
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """norm(x), (..., I), to (..., O)."""
@@ -69,7 +70,7 @@ def normed_linear(layer: nn.Module, x: Tensor, norm: nn.Module | None) -> Tensor
 def join_mapped(
     tables: Sequence[Tensor], inputs: Sequence[Tensor], maps: Sequence[nn.Module]
 ) -> tuple[Tensor, list[int]]:
-    """Tables and x_j W_jᵀ, one below the other: each product is written where it is to stand.
+    """Concatenate tables and products x_j W_jᵀ along the rows; every product is written in place.
 
     Args:
         tables: (n_i, O) as they are.
@@ -90,7 +91,7 @@ def join_mapped(
 
 
 class _JoinMapped(torch.autograd.Function):
-    """See `join_mapped`; the tables' gradients are parts of the whole one."""
+    """See `join_mapped`; the gradients of the tables are slices of the incoming one."""
 
     @staticmethod
     def forward(ctx: Any, tables: int, count: int, *tensors: Tensor) -> Tensor:
@@ -125,24 +126,24 @@ class _JoinMapped(torch.autograd.Function):
         return None, None, *given, *of_inputs, *of_weights
 
 
-def _pays(x: Tensor) -> bool:
+def _pads_rows(x: Tensor) -> bool:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
-def filled_rows(n: int) -> int:
-    """The count that n ≥ 1 rows are filled up to: at most an eighth more (64 for the fewest).
+def padded_rows(n: int) -> int:
+    """The count that n ≥ 1 rows are padded to: at most an eighth more, and at least 64.
 
     Example:
-        >>> [filled_rows(n) for n in (1, 64, 1000, 1024, 1025)]
+        >>> [padded_rows(n) for n in (1, 64, 1000, 1024, 1025)]
         [64, 64, 1024, 1024, 1152]
     """
     step = max(64, 1 << max(0, n.bit_length() - 4))
     return -(-n // step) * step
 
 
-def _filled(x: Tensor, rows: int) -> Tensor:
+def _pad_rows(x: Tensor, rows: int) -> Tensor:
     """x (n, …) in bfloat16 with rows of zeros behind it, (rows, …)."""
     if len(x) == rows:
         return x.to(torch.bfloat16)
@@ -152,12 +153,12 @@ def _filled(x: Tensor, rows: int) -> Tensor:
     return out
 
 
-class _FilledLinear(torch.autograd.Function):
-    """x Wᵀ + b for x (n, I): the three products in bfloat16, each over `filled_rows(n)` rows."""
+class _PaddedLinear(torch.autograd.Function):
+    """x Wᵀ + b for x (n, I): the three products in bfloat16, each over `padded_rows(n)` rows."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        rows, kernel = _filled(x, filled_rows(len(x))), weight.to(torch.bfloat16)
+        rows, kernel = _pad_rows(x, padded_rows(len(x))), weight.to(torch.bfloat16)
         ctx.save_for_backward(rows, kernel)
         ctx.like = x.dtype, weight.dtype, None if bias is None else bias.dtype
         if bias is None:
@@ -169,7 +170,7 @@ class _FilledLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         rows, kernel = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.like
-        filled = _filled(gradient, len(rows))
+        filled = _pad_rows(gradient, len(rows))
         back = torch.mm(filled, kernel)[: len(gradient)].to(of_x) if ctx.needs_input_grad[0] else None
         bias = None if of_bias is None else gradient.sum(0, dtype=torch.float32).to(of_bias)
         return back, torch.mm(filled.t(), rows).to(of_weight), bias

@@ -7,12 +7,12 @@ Keys and values are R = [G; H] (m + L tokens), queries O = [G; H_S] (m + k). Who
     event                        no                           yes                  no
 
 No event sees a global token, so the events' part of every layer (`encode`) depends on the request alone and
-is computed once for all its candidates; `read` lets the candidates' global tokens look at it. To serve a
-request, keep its keys and values of each layer and call `read` for the candidates.
+is computed once for all its candidates; `read` is the attention of the candidates' global tokens to it. To
+serve a request, keep its keys and values of each layer and call `read` for the candidates.
 
-Option beyond the paper: global tokens of the request (CLS, user) that events may see as well. They are put in
-front of the events with `show_to_events`; then they do not see the candidate, or sharing would not be exact.
-They do see all events, so that from the second layer on an event may learn of later ones through them.
+Option beyond the paper: global tokens of the request (CLS, user) that events see as well. `show_to_events`
+puts them in front of the events. They do not see the candidate, or the events' part could not be shared.
+They do see all events, so that from the second layer on an event may depend on later ones through them.
 
 Source: LONGER (arXiv 2505.04421), global tokens, cross-causal and self-causal attention.
 
@@ -36,7 +36,7 @@ Select = Literal["recent", "uniform", "learnable"]
 
 
 class EventQueries(NamedTuple):
-    """H_S: the tokens of the sequence that ask.
+    """H_S: the tokens of the sequence that are queries.
 
     tokens: values (Σn, D).  visible: (Σn,) int64: each sees the first `visible` events of its request.
     """
@@ -77,7 +77,7 @@ class SelectQueries(nn.Module):
 
 
 def show_to_events(prefix: Tensor, events: Jagged, queries: EventQueries) -> tuple[Jagged, EventQueries]:
-    """Put request-level global tokens (R, P, D) in front of events and queries: they and all events see them.
+    """Put request-level global tokens (R, P, D) in front of events and queries, where all of these see them.
 
     Returns:
         The events and the queries, each with P tokens more per request.
@@ -115,14 +115,14 @@ class CausalLayer(TransformerLayer):
         Returns:
             (B, m, D).
         """
-        asked = requests.pack(self.around_attention.pre(globals_))
-        mixed = self.attention(asked, kv, tokens=globals_.shape[1])
+        queries = requests.pack(self.around_attention.pre(globals_))
+        mixed = self.attention(queries, kv, tokens=globals_.shape[1])
         update = requests.unpack(mixed)
         return self.after_attention(globals_, update)
 
 
 class CrossCausalAttention(CausalLayer):
-    """The first layer: O = [G; H_S] asks R = [G; H]; only the m + k queries are computed."""
+    """The first layer: queries O = [G; H_S], keys R = [G; H]; only the m + k queries are computed."""
 
     def forward(
         self, globals_: Tensor, queries: EventQueries, events: Jagged, requests: RequestMap
@@ -143,7 +143,7 @@ class CrossCausalAttention(CausalLayer):
 
 
 class SelfCausalAttention(CausalLayer):
-    """A following layer: the m + k tokens [G; H_S] ask each other under the same mask."""
+    """A following layer: the m + k tokens [G; H_S] are queries and keys, under the same mask."""
 
     def forward(
         self, globals_: Tensor, tokens: Jagged, requests: RequestMap, *, prefix: int = 0
@@ -154,7 +154,7 @@ class SelfCausalAttention(CausalLayer):
             globals_: (B, m, D).
             tokens: H_S, values (Σn, D), in the order of the events.
             requests: maps B to R.
-            prefix: P, how many tokens in front of each request's events are request-level global tokens.
+            prefix: P, the number of request-level global tokens in front of each request's events.
 
         Returns:
             The global tokens (B, m, D) and the sequence tokens (Σn, D).

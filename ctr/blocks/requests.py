@@ -1,4 +1,4 @@
-"""Candidates of one request side by side, so that they share the events of the request.
+"""The candidates of each request packed side by side, so that they share the events of the request.
 
     request_index = [0 0 1 2 2 2]      rows x0 … x5, one per candidate
 
@@ -21,7 +21,7 @@ from ctr.blocks.jagged import offsets_of
 
 @dataclass(frozen=True, eq=False)
 class RequestMap:
-    """Where the candidates of each request stand; built once per batch with `RequestMap.build`.
+    """Maps candidates to their requests; built once per batch with `RequestMap.build`.
 
     Args:
         request_index: (B,) int64, non-decreasing: the request of each candidate.
@@ -65,7 +65,7 @@ class RequestMap:
         return self.candidates == self.requests * self.max_candidates
 
     def to_rows(self, per_request: Tensor) -> Tensor:
-        """(R, ...) to (B, ...): what belongs to the request, at each of its candidates."""
+        """(R, ...) to (B, ...): the request's value, repeated for each of its candidates."""
         if self.is_full and self.max_candidates == 1:
             return per_request
         return per_request.index_select(0, self.request_index)

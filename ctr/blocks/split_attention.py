@@ -2,9 +2,9 @@
 
     softmax over [events; own] = w softmax over events + (1 − w) softmax over own,   w = σ(lse_e − lse_o)
 
-lse: log Σ exp of the scores over the events (e) or the own tokens (o). In one call every candidate's tokens
-are keys, which a mask hides from the others: C candidates of m tokens cost (C m)² products and a mask of
-(C m) × (L + C m); here they cost C m². For kernels that give their lse: torch's on a CPU, which does not
+lse: log Σ exp of the scores over the events (e) or the candidate's own tokens (o). In a single call the
+tokens of all C candidates would be keys, and a mask of (C m) × (L + C m) would hide those of the others: (C
+m)² products; here there are C m². It needs kernels that return their lse: torch's on a CPU, which does not
 differentiate it (inference), and `kernels.jagged_attention` (training).
 
 R requests, L events of one, C candidates of one, m tokens of a candidate, H heads, D width.
@@ -17,14 +17,14 @@ from torch import Tensor
 
 
 def can_split(query: Tensor, valid: Tensor | None) -> bool:
-    """Whether the kernel is there, no gradient is asked for, and no event is padding."""
+    """Whether torch's kernel can be used: on a CPU, without gradients and without padded events."""
     return valid is None and query.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def attend_split(
     query: Tensor, key: Tensor, value: Tensor, own: Tensor, *, heads: int, tokens: int
 ) -> Tensor:
-    """Each candidate's tokens ask the events of the request and their own candidate's tokens.
+    """Attention of each candidate's tokens to the events of the request and to the candidate's own tokens.
 
     Args:
         query: (R, C m, D).
@@ -44,13 +44,13 @@ def attend_split(
 
 
 def merge_own(query: Tensor, own: Tensor, shared: Tensor, lse: Tensor, *, heads: int, tokens: int) -> Tensor:
-    """What queries read of the events, merged with what they read of their own candidate's tokens.
+    """Merge the queries' attention to events with their attention to their own candidate's tokens.
 
     Args:
         query: (R, C m, D).
         own: (R, C m, 2 D): keys and values of the tokens themselves.
-        shared: (R, C m, D), read of the events.
-        lse: (R, H, C m), of the events; −∞ where there is none.
+        shared: (R, C m, D), the result of attention to the events.
+        lse: (R, H, C m) of that attention; −∞ where there is no event.
         heads: H.
         tokens: m.
 
@@ -70,7 +70,7 @@ def merge_own(query: Tensor, own: Tensor, shared: Tensor, lse: Tensor, *, heads:
 
 
 def merge_sink(query: Tensor, sink: Tensor, shared: Tensor, lse: Tensor) -> Tensor:
-    """What queries read of the events, once they also see a key `sink` (D,) whose value is 0.
+    """Rescale the queries' attention to events as if they also saw a key `sink` (D,) whose value is 0.
 
     Args and returns: as of `merge_own`.
     """

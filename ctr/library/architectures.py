@@ -1,6 +1,7 @@
-"""The architectures of the Transformer library that the project knows by name, and what it decides for them.
+"""The architectures of the Transformer library that have a name here, and the settings of each.
 
-Plain data in the library's own words; `ctr.library.transformers` hands it over. D width, H heads.
+Settings have the names of the library's own configurations; `ctr.library.transformers` passes them on. D
+width, H heads.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class BodySizes:
-    """What the project decides for a body, whatever its architecture.
+    """The sizes of a body that follow from a run's configuration, whatever the architecture.
 
     Args:
         width: D.
         heads: H.
         hidden: width inside the feed-forward networks.
         longest: the most events of a request.
-        dropout: probability in [0, 1) on outputs; never on attention weights where the two can be told apart.
+        dropout: probability in [0, 1) on outputs; on attention weights only if there is one setting.
     """
 
     width: int
@@ -34,7 +35,7 @@ class BodySizes:
         return self.width // self.heads
 
     def common(self) -> dict[str, Any]:
-        """In the words that most architectures share; keys and values of half the heads (GQA)."""
+        """The sizes under the names that most architectures share; half as many key and value heads (GQA)."""
         groups = self.heads // 2 if self.heads % 2 == 0 else 1
         return {
             "hidden_size": self.width,
@@ -71,7 +72,7 @@ def _gpt_oss(sizes: BodySizes) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Architecture:
-    """How one architecture is asked for.
+    """One architecture of the library.
 
     Args:
         model_type: its name in the library.
@@ -84,7 +85,7 @@ class Architecture:
     values: Callable[[BodySizes], Mapping[str, Any]] = lambda sizes: {}
 
 
-# Those that the tests cover one by one. Any other model type of the library is built alike, and probed.
+# Each of these has tests. Any other model type of the library is built in the same way, and probed.
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": Architecture("bert", values=lambda sizes: {"type_vocab_size": 1}),
     "modernbert": Architecture("modernbert"),

@@ -3,10 +3,10 @@
     request 0: a b c    inputs  a b c      positions  0 1 2     mask  1 1 1     ─►  a' b' c' d' e'
     request 2: d e              d e ·                 0 1 2           1 1 0
 
-Positions count from the oldest event kept, as the library counts; padding stands behind the newest. So
+Positions count from the oldest event kept, as in the library, and padding stands behind the newest. So
 neither the length of the padding nor the other requests of a bucket change anything, and the states of a
-causal architecture stay right when events are appended. An architecture that sees older events only needs no
-mask: what stands behind an event is unseen already. (How long ago an event was, its token tells.)
+causal architecture stay right when events are appended. A causal architecture needs no mask either: no event
+sees the padding behind it. (The age of an event is not in its position; its token holds the time gap.)
 
 R requests, L events of one, D width, H heads.
 """
@@ -28,7 +28,7 @@ from features.errors import ConfigError
 
 
 class LibraryEncoder(nn.Module):
-    """A body of the library over the events of each request, final norm included.
+    """A body of the library on the events of each request, with its final norm.
 
     Args:
         architecture: see `ctr.library.transformers.find_architecture`.
@@ -53,16 +53,16 @@ class LibraryEncoder(nn.Module):
 
     def _encode(self, events: Tensor, valid: Tensor | None) -> Tensor:
         """(R_b, L_b, D) to the same; `valid` (R_b, L_b) bool, None where nothing is padded."""
-        given: dict[str, Tensor] = {}
+        inputs: dict[str, Tensor] = {}
         positions = torch.arange(events.shape[1], device=events.device)
         if self.takes_positions:
-            given["position_ids"] = positions[None]
+            inputs["position_ids"] = positions[None]
         if not self.causal and valid is not None:
             # An empty request sees its first position, which is zero: no row may be masked wholly.
-            given["attention_mask"] = (valid | (positions == 0)).long()
-        # Norms of the library keep the dtype they are given; under autocast that is to be the weights'.
+            inputs["attention_mask"] = (valid | (positions == 0)).long()
+        # The library's norms keep the dtype of their input, which under autocast must be that of the weights.
         wide = events.to(next(self.body.parameters()).dtype)
-        states: Tensor = self.body(inputs_embeds=wide, **given).last_hidden_state
+        states: Tensor = self.body(inputs_embeds=wide, **inputs).last_hidden_state
         return states
 
 

@@ -3,7 +3,7 @@
 A body is an architecture of the library without its vocabulary: embeddings of events in, hidden states out.
 
     name of an architecture ─► its model type ─► configuration ─► body on `inputs_embeds`
-                               our sizes and `options`, in the library's own words
+                                                 (our sizes, and `options` of the run)
 
 Nothing is downloaded and no code but the library's is run: bodies come from their configurations alone. The
 library is imported when a body is first asked for; it takes seconds.
@@ -26,7 +26,7 @@ from ctr.library.architectures import ARCHITECTURES, Architecture, BodySizes
 from ctr.runs.versions import TRANSFORMERS
 from features.errors import ConfigError
 
-# What follows from the rest of a run's configuration, and where it is set; no `options` may change it.
+# Settings that `options` may not hold, as they follow from the run's configuration; and where they are set.
 _OWNED = {
     "hidden_size": "model.d_model",
     "num_attention_heads": "model.heads",
@@ -38,7 +38,7 @@ _OWNED = {
     "use_cache": "nothing: training keeps no cache",
     "is_encoder_decoder": "nothing: only the encoder is built",
 }
-# Parameters of one body. More is a slip: a size of the library's published models that was left as it is.
+# Parameters of one body; with more, a size was probably left at that of a published model.
 _LARGEST = 200_000_000
 
 
@@ -87,7 +87,7 @@ def _own_words(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(kind: Any, fields: set[str], options: dict[str, Any]) -> dict[str, Any]:
-    """The options, all of which the architecture has and the run leaves open."""
+    """The options, checked: the architecture has them and nothing else in the run sets them."""
     owned = _own_words(kind, _OWNED)
     for key in options:
         if key in owned:

@@ -1,7 +1,7 @@
-"""Attention of packed queries over the packed keys of their request, without padding, on a CPU.
+"""Attention of packed queries to the packed keys of their request, without padding, on a CPU.
 
-torch's kernel takes padded (R, H, L, d): packed rows are copied there and back, and padding is computed. Here
-each request's rows are read where they lie. Derivation: attention.cpp.
+torch's kernel needs padded tensors (R, H, L, d): packed rows are copied there and back, and padding is
+computed too. This kernel reads the packed rows in place. Derivation: attention.cpp.
 
 R requests, N queries and L keys of one, D width, H heads.
 """

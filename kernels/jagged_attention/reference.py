@@ -1,4 +1,4 @@
-"""Attention of packed queries over packed keys as its formula says, request by request."""
+"""The plain definition of attention of packed queries to packed keys, request by request; for tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """softmax(Q Kᵀ / √d) V and log Σ exp(Q Kᵀ / √d) of each request and head; 0 and −∞ where no key is seen.
 
-    Shapes as in `kernels.jagged_attention.attend`, with keys and values (ΣL, D) apart.
+    Shapes as in `kernels.jagged_attention.attend`, with keys and values as two tensors (ΣL, D).
     """
     outs, sums = [], []
     for r in range(len(query_offsets) - 1):

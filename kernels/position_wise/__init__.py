@@ -1,8 +1,8 @@
 """Linear maps and feed-forward networks on rows, with the norm before and the residual around, in one pass.
 
-torch's operators write the normed rows, the hidden values, each product before its activation and all their
-gradients to memory: many times the rows themselves. Here a tile of rows goes through all of it in the cache.
-Derivation: position_wise.cpp.
+torch's operators write the normed rows, the products before and after the activation and all their gradients
+to memory: many times the rows themselves. Here a tile of rows goes through all steps while it is in the
+cache. Derivation: README.md and position_wise.cpp.
 
 N rows, I inputs, H hidden values, O outputs.
 """
@@ -31,7 +31,7 @@ class Norm(NamedTuple):
 
 
 def available(x: Tensor, outputs: int) -> bool:
-    """Whether `linear` and `feed_forward` take these rows: float32 (N, I) on a CPU, and GCC compiled them.
+    """Whether `linear` and `feed_forward` work here on these rows: float32 (N, I) on a CPU, compiled by GCC.
 
     I and `outputs` must be multiples of 16.
     """

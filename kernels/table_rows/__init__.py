@@ -1,8 +1,7 @@
-"""The touched rows of a large table on a CPU, updated by row-wise Adagrad in one pass.
+"""Row-wise Adagrad on the touched rows of a large table, on a CPU, in one pass (torch's operators: seven).
 
-torch's operators take seven.
-
-Without a compiler, or for tables that are not float32 on a CPU, `available` is False. n touched rows, E wide.
+Without a compiler, or for tables that are not float32 on a CPU, `available` is False. n touched rows, E
+width.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ _SOURCE = Path(__file__).parent / "table_rows.cpp"
 
 
 def available(weight: Tensor) -> bool:
-    """Whether `rowwise_adagrad` takes this table: float32, in one piece, on a CPU, and compiled by GCC."""
-    return _whole(weight) and load(_SOURCE) is not None
+    """Whether `rowwise_adagrad` can update this table: contiguous float32 on a CPU, and GCC is there."""
+    return _fits(weight) and load(_SOURCE) is not None
 
 
-def _whole(table: Tensor) -> bool:
+def _fits(table: Tensor) -> bool:
     return table.device.type == "cpu" and table.dtype == torch.float32 and table.is_contiguous()
 
 
@@ -46,8 +45,8 @@ def rowwise_adagrad(
     Raises:
         ValueError: shapes, dtypes or IDs that do not fit; nothing is changed then.
     """
-    fits = _whole(weight) and _whole(total) and gradient.dtype == torch.float32
-    if not fits or gradient.shape != (len(ids), weight.shape[1]) or total.shape != weight.shape[:1]:
+    right = _fits(weight) and _fits(total) and gradient.dtype == torch.float32
+    if not right or gradient.shape != (len(ids), weight.shape[1]) or total.shape != weight.shape[:1]:
         raise ValueError(
             "weight (rows, E), total (rows,) and gradient (n, E) of n ids must be float32 on a CPU, the "
             f"first two in one piece, got {weight.dtype} {tuple(weight.shape)}, {total.dtype} "

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ctr.blocks.linear import Linear, filled_rows, linear
+from ctr.blocks.linear import Linear, linear, padded_rows
 
 
 def _run(layer: Linear, x: torch.Tensor, *, own: bool) -> list[torch.Tensor]:
@@ -53,9 +53,9 @@ def test_no_rows() -> None:
 
 
 def test_few_counts_and_little_waste() -> None:
-    counts = {filled_rows(n) for n in range(1, 2**14)}
+    counts = {padded_rows(n) for n in range(1, 2**14)}
     assert len(counts) <= 8 * 8 + 8
-    assert all(n <= filled_rows(n) <= max(64, n * 9 / 8 + 1) or n < 512 for n in range(1, 2**14))
+    assert all(n <= padded_rows(n) <= max(64, n * 9 / 8 + 1) or n < 512 for n in range(1, 2**14))
 
 
 def test_double_precision_gradients_without_autocast() -> None:
