@@ -14,8 +14,8 @@ from ctr.ablate.expand import BASE
 from ctr.ablate.plan import load_plan
 from ctr.ablate.publish import log_results, parent_tracker, publish_children
 from ctr.ablate.report import text, write_report
-from ctr.ablate.results import Results, evaluate
-from ctr.ablate.run import Ended, Runner
+from ctr.ablate.results import AblationResults, evaluate
+from ctr.ablate.run import AblationRunner, Ended
 from ctr.ablate.schedule import Launch, Pool, ProcessWorker, how_many
 from ctr.build import pick_device
 from ctr.report.result_line import write_lines
@@ -77,7 +77,7 @@ def ablate(ablation: Ablation, *, launch: Launch, workers: int, budget: float | 
             replace_file(run_dir.config, dump_yaml(plan.model_dump(mode="json")).encode())
             with Watch(ablation.subruns, make_display()) as watch:
                 pool = Pool(launch, workers, look=watch.look, stopped=lambda: stop.requested)
-                ended = Runner(ablation, pool, run_dir=run_dir, tracker=tracker, budget=budget).run()
+                ended = AblationRunner(ablation, pool, run_dir=run_dir, tracker=tracker, budget=budget).run()
             if ended.interrupted:
                 tracker.close("KILLED")
                 echo("stopped; the same command goes on", err=True)
@@ -93,7 +93,7 @@ def ablate(ablation: Ablation, *, launch: Launch, workers: int, budget: float | 
     return ended.failures[0].code if ended.failures else 0
 
 
-def compare(ablation: Ablation, ended: Ended) -> Results:
+def compare(ablation: Ablation, ended: Ended) -> AblationResults:
     """The statistics of what was trained."""
     plan, manifest = ablation.plan, ablation.dataset.manifest
     base = ablation.variants[0].config
@@ -133,7 +133,7 @@ def dry_run(ablation: Ablation, workers: int) -> str:
         f"plan {ablation.plan.name}: {len(ablation.variants)} variants, {len(ablation.subruns)} trainings"
     ]
     for subrun in ablation.subruns:
-        serves = sorted({place.variant for place in subrun.places} - {subrun.places[0].variant})
+        serves = sorted({trial.variant for trial in subrun.trials} - {subrun.trials[0].variant})
         state = f"{guess.seconds[subrun.key]:6.0f} s" if subrun.key in guess.seconds else "    done"
         also = f"  (also {', '.join(serves)})" if serves else ""
         lines.append(f"{state}  {subrun.steps:>7,} steps  {subrun.path.name}{also}")

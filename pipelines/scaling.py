@@ -21,7 +21,7 @@ from ctr.scaling.measured import read_points
 from ctr.scaling.publish import log_results
 from ctr.scaling.report import text, write_report
 from ctr.scaling.results import from_points
-from ctr.scaling.run import Runner
+from ctr.scaling.run import SweepRunner
 from ctr.scaling.sweep import Chain, load_sweep
 from ctr.tracking.rows import tracking_uri
 from features.durable import replace_file
@@ -85,7 +85,9 @@ def scale(chain: Chain, *, launch: Launch, workers: int) -> int:
             display = make_display()
             with Watch(ablation.subruns, display) as watch:
                 pool = Pool(launch, workers, look=watch.look, stopped=lambda: stop.requested)
-                results = Runner(chain, pool, run_dir=run_dir, tracker=tracker, say=display.message).run()
+                results = SweepRunner(
+                    chain, pool, run_dir=run_dir, tracker=tracker, say=display.message
+                ).run()
             if results is None:
                 tracker.close("KILLED")
                 echo("stopped; the same command goes on", err=True)

@@ -1,4 +1,4 @@
-"""A plan that has met its data set: every variant can be built, every training has its place."""
+"""A plan that has met its data set: every variant can be built, every training is known."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Ablation:
     def unfinished(self, names: Sequence[str]) -> list[SubRun]:
         """Trainings that some of these variants still need, in order."""
         wanted = set(names)
-        own = [s for s in self.subruns if any(place.variant in wanted for place in s.places)]
+        own = [s for s in self.subruns if any(trial.variant in wanted for trial in s.trials)]
         return [subrun for subrun in own if not subrun.is_finished()]
 
 

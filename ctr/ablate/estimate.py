@@ -43,7 +43,7 @@ def estimate(subruns: Sequence[SubRun], *, workers: int) -> Estimate:
     seconds = {}
     try:
         for subrun in subruns:
-            variant = subrun.places[0].variant
+            variant = subrun.trials[0].variant
             if variant not in per_step:
                 per_step[variant] = _seconds_per_step(subrun)
             passes = 1 + SCORING * _scored_share(subrun)

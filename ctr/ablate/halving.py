@@ -68,8 +68,8 @@ def candidates(subruns: Sequence[SubRun], alive: Sequence[str]) -> dict[str, flo
     """
     found: dict[str, float] = {}
     for name in alive:
-        own = [s for s in subruns if any(p.variant == name for p in s.places)]
-        shared = any(p.variant == BASE for s in own for p in s.places)
+        own = [s for s in subruns if any(t.variant == name for t in s.trials)]
+        shared = any(t.variant == BASE for s in own for t in s.trials)
         values = [v for s in own if not s.is_finished() and (v := rung_value(s)) is not None]
         if not shared and values:
             found[name] = float(np.mean(values))

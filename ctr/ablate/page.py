@@ -25,7 +25,7 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class ReportPage:
     """What a report says, in the order in which it says it."""
 
     title: str
@@ -69,7 +69,7 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(c.replace("|", r"\|") for c in row) + " |" for row in lines)
 
 
-def write_page(folder: Path, page: Page, results: Mapping[str, Any]) -> Path:
+def write_page(folder: Path, page: ReportPage, results: Mapping[str, Any]) -> Path:
     """Write results.json, report.md, the pictures and, last, index.html, each whole.
 
     Args:

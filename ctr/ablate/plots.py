@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctr.ablate.results import Line, Results
+from ctr.ablate.results import AblationResults, VariantResult
 from ctr.compare import Judgement
 from ctr.metrics import METRICS
 from ctr.report.plots import GREEN, GREY, INK, ORANGE, drawn, new_figure
@@ -20,7 +20,7 @@ COLOURS = {"helps": GREEN, "hurts": ORANGE, "no evidence": GREY}
 ROW = 0.36  # inches for a variant
 
 
-def draw_all(results: Results) -> dict[str, bytes]:
+def draw_all(results: AblationResults) -> dict[str, bytes]:
     """PNG images by name: deltas, and, where there is something to show, windows, cost, slices."""
     lines = results.compared()
     figures = {
@@ -32,7 +32,7 @@ def draw_all(results: Results) -> dict[str, bytes]:
     return drawn(figures)
 
 
-def deltas(lines: Sequence[Line], results: Results) -> Figure | None:
+def deltas(lines: Sequence[VariantResult], results: AblationResults) -> Figure | None:
     """Bars of the difference in the first metric with 95 % intervals, the largest gain on top."""
     metric = results.plan.metrics[0]
     shown = [(line, line.judgements[metric]) for line in lines if line.judgements[metric].delta is not None]
@@ -79,7 +79,7 @@ def _legend(figure: Figure, verdicts: set[str]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=10)
 
 
-def windows(lines: Sequence[Line]) -> Figure | None:
+def windows(lines: Sequence[VariantResult]) -> Figure | None:
     """Difference in AUC, variant × window; None where there is one window."""
     rows = [line for line in lines if len(line.windows) > 1]
     if not rows:
@@ -91,7 +91,7 @@ def windows(lines: Sequence[Line]) -> Figure | None:
     )
 
 
-def slices(lines: Sequence[Line], results: Results) -> Figure | None:
+def slices(lines: Sequence[VariantResult], results: AblationResults) -> Figure | None:
     """Difference in AUC, variant × slice; bold where the 95 % interval leaves out 0."""
     if not results.slices or not lines:
         return None
@@ -146,7 +146,7 @@ def heat_map(
     return figure
 
 
-def cost(results: Results) -> Figure | None:
+def cost(results: AblationResults) -> Figure | None:
     """Difference in the first metric against operations per row; the base is the square at 0."""
     metric = results.plan.metrics[0]
     points = [
@@ -161,8 +161,8 @@ def cost(results: Results) -> Figure | None:
     axes.axhline(0, color=INK, linewidth=1)
     base = results.base.cost.flops_per_row
     axes.plot(base, 0, marker="s", color=INK, markersize=8, linestyle="", label="base")
-    places = _apart([flops for _, flops, *_ in points])
-    for number, (x, (name, _, delta, j)) in enumerate(zip(places, points, strict=True), start=1):
+    positions = _apart([flops for _, flops, *_ in points])
+    for number, (x, (name, _, delta, j)) in enumerate(zip(positions, points, strict=True), start=1):
         _cost_point(axes, x, delta, j, number=number, name=name)
     _few_log_ticks(axes, [base, *(flops for _, flops, *_ in points)])
     figure.legend(loc="outside right center", fontsize=9, markerscale=0.6)

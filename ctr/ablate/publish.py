@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ctr.ablate.plan import Plan
-from ctr.ablate.results import Results
+from ctr.ablate.results import AblationResults
 from ctr.ablate.subruns import SubRun
 from ctr.config import RunConfig
 from ctr.runs.directory import RunDir
@@ -42,7 +42,7 @@ def parent_tracker(
     )
 
 
-def log_results(tracker: Tracker, results: Results, *, journal: Path, report: Path) -> None:
+def log_results(tracker: Tracker, results: AblationResults, *, journal: Path, report: Path) -> None:
     """The differences of every variant as metrics of the parent, and the report as its artifact."""
     values: dict[str, dict[str, float]] = {}
     for line in results.compared():
@@ -90,7 +90,7 @@ def _tags(subrun: SubRun, parent: str) -> dict[str, str]:
     """What the MLflow UI can group and filter by."""
     return {
         PARENT_TAG: parent,
-        "variant": ", ".join(dict.fromkeys(place.variant for place in subrun.places)),
-        "seed": str(subrun.places[0].seed),
-        "window": str(subrun.places[0].window),
+        "variant": ", ".join(dict.fromkeys(trial.variant for trial in subrun.trials)),
+        "seed": str(subrun.trials[0].seed),
+        "window": str(subrun.trials[0].window),
     }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ctr.ablate.page import Page, Picture, Table, write_page
+from ctr.ablate.page import Picture, ReportPage, Table, write_page
 from ctr.ablate.plots import draw_all, si
-from ctr.ablate.results import Line, Results
+from ctr.ablate.results import AblationResults, VariantResult
 from ctr.compare import Judgement
 from ctr.metrics import METRICS
 from ctr.report.plots import number
@@ -29,7 +29,7 @@ READING = (
 )
 
 
-def write_report(folder: Path, results: Results) -> Path:
+def write_report(folder: Path, results: AblationResults) -> Path:
     """Write results.json, report.md, the pictures and, last, index.html, each whole.
 
     Args:
@@ -43,12 +43,12 @@ def write_report(folder: Path, results: Results) -> Path:
     return write_page(folder, page(results, images), results.to_dict())
 
 
-def title(results: Results) -> str:
+def title(results: AblationResults) -> str:
     """The heading."""
     return f"Ablation {results.plan.name}"
 
 
-def table(results: Results) -> Table:
+def table(results: AblationResults) -> Table:
     """The first metric and the cost: the base, then the variants, the largest gain first."""
     name = METRICS[results.plan.metrics[0]].in_text
     head = ["variant", name, f"Δ {name}", "p (Holm)", "verdict", "detectable"]
@@ -57,7 +57,7 @@ def table(results: Results) -> Table:
     return head, [_row(line, results) for line in (results.base, *results.compared(), *same)]
 
 
-def _row(line: Line, results: Results) -> list[str]:
+def _row(line: VariantResult, results: AblationResults) -> list[str]:
     judgement = line.judgements.get(results.plan.metrics[0])
     if judgement is not None:
         quality = [number(judgement.value), delta(judgement), p_value(judgement), verdict(judgement)]
@@ -69,7 +69,7 @@ def _row(line: Line, results: Results) -> list[str]:
     return [line.name, *quality, *_cost(line)]
 
 
-def others(results: Results) -> Table:
+def others(results: AblationResults) -> Table:
     """The other metrics: differences and verdicts."""
     names = {m: None for line in results.compared() for m in line.judgements if m != results.plan.metrics[0]}
     head = ["variant", *(cell for m in names for cell in (f"Δ {METRICS[m].in_text}", "verdict"))]
@@ -83,12 +83,12 @@ def others(results: Results) -> Table:
     return head, rows if names else []
 
 
-def _base_value(results: Results) -> str:
+def _base_value(results: AblationResults) -> str:
     compared = results.compared()
     return number(compared[0].judgements[results.plan.metrics[0]].base) if compared else "–"
 
 
-def _cost(line: Line) -> list[str]:
+def _cost(line: VariantResult) -> list[str]:
     if line.cost is None:
         return ["–"] * 4
     speed, peak = line.cost.rows_per_s, line.cost.peak_mib
@@ -121,13 +121,13 @@ def verdict(judgement: Judgement) -> str:
     return judgement.reason or judgement.verdict
 
 
-def caveats(results: Results) -> list[str]:
+def caveats(results: AblationResults) -> list[str]:
     """What the intervals do not cover, each once."""
     found = (c for line in results.lines for j in line.judgements.values() for c in j.caveats)
     return list(dict.fromkeys(found))
 
 
-def notes(results: Results) -> Iterator[str]:
+def notes(results: AblationResults) -> Iterator[str]:
     """Variants without a comparison, and why."""
     for s in results.stopped:
         yield (
@@ -138,14 +138,14 @@ def notes(results: Results) -> Iterator[str]:
         yield f"{name}: failed, {why}"
 
 
-def changes(results: Results) -> list[tuple[str, str]]:
+def changes(results: AblationResults) -> list[tuple[str, str]]:
     """What each variant changes."""
     return [(line.name, line.changes) for line in results.lines if line.changes]
 
 
-def page(results: Results, images: Mapping[str, bytes]) -> Page:
+def page(results: AblationResults, images: Mapping[str, bytes]) -> ReportPage:
     """The report, not yet written."""
-    return Page(
+    return ReportPage(
         title=title(results),
         facts=results.facts,
         heading="Variants",
@@ -158,7 +158,7 @@ def page(results: Results, images: Mapping[str, bytes]) -> Page:
     )
 
 
-def text(results: Results) -> str:
+def text(results: AblationResults) -> str:
     """The main table for the terminal."""
     head, rows = table(results)
     shown = [[row[i] for i in range(6)] for row in (head, *rows)]

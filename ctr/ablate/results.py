@@ -14,7 +14,7 @@ from ctr.ablate.cost import Cost, cost_of, mean_cost
 from ctr.ablate.expand import BASE, Variant
 from ctr.ablate.halving import Stopped
 from ctr.ablate.plan import Plan
-from ctr.ablate.subruns import Place, SubRun
+from ctr.ablate.subruns import SubRun, Trial
 from ctr.compare import Cell, Judgement, compare_files, judge
 from ctr.runs.journal import read_rows
 
@@ -24,7 +24,7 @@ Where = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Line:
+class VariantResult:
     """One variant beside the base."""
 
     name: str
@@ -36,22 +36,22 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Results:
+class AblationResults:
     """Everything a report says."""
 
     plan: Plan
-    lines: list[Line]  # the base first
+    lines: list[VariantResult]  # the base first
     slices: dict[Where, dict[str, Judgement]] = field(default_factory=dict)  # of the AUC, by variant
     stopped: list[Stopped] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # variant → why
     facts: dict[str, str] = field(default_factory=dict)
 
     @property
-    def base(self) -> Line:
+    def base(self) -> VariantResult:
         """The line of the base."""
         return self.lines[0]
 
-    def compared(self) -> list[Line]:
+    def compared(self) -> list[VariantResult]:
         """Lines with verdicts, the largest gain in the first metric first."""
         first = self.plan.metrics[0]
         found = [line for line in self.lines if line.judgements]
@@ -73,7 +73,7 @@ class Results:
         }
 
 
-def _line_dict(line: Line) -> dict[str, Any]:
+def _line_dict(line: VariantResult) -> dict[str, Any]:
     return {
         "name": line.name,
         "changes": line.changes,
@@ -92,7 +92,7 @@ def evaluate(
     stopped: Sequence[Stopped] = (),
     failed: Mapping[str, str] | None = None,
     facts: Mapping[str, str] | None = None,
-) -> Results:
+) -> AblationResults:
     """Compare every finished variant with the base on the same test rows.
 
     Args:
@@ -102,24 +102,24 @@ def evaluate(
         stopped, failed: variants that are left out of the comparison.
         facts: name → text for the head of the report.
     """
-    by_place = {place: subrun for subrun in subruns for place in subrun.places}
+    by_trial = {trial: subrun for subrun in subruns for trial in subrun.trials}
     out = {s.variant for s in stopped} | set(failed or {})
     there = [v for v in variants if v.name not in out]
-    own = {v.name: _files(v, plan, by_place) for v in there}
+    own = {v.name: _files(v, plan, by_trial) for v in there}
     others = [v.name for v in there if own[v.name] != own[BASE]]
     cells = _cells(own, others)
     judged = judge(cells, metrics=plan.metrics, noise=plan.noise) if others else []
-    lines = [_line(v, judged, cells.get(v.name, []), plan, by_place) for v in there]
+    lines = [_line(v, judged, cells.get(v.name, []), plan, by_trial) for v in there]
     slices = {where: _in_slice(own, others, where) for where in _slices(own[BASE], plan)} if others else {}
-    return Results(plan, lines, slices, list(stopped), dict(failed or {}), dict(facts or {}))
+    return AblationResults(plan, lines, slices, list(stopped), dict(failed or {}), dict(facts or {}))
 
 
 Files = dict[tuple[int, int], Path]  # (seed, window) → predictions
 
 
-def _files(variant: Variant, plan: Plan, by_place: Mapping[Place, SubRun]) -> Files:
+def _files(variant: Variant, plan: Plan, by_trial: Mapping[Trial, SubRun]) -> Files:
     return {
-        (seed, window): by_place[Place(variant.name, seed, window)].predictions(variant.permute)
+        (seed, window): by_trial[Trial(variant.name, seed, window)].predictions(variant.permute)
         for window in range(plan.windows)
         for seed in plan.seeds
     }
@@ -142,16 +142,16 @@ def _line(
     judged: Sequence[Judgement],
     cells: Sequence[Cell],
     plan: Plan,
-    by_place: Mapping[Place, SubRun],
-) -> Line:
-    places = [Place(variant.name, seed, w) for w in range(plan.windows) for seed in plan.seeds]
+    by_trial: Mapping[Trial, SubRun],
+) -> VariantResult:
+    trials = [Trial(variant.name, seed, w) for w in range(plan.windows) for seed in plan.seeds]
     deltas = [
         float(np.mean([cell.pair.delta("auc") for cell in cells if cell.window == str(window)]))
         for window in range(plan.windows)
         if cells
     ]
-    journals = {by_place[place].key: by_place[place].path / "journal.jsonl" for place in places}
-    return Line(
+    journals = {by_trial[trial].key: by_trial[trial].path / "journal.jsonl" for trial in trials}
+    return VariantResult(
         variant.name,
         variant.changes,
         {j.metric: j for j in judged if j.variant == variant.name},

@@ -27,10 +27,10 @@ class Ended:
     @property
     def failed(self) -> dict[str, str]:
         """Variant → why it has no result."""
-        return {p.variant: f.describe() for f in self.failures for p in f.subrun.places}
+        return {t.variant: f.describe() for f in self.failures for t in f.subrun.trials}
 
 
-class Runner:
+class AblationRunner:
     """Does all trainings that are missing.
 
     Args:
@@ -100,7 +100,7 @@ def steps_done(subrun: SubRun) -> int:
 
 
 def _base_failed(ended: Ended) -> CtrError:
-    failure = next(f for f in ended.failures if any(p.variant == BASE for p in f.subrun.places))
+    failure = next(f for f in ended.failures if any(t.variant == BASE for t in f.subrun.trials))
     error = CtrError(
         f"the base must train, since everything is compared with it, but it ended with {failure.describe()}; "
         f"see {failure.subrun.path / 'log.txt'}"

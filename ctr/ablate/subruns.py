@@ -26,8 +26,8 @@ SYSTEM_SECONDS = 2.0  # between samples of memory: the runs of an ablation may b
 
 
 @dataclass(frozen=True)
-class Place:
-    """One training of a variant."""
+class Trial:
+    """A variant trained once, with a seed and in a window."""
 
     variant: str
     seed: int
@@ -36,13 +36,13 @@ class Place:
 
 @dataclass
 class SubRun:
-    """One training, and all places of the plan that it serves."""
+    """One training, and all trials of the plan that it serves."""
 
     key: str
     config: RunConfig  # its `run` is the directory
     manifest: Manifest = field(repr=False)  # of the whole data set
     steps: int  # of the whole training, about
-    places: list[Place] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
     permutations: list[tuple[str, ...]] = field(default_factory=list)  # of columns, in its test
 
     @property
@@ -125,30 +125,30 @@ def plan_subruns(
     rows = cache(lambda period: restrict(dataset, period).manifest.splits)
     found: dict[str, SubRun] = {}
     for variant in variants:
-        for place in (Place(variant.name, seed, window) for window in range(windows) for seed in seeds):
-            config = _config(variant, place, windows)
+        for trial in (Trial(variant.name, seed, window) for window in range(windows) for seed in seeds):
+            config = _config(variant, trial, windows)
             key = run_key(config, dataset.manifest)
             if key not in found:
                 splits = rows(config.period)
                 trained = sum(splits[name].impressions for name in config.train.data.split("+"))
-                found[key] = _subrun(key, config, place, dataset.manifest, trained, directory)
-            found[key].places.append(place)
+                found[key] = _subrun(key, config, trial, dataset.manifest, trained, directory)
+            found[key].trials.append(trial)
             if variant.permute and variant.permute not in found[key].permutations:
                 found[key].permutations.append(variant.permute)
     return list(found.values())
 
 
-def _config(variant: Variant, place: Place, windows: int) -> RunConfig:
-    period = variant.config.period.model_copy(update={"windows": windows, "window": place.window})
+def _config(variant: Variant, trial: Trial, windows: int) -> RunConfig:
+    period = variant.config.period.model_copy(update={"windows": windows, "window": trial.window})
     tracking = variant.config.tracking.model_copy(update={"uri": None, "system_every": SYSTEM_SECONDS})
-    return variant.config.model_copy(update={"seed": place.seed, "period": period, "tracking": tracking})
+    return variant.config.model_copy(update={"seed": trial.seed, "period": period, "tracking": tracking})
 
 
 def _subrun(
-    key: str, config: RunConfig, place: Place, manifest: Manifest, rows: int, directory: Path
+    key: str, config: RunConfig, trial: Trial, manifest: Manifest, rows: int, directory: Path
 ) -> SubRun:
     there = sorted((directory / "subruns").glob(f"*-{key}"))
-    name = f"{place.variant[:80]}.s{place.seed}.w{place.window}-{key}"
+    name = f"{trial.variant[:80]}.s{trial.seed}.w{trial.window}-{key}"
     path = there[0] if there else directory / "subruns" / name
     steps = config.train.epochs * math.ceil(rows / config.loader.batch_rows)
     steps = min(steps, config.train.max_steps or steps)

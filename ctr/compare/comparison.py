@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from types import TracebackType
 
 import numpy as np
 
@@ -52,9 +51,7 @@ class Comparison:
     def __enter__(self) -> Comparison:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._rows.close()
 
     def add(self, rows: Columns) -> None:

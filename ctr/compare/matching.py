@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import polars as pl
@@ -34,7 +33,7 @@ def in_step(files: Sequence[PredictionFile], *, chunk_rows: int) -> Iterator[lis
         chunk_rows: ids held in memory while looking for repeated ones.
 
     Raises:
-        OrderDiffersError: ids differ at some place, or may be repeated; nothing that was yielded counts.
+        OrderDiffersError: ids differ somewhere, or may be repeated; nothing that was yielded counts.
         DataError: labels differ.
     """
     wrong = Mismatches([file.path for file in files])
@@ -96,9 +95,7 @@ class _Distinct:
     def __enter__(self) -> _Distinct:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._codes.close()
 
     def add(self, ids: pa.ChunkedArray) -> None:

@@ -14,7 +14,7 @@ from features.errors import DataError
 
 
 @dataclass
-class _Found:
+class _Mismatch:
     count: int = 0
     first: Any = None
 
@@ -36,7 +36,7 @@ class Mismatches:
         self._paths = paths
         self._kind: pa.DataType | None = None
         kinds = ("missing", "extra", "repeated", "differ")
-        self._found = [{kind: _Found() for kind in kinds} for _ in paths]
+        self._found = [{kind: _Mismatch() for kind in kinds} for _ in paths]
 
     def same_kind_of_id(self, kind: pa.DataType | None) -> None:
         """Refuse integers in one file and text in another; `kind` is None for a file without rows."""

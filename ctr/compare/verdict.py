@@ -113,7 +113,7 @@ def _checked(metrics: Sequence[str]) -> list[str]:
 
 
 def _delong(cell: Cell, difference: Difference) -> Difference:
-    """The AUC's difference with DeLong's standard error in place of the clusters'."""
+    """The AUC's difference with DeLong's standard error instead of the clusters'."""
     if math.isnan(cell.pair.delong.se):
         reason = difference.reason or "no interval: DeLong needs two rows of each class"
         return replace(difference, error=None, clusters=0, reason=reason)

@@ -178,7 +178,7 @@ class Curve:
     def band(
         self, x: Sequence[float] | np.ndarray, *, noise: float = 0.0
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The curve at P places with its 95 % band, three arrays (P,).
+        """The curve at P positions with its 95 % band, three arrays (P,).
 
         Args:
             x: positive.
@@ -201,10 +201,10 @@ class Curve:
 
         The F test for lack of fit; None where there are no repeats, or as many parameters as points.
         """
-        places, of = np.unique(self._x, return_inverse=True)
+        positions, of = np.unique(self._x, return_inverse=True)
         means = np.bincount(of, self._y) / np.bincount(of)
         pure = float(((self._y - means[of]) ** 2).sum())
-        df_pure, df_lack = len(self._y) - len(places), self.df - (len(self._y) - len(places))
+        df_pure, df_lack = len(self._y) - len(positions), self.df - (len(self._y) - len(positions))
         if df_pure < 1 or df_lack < 1 or pure <= 0:
             return None
         lack = max(0.0, self.rss - pure)

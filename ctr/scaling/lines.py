@@ -3,7 +3,7 @@
 z_β(x) = ((x/m)^β − 1)/β with m the geometric mean of the measured x; at β = 0 it is log(x/m), its limit. So
 αx^β + γ is such a line with α = m^−β b/β and γ = c − b/β, the line's height at z = −1/β.
 
-G values of β, n measurements, P places.
+G values of β, n measurements, P positions.
 
 Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973): linear parameters apart from the others.
 """
@@ -34,11 +34,11 @@ class Lines:
         self.rss = (residuals**2).sum(axis=1)
 
     def at(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Heights at P places, and their variances in units of a measurement's, each (G, P)."""
+        """Heights at P positions, and their variances in units of a measurement's, each (G, P)."""
         return self.at_z(basis(self.betas, np.asarray(u, dtype=np.float64)))
 
     def at_z(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same for places given as z, (G, P)."""
+        """The same for positions given as z, (G, P)."""
         away = z - self._mean[:, None]
         value = self._height + self.slope[:, None] * away
         return value, 1 / self._n + away**2 / self._spread[:, None]

@@ -38,7 +38,7 @@ class Measured:
     parameters: float | None = None
 
     def at(self, against: Against) -> float:
-        """Its place on an axis.
+        """Its position on an axis.
 
         Raises:
             ConfigError: the axis is not known for this point.
@@ -57,7 +57,7 @@ class Measured:
 
 
 def flat(points: Iterable[Measured], metric: str, against: Against) -> tuple[np.ndarray, np.ndarray]:
-    """Every training as a pair of place and value, each float64 (n,)."""
+    """Every training as a pair of position and value, each float64 (n,)."""
     pairs = [(point.at(against), y) for point in points for y in point.values[metric]]
     return np.array([x for x, _ in pairs]), np.array([y for _, y in pairs])
 

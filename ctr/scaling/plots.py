@@ -12,7 +12,7 @@ from ctr.report.plots import BLUE, GREEN, GREY, INK, ORANGE, drawn, new_figure
 from ctr.scaling.fit import Curve
 from ctr.scaling.measured import Against, Measured, flat
 from ctr.scaling.predict import LAST, LINE
-from ctr.scaling.results import Finding, Results
+from ctr.scaling.results import Finding, SweepResults
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 AXES = {"flops": "operations of the whole training (FLOPs)", "parameters": "parameters"}
 
 
-def draw_all(results: Results) -> dict[str, bytes]:
+def draw_all(results: SweepResults) -> dict[str, bytes]:
     """PNG images by metric."""
     return drawn({f.metric: lambda f=f: picture(results, f) for f in results.findings})  # type: ignore[misc]
 
 
-def picture(results: Results, finding: Finding) -> Figure:
+def picture(results: SweepResults, finding: Finding) -> Figure:
     """One panel against the plan's axis, one against operations where they differ and are known."""
     second = _second(results)
     figure = new_figure(12.4 if second else 7.2, 5.2)
@@ -50,19 +50,19 @@ def label(metric: str) -> str:
     return METRICS[metric].in_text if metric in METRICS else metric
 
 
-def _second(results: Results) -> Against | None:
+def _second(results: SweepResults) -> Against | None:
     other: Against = "x" if results.against == "flops" else "flops"
     if other == "flops" and not results.has_flops():
         return None
-    places = {point.at(other) for point in results.points[: len(results.points) - results.held_out]}
-    return other if len(places) >= 3 else None
+    positions = {point.at(other) for point in results.points[: len(results.points) - results.held_out]}
+    return other if len(positions) >= 3 else None
 
 
-def _panel(axes: Axes, results: Results, finding: Finding, against: Against, curve: Curve) -> None:
+def _panel(axes: Axes, results: SweepResults, finding: Finding, against: Against, curve: Curve) -> None:
     fitted = results.points[: len(results.points) - results.held_out]
     held = results.points[len(fitted) :]
-    places = [point.at(against) for point in results.points]
-    grid = np.geomspace(*_beyond(places, 0.06), 200)
+    positions = [point.at(against) for point in results.points]
+    grid = np.geomspace(*_beyond(positions, 0.06), 200)
     value, low, high = curve.band(grid)
     axes.fill_between(grid, low, high, color=BLUE, alpha=0.13, linewidth=0, label="95 % of the curve")
     axes.plot(grid, value, color=BLUE, linewidth=2, label="curve through the first sizes")
@@ -70,8 +70,8 @@ def _panel(axes: Axes, results: Results, finding: Finding, against: Against, cur
     _measured(axes, held, finding.metric, against, colour=ORANGE, name="measured after the prediction"
               if results.before else "held out of the fit")  # fmt: skip
     if against == results.against:
-        _predictions(axes, finding, aside=(max(places) / min(places)) ** 0.015)
-    _ticks(axes, places, against)
+        _predictions(axes, finding, aside=(max(positions) / min(positions)) ** 0.015)
+    _ticks(axes, positions, against)
     _limits(axes, results, finding)
     axes.set_xlabel(AXES.get(against, results.axis))
 
@@ -100,7 +100,7 @@ def _predictions(axes: Axes, finding: Finding, *, aside: float) -> None:
         axes.plot(x * aside, naive, marker=marker, color=colour, ms=8, linestyle="", zorder=4, label=key)
 
 
-def _limits(axes: Axes, results: Results, finding: Finding) -> None:
+def _limits(axes: Axes, results: SweepResults, finding: Finding) -> None:
     """Around points and predictions; an interval that is very wide is cut, or it would press them flat."""
     shown = [y for point in results.points for y in point.values[finding.metric]]
     made = [s.prediction for s in finding.scores]
@@ -112,22 +112,22 @@ def _limits(axes: Axes, results: Results, finding: Finding) -> None:
     axes.set_ylim(bottom - 0.08 * room, top + 0.08 * room)
 
 
-def _ticks(axes: Axes, places: list[float], against: Against) -> None:
-    """The measured places themselves on a logarithmic axis, as far as there is room, the largest first."""
+def _ticks(axes: Axes, positions: list[float], against: Against) -> None:
+    """The measured positions themselves on a logarithmic axis, as far as there is room, the largest first."""
     from matplotlib.ticker import NullLocator
 
     axes.set_xscale("log")
-    axes.set_xlim(*_beyond(places, 0.08))
-    apart = 0.11 * np.log(max(places) / min(places))
-    shown = [max(places)]
-    for place in sorted(places, reverse=True):
-        if np.log(shown[-1] / place) >= apart:
-            shown.append(place)
+    axes.set_xlim(*_beyond(positions, 0.08))
+    apart = 0.11 * np.log(max(positions) / min(positions))
+    shown = [max(positions)]
+    for position in sorted(positions, reverse=True):
+        if np.log(shown[-1] / position) >= apart:
+            shown.append(position)
     axes.set_xticks(shown, [f"{x:g}" if against == "x" else si(x) for x in shown])
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _beyond(places: list[float], share: float) -> tuple[float, float]:
+def _beyond(positions: list[float], share: float) -> tuple[float, float]:
     """The ends of an axis that goes on by a share of its length on both sides."""
-    low, high = min(places), max(places)
+    low, high = min(positions), max(positions)
     return low * (low / high) ** share, high * (high / low) ** share

@@ -71,7 +71,7 @@ def predict(
     Args:
         points: ascending, at least 3.
         metric: one of their values.
-        targets: places on the axis, and how many trainings each will have.
+        targets: positions on the axis, and how many trainings each will have.
         against: the axis.
     """
     x, y = flat(points, metric, against)

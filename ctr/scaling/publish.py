@@ -6,13 +6,13 @@ from typing import Any
 
 from ctr.ablate.publish import log_once
 from ctr.runs.directory import RunDir
-from ctr.scaling.results import Finding, Results
+from ctr.scaling.results import Finding, SweepResults
 from ctr.tracking import Tracker
 
 ROW = "scaling"  # kind of the journal row
 
 
-def log_results(tracker: Tracker, results: Results, run_dir: RunDir) -> None:
+def log_results(tracker: Tracker, results: SweepResults, run_dir: RunDir) -> None:
     """Curves and scores as metrics of the parent run, and the report as its artifact."""
     values = {found.metric: figures(found) for found in results.findings}
     log_once(tracker, ROW, values, journal=run_dir.journal_file)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ctr.ablate.page import Page, Picture, Table, write_page
+from ctr.ablate.page import Picture, ReportPage, Table, write_page
 from ctr.ablate.plots import si
 from ctr.scaling.fit import Curve, Parameter
 from ctr.scaling.plots import draw_all, label
 from ctr.scaling.predict import LAST, LINE
-from ctr.scaling.results import Measured, Results, notes
+from ctr.scaling.results import Measured, SweepResults, notes
 
 READING = (
     "The curve y = αx^β + γ is fitted by least squares to the sizes that were not held out, every training "
@@ -27,15 +27,15 @@ READING = (
 )
 
 
-def write_report(folder: Path, results: Results) -> Path:
+def write_report(folder: Path, results: SweepResults) -> Path:
     """Write the report; see `ctr.ablate.page.write_page`."""
     return write_page(folder, page(results, draw_all(results)), results.to_dict())
 
 
-def page(results: Results, images: Mapping[str, bytes]) -> Page:
+def page(results: SweepResults, images: Mapping[str, bytes]) -> ReportPage:
     """The report, not yet written."""
     when = "before their points were trained" if results.before else "after their points were measured"
-    return Page(
+    return ReportPage(
         title=f"Scaling {results.name}",
         facts={**results.facts, "predictions": f"made {when}"},
         heading="Predictions, curves, points",
@@ -50,7 +50,7 @@ def page(results: Results, images: Mapping[str, bytes]) -> Page:
     )
 
 
-def all_notes(results: Results) -> Iterator[str]:
+def all_notes(results: SweepResults) -> Iterator[str]:
     """Of all metrics, and what would come next."""
     for found in results.findings:
         yield from notes(found, label(found.metric), results.before)
@@ -59,10 +59,10 @@ def all_notes(results: Results) -> Iterator[str]:
         yield f"{label(found.metric)}: the curve through all sizes predicts {said}, which was not trained"
 
 
-def predictions(results: Results) -> Table:
+def predictions(results: SweepResults) -> Table:
     """Every prediction and how it turned out."""
-    place = results.axis if results.against == "x" else results.against
-    head = ["metric", place, "predicted (95 %)", "observed", "inside"]
+    position = results.axis if results.against == "x" else results.against
+    head = ["metric", position, "predicted (95 %)", "observed", "inside"]
     head += ["error of the curve", f"error of {LAST}", f"error of {LINE}"]
     rows = []
     for found in results.findings:
@@ -83,7 +83,7 @@ def predictions(results: Results) -> Table:
     return head, rows
 
 
-def curves(results: Results) -> Table:
+def curves(results: SweepResults) -> Table:
     """Parameters with their intervals, of the curve that predicted and of that through all points."""
     head = ["curve", "α", "β", "γ", "R²", "noise of a training", "misfit p"]
     rows = []
@@ -122,7 +122,7 @@ def parameter(found: Parameter) -> str:
     return f"{value} ({found.low:.4f} to {found.high:.4f})"
 
 
-def points(results: Results) -> Table:
+def points(results: SweepResults) -> Table:
     """Mean and spread of the trainings of every size, with their cost."""
     metrics = [found.metric for found in results.findings]
     head = [results.axis, "", "trainings", *(label(m) for m in metrics)]
@@ -159,7 +159,7 @@ def size(x: float) -> str:
     return si(x) if x >= 1e5 else f"{x:g}"
 
 
-def text(results: Results) -> str:
+def text(results: SweepResults) -> str:
     """What the terminal shows: points, curves, and the notes."""
     shown = [_aligned(*table) for table in (points(results), curves(results))]
     return "\n\n".join([*shown, "\n".join(all_notes(results))])

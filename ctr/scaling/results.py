@@ -33,7 +33,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Results:
+class SweepResults:
     """Everything a report says."""
 
     name: str
@@ -139,7 +139,7 @@ def _told(label: str, found: Score, before: bool) -> str:
     )
 
 
-def from_points(points: Sequence[Measured], metric: str, *, hold_out: int, name: str) -> Results:
+def from_points(points: Sequence[Measured], metric: str, *, hold_out: int, name: str) -> SweepResults:
     """The results of a sweep that was measured elsewhere.
 
     Args:
@@ -160,4 +160,4 @@ def from_points(points: Sequence[Measured], metric: str, *, hold_out: int, name:
     targets = [(point.x, len(point.values[metric])) for point in points[first:]]
     found = finding(points, metric, predict(points[:first], metric, targets, "x"), "x")
     facts = {"points": f"{len(points)}, {sum(len(p.values[metric]) for p in points)} trainings"}
-    return Results(name, "x", "x", list(points), hold_out, False, [found], facts)
+    return SweepResults(name, "x", "x", list(points), hold_out, False, [found], facts)

@@ -11,13 +11,13 @@ from ctr.runs.journal import read_rows
 from ctr.scaling.measure import foreseen, measured
 from ctr.scaling.measured import Measured
 from ctr.scaling.predict import ROW, Prediction, Record, predict, record_key, recorded
-from ctr.scaling.results import Results, finding
+from ctr.scaling.results import SweepResults, finding
 from ctr.scaling.sweep import Chain
 from ctr.tracking import Tracker
 from features.errors import CtrError
 
 
-class Runner:
+class SweepRunner:
     """Does a sweep, or what of it is missing.
 
     Args:
@@ -36,7 +36,7 @@ class Runner:
         self.run_dir, self.tracker, self.say = run_dir, tracker, say
         self._point = cache(self._measure)
 
-    def run(self) -> Results | None:
+    def run(self) -> SweepResults | None:
         """Train, predict, train, score; None if a signal came.
 
         Raises:
@@ -112,13 +112,13 @@ class Runner:
     def _measure(self, name: str) -> Measured:
         return measured(self.chain.size(name), self.chain.trainings(name), self.sweep.metrics)
 
-    def _results(self, record: Record) -> Results:
+    def _results(self, record: Record) -> SweepResults:
         points = self._measured(self.chain.ablation.names)
         findings = [
             finding(points, metric, [own[name] for name in self.chain.held_out], self.sweep.against)
             for metric, own in record.predictions.items()
         ]
-        return Results(
+        return SweepResults(
             self.sweep.name,
             self.sweep.axis,
             self.sweep.against,

@@ -26,7 +26,7 @@ from features.spec import explain
 Size = Annotated[int | float, Field(gt=0)]
 
 
-class Place(Knobs):
+class SweepPoint(Knobs):
     """A size and the options of a run that make it."""
 
     x: Size
@@ -43,7 +43,7 @@ class Sweep(Knobs):
     seeds: tuple[Count, ...] = Field(default=(1, 2), min_length=1)
     axis: str = "size"  # history, width, layers, data, any numeric option of a run; with `points` a mere name
     values: tuple[Size, ...] = ()  # of the axis
-    points: tuple[Place, ...] = ()  # instead of values: sizes with the options that make them
+    points: tuple[SweepPoint, ...] = ()  # instead of values: sizes with the options that make them
     hold_out: Positive = 1  # so many of the largest are predicted before they are trained
     metrics: tuple[MetricName, ...] = Field(
         default=("auc", "log_loss"), min_length=1
@@ -69,7 +69,7 @@ class Sweep(Knobs):
     @property
     def xs(self) -> tuple[float, ...]:
         """All of them, ascending."""
-        return self.values or tuple(place.x for place in self.points)
+        return self.values or tuple(point.x for point in self.points)
 
     @property
     def directory(self) -> Path:
@@ -97,8 +97,8 @@ class Chain:
         dataset = Dataset(base.dataset)
         variants = sizes(sweep, base, dataset.manifest)
         subruns = plan_subruns(variants, dataset, seeds=plan.seeds, windows=1, directory=plan.directory)
-        if shared := [s for s in subruns if len({place.variant for place in s.places}) > 1]:
-            names = [place.variant for place in shared[0].places]
+        if shared := [s for s in subruns if len({trial.variant for trial in s.trials}) > 1]:
+            names = [trial.variant for trial in shared[0].trials]
             raise ConfigError(f"every size must make another run, but {names} are the same; check the axis")
         resolved = sweep.model_copy(update={"base": plan.base})
         return cls(resolved, Ablation(plan, dataset, variants, subruns))
@@ -115,7 +115,7 @@ class Chain:
 
     def trainings(self, name: str) -> list[SubRun]:
         """Those of a point, in the order of the seeds."""
-        return [s for s in self.ablation.subruns if s.places[0].variant == name]
+        return [s for s in self.ablation.subruns if s.trials[0].variant == name]
 
     def size(self, name: str) -> float:
         """The x of a point."""
@@ -160,8 +160,8 @@ def sizes(sweep: Sweep, base: RunConfig, manifest: Manifest) -> list[Variant]:
 
 def _changes(sweep: Sweep, base: RunConfig, manifest: Manifest) -> Iterator[tuple[str, VariantPlan]]:
     """Every point's name and what it changes of the base."""
-    for place in sweep.points:
-        yield _name(place.x), VariantPlan(set=place.set)
+    for point in sweep.points:
+        yield _name(point.x), VariantPlan(set=point.set)
     for value in sweep.values:
         yield _name(value), _change(sweep.axis, value, base, manifest)
 

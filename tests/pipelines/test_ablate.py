@@ -20,15 +20,22 @@ from ctr.ablate.schedule import Worker
 from ctr.ablate.task import Task
 from ctr.report.result_line import read_lines
 from ctr.runs.journal import read_rows
-from ctr.tracking import replica as replica_module
 from features.errors import CtrError
 from features.safe_yaml import dump_yaml
 from pipelines.ablate import ablate, dry_run
 from pipelines.ablate_worker import work
 from pipelines.cli import main
 from pipelines.results_page import ablation as ablation_table
-from tests.ctr.ablate.small import BASE, Inline, open_small, results_of, small_log, small_plan
-from tests.ctr.fake_mlflow import FakeServer, install
+from tests.ctr.ablate.small import (
+    BASE,
+    Inline,
+    fake_server,
+    family,
+    open_small,
+    results_of,
+    small_log,
+    small_plan,
+)
 
 
 @pytest.fixture(scope="module")
@@ -185,15 +192,11 @@ def test_a_dry_run_lists_and_does_nothing(dataset: Path, whole: Path, tmp_path: 
 def test_mlflow_gets_one_parent_and_nested_children(
     dataset: Path, again: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = FakeServer()
-    install(monkeypatch, {"fake:a": server})
-    monkeypatch.setattr(replica_module, "_check_answers", lambda uri: None)
+    server = fake_server(monkeypatch)
     base = {"dataset": str(dataset), **BASE, "tracking": {"uri": "fake:a", "log_every": 4}}
     for _ in range(2):  # sent again, nothing changes
         assert do(open_small(dataset, again, base=base, slices=[])) == (0, [])
-    [parent] = [run for run in server.runs.values() if run.name == "ablation"]
-    children = [run for run in server.runs.values() if run is not parent]
-    assert {run.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    parent, children = family(server, "ablation")
     variants = sorted(run.tags["variant"] for run in children)
     assert variants == ["base, permuted", "base, permuted", "short", "short"]
     assert {key for run in children for key, *_ in run.values()} >= {"test/auc", "train/loss"}

@@ -14,14 +14,12 @@ from ctr.ablate.task import Task
 from ctr.runs.journal import read_rows
 from ctr.scaling.predict import ROW
 from ctr.scaling.sweep import Chain, Sweep
-from ctr.tracking import replica as replica_module
 from features.errors import CtrError
 from features.safe_yaml import dump_yaml
 from pipelines.ablate_worker import work
 from pipelines.cli import main
 from pipelines.scaling import scale
-from tests.ctr.ablate.small import BASE, Inline, pretend, small_log
-from tests.ctr.fake_mlflow import FakeServer, install
+from tests.ctr.ablate.small import BASE, Inline, fake_server, family, pretend, small_log
 
 ROWS = 400
 
@@ -156,15 +154,11 @@ def test_against_operations_the_place_is_known_before_the_training(dataset: Path
 def test_mlflow_gets_one_parent_and_nested_children(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = FakeServer()
-    install(monkeypatch, {"fake:a": server})
-    monkeypatch.setattr(replica_module, "_check_answers", lambda uri: None)
+    server = fake_server(monkeypatch)
     base = {"dataset": str(dataset), **BASE, "tracking": {"uri": "fake:a"}}
     for _ in range(2):  # sent again, nothing changes
         assert do(open_sweep(dataset, tmp_path / "sweep", base=base))[0] == 0
-    [parent] = [run for run in server.runs.values() if run.name == "sweep"]
-    children = [run for run in server.runs.values() if run is not parent]
-    assert {run.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    parent, children = family(server, "sweep")
     assert sorted(run.tags["variant"] for run in children) == ["x-1", "x-2", "x-4", "x-6", "x-8"]
     assert {run.tags["scaling"] for run in server.runs.values()} == {"small"}
     keys = [key for key, *_ in parent.values()]

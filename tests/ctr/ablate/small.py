@@ -9,14 +9,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from ctr.ablate.ablation import Ablation
 from ctr.ablate.plan import Plan, parse_plan
 from ctr.ablate.task import Task
 from ctr.config import dump_config
+from ctr.tracking import replica
 from features.prepare import prepare
 from features.spec import load_spec
 from features.synthetic import simulate
+from tests.ctr.fake_mlflow import FakeRun, FakeServer, install
 
 SPEC = Path(__file__).resolve().parents[3] / "pipelines" / "configs" / "specs" / "simulator.yaml"
 BASE: dict[str, Any] = {
@@ -81,6 +84,22 @@ def pretend(task: Task, predictions: dict[str, Any], **cost: float) -> int:
 
 def open_small(dataset: Path, out: Path, **changes: Any) -> Ablation:
     return Ablation.open(small_plan(dataset, out, **changes))
+
+
+def fake_server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    """An MLflow server in this process, at fake:a."""
+    server = FakeServer()
+    install(monkeypatch, {"fake:a": server})
+    monkeypatch.setattr(replica, "_check_answers", lambda uri: None)
+    return server
+
+
+def family(server: FakeServer, parent: str) -> tuple[FakeRun, list[FakeRun]]:
+    """The run of a name, and all others, which must be nested in it."""
+    [found] = [run for run in server.runs.values() if run.name == parent]
+    children = [run for run in server.runs.values() if run is not found]
+    assert {run.tags["mlflow.parentRunId"] for run in children} == {found.info.run_id}
+    return found, children
 
 
 def without_wall(value: Any) -> Any:

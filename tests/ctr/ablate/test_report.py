@@ -14,7 +14,7 @@ from ctr.ablate.cost import Cost
 from ctr.ablate.halving import Stopped
 from ctr.ablate.plan import parse_plan
 from ctr.ablate.report import write_report
-from ctr.ablate.results import Line, Results
+from ctr.ablate.results import AblationResults, VariantResult
 from ctr.compare import Judgement
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -29,27 +29,29 @@ def judgement(variant: str, metric: str = "auc", **values: Any) -> Judgement:
     return Judgement(**{**usual, "variant": variant, "metric": metric, **values})
 
 
-def line(name: str, delta: float, verdict: str, flops: float) -> Line:
+def line(name: str, delta: float, verdict: str, flops: float) -> VariantResult:
     own = judgement(name, delta=delta, low=delta - 0.004, high=delta + 0.004, verdict=verdict)
     cost = Cost(1000.0, 5000.0, flops, 2500.0, 400.0)
-    return Line(name, f"drop {name}", {"auc": own, "ne": judgement(name, "ne")}, [delta, delta / 2], cost)
+    return VariantResult(
+        name, f"drop {name}", {"auc": own, "ne": judgement(name, "ne")}, [delta, delta / 2], cost
+    )
 
 
 @pytest.fixture(scope="module")
-def results() -> Results:
+def results() -> AblationResults:
     base = {"dataset": "d", "run": "r"}
     plan = parse_plan(
         {"name": "p", "base": base, "metrics": ["auc", "ne"], "windows": 2, "variants": {"a": {}}}
     )
     lines = [
-        Line("base", "", {}, [], Cost(1000.0, 5000.0, 1e6, 2600.0, 410.0)),
+        VariantResult("base", "", {}, [], Cost(1000.0, 5000.0, 1e6, 2600.0, 410.0)),
         line("worse", -0.012, "hurts", 9e5),
         line("better", 0.008, "helps", 2.1e6),
         line("<b>odd & $x$", 0.001, "no evidence", 1.05e6),
     ]
     undefined = judgement("better", delta=None, low=None, high=None, reason="one class")
     slices = {("history", "000"): {"worse": judgement("worse"), "better": undefined}}
-    return Results(
+    return AblationResults(
         plan,
         lines,
         slices,
@@ -60,7 +62,7 @@ def results() -> Results:
 
 
 @pytest.fixture(scope="module")
-def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(results: AblationResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The written report."""
     return write_report(tmp_path_factory.mktemp("report"), results).parent
 
@@ -81,10 +83,10 @@ def test_the_page_needs_nothing_else(folder: Path) -> None:
     assert not re.search(r"(src|href)=\"(?!data:)", page)
 
 
-def test_pictures_of_an_earlier_report_go(folder: Path, results: Results, tmp_path: Path) -> None:
+def test_pictures_of_an_earlier_report_go(folder: Path, results: AblationResults, tmp_path: Path) -> None:
     assert {p.stem for p in folder.glob("*.png")} == {"deltas", "windows", "cost", "slices"}
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    write_report(tmp_path, Results(results.plan, results.lines[:1]))
+    write_report(tmp_path, AblationResults(results.plan, results.lines[:1]))
     assert list(tmp_path.glob("*.png")) == []
 
 
