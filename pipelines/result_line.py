@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from ctr.ablate.ablation import Ablation
-from ctr.ablate.results import Line, Results
+from ctr.ablate.results import AblationResults, VariantResult
 from ctr.bench.environment import commit, describe
 from ctr.build import parameter_counts
 from ctr.compare import Judgement
@@ -87,7 +87,7 @@ def _measured(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def ablation_lines(ablation: Ablation, results: Results) -> list[ResultLine]:
+def ablation_lines(ablation: Ablation, results: AblationResults) -> list[ResultLine]:
     """A line for the base and for each variant that was compared with it."""
     manifest = ablation.dataset.manifest
     plan = results.plan.model_dump(mode="json")
@@ -115,7 +115,7 @@ def ablation_lines(ablation: Ablation, results: Results) -> list[ResultLine]:
     return lines
 
 
-def _judged(lines: Sequence[Line]) -> Iterator[tuple[str, Judgement]]:
+def _judged(lines: Sequence[VariantResult]) -> Iterator[tuple[str, Judgement]]:
     for line in lines:
         yield from ((m, j) for m, j in line.judgements.items() if j.value is not None and j.base is not None)
 
@@ -132,7 +132,7 @@ def _compared(found: Judgement) -> Figure:
     )
 
 
-def _cost(line: Line) -> dict[str, Any]:
+def _cost(line: VariantResult) -> dict[str, Any]:
     """Parameters, operations and speed, as far as they are known."""
     if line.cost is None:
         return {}
