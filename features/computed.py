@@ -58,7 +58,7 @@ class Counter(Strict):
     value: str | None = None  # a numeric column known after the impression, as the label is
     against: str | None = None  # a column of the same scale, such as the rate of an earlier counter
     prior: float = Field(default=20.0, gt=0)
-    separator: str | None = None  # for a string column of several values among `by`
+    separator: Annotated[str, Field(min_length=1)] | None = None  # of a text column among `by`
     window: Seconds | None = None  # only rows at most this many seconds old
     over: str | None = Field(default=None, exclude_if=is_none)  # a domain; without it the impressions
     event: list[str] | None = Field(default=None, exclude_if=is_none)  # over: the events' columns for `by`
@@ -113,7 +113,7 @@ class Match(Strict):
     half_life: Seconds = 86400.0
     old: Seconds = 30 * 86400.0
     recent: Seconds = 3 * 86400.0
-    separator: str | None = None
+    separator: Annotated[str, Field(min_length=1)] | None = None
 
 
 class Page(Strict):

@@ -35,7 +35,7 @@ class Label(Known):
 
     column: str
     at_least: float | None = None
-    equals: float | int | str | None = None
+    equals: bool | float | int | str | None = None
 
     @model_validator(mode="after")
     def one_rule(self) -> Label:

@@ -15,11 +15,13 @@ from features.encode.layout import event_table, split_tables
 from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
 from features.encode.transform import Encoded
-from features.read.clock import CLOCK, TIME
+from features.read.check import check_types
+from features.read.clock import CLOCK, TIME, time_bounds
 from features.read.log import Log, read_log
 from features.read.needed import expand_patterns, needed_columns
+from features.read.roles import table_roles
 from features.safe_yaml import dump_yaml
-from features.sources import open_tables
+from features.sources import WITH_OPTIONS, open_tables
 from features.spec import Spec
 from features.store.write import hash_files, new_directory, write_arrow, write_manifest, write_parquet
 
@@ -46,8 +48,7 @@ def prepare(
     with new_directory(out, overwrite=overwrite) as root:
         tell("reading the raw tables")
         counters: dict[str, int] = {}
-        tables = open_tables(spec.source, base=base, needed=needed_columns(spec), counters=counters)
-        full = expand_patterns(spec, {name: _columns(table) for name, table in tables.items()})
+        full, tables = open_spec(spec, base, counters)
         log = read_log(full, tables)
         log.counters = counters | log.counters
         tell("counting and encoding")
@@ -60,6 +61,32 @@ def prepare(
         encoded = encode_log(full, log, ranges, finished=write_domain)
         tell("writing")
         return _write(root, spec, log, ranges, encoded, domains)
+
+
+def check(spec: Spec, *, base: Path) -> None:
+    """Find what is wrong with a spec and its files without reading more than their beginnings.
+
+    Raises:
+        ConfigError: the spec does not fit the tables.
+        DataError: the tables do not hold what the spec needs; all that is found is told at once.
+    """
+    time_bounds(spec.time_range)
+    if spec.source.kind in WITH_OPTIONS or not (base / spec.source.path).exists():
+        needed_columns(spec)  # a reader that reads everything at once, or nothing to be read
+        if spec.source.kind != "files":
+            return
+    check_types(*open_spec(spec, base, {}, dry=True))
+
+
+def open_spec(
+    spec: Spec, base: Path, counters: dict[str, int], *, dry: bool = False
+) -> tuple[Spec, dict[str, pl.LazyFrame]]:
+    """The spec without patterns, and its raw tables."""
+    needed = needed_columns(spec)
+    tables = open_tables(
+        spec.source, base=base, needed=needed, roles=table_roles(spec), counters=counters, dry=dry
+    )
+    return expand_patterns(spec, {name: _columns(table) for name, table in tables.items()}), tables
 
 
 def _columns(table: pl.LazyFrame) -> list[str]:

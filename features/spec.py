@@ -24,6 +24,7 @@ from features.errors import ConfigError
 from features.known import KnownLater, Label
 from features.names import check_name
 from features.safe_yaml import dump_yaml, load_yaml
+from features.source import Source, option
 
 
 def _is_empty(value: Any) -> bool:
@@ -35,24 +36,6 @@ Where = Annotated[dict[str, list[Any]], Field(default={}, exclude_if=_is_empty)]
 Names = Annotated[list[str], Field(default=[], exclude_if=_is_empty)]
 Positive = Annotated[int, Field(gt=0)]
 Needed = dict[str, dict[str, str]]  # table → column → who reads it
-
-
-class RawTable(Strict):
-    """One raw table of a `files` source."""
-
-    path: str  # a file or a glob, relative to the source's path
-    format: Literal["parquet", "csv"] = "parquet"
-    rename: dict[str, str] = {}
-    optional: dict[str, Any] = {}  # columns that a file may lack, with the value that stands for them
-
-
-class Source(Strict):
-    """Which reader makes the raw tables, and from where."""
-
-    kind: str = "files"
-    path: str = "."
-    options: dict[str, Any] = {}
-    tables: dict[str, RawTable] = {}
 
 
 class Entity(Strict):
@@ -104,7 +87,8 @@ class IdFeature(Strict):
 
     column: str
     table: str
-    separator: str | None = None  # a string column holding several values
+    separator: Annotated[str, Field(min_length=1)] | None = None  # a text column holding several values
+    format: Literal["json"] | None = option(None)  # a text column holding a JSON list
     max_values: Positive | None = None  # of a list: keep the first
     weights: str | None = None  # a list column of the same lengths
 
@@ -162,6 +146,8 @@ class Spec(Strict):
     name: str
     source: Source
     time_unit: Literal["s", "ms", "us", "ns", "datetime", "auto"] = "auto"
+    # the first and the last time that a log may hold; without it 1990 to the end of next year
+    time_range: Literal["any"] | tuple[float | int | str, float | int | str] | None = option(None)
     order: list[str] = []  # tie-breaking columns: strictly before means smaller (time, *order)
     impressions: Impressions
     user: Entity | None = None
@@ -227,13 +213,24 @@ def parse_spec(data: dict[str, Any], *, what: str = "spec") -> Spec:
 
 
 def load_spec(path: Path | str) -> Spec:
-    """Read a spec from a YAML file; `extends: NAME` takes what it does not say from NAME.yaml beside it."""
-    path = Path(path)
+    """Read a spec from a YAML file; `extends: NAME` takes what it does not say from NAME.yaml beside it.
+
+    Raises:
+        ConfigError: wrong keys, or specs that extend each other in a circle.
+    """
+    return parse_spec(_extended(Path(path), ()), what=str(path))
+
+
+def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A spec's plain data over that of the spec it extends, which may extend another one."""
+    if path in above:
+        circle = " → ".join(p.name for p in (*above, path))
+        raise ConfigError(f"specs must not extend each other in a circle, got {circle}; delete one extends")
     data = load_yaml(path)
-    if "extends" in data:
-        base = load_yaml(path.with_name(f"{check_name(data.pop('extends'), 'extended spec')}.yaml"))
-        data = _merged(base, data)
-    return parse_spec(data, what=str(path))
+    if "extends" not in data:
+        return data
+    base = path.with_name(f"{check_name(data.pop('extends'), 'extended spec')}.yaml")
+    return _merged(_extended(base, (*above, path)), data)
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from features.prepare import prepare
+from features.prepare import check, prepare
 from features.spec import Spec, load_spec
 from pipelines.terminal import echo
 
@@ -17,13 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--source", help="where the raw logs are, instead of the spec's source.path")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset directory")
-    parser.add_argument("--dry-run", action="store_true", help="only check the spec")
+    parser.add_argument("--dry-run", action="store_true", help="only check the spec against the beginnings of the files")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Check the spec, prepare, say what was written."""
     spec = with_source(load_spec(arguments.spec), arguments.source)
     if arguments.dry_run:
+        check(spec, base=arguments.spec.parent)
         echo(
             f"{arguments.spec} is valid: data set {spec.name}, {len(spec.features)} features, "
             f"sequences {list(spec.domains)}"

@@ -93,7 +93,7 @@ def _number(value: Any) -> float | None:
 
 
 def _whole(value: Any) -> int | None:
-    """NaN is missing, as in `features.read.codes.key_values`."""
+    """NaN is missing, as in `features.read.ids.key_values`."""
     if value is None or value != value:
         return None
     if isinstance(value, str | list) or not -(2**63) <= value < 2**63 or value != int(value):
@@ -104,6 +104,8 @@ def _whole(value: Any) -> int | None:
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, bool):  # as in `features.read.ids.key_values`
+        return str(value).lower()
     try:
         whole = _whole(value)
     except WrongValue:

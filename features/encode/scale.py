@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.encode.tables import numeric
+from features.read.numbers import numeric
 from features.spec import DenseFeature
 
 _KNOTS = 257

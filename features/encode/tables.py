@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from features.errors import DataError
-from features.read.codes import common_type, key_values
+from features.read.ids import common_keys, key_values
+from features.read.numbers import numeric
 from features.spec import IdTable
 from features.store.manifest import TableInfo
 
@@ -62,7 +62,7 @@ class Vocabulary:
 
     def _join(self, keys: pl.Series) -> tuple[pl.Series, pl.Series]:
         """The keys in the type of both, and their IDs, null where unknown; reads every value of the table."""
-        keys, known = common_type([keys, self.values])
+        keys, known = common_keys([keys, self.values])
         book = pl.DataFrame({"key": known}).with_row_index("id", offset=1 + self.oov_rows)
         joined = pl.DataFrame({"key": keys}).join(book, on="key", how="left", maintain_order="left")
         return keys, joined["id"]
@@ -183,13 +183,6 @@ def log_buckets(rows: int, base: float) -> Bucketizer:
     return Bucketizer("log", rows, boundaries[np.isfinite(boundaries)])
 
 
-def numeric(values: pl.Series, *, what: str) -> np.ndarray:
-    """Numbers as float64, missing ones as NaN."""
-    if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null)):
-        raise DataError(f"{what} must be numeric, got {values.dtype}; convert it, or use a vocabulary")
-    return values.cast(pl.Float64).fill_null(np.nan).to_numpy()
-
-
 def hashes(values: pl.Series) -> np.ndarray:
     """uint64 hashes, the same in every version and on every machine.
 
@@ -217,7 +210,7 @@ def _mix(bits: np.ndarray) -> np.ndarray:
 
 
 def _fit_vocabulary(table: IdTable, training: list[pl.Series], *, uses_shown: int) -> Vocabulary:
-    columns = [c.drop_nulls().rename("value") for c in common_type(training)]
+    columns = [c.drop_nulls().rename("value") for c in common_keys(training)]
     shown, happened = _count(columns[:uses_shown]), _count(columns[uses_shown:])
     if shown is not None and happened is not None:
         happened = happened.join(shown, on="value", how="anti")

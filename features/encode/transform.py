@@ -6,7 +6,7 @@ clock outside the train part.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,10 +18,18 @@ from features.encode.split import SplitRanges
 from features.encode.tables import FittedTable, Hash, fit_table, log_buckets
 from features.encode.values import Values, values_of
 from features.read.clock import CLOCK, TIME
-from features.read.codes import key_values
 from features.read.columns import feature_columns, is_request_level
+from features.read.ids import key_values
 from features.read.log import Log
-from features.spec import CalendarFeature, DenseFeature, Feature, IdFeature, SincePrevious, Spec
+from features.spec import (
+    CalendarFeature,
+    DenseFeature,
+    Feature,
+    IdFeature,
+    IdTable,
+    SincePrevious,
+    Spec,
+)
 from features.store.columns import Column, id_type
 from features.store.manifest import TableInfo
 
@@ -29,6 +37,7 @@ Level = Literal["request", "candidate", "event"]
 _KINDS = ("id", "weight", "dense")
 _CALENDAR_ROWS = {"hour": 25, "weekday": 8}
 _SLICE = 2**18  # rows that are encoded at a time
+_PLAIN = (pl.String, pl.Int64, pl.Int32, pl.Int16, pl.Int8, pl.UInt32, pl.UInt16, pl.UInt8)
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ def all_uses(spec: Spec, log: Log, ranges: SplitRanges) -> list[Use]:
 def encode_table(name: str, uses: list[Use], encoded: Encoded) -> None:
     """Fit one table on all its uses, and look them up."""
     table, what = encoded.spec.tables[name], f"table {name!r}"
-    values = [_values(use) for use in uses]
+    values = _comparable([_values(use) for use in uses], table, uses)
     training = [(u.domain is None, v.of(u.training)) for u, v in zip(uses, values, strict=True)]
     shown, happened = ([v for is_shown, v in training if is_shown is kind] for kind in (True, False))
     fitted = fit_table(table, shown, happened, what=what)
@@ -167,6 +176,23 @@ def _ids(fitted: FittedTable, values: pl.Series, *, what: str) -> np.ndarray:
 def _values(use: Use) -> Values:
     assert isinstance(use.feature, IdFeature)
     return values_of(use.frame, use.feature, what=use.what)
+
+
+def _comparable(values: list[Values], table: IdTable, uses: list[Use]) -> list[Values]:
+    """Values that are looked up slice by slice, of types that do not depend on what a slice holds.
+
+    Integers up to int64 and texts are IDs as they are. In a hash table all uses have one type, since 5 and
+    "5" have different hashes; a vocabulary finds that by itself.
+    """
+    if table.encode not in ("vocabulary", "hash"):
+        return values
+    flat = [
+        v.flat if v.flat.dtype in _PLAIN else key_values(v.flat, what=u.what)
+        for u, v in zip(uses, values, strict=True)
+    ]
+    if table.encode == "hash" and any(f.dtype == pl.String for f in flat):
+        flat = [f.cast(pl.String) for f in flat]
+    return [replace(v, flat=f) for v, f in zip(values, flat, strict=True)]
 
 
 def encode_other(use: Use, encoded: Encoded) -> None:

@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from features.errors import DataError
+from features.read.lists import TEXT, as_list, trimmed, warn_of_brackets
 from features.spec import IdFeature
 
 
@@ -56,13 +57,14 @@ def values_of(frame: pl.DataFrame, feature: IdFeature, *, what: str) -> Values:
     Raises:
         DataError: a column of the wrong type, or weights that do not fit the list.
     """
-    column = _as_list(frame[feature.column])
-    if feature.separator is not None and not isinstance(column.dtype, pl.List):
-        if column.dtype not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+    column = as_list(frame[feature.column])
+    parts = feature.separator is not None and not isinstance(column.dtype, pl.List)
+    if parts:
+        if not isinstance(column.dtype, (*TEXT, pl.Null)):
             raise DataError(
                 f"{what}: a separator needs strings, {feature.column!r} is {column.dtype}; delete it"
             )
-        column = column.cast(pl.String).str.split(feature.separator)
+        column = column.cast(pl.String).str.split(feature.separator or "")
     if not isinstance(column.dtype, pl.List):
         if feature.weights is not None:
             raise DataError(
@@ -71,14 +73,12 @@ def values_of(frame: pl.DataFrame, feature: IdFeature, *, what: str) -> Values:
         return Values(column)
     lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
     flat = _flatten(column)
+    if parts:
+        flat = trimmed(flat)
+        warn_of_brackets(flat, what=what)
     weights = _weights(frame, feature, lengths, what) if feature.weights is not None else None
     keep = flat.is_not_null() & ((flat != "").fill_null(False) if flat.dtype == pl.String else True)
     return _kept(flat, lengths, weights, keep.to_numpy(), feature.max_values)
-
-
-def _as_list(column: pl.Series) -> pl.Series:
-    """Lists of one length are lists too."""
-    return column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
 
 
 def _flatten(column: pl.Series) -> pl.Series:
@@ -87,7 +87,9 @@ def _flatten(column: pl.Series) -> pl.Series:
 
 def _weights(frame: pl.DataFrame, feature: IdFeature, lengths: np.ndarray, what: str) -> np.ndarray:
     assert feature.weights is not None
-    column = _as_list(frame[feature.weights])
+    column = as_list(frame[feature.weights])
+    if column.dtype == pl.List(pl.String):  # of JSON
+        column = column.cast(pl.List(pl.Float64), strict=False)
     if not (isinstance(column.dtype, pl.List) and column.dtype.inner.is_numeric()):
         raise DataError(f"{what}: weights must be lists of numbers, {feature.weights!r} is {column.dtype}")
     other = column.list.len().fill_null(0).to_numpy()

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.errors import ConfigError, DataError
+from features.errors import ConfigError
 from features.past.keys import Keys, encode_keys, nullable
 from features.past.known import KnownPast
 from features.past.past import Past, running_rate
 from features.read.known_clock import LABEL, OUTCOME, known_column
+from features.read.numbers import numeric
 from features.spec import Counter
 
 
@@ -211,9 +212,4 @@ def _numbers(table: pl.DataFrame, column: str, counter: str) -> np.ndarray:
         raise ConfigError(
             f"counter {counter!r} reads {column!r}, which is not there; declare that counter before this one"
         )
-    series = table[column]
-    if not series.dtype.is_numeric():
-        raise DataError(
-            f"counter {counter!r}: {column!r} must be a number, got {series.dtype}; choose another column"
-        )
-    return series.cast(pl.Float64).fill_null(np.nan).to_numpy()
+    return numeric(table[column], what=f"counter {counter!r}: {column!r}")

@@ -13,6 +13,8 @@ import polars as pl
 import pyarrow as pa
 
 from features.errors import ConfigError
+from features.read.ids import common_keys, key_values
+from features.read.lists import split
 
 _ROOM = 2**62  # products of codes stay below
 
@@ -57,7 +59,8 @@ def encode_keys(
         what: who asks, for the error message: "counter 'user'", say.
 
     Raises:
-        ConfigError: a column is missing, two of a table hold several values, or types differ between tables.
+        ConfigError: a column is missing, or two of a table hold several values.
+        DataError: values that are no IDs, such as fractions.
 
     Example:
         >>> table = pl.DataFrame({"user": [1, 1], "tags": [["a", "b", "a"], ["b"]]})
@@ -96,17 +99,7 @@ def _columns(table: pl.DataFrame, by: Sequence[str], separator: str | None, what
     if missing := [name for name in by if name not in table.columns]:
         known = sorted(table.columns)
         raise ConfigError(f"{what} reads columns that are not there: {missing}; the columns are {known}")
-    return [_split(table[name], separator) for name in by]
-
-
-def _split(column: pl.Series, separator: str | None) -> pl.Series:
-    """The column, as lists if it holds strings of several values."""
-    if separator is None or column.dtype != pl.String:
-        return column
-    if not column.str.contains(separator, literal=True).any():
-        return column
-    parts = pl.col(column.name).str.split(separator).list.eval(pl.element().filter(pl.element() != ""))
-    return column.to_frame().select(parts).to_series()
+    return [split(table[name], separator) for name in by]
 
 
 def _parents(columns: list[pl.Series], what: str) -> np.ndarray:
@@ -121,27 +114,23 @@ def _parents(columns: list[pl.Series], what: str) -> np.ndarray:
 
 def _encode(columns: Sequence[pl.Series], what: str) -> tuple[list[np.ndarray], int]:
     """Codes of the values of one column in every table, -1 for missing, and how many there are."""
-    arrays = [_values(column) for column in columns]
-    types = {array.type for array in arrays}
-    if len(types) > 1 and not all(map(pa.types.is_integer, types)):
-        kinds = " and ".join(sorted(f"{column.name} {column.dtype}" for column in columns))
-        raise ConfigError(
-            f"{what}: the two columns must have one type, got {kinds}; cast one of them in the logs"
-        )
-    common = pa.int64() if len(types) > 1 else types.pop()
-    encoded = pa.concat_arrays([array.cast(common) for array in arrays]).dictionary_encode()
+    flat = [_flat(column) for column in columns]
+    if len({values.dtype for values in flat}) > 1 or not flat[0].dtype.is_integer():
+        # Integers of one width need no conversion: they are their own keys.
+        names = [f"{what}, column {column.name!r}" for column in columns]
+        flat = common_keys([key_values(v, what=name) for v, name in zip(flat, names, strict=True)])
+    # Arrow does not encode views.
+    plain = {pa.string_view(): pa.large_string()}
+    arrays = [a.cast(plain.get(a.type, a.type)) for a in (values.to_arrow() for values in flat)]
+    encoded = pa.concat_arrays(arrays).dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     ends = np.cumsum([len(array) for array in arrays])
     return np.split(codes, ends[:-1]), max(len(encoded.dictionary), 1)
 
 
-def _values(column: pl.Series) -> pa.Array:
+def _flat(column: pl.Series) -> pl.Series:
     """The values of a column, those of lists one after the other."""
-    array = column.to_arrow()
-    array = array.flatten() if isinstance(column.dtype, pl.List) else array
-    # Arrow encodes neither views nor its null type.
-    plain = {pa.string_view(): pa.large_string(), pa.null(): pa.int64()}
-    return array.cast(plain.get(array.type, array.type))
+    return column.filter(column.list.len() > 0).explode() if isinstance(column.dtype, pl.List) else column
 
 
 def _append(

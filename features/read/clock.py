@@ -9,7 +9,7 @@ the event was over before the impression can have begun.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -17,33 +17,13 @@ import numpy as np
 import polars as pl
 
 from features.errors import ConfigError, DataError
-from features.known import Known
 from features.read.known_clock import known_clocks, known_ranks
 from features.read.locate import locate
 from features.read.resolution import PER_SECOND, tick_length
+from features.read.times import TimeColumn, check_range, read_times, unit_of, whole_numbers
 
 CLOCK, TIME = "__clock", "__time"
 Name = TypeVar("Name", str, str | None)  # of a table
-_LIMITS = {"s": 10**11, "ms": 10**14, "us": 10**17}  # |time| below it is in this unit: up to the year 5138
-
-
-@dataclass(frozen=True)
-class TimeColumn:
-    """The time column of one table, and what the table is called in messages.
-
-    Attributes:
-        column: its name.
-        what: table and column, for messages.
-        is_event: whether its rows are over at the end of their tick, rather than begin at its start.
-        tick: seconds, if the spec declares it.
-        known: column of values that are known only later → when.
-    """
-
-    column: str
-    what: str
-    is_event: bool = False
-    tick: float | None = None
-    known: Mapping[str, Known] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +49,12 @@ class Ticks:
 
 
 def add_clocks(
-    frames: Mapping[Name, pl.DataFrame], times: Mapping[Name, TimeColumn], *, unit: str, order: list[str]
+    frames: Mapping[Name, pl.DataFrame],
+    times: Mapping[Name, TimeColumn],
+    *,
+    unit: str,
+    order: list[str],
+    bounds: tuple[float, float] | None = None,
 ) -> tuple[dict[Name, pl.DataFrame], dict[Name, float]]:
     """Give every frame `__clock` (int64) and `__time` (int64 seconds).
 
@@ -85,6 +70,7 @@ def add_clocks(
         times: the time column of each.
         unit: of `Spec.time_unit`.
         order: tie-breaking columns, which every frame has.
+        bounds: the first second and the one after the last that a time may be; None for any.
 
     Returns:
         The frames, and the length of each one's tick in seconds.
@@ -93,6 +79,9 @@ def add_clocks(
         DataError: a time that is missing, of no usable type, or in mixed units; a missing order value.
     """
     ticks: dict[Name, Ticks] = {name: to_ticks(frame, times[name], unit) for name, frame in frames.items()}
+    if bounds is not None:
+        for name, found in ticks.items():
+            check_range(found.values, found.unit, frames[name], times[name], bounds)
     known_at: dict[Name, dict[str, Ticks]] = {n: _known_at(f, times[n], unit) for n, f in frames.items()}
     every = [*ticks.values(), *(t for columns in known_at.values() for t in columns.values())]
     per_second = max(PER_SECOND[t.unit] for t in every)
@@ -124,7 +113,8 @@ def _known_at(frame: pl.DataFrame, time: TimeColumn, unit: str) -> dict[str, Tic
         if rule.known_at is not None:
             told = frame[rule.known_at].is_not_null()
             what = f"{time.what.rpartition(' column ')[0]} column {rule.known_at!r}"
-            ticks = to_ticks(frame.filter(told), TimeColumn(rule.known_at, what), unit)
+            column = replace(time, column=rule.known_at, what=what, is_event=False, tick=None, known={})
+            ticks = to_ticks(frame.filter(told), column, unit)
             index = (told.cast(pl.Int64).cum_sum() - 1).set(~told, None)
             found[value] = replace(ticks, values=ticks.values.gather(index))
     return found
@@ -140,7 +130,7 @@ def to_ticks(frame: pl.DataFrame, time: TimeColumn, unit: str) -> Ticks:
     """Whole numbers since 1970-01-01 UTC, their unit, and the length of a tick.
 
     Args:
-        frame: has the time column: integers, floats, dates or datetimes.
+        frame: has the time column: integers, floats, decimals, dates, datetimes or texts.
         time: which column.
         unit: the unit, "datetime", or "auto" to tell it by magnitude.
 
@@ -149,31 +139,10 @@ def to_ticks(frame: pl.DataFrame, time: TimeColumn, unit: str) -> Ticks:
         >>> to_ticks(frame, TimeColumn("at", "clicks"), "auto").unit
         'ms'
     """
-    if frame[time.column].dtype == pl.Date and time.tick is None:
-        time = replace(time, tick=86_400.0)
-    values, found = _whole_numbers(frame, time, unit)
-    return Ticks(values, found, tick_length(values, found, declared=time.tick, what=time.what))
-
-
-def _whole_numbers(frame: pl.DataFrame, time: TimeColumn, unit: str) -> tuple[pl.Series, str]:
-    values, what = frame[time.column], time.what
-    if values.null_count():
-        where = locate(frame, values.is_null())
-        raise DataError(f"{what}: every row needs a time, {where} have none; drop or fill them")
-    if isinstance(values.dtype, pl.Datetime):
-        return values.to_physical().cast(pl.Int64), values.dtype.time_unit or "us"
-    if values.dtype == pl.Date:
-        return values.cast(pl.Datetime("us")).to_physical() // 10**6, "s"
-    if unit == "datetime" or not values.dtype.is_numeric():
-        wanted = "a datetime" if unit == "datetime" else "a number or a datetime"
-        raise DataError(f"{what}: time must be {wanted}, got {values.dtype}; convert it, or set time_unit")
-    if values.dtype.is_float() and not values.is_finite().all():
-        where = locate(frame, ~values.is_finite())
-        raise DataError(f"{what}: time must be finite, {where} are not; drop these rows")
-    unit = _one_unit(frame, values, what) if unit == "auto" else _check_unit(frame, values, unit, what)
-    if values.dtype.is_float() and (values != values.round()).any():
-        values, unit = (values * (10**6 // PER_SECOND[unit])).round(), "us"
-    return values.cast(pl.Int64), unit
+    moments = read_times(frame, time)
+    tick = 86_400.0 if moments.dtype == pl.Date and time.tick is None else time.tick
+    values, found = whole_numbers(frame, moments, time, unit)
+    return Ticks(values, found, tick_length(values, found, declared=tick, what=time.what))
 
 
 def seconds_of(value: int | float | str) -> float:
@@ -184,7 +153,7 @@ def seconds_of(value: int | float | str) -> float:
         (1704153600.0, 1704153600.0)
     """
     if not isinstance(value, str):
-        return value / PER_SECOND[_unit_of(float(value))]
+        return value / PER_SECOND[unit_of(float(value))]
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
@@ -192,34 +161,19 @@ def seconds_of(value: int | float | str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _unit_of(value: float) -> str:
-    return next((u for u, limit in _LIMITS.items() if abs(value) < limit), "ns")
-
-
-def _one_unit(frame: pl.DataFrame, values: pl.Series, what: str) -> str:
-    """The unit of all values by their magnitude; different magnitudes are refused."""
-    size = values.abs()
-    units = {u for v in (size.min(), size.max()) if v is not None and (u := _unit_of(float(str(v))))}
-    if len(units) > 1:
-        small = size < _LIMITS[min(units, key=PER_SECOND.__getitem__)]
-        low, high = values.filter(small)[0], values.filter(~small)[0]
-        raise DataError(
-            f"{what}: times must be in one unit, but {locate(frame, small)} hold {_unit_of(low)} ({low}) and "
-            f"{locate(frame, ~small)} hold {_unit_of(high)} ({high}); convert the file that differs, or set "
-            "time_unit if all are in one"
-        )
-    return units.pop() if units else "s"
-
-
-def _check_unit(frame: pl.DataFrame, values: pl.Series, unit: str, what: str) -> str:
-    """The declared unit, unless values are so large that they must be in a finer one."""
-    if unit in _LIMITS and (large := values.abs() >= _LIMITS[unit]).any():
-        value = values.filter(large)[0]
-        raise DataError(
-            f"{what}: time_unit is {unit}, but {locate(frame, large)} hold {_unit_of(value)} ({value}); "
-            "convert the file, or correct time_unit"
-        )
-    return unit
+def time_bounds(
+    declared: str | tuple[float | int | str, float | int | str] | None,
+) -> tuple[float, float] | None:
+    """The first second that a log may hold, and the one after the last: 1990 to the end of next year."""
+    if declared == "any":
+        return None
+    if declared is None:
+        first, after = (datetime(year, 1, 1, tzinfo=UTC) for year in (1990, datetime.now(UTC).year + 2))
+        return first.timestamp(), after.timestamp()
+    low, high = (seconds_of(bound) for bound in declared)
+    if low >= high:
+        raise ConfigError(f"time_range must be [first, last] with first before last, got {list(declared)}")
+    return low, high + 1
 
 
 def _ranked(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from features.errors import ConfigError
 from features.known import Known
@@ -85,6 +85,12 @@ def side_reads(spec: Spec, name: str) -> Iterator[Read]:
             yield from ((c, f"counter {n!r}") for c in read)
 
 
+def dense_columns(features: Iterable[Feature | SincePrevious], kind: str) -> set[str]:
+    """The columns of one origin (own, user, item) that dense features read."""
+    every = (c for f in features if isinstance(f, DenseFeature) for c in f.columns)
+    return {name for k, name in map(origin, every) if k == kind}
+
+
 def row_rules(spec: Spec) -> dict[str, Known]:
     """When the label, and the columns that counters over impressions add up, are known, if not at once."""
     label = spec.impressions.label.rule
@@ -147,4 +153,5 @@ def is_of_request(spec: Spec, column: str) -> bool:
 
 
 def is_pattern(column: str) -> bool:
+    """Whether a name of a dense feature may stand for several columns."""
     return any(c in column for c in "*?[")

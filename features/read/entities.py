@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
+
 import polars as pl
 
 from features.errors import DataError
-from features.read.codes import code_of, key_values
-from features.read.scan import collect
+from features.read.codes import code_of
+from features.read.ids import key_values
+from features.read.rows import read_columns
 from features.spec import Entity
+
+_log = logging.getLogger(__name__)
 
 
 def read_entity(
-    entity: Entity, what: str, columns: list[str], *, keys: pl.Series, tables: dict[str, pl.LazyFrame]
+    entity: Entity,
+    what: str,
+    columns: list[str],
+    counters: dict[str, int],
+    *,
+    keys: pl.Series,
+    tables: dict[str, pl.LazyFrame],
+    dense: Collection[str] = (),
 ) -> pl.DataFrame:
     """Read the entities that occur in the log.
 
@@ -19,8 +32,10 @@ def read_entity(
         entity: the table and its key.
         what: user or item.
         columns: which columns of the table.
+        counters: gets how many values were infinite.
         keys: the raw key of every code of the log.
         tables: the raw tables.
+        dense: columns of numbers, whose lists are vectors.
 
     Returns:
         `__user` or `__item` (code) and the columns as `user.*` or `item.*`.
@@ -29,8 +44,10 @@ def read_entity(
         DataError: a key has several rows.
     """
     name = f"table {entity.table!r} ({what})"
-    side = collect(tables[entity.table].select(list(dict.fromkeys([entity.key, *columns]))), what=name)
-    side = side.drop_nulls(entity.key)
+    wanted = list(dict.fromkeys([entity.key, *columns]))
+    side = read_columns(
+        tables[entity.table], wanted, counters, keys=[entity.key], dense=dense, name=entity.table, what=name
+    ).drop_nulls(entity.key)
     key = key_values(side[entity.key], what=f"{name}, column {entity.key!r}")
     if (repeated := key.is_duplicated()).any():
         some = key.filter(repeated).unique().sort()
@@ -43,7 +60,13 @@ def read_entity(
 
 
 def join_entity(
-    frame: pl.DataFrame, side: pl.DataFrame, code: str, counters: dict[str, int], *, what: str
+    frame: pl.DataFrame,
+    side: pl.DataFrame,
+    code: str,
+    counters: dict[str, int],
+    *,
+    keys: pl.Series,
+    what: str,
 ) -> pl.DataFrame:
     """Left join by code; rows whose entity is unknown are counted and get missing values.
 
@@ -52,10 +75,23 @@ def join_entity(
         side: of `read_entity`.
         code: user or item.
         counters: gets `<what>.unknown_<code>`.
+        keys: the raw key of every code.
         what: which frame this is, for the counter.
     """
     key = pl.col(f"__{code}")
     unknown = frame.select(((key >= 0) & ~key.is_in(side[f"__{code}"].implode())).sum()).item()
     if unknown:
         counters[f"{what}.unknown_{code}"] = unknown
+    if unknown > frame.height / 2:
+        strange = frame.filter((key >= 0) & ~key.is_in(side[f"__{code}"].implode()))[f"__{code}"].unique()
+        _log.warning(
+            "%s: %s of %s rows find no row in the %s table, so that their %s.* columns are missing; it lacks "
+            "keys such as %s: compare how both write them (007 is not 7)",
+            what,
+            f"{unknown:,}",
+            f"{frame.height:,}",
+            code,
+            code,
+            keys.gather(strange.sort().head(3)).to_list(),
+        )
     return frame.join(side, on=f"__{code}", how="left", maintain_order="left")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 import polars as pl
 
 from features.errors import DataError
+from features.read.lists import TEXT
 from features.read.locate import locate
+from features.read.where import holds
 from features.spec import Label
+
+_log = logging.getLogger(__name__)
 
 
 def label_of(rows: pl.DataFrame, label: Label, *, what: str) -> pl.Series:
@@ -29,23 +35,35 @@ def label_of(rows: pl.DataFrame, label: Label, *, what: str) -> pl.Series:
         [1, 0]
     """
     values, what = rows[label.column], f"{what}: label {label.column!r}"
-    if values.dtype.is_float():
-        values = values.fill_nan(None)
+    if values.dtype.is_float() or values.dtype.is_decimal():
+        values = values.cast(pl.Float64).fill_nan(None)
     _refuse(rows, values, values.is_null(), f"{what} must not be missing", "drop these rows")
     if label.at_least is not None:
         _check_type(values.dtype.is_numeric(), what, "a number for at_least", values)
         return (values >= label.at_least).cast(pl.Int8)
     if label.equals is not None:
-        text = isinstance(label.equals, str)
-        fits = values.dtype in (pl.String, pl.Categorical, pl.Enum) if text else values.dtype.is_numeric()
-        _check_type(fits, what, f"of the type of equals ({label.equals!r})", values)
-        return ((values.cast(pl.String) if text else values) == label.equals).cast(pl.Int8)
+        return _equal(values, label.equals, what)
     _check_type(values.dtype.is_numeric() or values.dtype == pl.Boolean, what, "0 or 1 as a number", values)
     if values.dtype != pl.Boolean:
         _refuse(
             rows, values, (values != 0) & (values != 1), f"{what} must be 0 or 1", "set at_least or equals"
         )
     return values.cast(pl.Int8)
+
+
+def _equal(values: pl.Series, wanted: float | int | str | bool, what: str) -> pl.Series:
+    """1 where the value is the wanted one; a spelling that differs in case or blanks alone is an error."""
+    condition = holds(values.name, values.dtype, [wanted], what=what)
+    found = values.to_frame().select(condition.cast(pl.Int8)).to_series()
+    if len(found) and not found.sum() and isinstance(values.dtype, TEXT):
+        came = values.cast(pl.String).unique(maintain_order=True)
+        near = came.filter(came.str.strip_chars().str.to_lowercase() == str(wanted).strip().lower())
+        if len(near):
+            raise DataError(
+                f"{what} equals {wanted!r} in no row, but is {near[0]!r} in some; write equals: {near[0]!r}"
+            )
+        _log.warning("%s equals %r in no row; its values are %s", what, wanted, came.head(5).to_list())
+    return found
 
 
 def drop_duplicates(rows: pl.DataFrame, by: list[str], rule: str, *, what: str) -> tuple[pl.DataFrame, int]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from features.errors import DataError
-from features.read.clock import CLOCK, TimeColumn, add_clocks
-from features.read.codes import all_keys, code_of, common_type, key_values
+from features.read.clock import CLOCK, add_clocks, time_bounds
+from features.read.codes import all_keys, code_of
 from features.read.columns import (
     Read,
+    dense_columns,
     event_reads,
     event_rules,
     impression_reads,
@@ -28,11 +28,13 @@ from features.read.columns import (
     side_reads,
 )
 from features.read.entities import join_entity, read_entity
+from features.read.ids import common_keys, key_values
 from features.read.known_clock import LABEL, OUTCOME
 from features.read.labels import label_of
-from features.read.locate import FILE, ROW, locate, table_name
+from features.read.locate import FILE, LINE, ROW, locate, table_name
 from features.read.requests import number_requests
-from features.read.scan import collect
+from features.read.rows import read_columns
+from features.read.times import TimeColumn
 from features.spec import Domain, Impressions, Label, Spec
 
 Tables = dict[str, pl.LazyFrame]
@@ -85,7 +87,7 @@ def read_log(spec: Spec, tables: Tables) -> Log:
         DataError: missing keys or times, bad labels, inconsistent requests, duplicate rows or entities.
     """
     counters: dict[str, int] = {}
-    rows = _read_rows(spec, tables)
+    rows = _read_rows(spec, tables, counters)
     events = {name: _read_events(spec, name, tables, counters) for name in spec.domains}
     rows, events, ticks = _with_clocks(spec, rows, events)
     log = _coded(spec, rows, events)
@@ -105,21 +107,24 @@ def _names(reads: Iterable[Read], kind: str) -> list[str]:
     return list(dict.fromkeys(name for k, name in (origin(c) for c, _ in reads) if k == kind))
 
 
-def _own(table: pl.LazyFrame, reads: Iterable[Read]) -> pl.LazyFrame:
-    """The table's own columns that are read, and the file of each row if it is known."""
-    file = [FILE] if FILE in table.collect_schema().names() else []
-    return table.select([*_names(reads, "own"), *file])
-
-
-def _read_rows(spec: Spec, tables: Tables) -> pl.DataFrame:
+def _read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> pl.DataFrame:
     shown = spec.impressions
     what = table_name(spec.source, shown.table)
-    table = _own(tables[shown.table], impression_reads(spec))
-    if shown.where:
-        table = _where(table.with_row_index(ROW), shown.where)
-    rows = collect(table, what=what)
+    keys = [shown.user, shown.item, *([shown.request] if shown.request else [])]
+    table = tables[shown.table]
+    rows = read_columns(
+        table.with_row_index(ROW) if shown.where else table,
+        _names(impression_reads(spec), "own"),
+        counters,
+        where=shown.where,
+        keys=keys,
+        time=shown.time,
+        dense=dense_columns(spec.features.values(), "own"),
+        name="impressions",
+        what=what,
+    )
     rows = rows if ROW in rows.columns else rows.with_row_index(ROW)
-    for column in (shown.user, shown.item, *([shown.request] if shown.request else [])):
+    for column in keys:
         if (missing := rows[column].is_null()).any():
             where = locate(rows, missing)
             raise DataError(
@@ -131,20 +136,22 @@ def _read_rows(spec: Spec, tables: Tables) -> pl.DataFrame:
 
 def _read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int]) -> pl.DataFrame:
     domain = spec.domains[name]
-    frame = _where(_own(tables[domain.table], event_reads(spec, name)), domain.where)
-    events = collect(frame, what=table_name(spec.source, domain.table))
+    events = read_columns(
+        tables[domain.table],
+        _names(event_reads(spec, name), "own"),
+        counters,
+        where=domain.where,
+        keys=[c for c in (domain.user, domain.item) if c is not None],
+        time=domain.time,
+        dense=dense_columns(domain.side.values(), "own"),
+        name=f"events.{name}",
+        what=f"{table_name(spec.source, domain.table)}, domain {name!r}",
+    )
     whole = events.drop_nulls([domain.user, domain.time])
     if dropped := events.height - whole.height:
         counters[f"events.{name}.without_user_or_time"] = dropped
     outcome = [] if domain.outcome is None else [_outcome(whole, domain.outcome, name)]
     return _narrow(whole, keep=domain.time).with_columns(outcome)
-
-
-def _where(table: pl.LazyFrame, where: dict[str, list[Any]]) -> pl.LazyFrame:
-    """The rows whose columns each hold one of their values."""
-    for column, values in where.items():
-        table = table.filter(pl.col(column).is_in(values))
-    return table
 
 
 def _outcome(events: pl.DataFrame, outcome: Label, domain: str) -> pl.Series:
@@ -161,19 +168,27 @@ def _with_clocks(
 ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], dict[str | None, float]]:
     roles: dict[str | None, Impressions | Domain] = {None: spec.impressions}
     roles.update(spec.domains)
-    times = {
-        n: TimeColumn(
-            r.time,
-            f"{table_name(spec.source, r.table)}, column {r.time!r}",
-            is_event=isinstance(r, Domain),
-            tick=r.tick,
-            known=event_rules(r) if isinstance(r, Domain) else row_rules(spec),
-        )
-        for n, r in roles.items()
-    }
-    clocked, ticks = add_clocks({None: rows, **events}, times, unit=spec.time_unit, order=spec.order)
-    rows, *rest = (frame.drop(FILE, strict=False) for frame in clocked.values())
+    times = {name: _time_column(spec, role) for name, role in roles.items()}
+    bounds = time_bounds(spec.time_range)
+    clocked, ticks = add_clocks(
+        {None: rows, **events}, times, unit=spec.time_unit, order=spec.order, bounds=bounds
+    )
+    rows, *rest = (frame.drop(FILE, LINE, strict=False) for frame in clocked.values())
     return rows, dict(zip(events, rest, strict=True)), ticks
+
+
+def _time_column(spec: Spec, role: Impressions | Domain) -> TimeColumn:
+    raw = spec.source.tables.get(role.table)
+    told = raw is not None and role.time not in raw.types  # of a declared type it is converted already
+    return TimeColumn(
+        role.time,
+        f"{table_name(spec.source, role.table)}, column {role.time!r}",
+        is_event=isinstance(role, Domain),
+        tick=role.tick,
+        known=event_rules(role) if isinstance(role, Domain) else row_rules(spec),
+        form=raw.time_format if raw is not None and told else None,
+        zone=raw.time_zone if raw is not None and told else None,
+    )
 
 
 def _coded(spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]) -> Log:
@@ -182,8 +197,11 @@ def _coded(spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]) -> L
     roles: list[Impressions | Domain] = [spec.impressions, *spec.domains.values()]
     keys: dict[str, pl.Series] = {}
     for what in ("user", "item"):
-        columns = [_key_column(f, getattr(role, what), what) for f, role in zip(frames, roles, strict=True)]
-        keys[what] = all_keys(common_type([c for c in columns if c is not None]))
+        columns = [
+            _key_column(frame, getattr(role, what), f"{table_name(spec.source, role.table)}, {what} column")
+            for frame, role in zip(frames, roles, strict=True)
+        ]
+        keys[what] = all_keys(common_keys([c for c in columns if c is not None]))
         for i, column in enumerate(columns):
             codes = np.full(frames[i].height, -1) if column is None else code_of(column, keys[what])
             frames[i] = frames[i].with_columns(pl.Series(f"__{what}", codes))
@@ -191,7 +209,7 @@ def _coded(spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]) -> L
 
 
 def _key_column(frame: pl.DataFrame, column: str | None, what: str) -> pl.Series | None:
-    return None if column is None else key_values(frame[column], what=f"{what} column {column!r}")
+    return None if column is None else key_values(frame[column], what=f"{what} {column!r}")
 
 
 def _narrow(frame: pl.DataFrame, *, keep: str | None = None) -> pl.DataFrame:
@@ -223,17 +241,41 @@ def _sorted_events(events: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
 def _join_entities(spec: Spec, log: Log, tables: Tables) -> None:
     """Add the `user.*` and `item.*` columns that are read to the rows, and `item.*` to the events."""
     shown = list(impression_reads(spec))
+    features = [*spec.features.values(), *(f for d in spec.domains.values() for f in d.side.values())]
+    dense = {kind: dense_columns(features, kind) for kind in ("user", "item")}
     if spec.user is not None:
-        users = read_entity(spec.user, "user", _names(shown, "user"), keys=log.users, tables=tables)
-        log.rows = join_entity(log.rows, users, "user", log.counters, what="impressions")
+        users = read_entity(
+            spec.user,
+            "user",
+            _names(shown, "user"),
+            log.counters,
+            keys=log.users,
+            tables=tables,
+            dense=dense["user"],
+        )
+        log.rows = join_entity(log.rows, users, "user", log.counters, keys=log.users, what="impressions")
     if spec.item is None:
         return
     reads = {name: list(event_reads(spec, name)) for name, domain in spec.domains.items() if domain.item}
     every = [*shown, *(read for domain in reads.values() for read in domain)]
-    items = _narrow(read_entity(spec.item, "item", _names(every, "item"), keys=log.items, tables=tables))
-    log.rows = join_entity(log.rows, _only(items, shown), "item", log.counters, what="impressions")
+    items = _narrow(
+        read_entity(
+            spec.item,
+            "item",
+            _names(every, "item"),
+            log.counters,
+            keys=log.items,
+            tables=tables,
+            dense=dense["item"],
+        )
+    )
+    log.rows = join_entity(
+        log.rows, _only(items, shown), "item", log.counters, keys=log.items, what="impressions"
+    )
     for name, own in reads.items():
-        events = join_entity(log.events[name], _only(items, own), "item", log.counters, what=f"events.{name}")
+        events = join_entity(
+            log.events[name], _only(items, own), "item", log.counters, keys=log.items, what=f"events.{name}"
+        )
         log.events[name] = events.drop("__item")
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from features.errors import ConfigError
 from features.read.columns import Read, computed_columns, event_reads, impression_reads, is_pattern, origin
 from features.read.outcomes import outcomes, refuse_outcomes
+from features.read.problems import Problems
 from features.spec import DenseFeature, Domain, Entity, Feature, Needed, SincePrevious, Spec
 
 
@@ -17,21 +18,25 @@ def needed_columns(spec: Spec) -> Needed:
     Raises:
         ConfigError: a name that no table or computed feature can give, or a feature that is known only later.
     """
-    refuse_outcomes(spec)
-    if taken := [t for t in spec.tables if t.partition(".")[0] in ("calendar", "gap")]:
-        raise ConfigError(f"tables calendar.* and gap.* are made for time features; rename {taken}")
+    problems = Problems()
+    with problems.collect():
+        refuse_outcomes(spec)
+    with problems.collect():
+        if taken := [t for t in spec.tables if t.partition(".")[0] in ("calendar", "gap")]:
+            raise ConfigError(f"tables calendar.* and gap.* are made for time features; rename {taken}")
     needed: Needed = {}
     entities = {"user": spec.user, "item": spec.item}
     computed = computed_columns(spec)
-    _enter(needed, spec.impressions.table, impression_reads(spec), entities, computed)
+    _enter(needed, spec.impressions.table, impression_reads(spec), entities, computed, problems)
     for name, domain in spec.domains.items():
         joined = {"item": spec.item if domain.item is not None else None}
-        _enter(needed, domain.table, event_reads(spec, name), joined, [])
+        _enter(needed, domain.table, event_reads(spec, name), joined, [], problems)
     named = [(c, "impressions.outcomes") for c in spec.impressions.outcomes]
-    _enter(needed, spec.impressions.table, named, {}, [])
+    _enter(needed, spec.impressions.table, named, {}, [], problems)
     for name, domain in spec.domains.items():
         named = [(c, f"domain {name!r}, known_later") for c in domain.known_later]
-        _enter(needed, domain.table, named, {}, [])
+        _enter(needed, domain.table, named, {}, [], problems)
+    problems.raise_all()
     for what, entity in entities.items():
         if entity is not None:
             needed.setdefault(entity.table, {}).setdefault(entity.key, f"{what}.key")
@@ -68,22 +73,26 @@ def _enter(
     reads: Iterable[Read],
     entities: dict[str, Entity | None],
     computed: list[str],
+    problems: Problems,
 ) -> None:
     """Enter the columns that one table and the entities joined to it must have."""
     for column, reader in reads:
-        kind, name = origin(column)
-        if name.startswith("__"):
-            raise ConfigError(f"{reader} reads {column!r}: names with __ are reserved; rename the raw column")
-        if kind == "own":
-            needed.setdefault(table, {}).setdefault(name, reader)
-        elif (entity := entities.get(kind)) is not None:
-            needed.setdefault(entity.table, {}).setdefault(name, reader)
-        elif column not in computed:
-            joined = [f"{k}.*" for k, e in entities.items() if e is not None]
-            raise ConfigError(
-                f"{reader} reads {column!r}, but of the columns with a prefix it can only read "
-                f"{[*joined, *computed]}; correct the name, declare what is missing, or rename the raw column"
-            )
+        with problems.collect():
+            kind, name = origin(column)
+            entity = entities.get(kind)
+            if name.startswith("__"):
+                raise ConfigError(
+                    f"{reader} reads {column!r}: names with __ are reserved; rename the raw column"
+                )
+            if kind == "own" or entity is not None:
+                into = needed.setdefault(table if entity is None else entity.table, {})
+                into.setdefault(name, reader)
+            elif column not in computed:
+                joined = [f"{k}.*" for k, e in entities.items() if e is not None]
+                raise ConfigError(
+                    f"{reader} reads {column!r}, but of the columns with a prefix it can only read "
+                    f"{[*joined, *computed]}; correct the name, declare what is missing, or rename the column"
+                )
 
 
 def _entity_columns(what: str, entity: Entity | None, columns: dict[str, list[str]]) -> list[str]:
@@ -102,7 +111,9 @@ def _expand(feature: Feature | SincePrevious, names: list[str], what: str) -> Fe
         return feature
     columns: dict[str, None] = {}
     for pattern in feature.columns:
-        found = [n for n in names if fnmatchcase(n, pattern)] if is_pattern(pattern) else [pattern]
+        # A column of that very name, such as `price [EUR]`, is meant before any pattern.
+        plain = pattern in names or not is_pattern(pattern)
+        found = [pattern] if plain else [n for n in names if fnmatchcase(n, pattern)]
         if not found:
             raise ConfigError(f"{what}: pattern {pattern!r} matches no column; there are {names}")
         columns |= dict.fromkeys(found)

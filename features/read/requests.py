@@ -6,7 +6,7 @@ import polars as pl
 
 from features.errors import DataError
 from features.read.clock import CLOCK
-from features.read.codes import key_values
+from features.read.ids import key_values
 from features.read.labels import drop_duplicates
 from features.read.locate import ROW
 from features.spec import Impressions

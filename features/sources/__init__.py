@@ -11,11 +11,13 @@ Logs of one's own need no reader: `kind: files` (features/read/scan.py) opens Pa
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
 from features.errors import ConfigError
+from features.read.roles import TableRoles
 from features.read.scan import check_tables, open_files
 from features.spec import Needed, Source
 
@@ -30,7 +32,13 @@ WITH_OPTIONS = {"competition": "features.sources.competition"}
 
 
 def open_tables(
-    source: Source, *, base: Path, needed: Needed, counters: dict[str, int] | None = None
+    source: Source,
+    *,
+    base: Path,
+    needed: Needed,
+    roles: Mapping[str, TableRoles] | None = None,
+    counters: dict[str, int] | None = None,
+    dry: bool = False,
 ) -> dict[str, pl.LazyFrame]:
     """Open the raw tables that are needed, whatever the kind of their source.
 
@@ -38,14 +46,16 @@ def open_tables(
         source: `files`, or the name of a reader of this folder.
         base: the directory that `source.path` is relative to.
         needed: table → column → who reads it.
+        roles: what the columns of `files` are, table by table.
         counters: gets `files.<table>.skipped` where files are left out (option `on_error: skip`).
+        dry: read no more than is needed to see that they can be read.
 
     Raises:
         ConfigError: an unknown source, table or option.
         DataError: a file that is missing, unreadable or different from the others; a missing column.
     """
     if source.kind == "files":
-        return open_files(source, base=base, needed=needed, counters=counters)
+        return open_files(source, base=base, needed=needed, roles=roles or {}, counters=counters, dry=dry)
     return check_tables(read_source(source, base=base, needed=needed), needed, kind=source.kind)
 
 

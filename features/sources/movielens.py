@@ -14,8 +14,8 @@ from pathlib import Path
 import polars as pl
 
 from features.errors import DataError
+from features.source import ColumnType, RawTable
 from features.sources.raw import KEEP_FILE, cast_numbers, open_known, read_fields
-from features.spec import RawTable
 
 Tables = dict[str, pl.LazyFrame]
 
@@ -32,6 +32,12 @@ _NAMES = {
     "zip_code": ("Zip-code",),
 }
 _RENAME = {old: new for new, names in _NAMES.items() for old in names}
+# Of the editions that come as CSV; a Parquet file knows its own types.
+_TYPES: dict[str, dict[str, ColumnType]] = {
+    "ratings": {"user_id": "int", "item_id": "int", "rating": "float", "timestamp": "int"},
+    "items": {"item_id": "int"},
+    "users": {"user_id": "int", "age": "int"},
+}
 _RATINGS = ["user_id", "item_id", "rating", "timestamp"]
 _USERS = ["user_id", "age", "gender", "occupation", "zip_code"]
 _AGE_BANDS = (1, 18, 25, 35, 45, 50, 56)
@@ -119,7 +125,14 @@ def _tabular(ratings: str, items: str, users: str | None = None) -> Callable[[Pa
             files["users"], columns["users"] = users, _USERS
         kinds = {name: "csv" if path.endswith(".csv") else "parquet" for name, path in files.items()}
         tables = {
-            n: RawTable.model_validate({"path": p, "format": kinds[n], "rename": _RENAME})
+            n: RawTable.model_validate(
+                {
+                    "path": p,
+                    "format": kinds[n],
+                    "rename": _RENAME,
+                    "types": _TYPES[n] if kinds[n] == "csv" else {},
+                }
+            )
             for n, p in files.items()
         }
         return open_known(root, tables, columns)

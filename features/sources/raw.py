@@ -11,7 +11,7 @@ import polars.selectors as cs
 from features.errors import DataError
 from features.read.locate import FILE
 from features.read.scan import open_files
-from features.spec import RawTable, Source
+from features.source import RawTable, Source
 
 KEEP_FILE = cs.by_name(FILE, require_all=False)  # where a row came from, for error messages
 

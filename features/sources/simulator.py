@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from features.errors import DataError
+from features.source import RawTable
 from features.sources.raw import open_known
-from features.spec import RawTable
 
 _FILES = {
     "impressions": "impressions/*.parquet",

@@ -15,8 +15,8 @@ from pathlib import Path
 import polars as pl
 
 from features.errors import DataError
+from features.source import RawTable
 from features.sources.raw import KEEP_FILE, open_known
-from features.spec import RawTable
 
 CLICKOUT = "clickout item"
 _FILES = ("events.parquet", "train.csv")
@@ -52,7 +52,8 @@ def read(root: Path) -> dict[str, pl.LazyFrame]:
             "Challenge 2019 from its owner and give --source DIR"
         )
     kind = "csv" if file.endswith(".csv") else "parquet"
-    table = RawTable.model_validate({"path": file, "format": kind})
+    types = {"timestamp": "int", "step": "int"} if kind == "csv" else {}
+    table = RawTable.model_validate({"path": file, "format": kind, "types": types})
     events = _events(open_known(root, {"events": table}, {"events": _COLUMNS})["events"])
     on_hotel = pl.col("item_id").is_not_null()
     kept = events.select("item_id", "reference", *_SESSION, *_ORDER, "action_type", KEEP_FILE)

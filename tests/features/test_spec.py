@@ -31,6 +31,15 @@ def test_what_is_extended_is_a_name_beside_the_spec(tmp_path: Path) -> None:
         load_spec(write(tmp_path / "out.yaml", extends="../base"))
     with pytest.raises(ConfigError, match=r"gone\.yaml"):
         load_spec(write(tmp_path / "none.yaml", extends="gone"))
-    write(tmp_path / "chain.yaml", extends="base")
-    with pytest.raises(ConfigError, match=r"extends: .*unknown key"):
-        load_spec(write(tmp_path / "end.yaml", extends="chain"))
+
+
+def test_specs_extend_one_another_over_several_levels(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(dump_yaml(RATINGS_SPEC))
+    write(tmp_path / "chain.yaml", extends="base", name="chain", order=None)
+    end = load_spec(write(tmp_path / "end.yaml", extends="chain", name="end"))
+    assert (end.name, end.order) == ("end", [])
+    assert end.features == load_spec(tmp_path / "base.yaml").features
+    write(tmp_path / "one.yaml", extends="two")
+    write(tmp_path / "two.yaml", extends="one")
+    with pytest.raises(ConfigError, match=r"circle, got one.yaml → two.yaml → one.yaml"):
+        load_spec(tmp_path / "one.yaml")

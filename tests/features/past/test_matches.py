@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.errors import ConfigError
+from features.errors import ConfigError, DataError
 from features.past.matches import match_columns
 from features.spec import Match
 from tests.features.tables import Row, events, impressions, table, values_of
@@ -117,8 +117,9 @@ def test_one_value_against_several_and_strings() -> None:
 
 def test_errors_name_the_field_and_the_remedy() -> None:
     rows, domain = table([]), table([]).drop("__outcome")
-    with pytest.raises(ConfigError, match=r"match 'n': .* must have one type, got item Int64 and sex String"):
-        match_columns(rows, domain, "n", Match(domain="d", candidate="item", event="sex"))
+    halves = domain.with_columns(pl.Series("sex", [], dtype=pl.Duration))
+    with pytest.raises(DataError, match=r"match 'n', column 'sex': an ID must be a number or a text"):
+        match_columns(rows, halves, "n", Match(domain="d", candidate="item", event="sex"))
     with pytest.raises(ConfigError, match=r"give domain 'd' an outcome column"):
         liked = Match(domain="d", candidate="item", event="item", outputs=["positive_share"])
         match_columns(rows, domain, "n", liked)

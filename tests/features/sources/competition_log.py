@@ -26,6 +26,7 @@ SPEC: dict[str, Any] = {
     "name": "competition",
     "source": {"kind": "competition", "options": {"order": "newest_first"}},
     "time_unit": "s",
+    "time_range": "any",  # its rows begin at 0
     "impressions": {
         "table": "impressions",
         "user": "user_id",

@@ -1,0 +1,79 @@
+"""What the types of the tables alone tell to be wrong, before anything is read."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from features.errors import DataError
+from features.read.columns import origin
+from features.read.derive import first_line
+from features.read.problems import Problems
+from features.read.where import holds
+from features.spec import DenseFeature, Domain, Spec
+
+Tables = dict[str, pl.LazyFrame]
+
+
+def check_types(spec: Spec, tables: Tables) -> None:
+    """Refuse columns of types that their readers cannot use; all of them at once.
+
+    Args:
+        spec: without patterns.
+        tables: the raw tables.
+
+    Raises:
+        ConfigError, DataError: what is wrong.
+    """
+    problems, schemas = Problems(), {}
+    for name, table in tables.items():
+        with problems.collect():
+            schemas[name] = _schema(name, table)
+    problems.raise_all()
+    shown = spec.impressions
+    for name, feature in spec.features.items():
+        if isinstance(feature, DenseFeature):
+            _check_dense(f"feature {name!r}", feature, shown.table, spec, schemas, problems)
+    for name, domain in spec.domains.items():
+        _check_domain(name, domain, spec, schemas, problems)
+    problems.raise_all()
+
+
+def _schema(name: str, table: pl.LazyFrame) -> pl.Schema:
+    try:
+        return table.collect_schema()
+    except pl.exceptions.PolarsError as error:
+        raise DataError(
+            f"table {name!r} cannot be read: {first_line(error)}; correct derive or types"
+        ) from None
+
+
+def _check_domain(
+    name: str, domain: Domain, spec: Spec, schemas: dict[str, pl.Schema], problems: Problems
+) -> None:
+    for column, values in domain.where.items():
+        with problems.collect():
+            holds(column, schemas[domain.table][column], values, what=f"domain {name!r}")
+    for side, feature in domain.side.items():
+        if isinstance(feature, DenseFeature):
+            _check_dense(f"domain {name!r}, side {side!r}", feature, domain.table, spec, schemas, problems)
+
+
+def _check_dense(
+    what: str,
+    feature: DenseFeature,
+    table: str,
+    spec: Spec,
+    schemas: dict[str, pl.Schema],
+    problems: Problems,
+) -> None:
+    """Every column of a dense feature holds numbers, or lists of them."""
+    for column in feature.columns:
+        kind, name = origin(column)
+        entity = {"user": spec.user, "item": spec.item}.get(kind)
+        dtype = schemas[entity.table if entity is not None else table].get(name)
+        if dtype is None:
+            continue  # computed
+        inner = dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype
+        if not (inner.is_numeric() or inner in (pl.Boolean, pl.Null, pl.String)):
+            with problems.collect():
+                raise DataError(f"{what}: column {column!r} must be numeric, got {dtype}; convert it")

@@ -1,0 +1,236 @@
+"""CSV files as lazy frames: read as text, converted by what columns are for, every record accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pc
+from polars.io.plugins import register_io_source
+
+from features.errors import DataError
+from features.read.convert import MUST, TYPES, convert
+from features.read.locate import LINE
+from features.read.records import Block, Dialect, read_blocks
+from features.read.roles import Kind
+from features.source import RawTable
+
+_OTHERS = ";\t|,"
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """One CSV file, its header read.
+
+    Attributes:
+        path: the file.
+        dialect: how it is written.
+        names: its columns as they are called in the spec.
+        header: whether the first record is the header.
+        nulls: texts that mean missing.
+        time_format: of the table.
+        check_size: refuses a file that unpacks to too much.
+    """
+
+    path: Path
+    dialect: Dialect
+    names: list[str]
+    header: bool
+    nulls: list[str]
+    time_format: str | None
+    check_size: Callable[[int], None]
+
+    def scan(self, kinds: Mapping[str, Kind]) -> pl.LazyFrame:
+        """A lazy frame of some columns, each of its kind, and `__line`; collecting it reads the file."""
+        schema: dict[str, pl.DataType] = {name: TYPES[kind] for name, kind in kinds.items()}
+
+        def frames(
+            columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, batch: int | None
+        ) -> Iterator[pl.DataFrame]:
+            for frame in self._frames({n: k for n, k in kinds.items() if columns is None or n in columns}):
+                frame = frame if columns is None else frame.select(columns)
+                frame = frame if predicate is None else frame.filter(predicate)
+                yield frame if rows is None else frame.head(rows)
+                rows = None if rows is None else rows - frame.height
+                if rows is not None and rows <= 0:
+                    return
+
+        return register_io_source(frames, schema={**schema, LINE: pl.Int64()})
+
+    def first_rows(self, kinds: Mapping[str, Kind], *, size: int = 2**16) -> None:
+        """Read and convert the beginning of the file alone.
+
+        Raises:
+            DataError: as reading it whole would.
+        """
+        next(self._frames(kinds, size=size), None)
+
+    def _frames(self, kinds: Mapping[str, Kind], *, size: int = 2**24) -> Iterator[pl.DataFrame]:
+        skip = self.header
+        for block in read_blocks(self.path, self.dialect, size=size, check_size=self.check_size):
+            yield self._frame(block, kinds, skip=skip)
+            skip = False
+
+    def _frame(self, block: Block, kinds: Mapping[str, Kind], *, skip: bool) -> pl.DataFrame:
+        texts = self._texts(block, list(kinds), skip=skip)
+        lines = pl.Series(LINE, block.lines[1:] if skip else block.lines)
+        columns = []
+        for name, kind in kinds.items():
+            text = texts[name]
+            if self.nulls:
+                text = text.set(text.is_in(self.nulls).fill_null(False), None)
+            values, wrong = convert(text, kind, time_format=self.time_format)
+            if wrong.any():
+                raise self._wrong(text, wrong, lines, kind)
+            columns.append(values.alias(name))
+        return pl.DataFrame([*columns, lines])
+
+    def _texts(self, block: Block, names: list[str], *, skip: bool) -> pl.DataFrame:
+        """The columns of a block as texts, an empty field as null; the number of its records is proved."""
+        positions = [str(self.names.index(name)) for name in names]
+        bad: list[pc.InvalidRow] = []
+
+        def refuse(row: pc.InvalidRow) -> str:
+            bad.append(row)
+            return "error"
+
+        try:
+            table = pc.read_csv(
+                pa.BufferReader(block.data),
+                read_options=pc.ReadOptions(
+                    column_names=[str(i) for i in range(len(self.names))],
+                    skip_rows_after_names=1 if skip else 0,
+                    use_threads=False,
+                    block_size=len(block.data) + 1,
+                ),
+                parse_options=pc.ParseOptions(
+                    delimiter=self.dialect.separator,
+                    quote_char=self.dialect.quote if block.quoted and self.dialect.quote else False,
+                    newlines_in_values=block.quoted,
+                    invalid_row_handler=refuse,
+                ),
+                convert_options=pc.ConvertOptions(
+                    include_columns=positions,
+                    column_types=dict.fromkeys(positions, pa.large_string()),
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                    null_values=[""],
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            raise self._unreadable(block, bad, error) from None
+        records = len(block.ends) - int(skip)
+        if table.num_rows != records:
+            raise DataError(
+                f"{self.path}: {records:,} records must become as many rows, but were read as "
+                f"{table.num_rows:,} (lines {block.lines[0]:,} to {block.lines[-1]:,}); write the file "
+                "again, or as Parquet"
+            )
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame.rename(dict(zip(positions, names, strict=True)))
+
+    def _unreadable(self, block: Block, bad: list[pc.InvalidRow], error: Exception) -> DataError:
+        if bad and bad[0].number is not None:
+            index = int(bad[0].number) - 1
+            line = int(block.lines[min(index, len(block.lines) - 1)])
+            return DataError(
+                f"{self.path}: every record must have {len(self.names)} fields, as its header has, but line "
+                f"{line} has {bad[0].actual_columns}: {bad[0].text.strip()!r:.120}; correct it, quote fields "
+                f"that hold the separator {self.dialect.separator!r}, or correct separator or quote in the "
+                "table"
+            )
+        try:
+            block.data.decode()
+        except UnicodeDecodeError as wrong:
+            line = int(block.lines[0]) + block.data.count(b"\n", 0, wrong.start)
+            return DataError(
+                f"{self.path}: byte 0x{block.data[wrong.start]:02x} in line {line} is no UTF-8; set encoding "
+                "in the table, such as latin-1 or cp1252"
+            )
+        return DataError(f"{self.path} cannot be read as CSV: {error}; write it again")
+
+    def _wrong(self, text: pl.Series, wrong: pl.Series, lines: pl.Series, kind: Kind) -> DataError:
+        """The error for texts that do not convert."""
+        at = int(wrong.arg_max() or 0)
+        value, name = text[at], text.name
+        more = int(wrong.sum()) - 1
+        return DataError(
+            f"{self.path}: column {name!r} must hold {MUST[kind]} in every row, but line {lines[at]} holds "
+            f"{value!r:.80}{f' (and {more} more)' if more else ''}; {self._remedy(name, str(value), kind)}"
+        )
+
+    def _remedy(self, name: str, value: str, kind: Kind) -> str:
+        if value == name:
+            return "that line repeats the header: delete it"
+        if kind == "flag":
+            return "set at_least or equals for the label"
+        if kind == "whole":
+            return f"say which it is: types: {{{name}: text}} or {{{name}: int}} in the table"
+        return (
+            f"if it means missing, add nulls: [{value!r}] to the table; else correct it, or say what the "
+            f"column holds under types in the table"
+        )
+
+
+def open_csv(path: Path, raw: RawTable, separator: str, check_size: Callable[[int], None]) -> CsvFile:
+    """Read the header of a CSV file.
+
+    Args:
+        path: the file.
+        raw: its table.
+        separator: where the table names none.
+        check_size: told the number of bytes while the file is read.
+
+    Raises:
+        DataError: no header, or names that differ in number from the fields.
+    """
+    dialect = Dialect(
+        raw.separator or separator, raw.quote, raw.encoding, sure="quote" in raw.model_fields_set
+    )
+    names = raw.columns or _header(path, dialect, check_size)
+    names = [raw.rename.get(n, n) for n in names]
+    return CsvFile(path, dialect, names, raw.header, raw.nulls, raw.time_format, check_size)
+
+
+def _header(path: Path, dialect: Dialect, check_size: Callable[[int], None]) -> list[str]:
+    block = next(read_blocks(path, dialect, size=2**16, check_size=check_size), None)
+    if block is None:
+        raise DataError(f"{path} must have a header line, but holds none; write it again or delete it")
+    options = pc.ParseOptions(
+        delimiter=dialect.separator, quote_char=dialect.quote or False, newlines_in_values=True
+    )
+    first = pa.BufferReader(block.data[: int(block.ends[0])])
+    try:
+        read = pc.ReadOptions(autogenerate_column_names=True)
+        texts = pc.read_csv(
+            first,
+            read_options=read,
+            parse_options=options,
+            convert_options=pc.ConvertOptions(column_types={}, strings_can_be_null=False, null_values=[]),
+        )
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: the header cannot be read: {error}; correct line 1") from None
+    return [str(column[0].as_py()) for column in texts.columns]
+
+
+def header_hint(file: CsvFile) -> str:
+    """What may be wrong with a header that lacks a column."""
+    if not file.header:
+        return ""
+    first = file.names[0]
+    if len(file.names) == 1:
+        if found := [c for c in _OTHERS if c in first and c != file.dialect.separator]:
+            return f"; its one column {first!r:.60} suggests separator: {found[0]!r}"
+        if "\0" in first:
+            return "; it holds zero bytes: if it is UTF-16, set encoding: utf-16"
+        if first.startswith("{"):
+            return "; it looks like JSON lines: convert it to Parquet or CSV"
+        if first.startswith("#"):
+            return "; its first line is a comment: delete it"
+    if all(any(c.isdigit() for c in n) for n in file.names):
+        return "; its first line looks like data: if there is no header, set header: false and columns"
+    return ""

@@ -1,0 +1,78 @@
+"""Which files a table consists of: a file, a directory or a glob, with the columns that their paths hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from urllib.parse import unquote
+
+from features.errors import DataError
+
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+# Tables whose directory holds more files than their present rows.
+_VERSIONED = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "metadata/version-hint.text": "Iceberg"}
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One file of a table.
+
+    Attributes:
+        path: where it lies.
+        partitions: columns that its path gives, as in `day=2024-03-01/part-0.parquet`; None is missing.
+    """
+
+    path: Path
+    partitions: dict[str, str | None] = field(default_factory=dict)
+
+
+def find_files(root: Path, pattern: str, *, what: str) -> list[TableFile]:
+    """The files of a table in the order of their paths.
+
+    Files and directories whose names begin with `_` or `.` are left out unless the pattern names them: Spark
+    and others write their marks there.
+
+    Args:
+        root: what the pattern is relative to.
+        pattern: a file, a directory with all that lies in it, or a glob.
+        what: the table, for the error message.
+
+    Raises:
+        DataError: there is no such file, or the directory belongs to a table format that keeps old versions.
+    """
+    literal = root / pattern
+    found = (
+        [literal] if literal.exists() else [root / p for p in glob(pattern, root_dir=root, recursive=True)]
+    )
+    files = {p for p in found if p.is_file()}
+    files = files or {f for d in found if d.is_dir() for f in d.rglob("*") if f.is_file()}
+    named = set(Path(pattern).parts)
+    kept = sorted(p for p in files if not _is_hidden(p.relative_to(root).parts, named))
+    _refuse_versioned(root, kept, what)
+    if not kept:
+        raise DataError(f"{what}: no file matches {pattern!r} in {root}; correct path in the spec")
+    return [TableFile(p, dict(_partitions(p.relative_to(root).parts[:-1]))) for p in kept]
+
+
+def _is_hidden(parts: tuple[str, ...], named: set[str]) -> bool:
+    return any(p.startswith(("_", ".")) and p not in named and "=" not in p and p != ".." for p in parts)
+
+
+def _partitions(folders: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+    for folder in folders:
+        name, equals, value = folder.partition("=")
+        if equals and name:
+            yield name, None if value == _NO_VALUE else unquote(value)
+
+
+def _refuse_versioned(root: Path, files: list[Path], what: str) -> None:
+    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(root)}
+    for folder in sorted(folders):
+        for mark, kind in _VERSIONED.items():
+            if (folder / mark).exists():
+                raise DataError(
+                    f"{what}: {folder} is a table of {kind}, whose files also hold rows of older versions; "
+                    "export its present version as plain Parquet"
+                )

@@ -1,0 +1,297 @@
+"""One raw table: its files below one another, each column in one type."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from features.errors import ConfigError, DataError
+from features.read.convert import TYPES, convert
+from features.read.csv import CsvFile, header_hint, open_csv
+from features.read.derive import operands, parse
+from features.read.files import TableFile
+from features.read.locate import FILE, LINE
+from features.read.missing import with_declared_nulls
+from features.read.parquet import cast_column, parquet_schema, scan_parquet, verify_pages
+from features.read.problems import Problems
+from features.read.roles import Kind, TableRoles, kind_of
+from features.read.types import common_type
+from features.source import RawTable
+
+_TEXT = (pl.String, pl.Categorical, pl.Enum)
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Part:
+    """One file of a table, its schema read.
+
+    Attributes:
+        file: where it lies, and what its path says.
+        schema: column → type, under the names of the spec; of CSV all texts.
+        names: of Parquet: name in the spec → name in the file.
+        csv: of CSV.
+    """
+
+    file: TableFile
+    schema: dict[str, pl.DataType]
+    names: dict[str, str] = field(default_factory=dict)
+    csv: CsvFile | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.file.path
+
+
+def open_part(file: TableFile, raw: RawTable, separator: str, check_size: Callable[[int], None]) -> Part:
+    """Read the schema of one file."""
+    given = {raw.rename.get(name, name): pl.String() for name in file.partitions}
+    if raw.format == "csv":
+        csv = open_csv(file.path, raw, separator, check_size)
+        return Part(file, {**given, **dict.fromkeys(csv.names, pl.String())}, csv=csv)
+    stored = parquet_schema(file.path, check_size)
+    names = {raw.rename.get(name, name): name for name in stored}
+    return Part(file, {**given, **{new: stored[old] for new, old in names.items()}}, names)
+
+
+class Table:
+    """A table of one or more files.
+
+    Args:
+        name: of the spec.
+        raw: its description.
+        parts: its files, at least one.
+        needed: column → who reads it.
+        roles: of its columns; None: they are read as they are stored, and all of them are checked.
+        problems: gets what is missing or does not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        raw: RawTable,
+        parts: list[Part],
+        needed: dict[str, str],
+        roles: TableRoles | None,
+        problems: Problems,
+    ) -> None:
+        self.name, self.raw, self.parts, self.roles = name, raw, parts, roles or TableRoles()
+        self.derived: dict[str, pl.Expr] = {}
+        for column, text in raw.derive.items():
+            with problems.collect():
+                self.derived[column] = parse(text, what=f"table {name!r}, derived column {column!r}")
+        self.needed = self._with_operands(needed)
+        if roles is not None:
+            with problems.collect():
+                self._check_names()
+        self.read = self._columns_read(every=roles is None)
+        for part in parts:
+            with problems.collect():
+                self._check_columns(part)
+        self.kinds: dict[str, Kind] = {}
+        self.types: dict[str, pl.DataType] = {}
+        for column in self.read:
+            with problems.collect():
+                self.types[column] = self._type(column)
+
+    def verify(self, part: Part) -> Part:
+        """Prove the checksums of what is read of a Parquet file."""
+        verify_pages(part.path, [part.names[c] for c in self.read if c in part.names])
+        return part
+
+    def first_rows(self) -> None:
+        """Read the beginning of every CSV file."""
+        for part in self.parts:
+            if part.csv is not None:
+                part.csv.first_rows(self._csv_kinds(part))
+
+    def frame(self) -> pl.LazyFrame:
+        """All rows, with the derived columns, and file and line of each row."""
+        unread = self._agreeing()
+        columns = [*self.read, *unread]
+        if gone := sorted(c for c in self.read if not all(self._has(p, c) for p in self.parts)):
+            _log.warning("table %r: columns %s are not in every file and are left out", self.name, gone)
+            columns = [c for c in columns if c not in gone]
+        every = dict.fromkeys([*(c for p in self.parts for c in p.schema), *self.raw.optional])
+        ordered = [c for c in every if c in columns]
+        table = pl.concat([self._of_part(part, ordered) for part in self.parts])
+        place = [c for c in (FILE, LINE) if c in table.collect_schema().names()]
+        derived = [e.alias(n) for n, e in self.derived.items()]
+        return table.with_columns(derived).select([*ordered, *self.derived, *place]) if derived else table
+
+    def _check_names(self) -> None:
+        """Every name under `types` is a column, and no derived one has the name of a column."""
+        there = {c for part in self.parts for c in part.schema} | set(self.raw.optional)
+        if unknown := sorted(set(self.raw.types) - there):
+            raise ConfigError(
+                f"table {self.name!r}: types names {unknown}, but it has {sorted(there)}; correct it"
+            )
+        if taken := sorted(set(self.raw.derive) & there):
+            raise ConfigError(
+                f"table {self.name!r}: derive gives {taken}, which are columns already; rename them"
+            )
+
+    def _with_operands(self, needed: dict[str, str]) -> dict[str, str]:
+        """The columns of files that are needed: what derived ones are made of in their place."""
+        found = {c: who for c, who in needed.items() if c not in self.derived}
+        for name, expression in self.derived.items():
+            for column, roles in operands(expression).items():
+                own = self.roles.columns.setdefault(column, set())
+                if not roles and not own and column not in self.raw.types and self.raw.format == "csv":
+                    raise ConfigError(
+                        f"table {self.name!r}, derived column {name!r}: nothing says whether {column!r} is a "
+                        f"number or a text; add it under types in the table, as in types: {{{column}: float}}"
+                    )
+                own |= roles
+                found.setdefault(column, f"derived column {name!r}")
+        return found
+
+    def _columns_read(self, *, every: bool) -> list[str]:
+        there = dict.fromkeys([*(c for p in self.parts for c in p.schema), *self.raw.optional])
+        read = {**self.needed, **self.roles.columns}
+        return [c for c in there if every or c in read or self.roles.matches(c)]
+
+    def _has(self, part: Part, column: str) -> bool:
+        return column in part.schema or column in self.raw.optional
+
+    def _check_columns(self, part: Part) -> None:
+        """Refuse a file that lacks a column someone reads, or has it twice."""
+        problems = Problems()
+        present = sorted([*part.schema, *self.raw.optional])
+        hint = header_hint(part.csv) if part.csv is not None else ""
+        for column, reader in self.needed.items():
+            with problems.collect():
+                if not self._has(part, column):
+                    raise DataError(
+                        missing_column(f"table {self.name!r}: {part.path}", column, reader, present) + hint
+                    )
+                if part.csv is not None and part.csv.names.count(column) > 1:
+                    raise DataError(
+                        f"table {self.name!r}: {part.path} has column {column!r} twice, and {reader} reads "
+                        "it; rename one of them in the file"
+                    )
+        problems.raise_all()
+
+    def _type(self, column: str) -> pl.DataType:
+        """The type of a column in all files; keeps how its texts are converted."""
+        declared, what = self.raw.types.get(column), f"table {self.name!r}, column {column!r}"
+        roles = self.roles.of(column)
+        sources = {p.path: p.schema[column] for p in self.parts if column in p.schema}
+        if not sources:
+            return pl.Null()
+        if declared is not None or any(isinstance(t, _TEXT) for t in sources.values()):
+            # A text that is stored as text is one; only in CSV are texts all there is.
+            stays = self.raw.format == "parquet" and declared is None and "json" not in roles
+            stays = stays and bool(roles & {"category", "order"})
+            self.kinds[column] = "text" if stays else kind_of(roles, declared, what=what)
+        is_id = bool(roles & {"category", "order"}) or not roles
+        found: list[tuple[Path, pl.DataType]] = [
+            (p, self._source_type(column, t)) for p, t in sources.items()
+        ]
+
+        def widen(one: tuple[Path, pl.DataType], other: tuple[Path, pl.DataType]) -> tuple[Path, pl.DataType]:
+            both = common_type(one[1], other[1], is_id=is_id, zone=self.raw.time_zone)
+            if both is None:
+                raise DataError(_differ(self.name, column, one, other))
+            return one[0] if both == one[1] else other[0], both
+
+        return reduce(widen, found)[1]
+
+    def _source_type(self, column: str, stored: pl.DataType) -> pl.DataType:
+        """The type of a column of one file once its texts are converted."""
+        declared, kind = self.raw.types.get(column), self.kinds.get(column)
+        if isinstance(stored, _TEXT):
+            return TYPES[kind] if kind is not None else pl.String()
+        if stored == pl.Binary():
+            return pl.String()
+        if declared is None or declared in ("time", "json") or stored == pl.Null():
+            return stored
+        return TYPES[declared]
+
+    def _agreeing(self) -> list[str]:
+        """Columns that nobody is known to read, where all files agree on them."""
+        first, *others = (p.schema for p in self.parts)
+        return [c for c, t in first.items() if c not in self.read and all(o.get(c) == t for o in others)]
+
+    def _csv_kinds(self, part: Part) -> dict[str, Kind]:
+        assert part.csv is not None
+        return {c: self.kinds[c] for c in self.read if c in part.csv.names and c in self.kinds}
+
+    def _of_part(self, part: Part, columns: list[str]) -> pl.LazyFrame:
+        frame = self._scan(part, columns)
+        absent = []
+        for column in columns:
+            target = self.types.get(column, pl.String())
+            if column in part.file.partitions and column not in part.names and not self._in_csv(part, column):
+                absent.append(self._literal(part.file.partitions[column], column, target, part))
+            elif column not in part.schema:
+                absent.append(_optional(self.raw.optional[column], target).alias(column))
+        frame = frame.with_columns(absent) if absent else frame
+        line = [LINE] if part.csv is not None else []
+        return frame.select([*columns, *line]).with_columns(pl.lit(str(part.path)).alias(FILE))
+
+    def _in_csv(self, part: Part, column: str) -> bool:
+        return part.csv is not None and column in part.csv.names
+
+    def _scan(self, part: Part, columns: list[str]) -> pl.LazyFrame:
+        if part.csv is not None:
+            kinds: dict[str, Kind] = {c: self.kinds.get(c, "text") for c in columns if c in part.csv.names}
+            return part.csv.scan(kinds)
+        names = {c: part.names[c] for c in columns if c in part.names}
+        frame = scan_parquet(part.path, names)
+        sources = {c: part.schema[c] for c in names}
+        frame = frame.with_columns(list(with_declared_nulls(sources, self.raw.nulls)))
+        return frame.with_columns(
+            cast_column(
+                c, sources[c], self.types[c], self._cast_kind(c, sources[c]),
+                what=f"{part.path}: column {c!r}", zone=self.raw.time_zone,
+            )
+            for c in names if c in self.types and sources[c] != self.types[c]
+        )  # fmt: skip
+
+    def _cast_kind(self, column: str, source: pl.DataType) -> Kind | None:
+        return self.kinds.get(column) if isinstance(source, _TEXT) else self.raw.types.get(column)
+
+    def _literal(self, text: str | None, column: str, target: pl.DataType, part: Part) -> pl.Expr:
+        """A value of the path, in the kind of its column."""
+        values, wrong = convert(pl.Series([text], dtype=pl.String), self.kinds.get(column, "text"))
+        if wrong.any():
+            raise DataError(
+                f"{part.path}: column {column!r} of the path holds {text!r}, which is no {target}; declare "
+                "its type under types in the table"
+            )
+        return pl.lit(values[0], dtype=target).alias(column)
+
+
+def missing_column(what: str, column: str, reader: str, present: list[str]) -> str:
+    """The message for a column that is not there."""
+    near = [p for p in present if p.strip().lower() == column.strip().lower()]
+    meant = f" ({near[0]!r} differs in case or blanks)" if near else ""
+    return (
+        f"{what} must have column {column!r}, which {reader} reads; it has {sorted(present)}{meant}; "
+        "correct the spec, or name the column under rename or optional in source.tables"
+    )
+
+
+def _optional(value: Any, target: pl.DataType) -> pl.Expr:
+    if target == pl.Null():
+        return pl.lit(value)
+    return pl.lit(str(value) if value is not None and target == pl.String() else value, dtype=target)
+
+
+def _differ(table: str, column: str, one: tuple[Path, pl.DataType], other: tuple[Path, pl.DataType]) -> str:
+    zones = [t.time_zone for _, t in (one, other) if isinstance(t, pl.Datetime)]
+    remedy = "declare one under types in the table, or write one of them again"
+    if len(zones) == 2 and (zones[0] is None) != (zones[1] is None):
+        remedy = "set time_zone in the table: the zone of the times that name none, such as UTC"
+    return (
+        f"table {table!r}: column {column!r} must have one type in all files, but is {one[1]} in {one[0]} "
+        f"and {other[1]} in {other[0]}; {remedy}"
+    )
