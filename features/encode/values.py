@@ -89,7 +89,8 @@ def _weights(frame: pl.DataFrame, feature: IdFeature, lengths: np.ndarray, what:
     assert feature.weights is not None
     column = as_list(frame[feature.weights])
     if column.dtype == pl.List(pl.String):  # of JSON
-        column = column.cast(pl.List(pl.Float64), strict=False)
+        numbers = column.cast(pl.List(pl.Float64), strict=False)
+        column = numbers if numbers.explode().null_count() == column.explode().null_count() else column
     if not (isinstance(column.dtype, pl.List) and column.dtype.inner.is_numeric()):
         raise DataError(f"{what}: weights must be lists of numbers, {feature.weights!r} is {column.dtype}")
     other = column.list.len().fill_null(0).to_numpy()
