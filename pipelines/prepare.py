@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--source", help="where the raw logs are, instead of the spec's source.path")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset directory")
-    parser.add_argument("--dry-run", action="store_true", help="only check the spec against the beginnings of the files")
+    parser.add_argument("--dry-run", action="store_true", help="only check, by the beginnings of the files")
 
 
 def run(arguments: argparse.Namespace) -> None:

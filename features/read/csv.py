@@ -170,6 +170,8 @@ class CsvFile:
             return "set at_least or equals for the label"
         if kind == "whole":
             return f"say which it is: types: {{{name}: text}} or {{{name}: int}} in the table"
+        if any(c.isdigit() for c in value) and kind in ("float", "int"):
+            return "write plain numbers such as 1234.5, or say what the column holds under types in the table"
         return (
             f"if it means missing, add nulls: [{value!r}] to the table; else correct it, or say what the "
             f"column holds under types in the table"

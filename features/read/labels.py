@@ -42,6 +42,10 @@ def label_of(rows: pl.DataFrame, label: Label, *, what: str) -> pl.Series:
         _check_type(values.dtype.is_numeric(), what, "a number for at_least", values)
         return (values >= label.at_least).cast(pl.Int8)
     if label.equals is not None:
+        if isinstance(label.equals, bool) and values.dtype.is_numeric():
+            must = f"{what} must be 0 or 1 to equal {label.equals}"
+            _refuse(rows, values, (values != 0) & (values != 1), must, "correct the rule")
+            return (values == int(label.equals)).cast(pl.Int8)
         return _equal(values, label.equals, what)
     _check_type(values.dtype.is_numeric() or values.dtype == pl.Boolean, what, "0 or 1 as a number", values)
     if values.dtype != pl.Boolean:

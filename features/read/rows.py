@@ -65,5 +65,5 @@ def read_columns(
 def _tell_of_nothing(table: pl.LazyFrame, where: dict[str, list[Any]], what: str) -> None:
     """Say that a condition holds nowhere, and what there is instead."""
     for column, values in where.items():
-        there = collect(table.select(pl.col(column).unique().head(6)), what=what).to_series().to_list()
+        there = collect(table.select(pl.col(column).unique().sort().head(6)), what=what).to_series().to_list()
         _log.warning("%s: no row holds %s in column %r, which holds %s", what, values, column, there)
