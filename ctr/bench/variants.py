@@ -3,7 +3,7 @@
 The model's code has no switches for it. Each variant computes the same loss; the suites check that before
 they time anything.
 
-V uses, U unique IDs, E embedding width.
+V IDs, U unique IDs, E embedding width.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from ctr.blocks.length_buckets import LengthBuckets
 from ctr.sparse_optim.rowwise_adagrad import RowwiseAdagrad
 from ctr.tokens import events as event_tokens
 from ctr.tokens.events import SequenceTokenizer
-from ctr.tokens.features import Rows, look_up
+from ctr.tokens.features import UniqueRows, look_up
 from features.dataset import Manifest
 from kernels import table_rows
 from kernels.unique_pooling import columns, gather_bags, ops
 
 Rewrite = Callable[[Batch, Manifest], Batch]
-Patch = tuple[Any, str, Any]  # owner, attribute, what stands there instead
+Patch = tuple[Any, str, Any]  # object, attribute, its replacement
 
 
 @dataclass(frozen=True)
-class Variant:
-    """What is done instead of an optimisation.
+class Implementation:
+    """The same computation with an optimisation replaced by what it stands for.
 
     Args:
         name: of the optimisation that is off.
-        instead: what happens in its place.
+        instead: what is done instead.
         rewrites: applied to the batch, in order.
-        patches: functions exchanged while it runs.
+        patches: functions replaced while it runs.
         float32: whether the optimisation exists in float32 alone.
     """
 
@@ -55,14 +55,14 @@ class Variant:
     float32: bool = False
 
     def batch(self, batch: Batch, manifest: Manifest) -> Batch:
-        """The batch as this variant sees it."""
+        """The batch as this implementation reads it."""
         for rewrite in self.rewrites:
             batch = rewrite(batch, manifest)
         return batch
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """While this is open, the functions are exchanged."""
+        """A block in which the functions are replaced."""
         with ExitStack() as stack:
             for owner, name, function in self.patches:
                 stack.callback(setattr, owner, name, getattr_static(owner, name))
@@ -70,7 +70,7 @@ class Variant:
             yield
 
 
-def gather_first(self: SequenceTokenizer, events: SequenceBatch, rows: Rows) -> Jagged:
+def gather_first(self: SequenceTokenizer, events: SequenceBatch, rows: UniqueRows) -> Jagged:
     """`SequenceTokenizer.forward` that gathers each column's embeddings (V, E), then maps every one."""
     seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
     numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
@@ -86,10 +86,10 @@ def gather_first(self: SequenceTokenizer, events: SequenceBatch, rows: Rows) -> 
 _update_touched = RowwiseAdagrad.update
 
 
-def update_uses(
+def update_repeated(
     self: RowwiseAdagrad, weight: Tensor, ids: Tensor, gradients: Sequence[Tensor], *, lr: float, step: int
 ) -> None:
-    """Row-wise Adagrad from a gradient per use (V, E): sorted and summed here instead of in the backward."""
+    """Row-wise Adagrad from a gradient per ID (V, E): sorted and summed here instead of in the backward."""
     gradient = torch.cat(list(gradients))
     total = torch.sparse_coo_tensor(ids[None], gradient, weight.shape, check_invariants=False).coalesce()
     _update_touched(self, weight, total.indices()[0], [total.values()], lr=lr, step=step)
@@ -128,7 +128,7 @@ _attention = F.scaled_dot_product_attention
 
 
 def nowhere(*_: Any) -> bool:
-    """Instead of the question whether a compiled kernel can be used."""
+    """Says that no compiled kernel can be used."""
     return False
 
 
@@ -147,7 +147,7 @@ _DROPOUT: Patch = (F, "scaled_dot_product_attention", attention_with_dropout)
 _GATHER_FIRST: Patch = (SequenceTokenizer, "forward", gather_first)
 _EACH: Patch = (event_tokens, "gather_sum_joined", gather_each)
 _ONE: Patch = (LengthBuckets, "plan", staticmethod(one_bucket))
-_USES: Patch = (RowwiseAdagrad, "update", update_uses)
+_REPEATED: Patch = (RowwiseAdagrad, "update", update_repeated)
 _WHOLE: Patch = (RowwiseAdagrad, "update", update_whole_table)
 
 
@@ -159,25 +159,27 @@ def _pad(batch: Batch, manifest: Manifest) -> Batch:
     return pad_events(batch)
 
 
-BASELINE = Variant("as it is", "every optimisation on")
-# For models so small that an optimisation would not be used: what it computes is the question there.
-FOR_FEW_ROWS = Variant("", "", (), ((fused, "ROWS", 1),))
-VARIANTS: tuple[Variant, ...] = (
-    Variant("request sharing", "every candidate a request of its own", (_unshare,)),
-    Variant("packing", "every history padded to the longest", (_pad,)),
-    Variant(
+BASELINE = Implementation("as it is", "every optimisation on")
+# Uses the compiled kernels for few rows too, so that tests of small models compute with them.
+FOR_FEW_ROWS = Implementation("", "", (), ((fused, "ROWS", 1),))
+VARIANTS: tuple[Implementation, ...] = (
+    Implementation("request sharing", "every candidate a request of its own", (_unshare,)),
+    Implementation("packing", "every history padded to the longest", (_pad,)),
+    Implementation(
         "packed attention", "attention padded in buckets of similar length", (), (_PADDED,), float32=True
     ),
-    Variant("position-wise in one pass", "torch's operators one after another", (), (_APART,), float32=True),
-    Variant("length buckets", "attention padded to the longest of all", (), (_PADDED, _ONE)),
-    Variant("unique pooling", "an ID and a row for every use", (unpool,), (_USES,)),
-    Variant("project before gather", "rows gathered first, then each mapped", (), (_GATHER_FIRST,)),
-    Variant("one gather for all fields", "a gather and an addition for each field", (), (_EACH,)),
-    Variant("touched rows only", "gradient and update of whole tables", (), (_WHOLE,)),
-    Variant("fused attention", "dropout on attention weights, of no effect", (), (_PADDED, _DROPOUT)),
-    Variant("compiled sums and updates of rows", "torch's operators", (), _BY_TORCH, float32=True),
+    Implementation(
+        "position-wise in one pass", "torch's operators one after another", (), (_APART,), float32=True
+    ),
+    Implementation("length buckets", "attention padded to the longest of all", (), (_PADDED, _ONE)),
+    Implementation("unique pooling", "an ID and a row for every use", (unpool,), (_REPEATED,)),
+    Implementation("project before gather", "rows gathered first, then each mapped", (), (_GATHER_FIRST,)),
+    Implementation("one gather for all fields", "a gather and an addition for each field", (), (_EACH,)),
+    Implementation("touched rows only", "gradient and update of whole tables", (), (_WHOLE,)),
+    Implementation("fused attention", "dropout on attention weights, of no effect", (), (_PADDED, _DROPOUT)),
+    Implementation("compiled sums and updates of rows", "torch's operators", (), _BY_TORCH, float32=True),
 )
-ALL_OFF = Variant(
+ALL_OFF = Implementation(
     "all of them",
     "none of the above",
     (_unshare, _pad, unpool),

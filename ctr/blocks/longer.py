@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from ctr.blocks.attention import TransformerLayer
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 
 Select = Literal["recent", "uniform", "learnable"]
 

@@ -22,7 +22,7 @@ from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues
 from ctr.blocks.layers import NormOptions, Residual
 from ctr.blocks.mixing import PerTokenFFN, PerTokenLinear, check_mixable, mix_tokens
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 
 Pools = Literal["all", "own", "none"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ctr.batch import Batch
 from ctr.blocks.layers import build_norm
 from ctr.blocks.linear import Linear
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from ctr.config import ModelConfig
 from features.dataset import Column, Manifest
 

@@ -29,13 +29,13 @@ from ctr.batch import Batch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues
 from ctr.blocks.query import QueryBoosting, QueryDecoding, QueryGeneration
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from ctr.config import ModelConfig
 from ctr.models.encoder import longest_sequences, sequence_encoder
 from ctr.models.head import Head
 from ctr.models.request_state import RequestState
 from ctr.tokens.events import SequenceTokenizers
-from ctr.tokens.features import Rows, make_tokenizer
+from ctr.tokens.features import UniqueRows, make_tokenizer
 from features.dataset import Manifest
 
 
@@ -115,7 +115,7 @@ class HyFormer(nn.Module):
         read = sum(queries) + (0 if config.head_reads == "queries" else tokens)
         self.head = Head(read, config.d_model, config, manifest)
 
-    def forward(self, batch: Batch, rows: Rows) -> Tensor:
+    def forward(self, batch: Batch, rows: UniqueRows) -> Tensor:
         """Logits (B,) of a batch, given the embeddings of its unique IDs."""
         requests = RequestMap.build(batch.request_index, requests=batch.num_requests)
         start = ns_tokens = self.ns_tokenizer(batch, rows, requests)
@@ -126,7 +126,7 @@ class HyFormer(nn.Module):
             ns_tokens = boosted if self.config.update_ns_tokens else start
         return self.head(self._top(queries, boosted), batch, requests)
 
-    def encode(self, batch: Batch, rows: Rows) -> RequestState:
+    def encode(self, batch: Batch, rows: UniqueRows) -> RequestState:
         """Pools, and K and V of every layer, once per request; see ctr.models.request_state."""
         features = self.ns_tokenizer.encode(batch, rows)
         sequences = self.sequence_tokenizers(batch, rows)
@@ -136,7 +136,7 @@ class HyFormer(nn.Module):
             kvs.append(read)
         return RequestState(features, self.head.encode(batch), kvs, pools)
 
-    def score(self, state: RequestState, candidates: Batch, rows: Rows) -> Tensor:
+    def score(self, state: RequestState, candidates: Batch, rows: UniqueRows) -> Tensor:
         """Logits (B,) of candidates of encoded requests."""
         requests = RequestMap.build(candidates.request_index, requests=candidates.num_requests)
         start = ns_tokens = self.ns_tokenizer.score(state.features, candidates, rows, requests)

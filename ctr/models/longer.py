@@ -37,13 +37,13 @@ from ctr.blocks.longer import (
     causal,
     show_to_events,
 )
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from ctr.blocks.token_merge import TokenMerge
 from ctr.config import ModelConfig
 from ctr.models.head import Head
 from ctr.models.request_state import RequestState
 from ctr.tokens.events import SequenceTokenizers
-from ctr.tokens.features import Rows, make_tokenizer
+from ctr.tokens.features import UniqueRows, make_tokenizer
 from features.dataset import Manifest
 
 
@@ -121,7 +121,7 @@ class Longer(nn.Module):
         in_globals = 0 if config.longer.events_see_request_globals else config.longer.cls_tokens
         self.head = Head(self.ns_tokenizer.num_tokens + in_globals, self.tower.width, config, manifest)
 
-    def forward(self, batch: Batch, rows: Rows) -> Tensor:
+    def forward(self, batch: Batch, rows: UniqueRows) -> Tensor:
         """Logits (B,) of a batch, given the embeddings of its unique IDs."""
         requests = RequestMap.build(batch.request_index, requests=batch.num_requests)
         globals_ = self.widen(self.ns_tokenizer(batch, rows, requests))
@@ -129,14 +129,14 @@ class Longer(nn.Module):
         top = self.tower(self._with_cls(globals_), events, requests, self._prefix(batch))
         return self.head(top, batch, requests)
 
-    def encode(self, batch: Batch, rows: Rows) -> RequestState:
+    def encode(self, batch: Batch, rows: UniqueRows) -> RequestState:
         """K and V of every layer, once per request; see ctr.models.request_state."""
         features = self.ns_tokenizer.encode(batch, rows)
         (events,) = self.sequence_tokenizers(batch, rows)
         kvs = [[kv] for kv in self.tower.encode(events, self._prefix(batch))]
         return RequestState(features, self.head.encode(batch), kvs)
 
-    def score(self, state: RequestState, candidates: Batch, rows: Rows) -> Tensor:
+    def score(self, state: RequestState, candidates: Batch, rows: UniqueRows) -> Tensor:
         """Logits (B,) of candidates of encoded requests."""
         requests = RequestMap.build(candidates.request_index, requests=candidates.num_requests)
         globals_ = self.widen(self.ns_tokenizer.score(state.features, candidates, rows, requests))

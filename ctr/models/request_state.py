@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ctr.batch import Batch
 from ctr.blocks.key_values import KeyValues
-from ctr.tokens.features import Rows
+from ctr.tokens.features import UniqueRows
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class RequestState:
 class Scoring(Protocol):
     """A model in two halves."""
 
-    def encode(self, batch: Batch, rows: Rows) -> RequestState:
+    def encode(self, batch: Batch, rows: UniqueRows) -> RequestState:
         """The requests of a batch; its candidates are not looked at."""
 
-    def score(self, state: RequestState, candidates: Batch, rows: Rows) -> Tensor:
+    def score(self, state: RequestState, candidates: Batch, rows: UniqueRows) -> Tensor:
         """Logits (B,) of candidates of these requests; requests' features and sequences are not looked at."""

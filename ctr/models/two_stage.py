@@ -23,14 +23,14 @@ from ctr.batch import Batch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.linear import Linear
 from ctr.blocks.mixing import RankMixerBlock
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from ctr.config import ModelConfig
 from ctr.models.encoder import longest_sequences, sequence_encoder
 from ctr.models.head import Head
 from ctr.models.longer import LongerTower
 from ctr.models.request_state import RequestState
 from ctr.tokens.events import SequenceTokenizers
-from ctr.tokens.features import Rows, make_tokenizer
+from ctr.tokens.features import UniqueRows, make_tokenizer
 from features.dataset import Manifest
 
 
@@ -64,7 +64,7 @@ class TwoStage(nn.Module):
         )
         self.head = Head(tokens, config.d_model, config, manifest)
 
-    def forward(self, batch: Batch, rows: Rows) -> Tensor:
+    def forward(self, batch: Batch, rows: UniqueRows) -> Tensor:
         """Logits (B,) of a batch, given the embeddings of its unique IDs."""
         requests = RequestMap.build(batch.request_index, requests=batch.num_requests)
         ns_tokens = self.ns_tokenizer(batch, rows, requests)
@@ -76,7 +76,7 @@ class TwoStage(nn.Module):
             read = self.tower(self.cls.expand(batch.num_requests, -1, -1), events, once)
         return self._cross(read, ns_tokens, batch, requests)
 
-    def encode(self, batch: Batch, rows: Rows) -> RequestState:
+    def encode(self, batch: Batch, rows: UniqueRows) -> RequestState:
         """K and V of every layer or, without global tokens, what the CLS tokens read, once per request."""
         features, dense = self.ns_tokenizer.encode(batch, rows), self.head.encode(batch)
         kvs = self.tower.encode(self._events(batch, rows))
@@ -85,7 +85,7 @@ class TwoStage(nn.Module):
         read = self.tower.read(self.cls.expand(batch.num_requests, -1, -1), kvs, _one_row_each(batch))
         return RequestState(features, dense, [], read)
 
-    def score(self, state: RequestState, candidates: Batch, rows: Rows) -> Tensor:
+    def score(self, state: RequestState, candidates: Batch, rows: UniqueRows) -> Tensor:
         """Logits (B,) of candidates of encoded requests."""
         requests = RequestMap.build(candidates.request_index, requests=candidates.num_requests)
         ns_tokens = self.ns_tokenizer.score(state.features, candidates, rows, requests)
@@ -94,7 +94,7 @@ class TwoStage(nn.Module):
             read = self.tower.read(self._globals(ns_tokens), [m for (m,) in state.kvs], requests)
         return self._cross(read, ns_tokens, state.beside(candidates), requests)
 
-    def _events(self, batch: Batch, rows: Rows) -> Jagged:
+    def _events(self, batch: Batch, rows: UniqueRows) -> Jagged:
         """What LONGER reads: the events of all domains, encoded if the configuration says so."""
         (events,) = self.sequence_tokenizers(batch, rows)
         return events if self.encoder is None else self.encoder(events)

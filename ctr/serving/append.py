@@ -29,7 +29,7 @@ from ctr.config import ModelConfig
 from ctr.models.hyformer import HyFormer
 from ctr.models.longer import LongerTower
 from ctr.models.request_state import RequestState
-from ctr.tokens.features import Rows
+from ctr.tokens.features import UniqueRows
 
 
 def why_not(config: ModelConfig) -> str | None:
@@ -86,7 +86,7 @@ def fits(config: ModelConfig, *, before: int, after: int) -> bool:
     return not keeps_order or max(before, after) <= config.longer.num_queries
 
 
-def carry_on(model: nn.Module, state: RequestState, batch: Batch, rows: Rows) -> RequestState:
+def carry_on(model: nn.Module, state: RequestState, batch: Batch, rows: UniqueRows) -> RequestState:
     """The state of a request whose history is the cached one and, behind it, the events of `batch`.
 
     Args:

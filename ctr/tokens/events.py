@@ -1,4 +1,4 @@
-"""Events become sequence tokens, one sequence per behaviour domain or all merged in time order.
+"""Events to sequence tokens: one sequence per behaviour domain, or all merged in the order of time.
 
 R requests, S domains, L events of one request, U unique IDs of a table, E embedding width, D width.
 
@@ -18,7 +18,7 @@ from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import build_norm
 from ctr.blocks.linear import Linear, join_mapped
 from ctr.config import ModelConfig
-from ctr.tokens.features import Rows, look_up
+from ctr.tokens.features import UniqueRows, look_up
 from ctr.tokens.filter import TokenFilters, input_domains
 from ctr.tokens.ngram import NgramField, ngram_fields
 from ctr.tokens.ngram_embedding import NgramEmbedding
@@ -58,7 +58,7 @@ class SequenceTokenizer(nn.Module):
         self.ngram_fields = list(ngrams)
         self.ngram_index = {field.column.name: i for i, field in enumerate(ngrams)}
 
-    def forward(self, events: SequenceBatch, rows: Rows) -> Jagged:
+    def forward(self, events: SequenceBatch, rows: UniqueRows) -> Jagged:
         """Tokens (ΣL, D), the oldest event first."""
         seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
         numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
@@ -69,23 +69,23 @@ class SequenceTokenizer(nn.Module):
         mapped: list[tuple[Tensor, nn.Module, Tensor]] = []
         token = self.of_numbers(torch.cat(numbers, dim=-1))
         for column, linear in zip(self.side, self.maps, strict=True):
-            vectors, use = rows[str(column.table)], events.ids[column.name]
+            vectors, ids = rows[str(column.table)], events.ids[column.name]
             if column.name in self.ngram_index:
                 token = token + linear(self.ngrams[self.ngram_index[column.name]](events, rows))
-            elif len(vectors) > len(events.time_gap):  # it serves others too: map only what is used here
-                token = token + linear(look_up(vectors, use))
-            elif use.offsets is not None:
-                token = token + look_up(linear(vectors), use)
+            elif len(vectors) > len(events.time_gap):  # more unique rows than events: map gathered rows
+                token = token + linear(look_up(vectors, ids))
+            elif ids.offsets is not None:
+                token = token + look_up(linear(vectors), ids)
             else:
-                mapped.append((vectors, linear, use.inverse_indices))
-        tables, uses = zip(*plain, strict=True)
+                mapped.append((vectors, linear, ids.inverse_indices))
+        tables, indices = zip(*plain, strict=True)
         vectors_, maps, more = zip(*mapped, strict=True) if mapped else ((), (), ())
         joined, sizes = join_mapped(tables, vectors_, maps)
-        token = token + gather_sum_joined(joined, sizes, [*uses, *more])
+        token = token + gather_sum_joined(joined, sizes, [*indices, *more])
         return layout.with_values(self.dropout(self.norm(token)))
 
     def parts_averaged(self, name: str) -> int:
-        """Of how many embeddings the vector of a field is the mean: 1 but for fields with n-grams."""
+        """The number of embeddings whose mean is a field's vector: 1, except for fields with n-grams."""
         return 1 + sum(len(field.tables) for field in self.ngram_fields if field.column.name == name)
 
     @staticmethod
@@ -143,7 +143,7 @@ class SequenceTokenizers(nn.Module):
         tagged = merge and len(self.domains) > 1
         self.tag = nn.Parameter(torch.randn(len(self.domains), config.d_model) * 0.02) if tagged else None
 
-    def forward(self, batch: Batch, rows: Rows) -> list[Jagged]:
+    def forward(self, batch: Batch, rows: UniqueRows) -> list[Jagged]:
         """One sequence of tokens (ΣL, D) per name in `names`, the oldest event first."""
         events = [batch.sequences[name] for name in self.domains]
         tokens = [tokenize(e, rows) for tokenize, e in zip(self.tokenizers, events, strict=True)]

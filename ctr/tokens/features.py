@@ -1,9 +1,9 @@
-"""Non-sequence features become tokens, by semantic groups or by an automatic split.
+"""Non-sequence features to tokens, by semantic groups or by an automatic split.
 
 B candidates, R requests, M non-sequence tokens, U unique IDs of a table, E embedding width, D width.
 
-A linear map of concatenated parts is the sum of a linear map per part, W [a; b] = W_a a + W_b b: the part
-that belongs to the request is mapped once per request.
+A linear map of concatenated parts is a sum of linear maps, W [a; b] = W_a a + W_b b: the request's part is
+mapped once per request and added to the candidates' parts.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 
 from ctr.batch import Batch, IdColumn
 from ctr.blocks.linear import Linear
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from ctr.config import ModelConfig
 from features.dataset import Column, Manifest
 from kernels.unique_pooling import gather_bags
 
-Rows = dict[str, Tensor]  # table → embeddings of the batch's unique IDs (U, E)
+UniqueRows = dict[str, Tensor]  # table → its rows for the batch's unique IDs, (U, E)
 
 
-def look_up(rows: Tensor, use: IdColumn) -> Tensor:
-    """(owners, E): the embedding of each owner's ID, or the (weighted) mean of its list, zeros if empty."""
-    return gather_bags(rows, use.inverse_indices, offsets=use.offsets, weights=use.weights)
+def look_up(rows: Tensor, column: IdColumn) -> Tensor:
+    """(bags, E): the embedding of each bag's ID, or the (weighted) mean of its list; zeros if empty."""
+    return gather_bags(rows, column.inverse_indices, offsets=column.offsets, weights=column.weights)
 
 
 class FeatureVectors(nn.Module):
-    """The vectors of some features of one level, side by side: embeddings of IDs and the dense values.
+    """The concatenated vectors of features of one level: embeddings of IDs, and dense values.
 
     Args:
         columns: features of one level (request or candidate).
@@ -49,11 +49,11 @@ class FeatureVectors(nn.Module):
         self.width = sum(self.widths())
 
     def widths(self) -> list[int]:
-        """How wide the vector of each column is."""
+        """The width of each column's vector."""
         return [self.dim if c.kind != "dense" else c.dim * (self.bins + 1) for c in self.columns]
 
-    def forward(self, ids: dict[str, IdColumn], dense: dict[str, Tensor], rows: Rows) -> Tensor:
-        """(owners, width)."""
+    def forward(self, ids: dict[str, IdColumn], dense: dict[str, Tensor], rows: UniqueRows) -> Tensor:
+        """(R, width) or (B, width)."""
         parts = [
             piecewise(dense[c.name], self.bins)
             if c.kind == "dense"
@@ -62,8 +62,8 @@ class FeatureVectors(nn.Module):
         ]
         return torch.cat(parts, dim=-1)
 
-    def _embed(self, use: IdColumn, rows: Tensor) -> Tensor:
-        vectors = look_up(rows, use)
+    def _embed(self, column: IdColumn, rows: Tensor) -> Tensor:
+        vectors = look_up(rows, column)
         if self.training and self.dropout > 0:
             keep = torch.rand(vectors.shape[0], 1, device=vectors.device) >= self.dropout
             vectors = vectors * keep / (1 - self.dropout)
@@ -73,11 +73,11 @@ class FeatureVectors(nn.Module):
 def piecewise(values: Tensor, bins: int) -> Tensor:
     """Each scaled value x and its position in each of K pieces of [−2, 2], clamp((x − t_k) K / 4, 0, 1).
 
-    A linear map of it is a continuous piecewise-linear function of the value, which a tree would fit with
-    a few cuts.
+    A linear map of this encoding is a continuous piecewise-linear function of the value.
 
     Source: Gorishniy et al. (arXiv 2203.05556), piecewise linear encoding.
-    Differs from the paper: its knots are quantiles; here the values are, when the data set says so.
+    Differs from the paper: its knots are quantiles; here knots are even, and the data set may scale values to
+    quantiles.
 
     Args:
         values: (rows, dim) scaled values.
@@ -97,7 +97,7 @@ def piecewise(values: Tensor, bins: int) -> Tensor:
     return torch.cat([values[..., None], pieces], dim=-1).flatten(1)
 
 
-class RowVectors(nn.Module):
+class TwoLevelVectors(nn.Module):
     """Features of both levels: the request's vectors (R, …) and the candidates' vectors (B, …)."""
 
     def __init__(self, columns: Sequence[Column], *, dim: int, dropout: float, bins: int = 0) -> None:
@@ -109,11 +109,11 @@ class RowVectors(nn.Module):
             [c for c in columns if c.level == "candidate"], dim=dim, dropout=dropout, bins=bins
         )
 
-    def of_requests(self, batch: Batch, rows: Rows) -> Tensor | None:
+    def of_requests(self, batch: Batch, rows: UniqueRows) -> Tensor | None:
         """The request's vectors; None where there is no feature of the level."""
         return self.request(batch.request_ids, batch.request_dense, rows) if self.request.width else None
 
-    def of_candidates(self, batch: Batch, rows: Rows) -> Tensor | None:
+    def of_candidates(self, batch: Batch, rows: UniqueRows) -> Tensor | None:
         """The candidates' vectors; None where there is no feature of the level."""
         if not self.candidate.width:
             return None
@@ -126,12 +126,14 @@ class GroupToken(nn.Module):
 
     With a hidden layer it is W_2 GELU(W_1 [x_1; …; x_n] + b_1) + b_2.
 
-    A group of request-level features alone stays one token per request until it meets the candidates.
+    The token of a group that has request-level features alone is computed once per request.
     """
 
     def __init__(self, columns: Sequence[Column], config: ModelConfig, *, dim: int) -> None:
         super().__init__()
-        self.vectors = RowVectors(columns, dim=dim, dropout=config.feature_dropout, bins=config.dense_bins)
+        self.vectors = TwoLevelVectors(
+            columns, dim=dim, dropout=config.feature_dropout, bins=config.dense_bins
+        )
         first = config.tokenizer.hidden or config.d_model
         self.of_request = Linear(self.vectors.request.width, first) if self.vectors.request.width else None
         self.of_candidate = (
@@ -141,18 +143,18 @@ class GroupToken(nn.Module):
         )
         self.out = Linear(first, config.d_model) if config.tokenizer.hidden else None
 
-    def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+    def forward(self, batch: Batch, rows: UniqueRows, requests: RequestMap) -> Tensor:
         """(B, D)."""
         return self.score(self.encode(batch, rows), batch, rows, requests)
 
-    def encode(self, batch: Batch, rows: Rows) -> Tensor | None:
-        """The request's part (R, ·), the whole token if no feature is the candidate's; None without one."""
+    def encode(self, batch: Batch, rows: UniqueRows) -> Tensor | None:
+        """The request's part (R, ·): the whole token if it is all; None without request features."""
         if self.of_request is None:
             return None
         token: Tensor = self.of_request(self.vectors.of_requests(batch, rows))
         return self._finish(token) if self.of_candidate is None else token
 
-    def score(self, part: Tensor | None, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+    def score(self, part: Tensor | None, batch: Batch, rows: UniqueRows, requests: RequestMap) -> Tensor:
         """(B, D), given the request's part."""
         if self.of_candidate is None:
             assert part is not None
@@ -185,22 +187,24 @@ class SemanticTokenizer(nn.Module):
         """Indices of the tokens that hold a candidate-level feature."""
         return [i for i, g in enumerate(self.groups) if g.of_candidate is not None]
 
-    def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+    def forward(self, batch: Batch, rows: UniqueRows, requests: RequestMap) -> Tensor:
         """(B, M, D)."""
         return torch.stack([group(batch, rows, requests) for group in self.groups], dim=1)
 
-    def encode(self, batch: Batch, rows: Rows) -> list[Tensor | None]:
+    def encode(self, batch: Batch, rows: UniqueRows) -> list[Tensor | None]:
         """The request's part (R, ·) of each token."""
         return [cast(GroupToken, group).encode(batch, rows) for group in self.groups]
 
-    def score(self, parts: Sequence[Tensor | None], batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+    def score(
+        self, parts: Sequence[Tensor | None], batch: Batch, rows: UniqueRows, requests: RequestMap
+    ) -> Tensor:
         """(B, M, D), given the requests' parts."""
         groups = zip(cast("list[GroupToken]", self.groups), parts, strict=True)
         return torch.stack([group.score(part, batch, rows, requests) for group, part in groups], dim=1)
 
 
 class AutoTokenizer(nn.Module):
-    """All features concatenated, cut into M equal pieces (zeros behind the last), a linear map per piece.
+    """All features concatenated, cut into M equal pieces (zeros behind the last), and a linear map per piece.
 
     Source: HyFormer §3.3.1 (automatic split, as in RankMixer).
     """
@@ -208,7 +212,7 @@ class AutoTokenizer(nn.Module):
     def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
         super().__init__()
         self.num_tokens = config.tokenizer.tokens
-        self.vectors = RowVectors(
+        self.vectors = TwoLevelVectors(
             manifest.features, dim=dim, dropout=config.feature_dropout, bins=config.dense_bins
         )
         width = self.vectors.request.width + self.vectors.candidate.width
@@ -219,15 +223,17 @@ class AutoTokenizer(nn.Module):
         """Indices of the tokens that may hold a candidate-level feature: all of them."""
         return list(range(self.num_tokens))
 
-    def forward(self, batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+    def forward(self, batch: Batch, rows: UniqueRows, requests: RequestMap) -> Tensor:
         """(B, M, D)."""
         return self.score(self.encode(batch, rows), batch, rows, requests)
 
-    def encode(self, batch: Batch, rows: Rows) -> list[Tensor | None]:
-        """The request's vectors (R, width), which the pieces are cut from."""
+    def encode(self, batch: Batch, rows: UniqueRows) -> list[Tensor | None]:
+        """The request's vectors (R, width); pieces are cut when the candidates' vectors are there too."""
         return [self.vectors.of_requests(batch, rows)]
 
-    def score(self, parts: Sequence[Tensor | None], batch: Batch, rows: Rows, requests: RequestMap) -> Tensor:
+    def score(
+        self, parts: Sequence[Tensor | None], batch: Batch, rows: UniqueRows, requests: RequestMap
+    ) -> Tensor:
         """(B, M, D), given the requests' vectors."""
         vectors = [requests.to_rows(part) for part in parts if part is not None]
         if (candidate := self.vectors.of_candidates(batch, rows)) is not None:

@@ -1,7 +1,7 @@
-"""Token filtering: events that a model is not to learn from, such as accidental clicks.
+"""Token filtering: events that a model shall not learn from, such as accidental clicks.
 
-Two interventions: `remove` puts a learned vector in the event's place, in training and in scoring;
-`mask_loss` leaves the event to be read and drops the term in which a model is trained to predict it.
+Two interventions: `remove` replaces the event's token by a learned vector, in training and in scoring;
+`mask_loss` leaves the token and drops the term of the loss in which a model learns to predict the event.
 
 Source: arXiv 2601.21571, token-level filtering.
 
@@ -22,7 +22,7 @@ from features.dataset import DomainInfo, Manifest
 from features.errors import ConfigError
 
 CLASSIFIER = "classifier"
-# Where a classifier starts: no event is filtered, p = sigmoid(-2) = 0.12.
+# The bias that a classifier starts with, sigmoid(-2) = 0.12: no event is filtered.
 _START = -2.0
 
 
@@ -58,7 +58,7 @@ def mask_loss(losses: Tensor, filtered: Tensor) -> Tensor:
 
 
 def column_scores(events: SequenceBatch, column: str) -> Tensor:
-    """(ΣL,): the score of each event that its dense field `column` gives, the field's first number."""
+    """(ΣL,): the score of each event, the first number of its dense field `column`."""
     return events.dense[column][:, 0]
 
 
@@ -70,10 +70,10 @@ class TokenFilter(nn.Module):
 
         x'_i = (1 − g_i) x_i + g_i h,    g_i = [s_i > threshold],    h learned
 
-    The classifier is trained by the model's own loss and nothing else: min over w, b and h of
-    E[ℓ(y, f(x'))]. Its step g has no gradient, so backward takes that of s (straight through): the score of
-    an event rises where the loss would fall if it were hidden. As g is 0 or 1 in training as well, scoring
-    does what was trained.
+    The classifier is trained by the model's own loss alone: min over w, b and h of E[ℓ(y, f(x'))]. The step
+    g has no gradient, so the backward uses that of s instead (straight-through estimator): the score of an
+    event rises where the loss would fall if the event were hidden. g is 0 or 1 in training too, so scoring
+    hides what training hid.
 
     Source: arXiv 2601.21571, removal.
     Differs from the paper: its classifier is trained beforehand on labelled tokens; here labels can come in

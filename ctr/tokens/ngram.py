@@ -1,4 +1,4 @@
-"""N-grams of behaviour IDs: which tables they have, and the rows that the events of a batch use.
+"""N-grams of behaviour IDs: their tables, and the rows of the events of a batch in these tables.
 
 L events of one request, V_0 rows of the base table, N longest n-gram, K tables per order, E embedding width.
 
@@ -6,8 +6,8 @@ L events of one request, V_0 rows of the base table, N longest n-gram, K tables 
     order 2                 0·a    a·b    b·c         a 0 stands before the history
     order 3                0·0·a  0·a·b  a·b·c
 
-Each n-gram of each order is hashed K times, into tables of different sizes: two n-grams that meet in one
-table are apart in another. Source: arXiv 2601.21204, N-gram Embedding.
+Each n-gram of each order is hashed K times, into tables of different sizes: two n-grams that collide in one
+table do not in another. Source: arXiv 2601.21204, N-gram Embedding.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def table_sizes(rows: int, number: int, *, base: int) -> list[int]:
 
     With a multiple of V_0 as size, the hash t_i + V_0 t_{i−1} mod m V_0 sees of t_{i−1} only its remainder
     mod m, and close to a multiple nearly so: the remainder V mod V_0 therefore stays V_0 / 8 away from 0.
-    Primes have no factor in common with V_0 or each other, so no size loses a term, and n-grams that meet in
-    one table hardly meet in the next.
+    Primes have no factor in common with V_0 or each other, so no size loses a term, and n-grams that
+    collide in one table hardly collide in the next.
 
     Differs from the paper: it asks for sizes that avoid multiples; primes and the distance are our choice.
 

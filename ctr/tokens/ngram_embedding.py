@@ -1,4 +1,4 @@
-"""N-gram embedding: the vector of an event from its own ID and from those before it.
+"""N-gram embedding: the vector of an event from its own ID and the IDs before it.
 
 L events of one request, U unique IDs of a table, N longest n-gram, K tables per order, E embedding width.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ctr.batch import SequenceBatch
-from ctr.tokens.features import Rows
+from ctr.tokens.features import UniqueRows
 from ctr.tokens.ngram import NgramField
 from kernels.unique_pooling import gather_sum
 
@@ -16,8 +16,8 @@ from kernels.unique_pooling import gather_sum
 class NgramEmbedding(nn.Module):
     """e_i = (E_0(t_i) + Σ_{n=2}^{N} Σ_{k=1}^{K} W_{n,k} E_{n,k}(H_{n,k})) / ((N − 1) K + 1).
 
-    The rows E_{n,k} come with the batch like those of every table. W_{n,k} is applied to unique rows: a
-    linear map commutes with a gather.
+    The rows E_{n,k} are looked up like those of every table. W_{n,k} is applied to the unique rows, which
+    gives the same, since a linear map commutes with a gather.
 
     Source: arXiv 2601.21204, N-gram Embedding.
     Differs from the paper: E_0 and the sum are E wide and a linear map leads to the model's width, as for
@@ -33,11 +33,11 @@ class NgramEmbedding(nn.Module):
         self.field = field
         self.maps = nn.ModuleList(nn.Linear(field.dim, dim, bias=False) for _ in field.tables)
 
-    def forward(self, events: SequenceBatch, rows: Rows) -> Tensor:
+    def forward(self, events: SequenceBatch, rows: UniqueRows) -> Tensor:
         """(ΣL, E)."""
         column = self.field.column
-        vectors, uses = [rows[str(column.table)]], [events.ids[column.name]]
+        vectors, columns = [rows[str(column.table)]], [events.ids[column.name]]
         for table, linear in zip(self.field.tables, self.maps, strict=True):
             vectors.append(linear(rows[table.name]))
-            uses.append(events.ids[table.name])
-        return gather_sum(vectors, [use.inverse_indices for use in uses]) / len(vectors)
+            columns.append(events.ids[table.name])
+        return gather_sum(vectors, [ids.inverse_indices for ids in columns]) / len(vectors)

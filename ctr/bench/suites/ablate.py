@@ -10,7 +10,7 @@ from ctr.bench.results import Cell, Settings, SuiteResult, Table
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import build_all, case_config, given_or_synthetic, sized
 from ctr.bench.timing import Job, interleave, ratio
-from ctr.bench.variants import ALL_OFF, BASELINE, VARIANTS, Variant
+from ctr.bench.variants import ALL_OFF, BASELINE, VARIANTS, Implementation
 from ctr.bench.workload import Workload, first_batches
 from features.dataset import Dataset, Manifest
 from features.errors import CtrError
@@ -69,7 +69,7 @@ def _one_model(
     return list(zip(differences, [*times, ratio(pair[ALL_OFF.name], pair[BASELINE.name])], strict=True))
 
 
-def check_parity(workload: Workload, batch: Batch, variant: Variant, manifest: Manifest) -> float:
+def check_parity(workload: Workload, batch: Batch, variant: Implementation, manifest: Manifest) -> float:
     """Largest difference of a logit or a dense gradient with and without, relative to the largest.
 
     Raises:
@@ -87,7 +87,7 @@ def check_parity(workload: Workload, batch: Batch, variant: Variant, manifest: M
     return difference
 
 
-def _job(workload: Workload, batch: Batch, variant: Variant) -> Job:
+def _job(workload: Workload, batch: Batch, variant: Implementation) -> Job:
     def step() -> float:
         with variant.active():
             return workload.step(batch)

@@ -13,7 +13,7 @@ from ctr.batch import map_tensors
 from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import synthetic
-from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Variant
+from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Implementation
 from ctr.bench.workload import MODELS, Workload, bench_config, endless, training_batches
 from ctr.config import RunConfig
 from features.dataset import Dataset
@@ -39,7 +39,7 @@ def run(settings: Settings) -> SuiteResult:
     config = bench_config(dataset, MODELS["HyFormer, Transformer"], requests=REQUESTS)
 
     def curve(
-        variant: Variant, moved: int | None = None, *, dtype: torch.dtype = torch.float32
+        variant: Implementation, moved: int | None = None, *, dtype: torch.dtype = torch.float32
     ) -> list[float]:
         draw = f", first weights moved, {moved}" if moved else ""
         settings.say(f"curves: {variant.name}, {dtype}{draw}")
@@ -105,7 +105,7 @@ def bound(rounded: list[list[float]], expected: list[float], until: int) -> floa
 def loss_curve(
     dataset: Dataset,
     config: RunConfig,
-    variant: Variant,
+    variant: Implementation,
     *,
     steps: int,
     moved: int | None = None,

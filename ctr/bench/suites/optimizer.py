@@ -9,7 +9,7 @@ import torch
 
 from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table, Target
 from ctr.bench.timing import Job, interleave
-from ctr.bench.variants import Variant, update_whole_table
+from ctr.bench.variants import Implementation, update_whole_table
 from ctr.config import EmbeddingConfig
 from ctr.embedding import EmbeddingTables, make_tables
 from ctr.sparse_optim.rowwise_adagrad import RowwiseAdagrad
@@ -19,7 +19,7 @@ WHOLE_UP_TO = 1_000_000
 TOUCHED, WIDTH = 8_000, 64
 # Rows of a small table come from the cache, so growth counts from a size on that none holds.
 FROM, BOUND = 200_000, 2.0
-WHOLE = Variant("", "", (), ((RowwiseAdagrad, "update", update_whole_table),))
+WHOLE = Implementation("", "", (), ((RowwiseAdagrad, "update", update_whole_table),))
 
 
 def run(settings: Settings) -> SuiteResult:
@@ -51,7 +51,9 @@ def run(settings: Settings) -> SuiteResult:
     )
 
 
-def _update(tables: EmbeddingTables, rows: int, touched: int, *, variant: Variant | None = None) -> Job:
+def _update(
+    tables: EmbeddingTables, rows: int, touched: int, *, variant: Implementation | None = None
+) -> Job:
     """Look up, take a gradient and apply it; other rows in every call."""
     generator = torch.Generator().manual_seed(rows)
     gradient = torch.randn(touched, WIDTH, generator=generator)

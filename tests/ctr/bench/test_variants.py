@@ -14,7 +14,7 @@ from ctr.bench.shape import Shape
 from ctr.bench.suites.ablate import ParityError, check_parity
 from ctr.bench.suites.curves import DRAWS, EXACT, bound, difference, loss_curve
 from ctr.bench.synthetic import write_dataset
-from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Variant
+from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Implementation
 from ctr.bench.workload import MODELS, Workload, bench_config, first_batches
 from ctr.blocks import fused
 from ctr.config import RunConfig, TrainConfig
@@ -48,7 +48,7 @@ def test_the_curves_see_the_compiled_networks(dataset: Dataset, monkeypatch: pyt
 
 @every
 @pytest.mark.parametrize("model", ["HyFormer, LONGER-style", "LONGER"])
-def test_the_same_result(dataset: Dataset, variant: Variant, model: str) -> None:
+def test_the_same_result(dataset: Dataset, variant: Implementation, model: str) -> None:
     config = bench_config(dataset, MODELS[model], requests=6)
     workload = Workload.build(config, dataset.manifest)
     (batch,) = first_batches(dataset, config, 1)
@@ -65,7 +65,7 @@ def few_steps(dataset: Dataset) -> tuple[RunConfig, list[float]]:
 
 @every
 def test_the_same_updates(
-    dataset: Dataset, variant: Variant, few_steps: tuple[RunConfig, list[float]]
+    dataset: Dataset, variant: Implementation, few_steps: tuple[RunConfig, list[float]]
 ) -> None:
     config, expected = few_steps
     assert loss_curve(dataset, config, variant, steps=3) == pytest.approx(expected, abs=1e-5)
@@ -86,7 +86,7 @@ def many_steps(dataset: Dataset) -> Curves:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [*(v for v in VARIANTS if v.float32), ALL_OFF], ids=lambda v: v.name)
-def test_the_same_loss_curve(dataset: Dataset, variant: Variant, many_steps: Curves) -> None:
+def test_the_same_loss_curve(dataset: Dataset, variant: Implementation, many_steps: Curves) -> None:
     config, expected, bounds = many_steps
     assert expected[-1] < 0.5 * expected[0]  # it learns
     assert bounds[100] < 1e-3 * expected[0]  # and the bound is no loose one
@@ -103,7 +103,7 @@ def in_float64(dataset: Dataset, many_steps: Curves) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if not v.float32], ids=lambda v: v.name)
 def test_the_same_loss_curve_to_the_last_step_in_float64(
-    dataset: Dataset, variant: Variant, many_steps: Curves, in_float64: list[float]
+    dataset: Dataset, variant: Implementation, many_steps: Curves, in_float64: list[float]
 ) -> None:
     curve = loss_curve(dataset, many_steps[0], variant, steps=200, dtype=torch.float64)
     assert difference(curve, in_float64, 200) <= EXACT
@@ -141,7 +141,7 @@ def test_a_variant_that_computes_something_else_is_refused(dataset: Dataset) -> 
     config = bench_config(dataset, MODELS["HyFormer, SwiGLU"], requests=6)
     workload = Workload.build(config, dataset.manifest)
     (batch,) = first_batches(dataset, config, 1)
-    wrong = Variant("wrong", "labels turned", (lambda b, manifest: replace(b, label=1 - b.label),))
+    wrong = Implementation("wrong", "labels turned", (lambda b, manifest: replace(b, label=1 - b.label),))
     with pytest.raises(ParityError, match="wrong on and off"):
         check_parity(workload, batch, wrong, dataset.manifest)
 

@@ -10,7 +10,7 @@ from ctr.blocks.jagged import Jagged
 from ctr.blocks.longer import CrossCausalAttention, SelectQueries, SelfCausalAttention
 from ctr.blocks.mixing import RankMixerBlock
 from ctr.blocks.query import QueryBoosting, QueryDecoding, QueryGeneration
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from ctr.blocks.token_merge import TokenMerge
 from tests.ctr.reference.parity import CANDIDATES, LENGTHS, rand, request_index
 

@@ -18,7 +18,7 @@ from ctr.blocks.jagged import Jagged
 from ctr.blocks.longer import CrossCausalAttention, SelectQueries, SelfCausalAttention
 from ctr.blocks.mixing import PerTokenFFN
 from ctr.blocks.query import QueryDecoding, QueryGeneration
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from ctr.blocks.token_merge import TokenMerge
 from kernels.jagged_attention import available
 

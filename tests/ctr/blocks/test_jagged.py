@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from tests.ctr.reference.parity import CANDIDATES, LENGTHS, gradients, rand, request_index, split
 
 ALL_LENGTHS = [LENGTHS, [3, 3], [0, 0], [0], [], [1]]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.longer import CrossCausalAttention, SelectQueries, SelfCausalAttention, show_to_events
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from tests.ctr.reference import longer
 from tests.ctr.reference.parity import (
     CANDIDATES,

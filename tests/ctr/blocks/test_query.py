@@ -11,7 +11,7 @@ from torch import Tensor
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.mixing import PerTokenFFN, RankMixerBlock, mix_tokens
 from ctr.blocks.query import QueryBoosting, QueryDecoding, QueryGeneration, SequenceDecoding
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from tests.ctr.reference import formulas
 from tests.ctr.reference.parity import (
     CANDIDATES,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ctr.blocks.query import QueryGeneration
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from ctr.build import build_model
 from ctr.config import ModelConfig
 from ctr.models import aligned

@@ -17,17 +17,17 @@ from tests.ctr.reference.longer import Token, chosen
 from tests.ctr.reference.longer import layer as causal_layer
 from tests.ctr.reference.tokens import ns_tokens, sequences, side_by_side
 
-Rows = dict[str, Tensor]
+UniqueRows = dict[str, Tensor]
 
 
-def logits(model: nn.Module, manifest: Manifest, batch: Batch, rows: Rows) -> Tensor:
+def logits(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows) -> Tensor:
     """(B,): the rows one after another."""
     kinds: dict[str, Callable[..., Tensor]] = {"HyFormer": hyformer, "Longer": longer, "TwoStage": two_stage}
     score = kinds[type(model).__name__]
     return torch.stack([score(model, manifest, batch, rows, row) for row in range(batch.num_rows)])
 
 
-def hyformer(model: nn.Module, manifest: Manifest, batch: Batch, rows: Rows, row: int) -> Tensor:
+def hyformer(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """HyFormer §3.3-3.6."""
     config = model.config
     events = sequences(model.sequence_tokenizers, manifest, batch, rows, int(batch.request_index[row]))
@@ -47,7 +47,7 @@ def hyformer(model: nn.Module, manifest: Manifest, batch: Batch, rows: Rows, row
     return head(model.head, top, manifest, batch, rows, row)
 
 
-def longer(model: nn.Module, manifest: Manifest, batch: Batch, rows: Rows, row: int) -> Tensor:
+def longer(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """LONGER: the candidate's tokens and CLS in front of the merged sequence."""
     (events,) = sequences(model.sequence_tokenizers, manifest, batch, rows, int(batch.request_index[row]))
     globals_ = widened(model.widen, ns_tokens(model.ns_tokenizer, manifest, batch, rows, row))
@@ -59,7 +59,7 @@ def longer(model: nn.Module, manifest: Manifest, batch: Batch, rows: Rows, row: 
     return head(model.head, top, manifest, batch, rows, row)
 
 
-def two_stage(model: nn.Module, manifest: Manifest, batch: Batch, rows: Rows, row: int) -> Tensor:
+def two_stage(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """The sequence as the CLS tokens saw it, mixed with the NS tokens."""
     (events,) = sequences(model.sequence_tokenizers, manifest, batch, rows, int(batch.request_index[row]))
     features = ns_tokens(model.ns_tokenizer, manifest, batch, rows, row)
@@ -95,7 +95,9 @@ def widened(layer: nn.Module, tokens: Tensor) -> Tensor:
     return formulas.linear(layer, tokens) if isinstance(layer, nn.Linear) else tokens
 
 
-def head(block: nn.Module, tokens: Tensor, manifest: Manifest, batch: Batch, rows: Rows, row: int) -> Tensor:
+def head(
+    block: nn.Module, tokens: Tensor, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int
+) -> Tensor:
     """MLP(norm(tokens)), plus a linear map of the dense features."""
     normed = formulas.norm(block.norm, tokens)
     hidden = normed.mean(0) if block.mean else normed.flatten()

@@ -11,7 +11,7 @@ from torch import nn
 
 from ctr.batch import SequenceBatch
 from ctr.blocks.jagged import Jagged
-from ctr.blocks.requests import RequestMap
+from ctr.blocks.request_map import RequestMap
 from ctr.config import ModelConfig
 from ctr.tokens.events import SequenceTokenizer, SequenceTokenizers, merge_by_time
 from ctr.tokens.features import make_tokenizer, piecewise
