@@ -142,10 +142,6 @@ class Jagged:
         """The newest k events of each request; a shorter history keeps all its events."""
         return self if k >= self.max_length else self.take(self.last_k_index(k))
 
-    def uniform_k(self, k: int) -> Jagged:
-        """k evenly spread events of each request; a shorter history keeps all its events."""
-        return self if k >= self.max_length else self.take(self.uniform_k_index(k))
-
     def prepend(self, prefix: Tensor) -> Jagged:
         """Put the P tokens (R, P, ...) of each request before its events."""
         count = prefix.shape[1]

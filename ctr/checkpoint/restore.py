@@ -1,10 +1,10 @@
-"""Putting a checkpoint's content back: random generators, partial loads, and what does not fit."""
+"""Putting a checkpoint's content back: random generators, and what does not fit."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,44 +87,3 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _shown(leaves: Mapping[str, Any], name: str) -> str:
     return repr(leaves[name])[:120] if name in leaves else "nothing"
-
-
-class TensorMatch(NamedTuple):
-    """Which tensors of a checkpoint fit a model, by name."""
-
-    loadable: dict[str, torch.Tensor]
-    missing: list[str]
-    unexpected: list[str]
-    shape_mismatch: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-
-    def report(self) -> str:
-        """What a partial load did, in a few lines."""
-        shapes = [
-            f"{name} (model {want}, checkpoint {got})" for name, (want, got) in self.shape_mismatch.items()
-        ]
-        parts = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": shapes}
-        lines = [
-            f"{len(names)} {what}: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"
-            for what, names in parts.items()
-            if names
-        ]
-        return "\n".join([f"{len(self.loadable)} tensors loaded", *lines])
-
-
-def match_tensors(model: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> TensorMatch:
-    """Compare a model's state with a checkpoint's tensors by name and shape.
-
-    Args:
-        model: the model's ``state_dict()``.
-        tensors: the checkpoint's tensors of the model.
-    """
-    shared = sorted(model.keys() & tensors.keys())
-    fits = {name: model[name].shape == tensors[name].shape for name in shared}
-    return TensorMatch(
-        loadable={name: tensors[name] for name in shared if fits[name]},
-        missing=sorted(model.keys() - tensors.keys()),
-        unexpected=sorted(tensors.keys() - model.keys()),
-        shape_mismatch={
-            name: (tuple(model[name].shape), tuple(tensors[name].shape)) for name in shared if not fits[name]
-        },
-    )

@@ -79,14 +79,6 @@ class Loader:
         self._collate = Collator(dataset.manifest, stores, lengths, ngrams)
         self._plan = cache(partial(_plan, self._counts, config, seed))
 
-    @classmethod
-    def for_evaluation(
-        cls, dataset: Dataset, split: str, *, batch_rows: int, max_len: Mapping[str, int] | None = None
-    ) -> Loader:
-        """Every row once, in the order of time and of the files."""
-        config = LoaderConfig(batch_rows=batch_rows, order="time", max_len=dict(max_len or {}))
-        return cls(dataset, split, config, seed=0)
-
     def steps_per_epoch(self, epoch: int) -> int:
         """Number of steps of an epoch, the same on all ranks; may differ a little between epochs, as requests
         are packed whole."""

@@ -23,13 +23,13 @@ from ctr.bench.synthetic import write_dataset
 from ctr.bench.variants import VARIANTS
 from ctr.bench.workload import MODELS, bench_config
 from ctr.blocks.encoders import build_encoder
-from ctr.blocks.flops import layer_flops
 from ctr.blocks.fused import ROWS
 from ctr.blocks.jagged import Jagged
 from ctr.config import RunConfig
 from ctr.errors import RetryableError
 from kernels import jagged_attention
 from kernels.position_wise import ops as position_wise
+from tests.ctr.reference.flops import layer_flops
 
 
 class Slow:

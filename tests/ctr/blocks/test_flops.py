@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctr.bench.flops import count_flops
-from ctr.blocks import attention, flops
+from ctr.blocks import attention
 from ctr.blocks.encoders import AttentionEncoder
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.longer import CrossCausalAttention, SelectQueries, SelfCausalAttention
@@ -21,6 +21,7 @@ from ctr.blocks.query import QueryDecoding, QueryGeneration
 from ctr.blocks.request_map import RequestMap
 from ctr.blocks.token_merge import TokenMerge
 from kernels.jagged_attention import available
+from tests.ctr.reference import flops
 
 D, L, K, GLOBALS, C = 32, 64, 8, 3, 4
 ONE_REQUEST = RequestMap.build(torch.zeros(C, dtype=torch.int64), requests=1)

@@ -55,7 +55,7 @@ def test_the_newest_events_are_kept_and_short_histories_whole(lengths: list[int]
     assert torch.equal(kept.values, join([own[max(len(own) - k, 0) :] for own in events]))
     assert kept.lengths.tolist() == [min(n, k) for n in lengths]
     assert max([0, *kept.lengths.tolist()]) <= kept.max_length <= k
-    spread = jagged.uniform_k(k)
+    spread = jagged.take(jagged.uniform_k_index(k))
     places = [[(j + 1) * n // min(n, k) - 1 for j in range(min(n, k))] for n in lengths]
     assert torch.equal(spread.values, join([own[p] for own, p in zip(events, places, strict=True)]))
     assert all(p[-1] == n - 1 for p, n in zip(places, lengths, strict=True) if n)

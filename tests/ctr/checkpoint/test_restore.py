@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from ctr.checkpoint.checkpoint import load_checkpoint, save_checkpoint
-from ctr.checkpoint.restore import describe_mismatch, match_tensors, restore_rng, rng_state
+from ctr.checkpoint.restore import describe_mismatch, restore_rng, rng_state
 
 
 def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
@@ -24,17 +24,4 @@ def test_mismatch_is_a_field_diff() -> None:
         "f01: expected 1, found nothing",
         "f02: expected 2, found nothing",
         "… and 27 more",
-    ]
-
-
-def test_partial_load_tells_what_fits() -> None:
-    model = {"a": torch.zeros(2), "b": torch.zeros(3), "c": torch.zeros(1)}
-    match = match_tensors(model, {"a": torch.ones(2), "b": torch.ones(4), "d": torch.ones(1)})
-    assert match.loadable.keys() == {"a"} and torch.equal(match.loadable["a"], torch.ones(2))
-    assert (match.missing, match.unexpected, match.shape_mismatch) == (["c"], ["d"], {"b": ((3,), (4,))})
-    assert match.report().splitlines() == [
-        "1 tensors loaded",
-        "1 missing: c",
-        "1 unexpected: d",
-        "1 of another shape: b (model (3,), checkpoint (4,))",
     ]

@@ -14,11 +14,11 @@ from ctr.generate.config import StrategyConfig
 from ctr.generate.metrics import diversity, ndcg, recall
 from ctr.generate.ordering import by_expected_utility, by_votes
 from ctr.generate.views import Donors, covering_requests, last_requests, pick_requests, spread
-from ctr.loader import Loader
 from ctr.loader.view import DatasetView
 from features.dataset import Dataset
 from features.errors import ConfigError
 from tests.ctr.dataset_fixture import Sizes, write_dataset
+from tests.ctr.loaders import evaluation_loader
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_view_gives_the_loader_chosen_requests(dataset: Dataset) -> None:
     data = dataset.split("test")
     picked = np.array([7, 2, 90])
     view = DatasetView(dataset, {"test": pick_requests(data, picked)})
-    batches = list(Loader.for_evaluation(view, "test", batch_rows=1000).iterate(0))
+    batches = list(evaluation_loader(view, "test", batch_rows=1000).iterate(0))
     assert len(batches) == 1
     whole = data.requests["request_id"].to_numpy()
     assert batches[0].request_id.tolist() == whole[picked].tolist()
@@ -81,7 +81,7 @@ def test_pairs_are_scored_as_rows_with_blind_features_missing(dataset: Dataset) 
     rows = np.array([3, 1, 5])
     split = donors.split(data, np.array([4, 9]), np.array([2, 1]), rows)
     view = DatasetView(dataset, {"test": split})
-    batch = next(iter(Loader.for_evaluation(view, "test", batch_rows=100).iterate(0)))
+    batch = next(iter(evaluation_loader(view, "test", batch_rows=100).iterate(0)))
     items = donors.impressions["id.item"].to_numpy()[rows]
     column = batch.candidate_ids["item"]
     assert batch.unique_ids["item"][column.inverse_indices].tolist() == items.tolist()

@@ -20,12 +20,12 @@ from ctr.bench.flops import count_flops
 from ctr.blocks import length_buckets
 from ctr.blocks.attention import TransformerLayer
 from ctr.blocks.encoders import AttentionEncoder, SwiGLUEncoder
-from ctr.blocks.flops import layer_flops
 from ctr.blocks.jagged import Jagged
 from ctr.library.architectures import ARCHITECTURES, BodySizes
 from ctr.library.encoder import LibraryEncoder
 from ctr.library.transformers import build_body
 from features.errors import ConfigError
+from tests.ctr.reference.flops import layer_flops
 from tests.ctr.reference.parity import LENGTHS, assert_parity, gradients, rand, scrambled, split
 
 D = 12

@@ -21,6 +21,7 @@ from features.dataset import Dataset, read_arrow
 from features.durable.faults import InjectedFault, injected
 from features.errors import ConfigError, DataError
 from tests.ctr.dataset_fixture import FEATURES, SIDE, TABLES, Sizes, write_dataset, write_table
+from tests.ctr.loaders import evaluation_loader
 
 Rows = list[dict[str, Any]]
 
@@ -184,7 +185,7 @@ def test_another_seed_another_order(dataset: Dataset) -> None:
 
 
 def test_evaluation_reads_in_file_order(dataset: Dataset) -> None:
-    batches = list(Loader.for_evaluation(dataset, "test", batch_rows=40, max_len={"view": 2}).iterate(0))
+    batches = list(evaluation_loader(dataset, "test", batch_rows=40, max_len={"view": 2}).iterate(0))
     assert (
         torch.cat([b.row_id for b in batches]).tolist()
         == dataset.split("test").impressions["row_id"].to_pylist()

@@ -10,11 +10,11 @@ import pytest
 
 from ctr.build import open_dataset, training_loader
 from ctr.config import PeriodConfig, RunConfig
-from ctr.loader import Loader
 from ctr.loader.periods import restrict, window_cuts
 from features.dataset import SPLITS, Dataset
 from features.errors import ConfigError, DataError
 from tests.ctr.ablate.small import small_log
+from tests.ctr.loaders import evaluation_loader
 from tests.ctr.tiny_run import tiny_dataset
 
 
@@ -29,7 +29,7 @@ def view(dataset: Path, **period: Any) -> Dataset:
 
 def seen(dataset: Dataset, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row IDs, times and labels that a loader gives of a split."""
-    found = list(Loader.for_evaluation(dataset, split, batch_rows=100).iterate(0))
+    found = list(evaluation_loader(dataset, split, batch_rows=100).iterate(0))
     columns = ([b.row_id for b in found], [b.time[b.request_index] for b in found], [b.label for b in found])
     rows, times, labels = (np.concatenate([t.numpy() for t in column]) for column in columns)
     return rows, times, labels

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from ctr.blocks.flops import per_token_ffn_parameters, query_generation_parameters
 from ctr.build import build_model
 from ctr.config import ModelConfig
 from features.errors import ConfigError
 from tests.ctr import batches
+from tests.ctr.reference.flops import per_token_ffn_parameters, query_generation_parameters
 
 D, E, M, N, S, BUCKETS, HEAD = 12, batches.DIM, 3, 3, 2, 32, 6
 BASE: dict[str, Any] = {"d_model": D, "heads": 2, "head_hidden": [HEAD], "expansion": 2.0}
