@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ctr.config import LoaderConfig, ModelConfig, RunConfig
+from ctr.config import LoaderConfig, ModelConfig, RunConfig, TrainConfig
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables, make_tables
 from ctr.loader import Loader, Shard
@@ -152,6 +152,38 @@ def scoring_loader(config: RunConfig, dataset: Dataset, split: str, *, world: Wo
     )
     shard = Shard(world.rank, world.size, of="epoch") if world else None
     return _loader(config, dataset, [split], loader, shard)
+
+
+def validation_loader(config: RunConfig, dataset: Dataset, *, world: World | None = None) -> Loader | None:
+    """The validation part, as `scoring_loader` gives it; None where a run trains on it, or it has no rows.
+
+    Raises:
+        ConfigError: training is to stop early, which only the validation part can tell.
+    """
+    rows = dataset.manifest.splits["valid"].impressions
+    if rows and config.train.data == "train":
+        return scoring_loader(config, dataset, "valid", world=world)
+    check_no_early_stopping(
+        config.train, f"train.data is {config.train.data}" if rows else f"that of {dataset.root} has no rows"
+    )
+    return None
+
+
+def check_no_early_stopping(config: TrainConfig, why: str) -> None:
+    """Check that a run without a validation part is to train to its end.
+
+    Args:
+        config: of the run.
+        why: it has none, for the message.
+
+    Raises:
+        ConfigError: it is to stop early.
+    """
+    if config.early_stopping:
+        raise ConfigError(
+            f"train.early_stopping must be 0 without a validation part ({why}), got {config.early_stopping}; "
+            "set it to 0, or keep a validation part"
+        )
 
 
 def _loader(

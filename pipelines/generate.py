@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctr.build import open_dataset, pick_device
+from ctr.build import check_no_early_stopping, open_dataset, pick_device
 from ctr.distributed.world import World
 from ctr.generate.baselines import ItemNeighbours, Popularity
 from ctr.generate.chosen_requests import ChosenRequests, choose_requests, interactions, item_codes
@@ -92,6 +92,8 @@ def train(config: GenerateConfig) -> Outcome:
     state = build_generator(config, dataset.manifest, ids, world.device)
     view = training_view(dataset, config)
     some = view.manifest.splits["valid"].requests > 0
+    if not some:
+        check_no_early_stopping(config.train, f"no request of that of {dataset.root} can be learned from")
     make = partial(
         GeneratorTrainer,
         train=generator_loader(config, view, "train", train=True),

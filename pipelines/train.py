@@ -17,8 +17,8 @@ from ctr.build import (
     open_dataset,
     parameter_counts,
     pick_device,
-    scoring_loader,
     training_loader,
+    validation_loader,
 )
 from ctr.checkpoint.checkpoint import steps
 from ctr.config import RunConfig, dump_config, load_config
@@ -101,8 +101,7 @@ def train(config: RunConfig, *, until: int | None = None, world: World | None = 
     if config.lora is not None and not steps(Path(config.run) / "checkpoints"):
         start_from_base(state, config.lora)
     batches = training_loader(config, dataset, world=world)
-    has_valid = dataset.manifest.splits["valid"].impressions > 0 and config.train.data == "train"
-    valid = scoring_loader(config, dataset, "valid", world=world) if has_valid else None
+    valid = validation_loader(config, dataset, world=world)
     return fit(config, dataset, state, partial(Trainer, train=batches, valid=valid), world=world, until=until)
 
 

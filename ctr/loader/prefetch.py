@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
+from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -38,7 +39,7 @@ def in_order(
         make: called in the threads, for several items at a time.
         items: what to make.
         workers: number of threads.
-        ahead: at most so many results are being made or wait to be yielded.
+        ahead: at most so many results are being made or wait, besides the one that the caller has.
         patience: seconds to wait for one result.
         name: of the threads.
 
@@ -58,14 +59,19 @@ def in_order(
     for thread in threads:
         thread.start()
     waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
+    rest = iter(items)
+
+    def submit(count: int) -> None:
+        for item in islice(rest, count):
             waiting.append(Future())
             jobs.put((waiting[-1], item))
-            if len(waiting) > ahead:
-                yield _result(waiting.popleft(), patience, name)
+
+    try:
+        submit(ahead)
         while waiting:
-            yield _result(waiting.popleft(), patience, name)
+            result = _result(waiting.popleft(), patience, name)
+            submit(1)  # it is made while the caller works with this result
+            yield result
     finally:
         for future in waiting:
             future.cancel()

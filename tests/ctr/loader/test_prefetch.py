@@ -33,6 +33,27 @@ def test_no_more_than_ahead_are_made() -> None:
     results.close()  # type: ignore[attr-defined]
 
 
+def test_no_more_than_ahead_are_made_while_the_first_is_waited_for() -> None:
+    """Also where there are threads for more."""
+    started, release = list[int](), threading.Event()
+
+    def make(i: int) -> None:
+        started.append(i)
+        release.wait()
+
+    results = in_order(make, range(100), workers=9, ahead=3, patience=60)
+    caller = threading.Thread(target=lambda: next(results))
+    caller.start()
+    while len(started) < 3:
+        time.sleep(0.001)
+    time.sleep(0.02)
+    found = sorted(started)
+    release.set()
+    caller.join()
+    assert found == [0, 1, 2]
+    results.close()  # type: ignore[attr-defined]
+
+
 def test_an_exception_comes_in_its_place_and_ends_the_threads() -> None:
     def fail_at_3(i: int) -> int:
         if i == 3:

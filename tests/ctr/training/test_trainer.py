@@ -16,6 +16,7 @@ from ctr.runs.directory import RunDir
 from ctr.runs.journal import read_rows
 from ctr.training.validation import selection_value
 from features.durable.faults import InjectedFault, injected
+from features.errors import ConfigError
 from pipelines import train as command
 from pipelines.cli import main
 from pipelines.train import train
@@ -215,6 +216,16 @@ def test_what_selects_the_best_step() -> None:
     assert selection_value(figures, "ne") == -0.9
     assert selection_value(figures, "query_auc") is None
     assert selection_value(figures, "auc+query_auc") is None
+
+
+def test_early_stopping_without_a_validation_part_is_refused(dataset: Path, tmp_path: Path) -> None:
+    """Before the run directory is made; it would train to the end without a word."""
+    options = ("train.data=train+valid", "train.early_stopping=2")
+    with pytest.raises(
+        ConfigError, match=r"must be 0 .* \(train\.data is train\+valid\), got 2; set it to 0"
+    ):
+        train(tiny_config(dataset, tmp_path / "both", *options))
+    assert not (tmp_path / "both").exists()
 
 
 def test_the_final_fit_uses_all_but_the_test_part(dataset: Path, tmp_path: Path) -> None:
