@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from ctr.config import LoaderConfig, ModelConfig, RunConfig, TrainConfig
+from ctr.config import LoaderConfig, RunConfig, TrainConfig
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables, make_tables
 from ctr.loader import Loader, Shard
 from ctr.loader.collate import table_rows
 from ctr.loader.periods import restrict
 from ctr.models.aligned import align
-from ctr.models.hyformer import HyFormer
-from ctr.models.longer import Longer
-from ctr.models.two_stage import TwoStage
+from ctr.models.config import ModelConfig
+from ctr.models.model import Model
+from ctr.models.registry import model_class
 from ctr.runs.identity import identity
 from ctr.tokens.ngram import NgramField, ngram_fields
 from ctr.training.lora import add_adapters
@@ -26,64 +25,34 @@ from ctr.training.state import Progress, TrainingState
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
 
-MODELS: dict[str, type[nn.Module]] = {"hyformer": HyFormer, "longer": Longer, "two_stage": TwoStage}
-
 
 def open_dataset(config: RunConfig, *, at: Path | None = None, verify: bool = False) -> Dataset:
     """The data set of a run, without what it drops, in its period; `at`: where it is now, if it moved."""
     return restrict(Dataset(at or config.dataset, verify=verify).without(config.drop), config.period)
 
 
-def build_model(manifest: Manifest, config: ModelConfig, *, dim: int, seed: int) -> nn.Module:
+def build_model(manifest: Manifest, config: ModelConfig, *, dim: int, seed: int) -> Model:
     """A freshly initialised model; the same seed gives the same weights.
 
     Raises:
-        ConfigError: the configuration and the data set's tokens and domains do not fit together, or it holds
-            a choice that the kind of model does not have.
+        ConfigError: the configuration and the data set's tokens and domains do not fit together, or it
+            is for a training that predicts events.
     """
-    known = {"merged"} if config.merge_sequences else set(manifest.domains)
-    if unknown := sorted(set(config.queries) - known):
-        raise ConfigError(f"model.queries must name sequences of the model {sorted(known)}, got {unknown}")
-    _refuse_ignored(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model = MODELS[config.kind](manifest, config, dim=dim)
-        except ValueError as error:  # the blocks check widths and counts
-            raise ConfigError(f"model: {error}") from None
-        if config.aligned_start:
-            align(model)
-    return model
-
-
-def _refuse_ignored(config: ModelConfig) -> None:
-    """A choice that this kind of model does not have is a mistake, not a wish to be passed over."""
-    if config.kind != "hyformer" and config.head_reads == "queries":
-        raise ConfigError(
-            f"model.head_reads: queries is a choice of kind hyformer, got kind {config.kind!r}, whose head "
-            "reads all tokens; set it to all or mean"
-        )
-    encoder = config.encoder
-    if encoder.kind == "library" and (config.kind == "longer" or encoder.architecture is None):
-        raise ConfigError(
-            "model.encoder.kind: library is a choice of kinds hyformer and two_stage, with an architecture, "
-            f"got kind {config.kind!r}, model.encoder.architecture {encoder.architecture!r}"
-        )
-    if encoder.kind != "library" and (encoder.architecture is not None or encoder.options):
-        raise ConfigError(
-            "model.encoder.architecture and options are choices of model.encoder.kind: library, got kind "
-            f"{encoder.kind!r}; set it to library, or delete them"
-        )
-    if config.kind != "longer" and config.longer.events_see_request_globals:
-        raise ConfigError(
-            "model.longer.events_see_request_globals: true is a choice of kind longer, got kind "
-            f"{config.kind!r}, whose events see no global token; set it to false or delete it"
-        )
+    config.check(manifest)
     if config.token_filter.mode == "mask_loss":
         raise ConfigError(
             "model.token_filter.mode: mask_loss drops terms of a loss that predicts events, got kind "
             f"{config.kind!r}, which predicts clicks; set it to remove or off"
         )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = model_class(config.kind)(manifest, config, dim=dim)
+        except ValueError as error:  # the blocks check widths and counts
+            raise ConfigError(f"model: {error}") from None
+        if config.aligned_start:
+            align(model)
+    return model
 
 
 def build_state(

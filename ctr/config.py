@@ -1,130 +1,29 @@
-"""Every knob of a run on one page: plain data, from YAML, unknown keys refused."""
+"""Every knob of a run on one page, but those of its model: plain data, from YAML, unknown keys refused.
+
+What all models have is in ctr.models.config and ctr.tokens.config, what one model has in its own file.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, JsonValue, SerializeAsAny, ValidationError, model_validator
 
 from ctr.metrics.table import Selection
+from ctr.models.config import ModelConfig
+from ctr.models.registry import KINDS, model_config
+from ctr.options.knobs import Count, Knobs, Positive, Share
+from ctr.options.overrides import change
 from ctr.sparse_optim import check_name, read_options
 from features.errors import ConfigError
-from features.safe_yaml import apply_overrides, dump_yaml, load_yaml
+from features.safe_yaml import dump_yaml, load_yaml
 from features.spec import explain
 
 if TYPE_CHECKING:
     from ctr.sparse_optim.base import OptimizerOptions
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Sharding = Literal["auto", "table_wise", "row_wise", "column_wise"]
-
-
-class Knobs(BaseModel):
-    """Plain, immutable data; an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TokenizerConfig(Knobs):
-    """Non-sequence features → M tokens (HyFormer §3.3.1)."""
-
-    kind: Literal["semantic", "auto"] = "semantic"
-    tokens: Positive = 4  # auto: into how many tokens the concatenated features are cut
-    hidden: Count = 0  # width of a hidden layer per token; 0 = one linear map
-
-
-class EncoderConfig(Knobs):
-    """How HyFormer represents a sequence at every layer (§3.4.1); two_stage: `library` goes before LONGER."""
-
-    kind: Literal["transformer", "longer", "swiglu", "library"] = "longer"
-    recent: Positive = 50  # longer: how many of the newest events are queries
-    expansion: float = Field(default=2.0, gt=0)  # hidden width of its feed-forward over d_model
-    architecture: str | None = None  # library: bert, llama, …, see docs/library-encoders.md
-    options: dict[str, JsonValue] = Field(default={}, max_length=32)  # library: fields of its configuration
-
-
-class LongerConfig(Knobs):
-    """LONGER §2: token merge, queries, global tokens."""
-
-    merge: Positive = 1  # adjacent events concatenated into one token
-    inner_layers: Count = 0  # layers of the small Transformer inside a group (InnerTrans)
-    queries: Literal["recent", "uniform", "learnable"] = "recent"
-    num_queries: Positive = 32
-    cls_tokens: Positive = 1
-    events_see_request_globals: bool = False
-
-
-class TwoStageConfig(Knobs):
-    """Sequence first (LONGER), then feature interaction (RankMixer)."""
-
-    mixer_layers: Positive = 2
-    global_tokens: bool = True  # the NS tokens take part in reading the sequence
-
-
-class NgramConfig(Knobs):
-    """N-gram embedding of the IDs of behaviour events (arXiv 2601.21204; docs/ngram-and-filtering.md)."""
-
-    fields: list[str] = []  # domain.field of one ID per event; empty = no n-grams
-    max_order: int = Field(default=3, ge=2, le=8)  # N: n-grams of 2 … N events
-    tables_per_order: Positive = 2  # K hashes of each order
-    rows: Positive = 50_000  # of each sub-table, at least: the next sizes that fit
-    dim: Count = 0  # width of a sub-embedding; 0 = the paper's E / ((N − 1) K)
-
-
-class TokenFilterConfig(Knobs):
-    """Which events a model is not to learn from (arXiv 2601.21571; docs/ngram-and-filtering.md)."""
-
-    mode: Literal["off", "remove", "mask_loss"] = "off"  # mask_loss: in next-event training only
-    domains: list[str] = []  # whose events are scored; empty = of all domains
-    by: str = "classifier"  # or a dense field of the events, which is then no input of the model
-    hidden: Count = 0  # classifier: width of a hidden layer; 0 = linear in the event's token
-    threshold: float = 0.5  # events that score more are filtered
-
-
-class ModelConfig(Knobs):
-    """Which model, how wide and deep, and the named choices where a paper leaves room."""
-
-    kind: Literal["hyformer", "longer", "two_stage"] = "hyformer"
-    d_model: Positive = 64
-    layers: Positive = 2
-    heads: Positive = 4
-    expansion: float = Field(default=2.0, gt=0)  # hidden width of feed-forward parts over their input
-    dropout: Share = 0.0  # on tokens and hidden layers, never on attention weights
-    feature_dropout: Share = 0.0  # whole embedding vectors of IDs replaced by zeros while training
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    encoder: EncoderConfig = EncoderConfig()
-    longer: LongerConfig = LongerConfig()
-    two_stage: TwoStageConfig = TwoStageConfig()
-    ngram: NgramConfig = NgramConfig()
-    token_filter: TokenFilterConfig = TokenFilterConfig()
-    queries: dict[str, Positive] = {}  # hyformer: query tokens per sequence; others get default_queries
-    default_queries: Positive = 1
-    norm: Literal["layer", "rms"] = "layer"
-    attention_sink: bool = False  # hyformer: queries may also read nothing, so that amounts can be told
-    aligned_start: bool = False  # initial weights in which a candidate recognises itself in the history
-    pools: Literal["all", "own", "none"] = "all"  # what a query sees of the sequences' pools
-    query_inputs: Literal["all", "candidate"] = "all"  # … and of the non-sequence tokens
-    merge_sequences: bool = False  # the paper's ablation: one merged sequence
-    update_ns_tokens: bool = True  # NS tokens carry on boosted to the next layer, or start from F again
-    head_reads: Literal["all", "queries", "mean"] = "all"  # which tokens of the top layer the MLP reads
-    head_hidden: list[Positive] = [64]
-    dense_bins: Count = 0  # piecewise-linear encoding of dense values; 0 = the scaled value alone
-    linear_shortcut: bool = False  # adds a linear map of all dense features to the logit
-    time_gaps: bool = True  # whether events tell how long before the request they happened
-    time_buckets: Positive = 32  # log2 buckets of the time gap event → request
-    positions: Count = 0  # learnable positions counted from the newest event; 0 = none
-
 
 COMMON_OPTIONS = ("eps", "betas", "weight_decay")  # of embedding rows' optimizers, not of each
 
@@ -256,7 +155,7 @@ class RunConfig(Knobs):
     seed: int = 1
     drop: list[str] = []  # features, domains or domain.side fields to leave out; * stands for anything
     period: PeriodConfig = PeriodConfig()
-    model: ModelConfig = ModelConfig()
+    model: Annotated[SerializeAsAny[ModelConfig], KINDS] = Field(default_factory=model_config)
     embedding: EmbeddingConfig = EmbeddingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loader: LoaderConfig = LoaderConfig()
@@ -272,7 +171,7 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> RunConf
     Raises:
         ConfigError: naming every wrong key with the value that came.
     """
-    return parse_config(apply_overrides(load_yaml(Path(path)), overrides or []), what=str(path))
+    return parse_config(change(RunConfig, load_yaml(Path(path)), overrides or []), what=str(path))
 
 
 def parse_config(data: dict[str, Any], *, what: str = "config") -> RunConfig:

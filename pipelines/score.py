@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from torch import nn
 
 from ctr.build import ngrams_of
+from ctr.models.model import Model
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
 from ctr.serving.cache import CacheStats, StateCache
@@ -86,9 +88,8 @@ def make_scorer(opened: OpenRun, model: nn.Module, arguments: argparse.Namespace
     config = opened.config
     ngrams = ngrams_of(config, opened.dataset.manifest)
     return Scorer(
-        model,
+        cast(Model, model),
         opened.state.tables,
-        config.model,
         RequestCollator(opened.dataset, max_len=config.loader.max_len, ngrams=ngrams),
         cache=StateCache(arguments.cache_mb * 2**20) if arguments.cache_mb else None,
         digest=model_digest(opened.state, model),

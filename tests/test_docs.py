@@ -7,13 +7,15 @@ import importlib
 import re
 import shlex
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import get_origin
 
 import pytest
-from pydantic import BaseModel
 
 from ctr.generate.config import GenerateConfig
+from ctr.options.kinds import sections_of
+from ctr.options.knobs import Knobs
 from pipelines.cli import COMMANDS
 from tests.documents import ROOT, fenced
 
@@ -67,16 +69,17 @@ def ctr_commands(page: Path) -> list[str]:
 
 def is_setting(key: str) -> bool:
     """Whether a dotted key names a setting of a run; what lies inside a mapping of free names counts."""
-    model: type[BaseModel] = GenerateConfig  # a run's settings, and those of generation
-    parts = key.split(".")
-    for i, part in enumerate(parts):
-        if part not in model.model_fields:
-            return False
-        kind = model.model_fields[part].annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            model = kind
-        else:
-            return i == len(parts) - 1 or get_origin(kind) is dict
+    return has_option([GenerateConfig], *key.split("."))  # a run's settings, and those of generation
+
+
+def has_option(kinds: Iterable[type[Knobs]], name: str, *inside: str) -> bool:
+    """Whether a section of one of these kinds has an option, or one inside it."""
+    for field in (kind.model_fields[name] for kind in kinds if name in kind.model_fields):
+        if sections := sections_of(field):
+            if inside and has_option(sections, *inside):
+                return True
+        elif not inside or get_origin(field.annotation) is dict:
+            return True
     return False
 
 

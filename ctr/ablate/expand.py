@@ -10,10 +10,10 @@ from typing import Any
 from ctr.ablate.plan import Plan, VariantPlan, settings
 from ctr.ablate.select import GROUP, complement, members, parts, tidy
 from ctr.config import RunConfig, parse_config
+from ctr.options.overrides import change as changed
 from features.dataset import Manifest
 from features.errors import ConfigError
 from features.names import check_name
-from features.safe_yaml import apply_overrides
 
 BASE = "base"
 
@@ -32,7 +32,7 @@ def base_config(plan: Plan) -> RunConfig:
     """The base run of a plan, with the changes that all variants share."""
     assert isinstance(plan.base, dict)
     whole = {"run": str(plan.directory), **plan.base}
-    config = parse_config(apply_overrides(whole, settings(plan.set)), what=f"base of plan {plan.name}")
+    config = parse_config(changed(RunConfig, whole, settings(plan.set)), what=f"base of plan {plan.name}")
     if config.period.windows != 1 or config.period.window:
         raise ConfigError(
             "the windows of an ablation are those of the plan (`windows`), but its base sets period.windows "
@@ -74,10 +74,9 @@ def variant(name: str, change: VariantPlan, base: RunConfig, manifest: Manifest)
         gone |= complement(manifest, change.keep)
     view = manifest.without(dropped := tidy(manifest, gone))
     overrides = settings(change.set)
-    plain: dict[str, Any] = apply_overrides(base.model_dump(mode="json"), overrides)
+    plain: dict[str, Any] = changed(RunConfig, base.model_dump(mode="json"), overrides)
     lengths = {d: n for d, n in plain["loader"]["max_len"].items() if d in view.domains}
     plain["loader"]["max_len"] = lengths | _lengths(change.max_len, lengths, view)
-    plain["model"]["queries"] = {q: n for q, n in plain["model"]["queries"].items() if q not in gone}
     if not any(override.startswith("drop=") for override in overrides):
         plain["drop"] = dropped
     if change.train_fraction is not None:
@@ -85,7 +84,9 @@ def variant(name: str, change: VariantPlan, base: RunConfig, manifest: Manifest)
     if change.width is not None:
         plain["embedding"]["dim"] = change.width
     permuted = tuple(sorted(members(view, change.permute)))
-    return Variant(name, parse_config(plain, what=f"variant {name}"), permuted, _words(change))
+    config = parse_config(plain, what=f"variant {name}")
+    config = config.model_copy(update={"model": config.model.without_sequences(gone)})
+    return Variant(name, config, permuted, _words(change))
 
 
 def _lengths(wanted: int | dict[str, int] | None, now: dict[str, int], view: Manifest) -> dict[str, int]:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from ctr.config import Count, Knobs, Positive
 from ctr.metrics.table import MetricName, headlines
+from ctr.options.knobs import Count, Knobs, Positive
 from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import apply_overrides, load_yaml

@@ -17,6 +17,8 @@ from typing import Any
 from ctr.ablate.expand import Variant
 from ctr.config import RunConfig, load_config
 from ctr.loader.periods import restrict
+from ctr.models.registry import model_config
+from ctr.options.kinds import differing
 from ctr.runs.identity import identity
 from features.dataset import Dataset, Manifest
 from features.durable import canonical_json
@@ -86,9 +88,11 @@ def run_key(config: RunConfig, manifest: Manifest) -> str:
     Settings at their default are left out, so that an option added to the code later changes no key.
     """
     own = identity(config, manifest)
-    default = identity(RunConfig(dataset="", run=""), manifest)["config"]
-    essence = {"config": _differing(own["config"], default), "dataset": own["dataset"]}
-    return hashlib.sha256(canonical_json(essence)).hexdigest()[:12]
+    default = identity(RunConfig(dataset="", run="", model=config.model), manifest)["config"]
+    essence = _differing(own["config"], default)
+    if model := differing(config.model, model_config()):
+        essence["model"] = model
+    return hashlib.sha256(canonical_json({"config": essence, "dataset": own["dataset"]})).hexdigest()[:12]
 
 
 def _differing(own: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import json
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ctr.batch import Batch
 from ctr.build import build_model, build_tables, ngrams_of
@@ -17,11 +18,13 @@ from ctr.config import RunConfig, parse_config
 from ctr.distributed.gradients import Reduce
 from ctr.embedding import EmbeddingTables
 from ctr.loader import Loader
+from ctr.models.model import Model
+from ctr.models.registry import MODELS, model_class
+from ctr.options.overrides import change
 from ctr.training.losses import click_loss
 from ctr.training.optim import make_optimizer
 from ctr.training.step import Updates
 from features.dataset import Dataset, Manifest
-from features.safe_yaml import apply_overrides
 
 # The peer's setting: 64 wide everywhere, two layers, four heads, encoders four times as wide inside, two
 # queries for each of four domains; 8 + 8 tokens.
@@ -31,26 +34,28 @@ BASE: dict[str, Any] = {
         "d_model": 64,
         "layers": 2,
         "heads": 4,
-        "encoder": {"kind": "transformer", "recent": 50, "expansion": 4},
-        "longer": {"num_queries": 50, "cls_tokens": 1},
+        "encoder": {"kind": "transformer", "expansion": 4},
         "default_queries": 2,
     },
     "embedding": {"dim": 64, "engine": "torch"},
     "train": {"device": "cpu"},
 }
-MODELS: dict[str, list[str]] = {
-    "HyFormer, Transformer": ["model.encoder.kind=transformer"],
-    "HyFormer, LONGER-style": ["model.encoder.kind=longer"],
-    "HyFormer, SwiGLU": ["model.encoder.kind=swiglu"],
-    "LONGER": ["model.kind=longer"],
-    "two-stage": ["model.kind=two_stage", "model.longer.cls_tokens=8"],
-}
+
+
+def models() -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """The cases of all models: name → kind of model, options of the case (`Model.BENCH`)."""
+    return {name: (kind, case) for kind in MODELS for name, case in model_class(kind).BENCH.items()}
 
 
 def bench_config(
-    dataset: Dataset, overrides: list[str], *, requests: int, base: dict[str, Any] | None = None
+    dataset: Dataset,
+    model: str | None,
+    overrides: Sequence[str] = (),
+    *,
+    requests: int,
+    base: dict[str, Any] | None = None,
 ) -> RunConfig:
-    """The configuration of a case, with batches of `requests` requests of average size.
+    """The configuration of a case, or the base as it is, with batches of `requests` requests of average size.
 
     HyFormer's and RankMixer's tokens must divide d_model. Where the data set's own groups do not fit, its
     features are split automatically into as many tokens as fit.
@@ -58,26 +63,36 @@ def bench_config(
     split = dataset.manifest.splits["train"]
     rows = max(1, round(requests * split.impressions / max(1, split.requests)))
     whole = {**(base or BASE), "dataset": str(dataset.root), "run": "unused"}
-    plain = apply_overrides(whole, [*overrides, f"loader.batch_rows={rows}"])
+    whole = _with_case(whole, model) if model else whole
+    plain = change(RunConfig, whole, [*overrides, f"loader.batch_rows={rows}"])
     config = parse_config(plain, what="bench configuration")
-    return (
-        config
-        if (tokens := _tokens_to_make(config, dataset.manifest)) is None
-        else parse_config(
-            apply_overrides(plain, ["model.tokenizer.kind=auto", f"model.tokenizer.tokens={tokens}"])
-        )
-    )
+    if (tokens := _tokens_to_make(config, dataset.manifest)) is None:
+        return config
+    split_up = ["model.tokenizer.kind=auto", f"model.tokenizer.tokens={tokens}"]
+    return parse_config(change(RunConfig, plain, split_up))
+
+
+def _with_case(base: dict[str, Any], model: str) -> dict[str, Any]:
+    """The base with the choices of a case; its other options where the base, changed so, says nothing."""
+    kind, case = models()[model]
+    options = {f"model.{path}": value for path, value in {"kind": kind, **case}.items()}
+    choices = [f"{path}={json.dumps(v)}" for path, v in options.items() if path.endswith("kind")]
+    chosen = change(RunConfig, base, choices)
+    missing = [path for path in options if _look_up(chosen, path.split(".")) is None]
+    return change(RunConfig, chosen, [f"{path}={json.dumps(options[path])}" for path in missing])
+
+
+def _look_up(data: Any, path: list[str]) -> Any:
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
 
 
 def _tokens_to_make(config: RunConfig, manifest: Manifest) -> int | None:
     """How many ns tokens an automatic split must make; None where the configured tokens fit."""
     model = config.model
-    if model.kind == "longer":
-        return None
-    queries = sum(model.queries.get(name, model.default_queries) for name in manifest.domains)
-    others = queries if model.kind == "hyformer" else model.longer.cls_tokens
-    own = len(manifest.tokens) if model.tokenizer.kind == "semantic" else model.tokenizer.tokens
-    if model.d_model % (others + own) == 0:
+    others = model.tokens_beside_ns(list(manifest.domains))
+    if others is None or model.d_model % (others + model.ns_tokens(manifest)) == 0:
         return None
     fitting = [t for t in range(others + 1, model.d_model + 1) if model.d_model % t == 0]
     return fitting[0] - others if fitting else None
@@ -93,7 +108,7 @@ class Workload:
     """A model, its tables and its optimizer, ready for training steps."""
 
     config: RunConfig
-    model: nn.Module
+    model: Model
     tables: EmbeddingTables
     updates: Updates
     optimizer: torch.optim.Optimizer  # of the dense weights

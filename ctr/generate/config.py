@@ -7,9 +7,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
-from ctr.config import Count, Knobs, ModelConfig, Positive, RunConfig, Share, TokenFilterConfig
+from ctr.config import RunConfig
+from ctr.models.registry import model_config
+from ctr.options.knobs import Count, Knobs, Positive, Share
+from ctr.options.overrides import change
+from ctr.tokens.config import TokenFilterConfig
 from features.errors import ConfigError
-from features.safe_yaml import apply_overrides, load_yaml
+from features.safe_yaml import load_yaml
 from features.spec import explain
 
 
@@ -127,7 +131,7 @@ class GenerateConfig(RunConfig):
     def _consistent(self) -> Self:
         if self.strategy not in self.strategies:
             raise ValueError(f"strategy must be one of {', '.join(self.strategies)}, got {self.strategy!r}")
-        if self.model != ModelConfig() or self.lora is not None:
+        if self.model != model_config() or self.lora is not None:
             raise ValueError("model and lora belong to click models; describe the generator under generator")
         if self.train.metric != "ne":
             raise ValueError(f"train.metric must be ne for a generator, got {self.train.metric!r}")
@@ -142,7 +146,7 @@ def load_generate_config(path: Path, overrides: list[str] | None = None) -> Gene
     Raises:
         ConfigError: naming every wrong key with the value that came.
     """
-    data: dict[str, Any] = apply_overrides(load_yaml(path), overrides or [])
+    data: dict[str, Any] = change(GenerateConfig, load_yaml(path), overrides or [])
     try:
         return GenerateConfig.model_validate(data)
     except ValidationError as error:

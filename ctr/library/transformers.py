@@ -22,8 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ctr.library.architectures import ARCHITECTURES, Architecture, BodySizes
-from ctr.runs.versions import TRANSFORMERS
+from ctr.library.architectures import ARCHITECTURES, TRANSFORMERS, Architecture, BodySizes
 from features.errors import ConfigError
 
 # Settings that `options` may not hold, as they follow from the run's configuration; and where they are set.

@@ -11,7 +11,7 @@ from ctr.batch import Batch
 from ctr.blocks.layers import build_norm
 from ctr.blocks.linear import Linear
 from ctr.blocks.request_map import RequestMap
-from ctr.config import ModelConfig
+from ctr.models.config import ModelConfig
 from features.dataset import Column, Manifest
 
 

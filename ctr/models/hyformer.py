@@ -9,18 +9,16 @@
         [Q, F] ← boost([Q, F])                                    token mixing + per-token FFN + residual
     logit = MLP(top tokens)
 
-Source: HyFormer (arXiv 2601.12681v2), §3.3–3.7. Where the paper leaves room, `ModelConfig` names the choice:
-`norm` (pre-norm everywhere by default), `update_ns_tokens` (the boosted NS tokens go on to the next layer),
-`head_reads` (all top tokens), and the deviations of its ablations (`pools`, `query_inputs`,
-`merge_sequences`).
+Source: HyFormer (arXiv 2601.12681v2), §3.3–3.7.
 
 B candidates, R requests, S sequences, M ns tokens, N query tokens, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,24 +28,82 @@ from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues
 from ctr.blocks.query import QueryBoosting, QueryDecoding, QueryGeneration
 from ctr.blocks.request_map import RequestMap
-from ctr.config import ModelConfig
-from ctr.models.encoder import longest_sequences, sequence_encoder
+from ctr.models.config import ModelConfig
+from ctr.models.encoder import AnyEncoderConfig, LongerEncoderConfig, longest_sequences
 from ctr.models.head import Head
-from ctr.models.request_state import RequestState
+from ctr.models.model import Model
+from ctr.models.request_state import RequestState, count_events, joined
+from ctr.options.knobs import Positive, Unused
 from ctr.tokens.events import SequenceTokenizers
 from ctr.tokens.features import UniqueRows, make_tokenizer
 from features.dataset import Manifest
+from features.errors import ConfigError
+
+MERGED = "merged"  # the name of the one sequence that merge_sequences makes
+
+
+class HyFormerConfig(ModelConfig):
+    """Its choices, and the deviations that its ablations measure."""
+
+    kind: Literal["hyformer"] = "hyformer"
+    encoder: AnyEncoderConfig = LongerEncoderConfig()  # of each sequence at every layer
+    queries: dict[str, Positive] = {}  # query tokens per sequence; others get default_queries
+    default_queries: Positive = 1
+    pools: Literal["all", "own", "none"] = "all"  # what a query sees of the sequences' pools
+    query_inputs: Literal["all", "candidate"] = "all"  # … and of the non-sequence tokens
+    merge_sequences: bool = False  # the paper's ablation: one merged sequence
+    update_ns_tokens: bool = True  # NS tokens carry on boosted to the next layer, or start from F again
+    attention_sink: bool = False  # queries may also read nothing, so that amounts can be told
+    # Which tokens of the top layer the MLP reads; the base has two of the choices.
+    head_reads: Literal["all", "queries", "mean"] = "all"  # type: ignore[assignment]
+
+    UNUSED = (
+        *ModelConfig.UNUSED,
+        Unused(
+            ("update_ns_tokens",),
+            by="layers",
+            when=lambda layers: layers == 1,
+            because="layers 1 has no next layer for NS tokens",
+        ),
+        Unused(
+            ("pools",),
+            by="merge_sequences",
+            when=bool,
+            because="merge_sequences makes one sequence, whose own pool is all there is",
+            values=("own",),
+        ),
+    )
+
+    def check(self, manifest: Manifest) -> None:
+        """Refuse queries of a sequence that is not there."""
+        known = {MERGED} if self.merge_sequences else set(manifest.domains)
+        if unknown := sorted(set(self.queries) - known):
+            raise ConfigError(
+                f"model.queries must name sequences of the model {sorted(known)}, got {unknown}"
+            )
+
+    def without_sequences(self, gone: Collection[str]) -> Self:
+        """Without the queries of these."""
+        return self.model_copy(update={"queries": {q: n for q, n in self.queries.items() if q not in gone}})
+
+    def tokens_beside_ns(self, sequences: Sequence[str]) -> int:
+        """N, the query tokens."""
+        return sum(self.queries_of([MERGED] if self.merge_sequences else sequences))
+
+    def queries_of(self, sequences: Sequence[str]) -> list[int]:
+        """How many query tokens each sequence has."""
+        return [self.queries.get(name, self.default_queries) for name in sequences]
 
 
 class HyFormerLayer(nn.Module):
     """Encode the sequences, decode the queries from them, boost queries and NS tokens together (§3.4–3.5)."""
 
     def __init__(
-        self, config: ModelConfig, *, queries: list[int], longest: list[int], ns_tokens: int
+        self, config: HyFormerConfig, *, queries: list[int], longest: list[int], ns_tokens: int
     ) -> None:
         super().__init__()
         width, heads = config.d_model, config.heads
-        self.encoders = nn.ModuleList(sequence_encoder(config, events) for events in longest)
+        self.encoders = nn.ModuleList(config.encoder.build(config, events) for events in longest)
         self.decoding = QueryDecoding(
             width, heads, queries, norm=config.norm, dropout=config.dropout, sink=config.attention_sink
         )
@@ -81,22 +137,22 @@ class HyFormerLayer(nn.Module):
         return queries, ns_tokens
 
 
-class HyFormer(nn.Module):
-    """The whole model.
+class HyFormer(Model):
+    """The whole model."""
 
-    Args:
-        manifest: features, token groups and domains of the data set.
-        config: width, depth and named choices.
-        dim: E, width of the embeddings.
-    """
+    Config = HyFormerConfig
+    BENCH: ClassVar = {
+        "HyFormer, Transformer": {"encoder.kind": "transformer"},
+        "HyFormer, LONGER-style": {"encoder.kind": "longer", "encoder.recent": 50},
+        "HyFormer, SwiGLU": {"encoder.kind": "swiglu"},
+    }
+    config: HyFormerConfig
 
-    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, manifest: Manifest, config: HyFormerConfig, *, dim: int) -> None:
+        super().__init__(manifest, config, dim=dim)
         self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
         self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=config.merge_sequences)
-        names = self.sequence_tokenizers.names
-        queries = [config.queries.get(name, config.default_queries) for name in names]
+        queries = config.queries_of(self.sequence_tokenizers.names)
         tokens = self.ns_tokenizer.num_tokens
         target = self.ns_tokenizer.candidate_tokens()[0] if config.query_inputs == "candidate" else None
         self.generation = QueryGeneration(
@@ -145,6 +201,32 @@ class HyFormer(nn.Module):
             queries, boosted = layer.read(queries, ns_tokens, kvs, requests)
             ns_tokens = boosted if self.config.update_ns_tokens else start
         return self.head(self._top(queries, boosted), state.beside(candidates), requests)
+
+    def recomputed(self) -> list[nn.Module]:
+        """Its layers."""
+        return list(self.layers)
+
+    def why_not_append(self) -> str | None:
+        """Each event must stand by itself in every layer; the pools are means, which can grow."""
+        kind = self.config.encoder.kind
+        if kind == "swiglu":
+            return None
+        return f"model.encoder.kind is {kind}: its events see later ones or each other; swiglu's do not"
+
+    def append(self, state: RequestState, batch: Batch, rows: UniqueRows) -> RequestState:
+        """Pools with the new events, K and V of each layer with theirs behind."""
+        sequences = self.sequence_tokenizers(batch, rows)
+        assert state.summary is not None
+        old = [count_events(kv) for kv in state.kvs[0]]
+        pools = [
+            (pool * count + tokens.values.sum(dim=0)) / max(1, count + len(tokens.values))
+            for pool, count, tokens in zip(state.summary[0], old, sequences, strict=True)
+        ]
+        kvs = []
+        for layer, kept in zip(cast("list[HyFormerLayer]", self.layers), state.kvs, strict=True):
+            sequences, new = layer.encode(sequences)
+            kvs.append([joined(a, b) for a, b in zip(kept, new, strict=True)])
+        return replace(state, kvs=kvs, summary=torch.stack(pools)[None])
 
     def _top(self, queries: Tensor, boosted: Tensor) -> Tensor:
         """What the head reads."""

@@ -18,8 +18,9 @@ B candidates, R requests, L events, m global tokens, D width of a token, K merge
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,20 +40,56 @@ from ctr.blocks.longer import (
 )
 from ctr.blocks.request_map import RequestMap
 from ctr.blocks.token_merge import TokenMerge
-from ctr.config import ModelConfig
+from ctr.models.config import ModelConfig
 from ctr.models.head import Head
-from ctr.models.request_state import RequestState
+from ctr.models.model import Model
+from ctr.models.request_state import RequestState, count_events, joined, newest
+from ctr.options.knobs import Count, Knobs, Positive, Unused
 from ctr.tokens.events import SequenceTokenizers
 from ctr.tokens.features import UniqueRows, make_tokenizer
 from features.dataset import Manifest
 
 
+class TowerConfig(Knobs):
+    """LONGER's attention layers: token merge, the events that ask, global tokens."""
+
+    merge: Positive = 1  # adjacent events concatenated into one token
+    inner_layers: Count = 0  # layers of the small Transformer inside a group (InnerTrans)
+    queries: Literal["recent", "uniform", "learnable"] = "recent"
+    num_queries: Positive = 32
+    cls_tokens: Positive = 1
+
+
+class SeenGlobalsConfig(TowerConfig):
+    """… of the model that is LONGER alone."""
+
+    events_see_request_globals: bool = False  # beyond the paper; the CLS tokens then stand before the events
+
+
+# H_S leaves a layer for the next one.
+UNUSED_QUERIES = Unused(
+    ("longer.queries",),
+    by="layers",
+    when=lambda layers: layers == 1,
+    because="layers 1 has no next layer for the events that ask",
+)
+
+
+class LongerConfig(ModelConfig):
+    """LONGER."""
+
+    kind: Literal["longer"] = "longer"
+    longer: SeenGlobalsConfig = SeenGlobalsConfig()
+
+    UNUSED = (*ModelConfig.UNUSED, UNUSED_QUERIES)
+
+
 class LongerTower(nn.Module):
     """The attention layers: global tokens (B, m, W) and events (ΣL, D) in, global tokens out."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, longer: TowerConfig) -> None:
         super().__init__()
-        longer = config.longer
+        self.config = longer
         self.width = longer.merge * config.d_model
         self.merge = TokenMerge(
             config.d_model, longer.merge, inner_layers=longer.inner_layers, norm=config.norm
@@ -94,6 +131,35 @@ class LongerTower(nn.Module):
             globals_ = layer.read(globals_, kv, requests)
         return globals_
 
+    def append(self, kept: list[list[KeyValues]], tokens: Jagged) -> list[list[KeyValues]]:
+        """K and V of each layer of R = 1 request with those of new events behind; H_S keeps the newest k."""
+        grown: list[list[KeyValues]] = []
+        layers = cast("list[CausalLayer]", self.layers)
+        for place, (layer, (kv,)) in enumerate(zip(layers, kept, strict=True)):
+            before = count_events(kv)
+            whole = joined(kv, layer.project_kv(tokens))
+            grown.append([newest(whole, self.select.count) if place else whole])
+            if place + 1 < len(kept):
+                asked = EventQueries(tokens, before + tokens.positions() + 1)
+                tokens = layer.encode(asked, whole)
+        return grown
+
+    def why_not_append(self) -> str | None:
+        """Why `append` would change what is kept; None if it would not."""
+        merge, queries = self.config.merge, self.config.queries
+        if merge > 1:
+            return f"model.longer.merge is {merge}: groups are counted from the newest event; 1 has none"
+        if queries != "recent":
+            return f"model.longer.queries is {queries}: a new event changes which events ask, or what"
+        return None
+
+    def may_grow(self, events: int) -> bool:
+        """Whether K and V of all layers stay when a history grows to so many events.
+
+        From layer 3 on, those of H_S were computed among the events that asked then.
+        """
+        return len(self.layers) <= 2 or events <= self.select.count
+
     def _begin(self, events: Jagged, prefix: Tensor | None) -> tuple[Jagged, EventQueries]:
         """H and H_S: the merged events, and those of them that ask."""
         events = self.merge(events)
@@ -101,21 +167,18 @@ class LongerTower(nn.Module):
         return (events, queries) if prefix is None else show_to_events(prefix, events, queries)
 
 
-class Longer(nn.Module):
-    """The whole model.
+class Longer(Model):
+    """The whole model."""
 
-    Args:
-        manifest: features, token groups and domains of the data set.
-        config: width, depth and named choices.
-        dim: E, width of the embeddings.
-    """
+    Config = LongerConfig
+    BENCH: ClassVar = {"LONGER": {"longer.num_queries": 50}}
+    config: LongerConfig
 
-    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, manifest: Manifest, config: LongerConfig, *, dim: int) -> None:
+        super().__init__(manifest, config, dim=dim)
         self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
         self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=True)
-        self.tower = LongerTower(config)
+        self.tower = LongerTower(config, config.longer)
         self.widen = Linear(config.d_model, self.tower.width) if config.longer.merge > 1 else nn.Identity()
         self.cls = nn.Parameter(torch.randn(config.longer.cls_tokens, self.tower.width) * 0.02)
         in_globals = 0 if config.longer.events_see_request_globals else config.longer.cls_tokens
@@ -142,6 +205,30 @@ class Longer(nn.Module):
         globals_ = self.widen(self.ns_tokenizer.score(state.features, candidates, rows, requests))
         top = self.tower.read(self._with_cls(globals_), [kv for (kv,) in state.kvs], requests)
         return self.head(top, state.beside(candidates), requests)
+
+    def recomputed(self) -> list[nn.Module]:
+        """The attention layers."""
+        return list(self.tower.layers)
+
+    def why_not_append(self) -> str | None:
+        """An event sees itself and earlier ones, so that what was computed for it stays."""
+        if (reason := self.tower.why_not_append()) is not None:
+            return reason
+        if self.config.layers > 1 and self.config.longer.events_see_request_globals:
+            return (
+                "model.longer.events_see_request_globals is true: from layer 2 on events learn of later ones "
+                "through the global tokens"
+            )
+        return None
+
+    def may_grow(self, *, before: int, after: int) -> bool:
+        """No event may leave H_S before its neighbours in the next layer have been computed."""
+        return self.tower.may_grow(max(before, after))
+
+    def append(self, state: RequestState, batch: Batch, rows: UniqueRows) -> RequestState:
+        """K and V of each layer with those of the new events behind."""
+        (events,) = self.sequence_tokenizers(batch, rows)
+        return replace(state, kvs=self.tower.append(state.kvs, events))
 
     def _prefix(self, batch: Batch) -> Tensor | None:
         """(R, P, W): the CLS tokens where events see them."""

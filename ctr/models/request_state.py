@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ctr.batch import Batch
-from ctr.blocks.key_values import KeyValues
-from ctr.tokens.features import UniqueRows
+from ctr.blocks.key_values import KeyValues, PaddedKV
+from ctr.blocks.length_buckets import LengthBuckets
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,31 @@ class RequestState:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors())
 
 
-class Scoring(Protocol):
-    """A model in two halves."""
+def count_events(kv: KeyValues) -> int:
+    """L, of the keys and values of one request."""
+    assert isinstance(kv, PaddedKV)  # as all that is kept
+    (valid,) = kv.valid
+    return kv.key[0].shape[1] if valid is None else int(valid.sum())
 
-    def encode(self, batch: Batch, rows: UniqueRows) -> RequestState:
-        """The requests of a batch; its candidates are not looked at."""
 
-    def score(self, state: RequestState, candidates: Batch, rows: UniqueRows) -> Tensor:
-        """Logits (B,) of candidates of these requests; requests' features and sequences are not looked at."""
+def joined(old: KeyValues, new: KeyValues) -> KeyValues:
+    """The keys and values of one request's events and, behind them, those of newer ones."""
+    assert isinstance(old, PaddedKV) and isinstance(new, PaddedKV)
+    counts = count_events(old), count_events(new)
+    if not counts[1]:
+        return old
+
+    def both(a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat([a[:, : counts[0]], b[:, : counts[1]]], dim=1)
+
+    return _padded_kv(both(old.key[0], new.key[0]), both(old.value[0], new.value[0]))
+
+
+def newest(kv: KeyValues, count: int) -> KeyValues:
+    """The keys and values of one request's newest `count` events."""
+    assert isinstance(kv, PaddedKV)
+    return _padded_kv(kv.key[0][:, -count:].contiguous(), kv.value[0][:, -count:].contiguous())
+
+
+def _padded_kv(key: Tensor, value: Tensor) -> PaddedKV:
+    return PaddedKV(LengthBuckets.plan(np.array([key.shape[1]])), [key], [value], [None])

@@ -16,7 +16,12 @@ B candidates, M ns tokens, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
 import torch
+from pydantic import ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from ctr.batch import Batch
@@ -24,33 +29,71 @@ from ctr.blocks.jagged import Jagged
 from ctr.blocks.linear import Linear
 from ctr.blocks.mixing import RankMixerBlock
 from ctr.blocks.request_map import RequestMap
-from ctr.config import ModelConfig
-from ctr.models.encoder import longest_sequences, sequence_encoder
+from ctr.models.config import ModelConfig
+from ctr.models.encoder import ENCODERS, LibraryEncoderConfig, LongerEncoderConfig, longest_sequences
 from ctr.models.head import Head
-from ctr.models.longer import LongerTower
+from ctr.models.longer import UNUSED_QUERIES, LongerTower, TowerConfig
+from ctr.models.model import Model
 from ctr.models.request_state import RequestState
+from ctr.options.knobs import DROP_UNUSED, Knobs, Positive
 from ctr.tokens.events import SequenceTokenizers
 from ctr.tokens.features import UniqueRows, make_tokenizer
 from features.dataset import Manifest
 
 
-class TwoStage(nn.Module):
-    """The whole model.
+class StagesConfig(Knobs):
+    """The second stage, and what the first one knows of the candidate."""
 
-    Args:
-        manifest: features, token groups and domains of the data set.
-        config: width, depth and named choices.
-        dim: E, width of the embeddings.
-    """
+    mixer_layers: Positive = 2
+    global_tokens: bool = True  # the NS tokens take part in reading the sequence
 
-    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
-        super().__init__()
-        self.config = config
+
+class TwoStageConfig(ModelConfig):
+    """Sequence first (LONGER), then feature interaction (RankMixer)."""
+
+    kind: Literal["two_stage"] = "two_stage"
+    longer: TowerConfig = TowerConfig()
+    two_stage: StagesConfig = StagesConfig()
+    encoder: LibraryEncoderConfig | None = None  # goes over the events before LONGER
+
+    UNUSED = (*ModelConfig.UNUSED, UNUSED_QUERIES)
+
+    @field_validator("encoder", mode="before")
+    @classmethod
+    def _of_the_library(cls, section: Any, info: ValidationInfo) -> Any:
+        """Run directories of before hold the default of HyFormer's encoder, which was not used."""
+        if not isinstance(section, dict):
+            return section
+        encoder = ENCODERS.read(section, context=info.context)
+        if isinstance(encoder, LibraryEncoderConfig):
+            return encoder
+        if encoder == LongerEncoderConfig() or info.context is DROP_UNUSED:
+            return None
+        raise ValueError(
+            f"the only encoder before LONGER is of kind library, got kind {encoder.kind}; delete it"
+        )
+
+    def tokens_beside_ns(self, sequences: Sequence[str]) -> int:
+        """The compressed sequence."""
+        return self.longer.cls_tokens
+
+
+class TwoStage(Model):
+    """The whole model."""
+
+    Config = TwoStageConfig
+    BENCH: ClassVar = {
+        "two-stage": {"longer.num_queries": 50, "longer.cls_tokens": 8},
+    }
+    config: TwoStageConfig
+
+    def __init__(self, manifest: Manifest, config: TwoStageConfig, *, dim: int) -> None:
+        super().__init__(manifest, config, dim=dim)
         self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
         self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=True)
         (longest,) = longest_sequences(manifest, merge=True)
-        self.encoder = sequence_encoder(config, longest) if config.encoder.kind == "library" else None
-        self.tower = LongerTower(config)
+        self.encoder = config.encoder.build(config, longest) if config.encoder else None
+        self.tower = LongerTower(config, config.longer)
         width, classes = self.tower.width, config.longer.cls_tokens
         widens = config.two_stage.global_tokens and config.longer.merge > 1
         self.widen = Linear(config.d_model, width) if widens else nn.Identity()
@@ -93,6 +136,26 @@ class TwoStage(nn.Module):
         if read is None:
             read = self.tower.read(self._globals(ns_tokens), [m for (m,) in state.kvs], requests)
         return self._cross(read, ns_tokens, state.beside(candidates), requests)
+
+    def recomputed(self) -> list[nn.Module]:
+        """The layers of both stages."""
+        return [*self.tower.layers, *self.mixers]
+
+    def why_not_append(self) -> str | None:
+        """As LONGER, where the state holds events."""
+        if not self.config.two_stage.global_tokens:
+            return "model.two_stage.global_tokens is false: what is kept is the CLS tokens, no event"
+        if self.encoder is not None:
+            return "model.encoder.kind is library: a body of the library goes over the events first"
+        return self.tower.why_not_append()
+
+    def may_grow(self, *, before: int, after: int) -> bool:
+        """As LONGER."""
+        return self.tower.may_grow(max(before, after))
+
+    def append(self, state: RequestState, batch: Batch, rows: UniqueRows) -> RequestState:
+        """As LONGER."""
+        return replace(state, kvs=self.tower.append(state.kvs, self._events(batch, rows)))
 
     def _events(self, batch: Batch, rows: UniqueRows) -> Jagged:
         """What LONGER reads: the events of all domains, encoded if the configuration says so."""

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ctr.config import RunConfig
+from ctr.options.knobs import DROP_UNUSED
 from features.dataset import Manifest
 
 # What changes speed, place or record of a training, and no more than rounding of its course.
@@ -27,10 +28,12 @@ def completed(found: dict[str, Any]) -> dict[str, Any]:
     """A saved identity as this version would have written it.
 
     Options that did not exist yet get their defaults, which are the behaviour of before them, and what no
-    longer counts is left out. What is no configuration of this version comes back as it is.
+    longer counts is left out, as are options without effect. What is no configuration of this version comes
+    back as it is.
     """
     try:
-        config = RunConfig.model_validate({**found["config"], "run": "", "dataset": ""})
+        plain = {**found["config"], "run": "", "dataset": ""}
+        config = RunConfig.model_validate(plain, context=DROP_UNUSED)
     except (KeyError, TypeError, ValidationError):
         return found
     return {**found, "config": _course(config)}

@@ -10,8 +10,6 @@ from features.errors import ConfigError
 TORCH = "2.13.0"
 TORCHREC = "1.8.0"
 FBGEMM = "1.8.0"
-# Needed only where a configuration asks for an encoder of the library: ctr/library/transformers.py checks it.
-TRANSFORMERS = "5.23.0"
 
 # Two builds of one module: for the CPU, and for CUDA.
 _FBGEMM_BUILDS = ("fbgemm-gpu-cpu", "fbgemm-gpu")

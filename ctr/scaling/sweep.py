@@ -14,8 +14,9 @@ from ctr.ablate.ablation import Ablation, check
 from ctr.ablate.expand import Variant, base_config, variant
 from ctr.ablate.plan import Plan, Settings, VariantPlan, parse_plan
 from ctr.ablate.subruns import SubRun, plan_subruns
-from ctr.config import Count, Knobs, Positive, RunConfig
+from ctr.config import RunConfig
 from ctr.metrics.table import MetricName
+from ctr.options.knobs import Count, Knobs, Positive
 from ctr.scaling.measured import Against
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError

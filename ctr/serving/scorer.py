@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from ctr.batch import Batch, take_candidates
-from ctr.config import ModelConfig
 from ctr.embedding import EmbeddingTables
 from ctr.loader.columns import Columns
-from ctr.models.request_state import RequestState, Scoring
-from ctr.serving.append import carry_on, fits, why_not
+from ctr.models.model import Model
+from ctr.models.request_state import RequestState
+from ctr.serving.append import carry_on, why_not
 from ctr.serving.cache import Entry, StateCache, StateKey
 from ctr.serving.requests import Request, RequestCollator
 from ctr.training.state import TrainingState
@@ -33,7 +32,6 @@ class Scorer:
     Args:
         model: in evaluation mode.
         tables: its embeddings.
-        config: the model's.
         collator: makes the batches of a request and of its candidates.
         cache: keeps states; None computes every request anew.
         digest: identifies weights, configuration and data set, see `model_digest`.
@@ -48,9 +46,8 @@ class Scorer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         tables: EmbeddingTables,
-        config: ModelConfig,
         collator: RequestCollator,
         *,
         cache: StateCache | None = None,
@@ -62,9 +59,9 @@ class Scorer:
     ) -> None:
         if micro_batch < 1:
             raise ConfigError(f"the micro-batch must hold at least 1 candidate, got {micro_batch}")
-        if append and (reason := why_not(config)) is not None:
+        if append and (reason := why_not(model)) is not None:
             raise ConfigError(f"states of this model cannot be carried on by new events: {reason}")
-        self.model, self.tables, self.config, self.collator = cast(Scoring, model), tables, config, collator
+        self.model, self.tables, self.collator = model, tables, collator
         self.cache, self.digest, self.append = cache, digest, append
         self.micro_batch, self.bf16, self.device = micro_batch, bf16, torch.device(device)
 
@@ -89,7 +86,7 @@ class Scorer:
         """The request's side, from the cache if it is there."""
         if self.cache is None:
             return self._encode(request)
-        time = request.time if self.config.time_gaps else None
+        time = request.time if self.model.config.time_gaps else None
         key = StateKey(self.digest, request.user, self.collator.spans(request), time)
         found = self.cache.find(key)
         if found is not None and found.request == request.name:
@@ -107,11 +104,11 @@ class Scorer:
         older = self.cache.newest(key.model, key.user)
         if older is None or not self.collator.appended_later(older[0].spans, key.spans):
             return None
-        if not fits(self.config, before=_events(older[0]), after=_events(key)):
+        if not self.model.may_grow(before=_events(older[0]), after=_events(key)):
             return None
         batch = self.collator.request_batch(request, after=older[0].spans).to(self.device)
         rows = self.tables.lookup(batch.unique_ids)
-        return carry_on(cast(nn.Module, self.model), older[1].state, batch, rows)
+        return carry_on(self.model, older[1].state, batch, rows)
 
     def _encode(self, request: Request) -> RequestState:
         batch = self.collator.request_batch(request).to(self.device)

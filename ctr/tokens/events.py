@@ -17,7 +17,7 @@ from ctr.batch import Batch, SequenceBatch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import build_norm
 from ctr.blocks.linear import Linear, join_mapped
-from ctr.config import ModelConfig
+from ctr.tokens.config import TokensConfig
 from ctr.tokens.features import UniqueRows, look_up
 from ctr.tokens.filter import TokenFilters, input_domains
 from ctr.tokens.ngram import NgramField, ngram_fields
@@ -38,7 +38,7 @@ class SequenceTokenizer(nn.Module):
     """
 
     def __init__(
-        self, info: DomainInfo, config: ModelConfig, *, dim: int, ngrams: Sequence[NgramField] = ()
+        self, info: DomainInfo, config: TokensConfig, *, dim: int, ngrams: Sequence[NgramField] = ()
     ) -> None:
         super().__init__()
         width = config.d_model
@@ -124,7 +124,7 @@ class SequenceTokenizers(nn.Module):
         merge: whether `forward` gives one sequence instead of one per domain.
     """
 
-    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int, merge: bool) -> None:
+    def __init__(self, manifest: Manifest, config: TokensConfig, *, dim: int, merge: bool) -> None:
         super().__init__()
         if not manifest.domains:
             raise ConfigError(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ctr.batch import Batch, IdColumn
 from ctr.blocks.linear import Linear
 from ctr.blocks.request_map import RequestMap
-from ctr.config import ModelConfig
+from ctr.tokens.config import AutoConfig, SemanticConfig, TokensConfig
 from features.dataset import Column, Manifest
 from kernels.unique_pooling import gather_bags
 
@@ -129,19 +129,19 @@ class GroupToken(nn.Module):
     The token of a group that has request-level features alone is computed once per request.
     """
 
-    def __init__(self, columns: Sequence[Column], config: ModelConfig, *, dim: int) -> None:
+    def __init__(self, columns: Sequence[Column], config: TokensConfig, *, dim: int, hidden: int = 0) -> None:
         super().__init__()
         self.vectors = TwoLevelVectors(
             columns, dim=dim, dropout=config.feature_dropout, bins=config.dense_bins
         )
-        first = config.tokenizer.hidden or config.d_model
+        first = hidden or config.d_model
         self.of_request = Linear(self.vectors.request.width, first) if self.vectors.request.width else None
         self.of_candidate = (
             Linear(self.vectors.candidate.width, first, bias=self.of_request is None)
             if self.vectors.candidate.width
             else None
         )
-        self.out = Linear(first, config.d_model) if config.tokenizer.hidden else None
+        self.out = Linear(first, config.d_model) if hidden else None
 
     def forward(self, batch: Batch, rows: UniqueRows, requests: RequestMap) -> Tensor:
         """(B, D)."""
@@ -172,11 +172,11 @@ class SemanticTokenizer(nn.Module):
     Source: HyFormer §3.3.1 (semantic grouping).
     """
 
-    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
+    def __init__(self, manifest: Manifest, config: TokensConfig, *, dim: int, hidden: int = 0) -> None:
         super().__init__()
         self.names = list(manifest.tokens)
         groups = [[manifest.column(name) for name in members] for members in manifest.tokens.values()]
-        self.groups = nn.ModuleList(GroupToken(columns, config, dim=dim) for columns in groups)
+        self.groups = nn.ModuleList(GroupToken(columns, config, dim=dim, hidden=hidden) for columns in groups)
 
     @property
     def num_tokens(self) -> int:
@@ -209,9 +209,9 @@ class AutoTokenizer(nn.Module):
     Source: HyFormer §3.3.1 (automatic split, as in RankMixer).
     """
 
-    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
+    def __init__(self, manifest: Manifest, config: TokensConfig, *, dim: int, tokens: int) -> None:
         super().__init__()
-        self.num_tokens = config.tokenizer.tokens
+        self.num_tokens = tokens
         self.vectors = TwoLevelVectors(
             manifest.features, dim=dim, dropout=config.feature_dropout, bins=config.dense_bins
         )
@@ -243,7 +243,13 @@ class AutoTokenizer(nn.Module):
         return torch.stack([m(p) for m, p in zip(self.maps, pieces, strict=True)], dim=1)
 
 
-def make_tokenizer(manifest: Manifest, config: ModelConfig, *, dim: int) -> SemanticTokenizer | AutoTokenizer:
+Tokenizer = SemanticTokenizer | AutoTokenizer
+
+
+def make_tokenizer(manifest: Manifest, config: TokensConfig, *, dim: int) -> Tokenizer:
     """The tokenizer that the configuration names."""
-    kind = SemanticTokenizer if config.tokenizer.kind == "semantic" else AutoTokenizer
-    return kind(manifest, config, dim=dim)
+    tokenizer = config.tokenizer
+    if isinstance(tokenizer, AutoConfig):
+        return AutoTokenizer(manifest, config, dim=dim, tokens=tokenizer.tokens)
+    assert isinstance(tokenizer, SemanticConfig)
+    return SemanticTokenizer(manifest, config, dim=dim, hidden=tokenizer.hidden)

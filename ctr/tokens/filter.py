@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from ctr.batch import SequenceBatch
 from ctr.blocks.jagged import Jagged
-from ctr.config import ModelConfig, TokenFilterConfig
+from ctr.tokens.config import CLASSIFIER, TokenFilterConfig, TokensConfig
 from features.dataset import DomainInfo, Manifest
 from features.errors import ConfigError
 
-CLASSIFIER = "classifier"
 # The bias that a classifier starts with, sigmoid(-2) = 0.12: no event is filtered.
 _START = -2.0
 
@@ -128,7 +127,7 @@ class TokenFilters(nn.Module):
         ConfigError: a domain or a column that is not there.
     """
 
-    def __init__(self, manifest: Manifest, config: ModelConfig) -> None:
+    def __init__(self, manifest: Manifest, config: TokensConfig) -> None:
         super().__init__()
         check_filter(manifest, config.token_filter)
         removes = config.token_filter.mode == "remove"

@@ -19,7 +19,7 @@ from itertools import count, islice
 
 import numpy as np
 
-from ctr.config import NgramConfig
+from ctr.tokens.config import NgramConfig
 from features.dataset import Column, Manifest
 from features.errors import ConfigError
 

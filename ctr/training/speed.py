@@ -13,14 +13,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ctr.blocks.layers import FeedForward, SwiGLU
-from ctr.blocks.longer import CausalLayer
-from ctr.blocks.mixing import PerTokenFFN, RankMixerBlock
+from ctr.blocks.mixing import PerTokenFFN
 from ctr.config import TrainConfig
-from ctr.models.hyformer import HyFormerLayer
+from ctr.models.model import Model
 from features.errors import ConfigError
 
-# Whole layers: their inputs are kept, everything inside is computed again for the backward.
-_RECOMPUTED = (HyFormerLayer, CausalLayer, RankMixerBlock)
 # Chains of products and pointwise maps without data-dependent shapes inside.
 _COMPILED = (FeedForward, SwiGLU, PerTokenFFN)
 
@@ -51,20 +48,30 @@ def speed_up(model: nn.Module, config: TrainConfig) -> None:
     """Apply `recompute` and `compile` to a model in place; names of its parameters stay as they are.
 
     Raises:
-        ConfigError: compile without a C++ compiler on a machine without CUDA.
+        ConfigError: compile without a C++ compiler on a machine without CUDA, or recompute of a model that
+            names no layers.
     """
     if config.compile:
         _check_compiler()
         for block in _all(model, _COMPILED):
             block.compile(dynamic=True)
     if config.recompute:
-        for layer in _all(model, _RECOMPUTED):
+        for layer in _recomputed(model):
             # Set as an attribute, so that hooks and `state_dict` see the module unchanged.
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def _all(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+def _recomputed(model: nn.Module) -> list[nn.Module]:
+    """Whole layers: their inputs are kept, everything inside is computed again for the backward."""
+    if not isinstance(model, Model) or not (layers := model.recomputed()):
+        raise ConfigError(
+            f"train.recompute needs a model that names its layers, got {type(model).__name__}; set false"
+        )
+    return layers
 
 
 def _check_compiler() -> None:

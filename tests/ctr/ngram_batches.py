@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctr.batch import Batch, IdColumn
-from ctr.config import NgramConfig
+from ctr.tokens.config import NgramConfig
 from ctr.tokens.ngram import NgramField, NgramTable, ngram_fields, ngram_ids
 from features.dataset import Column
 from tests.ctr import batches

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from ctr.build import build_model, identity, pick_device
-from ctr.config import ModelConfig, RunConfig, dump_config, parse_config
+from ctr.config import RunConfig, dump_config, parse_config
+from ctr.models.registry import KINDS, model_config
+from ctr.options.kinds import sections_of
+from ctr.options.knobs import Knobs
 from ctr.tokens.ngram import ngram_fields
 from features.errors import ConfigError
 from features.safe_yaml import parse_yaml
 from tests.ctr import batches
 from tests.ctr.ngram_batches import add_ngrams, ngram_rows
 
-BASE: dict[str, Any] = {"d_model": 12, "heads": 2, "queries": {"view": 2}, "encoder": {"recent": 4}}
+BASE: dict[str, Any] = {"d_model": 12, "heads": 2}
+HYFORMER: dict[str, Any] = {"queries": {"view": 2}, "encoder": {"recent": 4}}
 LONGER: dict[str, Any] = {"kind": "longer", "longer": {"num_queries": 3}, "layers": 3}
 TWO_STAGE: dict[str, Any] = {"kind": "two_stage"}
 LIBRARY: dict[str, Any] = {"encoder": {"kind": "library", "architecture": "bert"}}
@@ -26,17 +31,17 @@ CLASSIFIER: dict[str, Any] = {"token_filter": {"mode": "remove", "domains": ["vi
 BY_FIELD: dict[str, Any] = {"token_filter": {**CLASSIFIER["token_filter"], "by": "dwell"}}
 # knob → (the options it needs to matter, another value than theirs)
 KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
-    "kind": ({}, "two_stage"),
+    "kind": ({"d_model": 60}, "two_stage"),
     "d_model": ({}, 24),
     "layers": ({}, 3),
     "heads": ({}, 3),
     "expansion": ({}, 3.0),
     "dropout": ({}, 0.5),
     "feature_dropout": ({}, 0.5),
-    "tokenizer.kind": ({"tokenizer": {"tokens": 3}}, "auto"),
+    "tokenizer.kind": ({"d_model": 84}, "auto"),
     "tokenizer.tokens": ({"tokenizer": {"kind": "auto", "tokens": 3}}, 1),
     "tokenizer.hidden": ({}, 4),
-    "encoder.kind": ({}, "swiglu"),
+    "encoder.kind": ({"encoder": {}}, "swiglu"),
     "encoder.recent": ({}, 2),
     "encoder.expansion": ({}, 1.0),
     "encoder.architecture": (LIBRARY, "gpt2"),
@@ -54,7 +59,7 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "ngram.tables_per_order": (NGRAM, 1),
     "ngram.rows": (NGRAM, 130),
     "ngram.dim": (NGRAM, 3),
-    "token_filter.mode": (BY_FIELD, "off"),
+    "token_filter.mode": ({"token_filter": {"mode": "remove"}}, "off"),
     "token_filter.domains": (CLASSIFIER, ["view", "buy"]),
     "token_filter.by": (BY_FIELD, "classifier"),
     "token_filter.hidden": (CLASSIFIER, 2),
@@ -78,13 +83,14 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every knob by its path."""
-    found = []
-    for name, field in model.model_fields.items():
-        nested = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        found += leaves(field.annotation, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]  # type: ignore[arg-type]
-    return found
+def leaves(kinds: Iterable[type[Knobs]], prefix: str = "") -> set[str]:
+    """Every option by its path, those of all kinds of each section."""
+    found = set()
+    for options in kinds:
+        for name, field in options.model_fields.items():
+            sections = sections_of(field)
+            found |= leaves(sections, f"{prefix}{name}.") if sections else {f"{prefix}{name}"}
+    return found - {"encoder"}  # of two_stage, one of the kinds that hyformer has
 
 
 def merged(options: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -96,7 +102,7 @@ def merged(options: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 def outcome(options: dict[str, Any]) -> tuple[int, Tensor]:
     """Number of parameters, and logits in training mode, of one seed."""
-    config = ModelConfig(**options)
+    config = model_config(**options)
     model = build_model(batches.manifest(), config, dim=batches.DIM, seed=1).double()
     ngrams = ngram_fields(batches.manifest(), config.ngram, dim=batches.DIM)
     batch = add_ngrams(batches.make_batch(), ngrams)
@@ -110,18 +116,19 @@ def outcome(options: dict[str, Any]) -> tuple[int, Tensor]:
 
 
 def test_the_table_names_every_knob() -> None:
-    assert sorted(KNOBS) == sorted(leaves(ModelConfig))
+    assert sorted(KNOBS) == sorted(leaves(KINDS.kinds.values()))
 
 
 @pytest.mark.parametrize("knob", KNOBS)
 def test_every_knob_of_a_model_changes_it(knob: str) -> None:
     needs, value = KNOBS[knob]
-    (size, before), (other_size, after) = outcome(BASE | needs), outcome(merged(BASE | needs, knob, value))
+    options = BASE | ({} if "kind" in needs or knob == "kind" else HYFORMER) | needs
+    (size, before), (other_size, after) = outcome(options), outcome(merged(options, knob, value))
     assert size != other_size or not torch.allclose(before, after, atol=1e-6)
 
 
 def test_configurations_are_equal_through_yaml_and_never_change() -> None:
-    config = parse_config({"dataset": "d", "run": "r", "model": BASE, "tracking": {"uri": None}})
+    config = parse_config({"dataset": "d", "run": "r", "model": BASE | HYFORMER, "tracking": {"uri": None}})
     assert parse_config(parse_yaml(dump_config(config), "text")) == config
     with pytest.raises(ValidationError, match="frozen"):
         config.model.d_model = 3  # type: ignore[misc]

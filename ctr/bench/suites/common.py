@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from ctr.bench.results import Settings
 from ctr.bench.shape import Shape
 from ctr.bench.synthetic import write_dataset
-from ctr.bench.workload import MODELS, Workload, bench_config, new_tables
+from ctr.bench.workload import Workload, bench_config, new_tables
 from ctr.config import RunConfig
+from ctr.models.hyformer import HyFormer
 from features.dataset import Dataset
 
-HYFORMER = [name for name in MODELS if name.startswith("HyFormer")]
+HYFORMER = list(HyFormer.BENCH)
 
 
 def sized(shape: Shape, settings: Settings) -> Shape:
@@ -34,8 +35,8 @@ def case_config(
     settings: Settings, dataset: Dataset, model: str, *, requests: int, extra: Sequence[str] = ()
 ) -> RunConfig:
     """The configuration of one of the models, as the command was told to run it."""
-    overrides = [*MODELS[model], f"train.precision={settings.precision}", *extra]
-    return bench_config(dataset, overrides, requests=requests, base=settings.config)
+    overrides = [f"train.precision={settings.precision}", *extra]
+    return bench_config(dataset, model, overrides, requests=requests, base=settings.config)
 
 
 def build_all(

@@ -14,7 +14,7 @@ from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import synthetic
 from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Implementation
-from ctr.bench.workload import MODELS, Workload, bench_config, endless, training_batches
+from ctr.bench.workload import Workload, bench_config, endless, training_batches
 from ctr.config import RunConfig
 from features.dataset import Dataset
 
@@ -36,7 +36,7 @@ def run(settings: Settings) -> SuiteResult:
     steps = QUICK_STEPS if settings.quick else STEPS
     shape = replace(Shape().small(), requests=8 * REQUESTS, rows_per_request=3)
     dataset = synthetic(settings, shape, "curves")
-    config = bench_config(dataset, MODELS["HyFormer, Transformer"], requests=REQUESTS)
+    config = bench_config(dataset, "HyFormer, Transformer", requests=REQUESTS)
 
     def curve(
         variant: Implementation, moved: int | None = None, *, dtype: torch.dtype = torch.float32

@@ -10,7 +10,7 @@ from ctr.bench.results import Cell, Settings, SuiteResult, Table, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import build_all, given_or_synthetic, sized
 from ctr.bench.timing import Job, interleave
-from ctr.bench.workload import MODELS, endless, first_batches, training_batches
+from ctr.bench.workload import endless, first_batches, models, training_batches
 from ctr.config import RunConfig
 from features.dataset import Dataset
 
@@ -22,8 +22,8 @@ def run(settings: Settings) -> SuiteResult:
     rows = settings.rows_per_request[0]
     shape = replace(sized(Shape(), settings), requests=5 * settings.requests, rows_per_request=rows)
     dataset = given_or_synthetic(settings, shape, f"train-{rows}")
-    workloads = build_all(settings, dataset, list(MODELS), requests=settings.requests)
-    config = workloads[next(iter(MODELS))].config
+    workloads = build_all(settings, dataset, list(models()), requests=settings.requests)
+    config = workloads[next(iter(workloads))].config
     (batch,) = first_batches(dataset, config, 1)
     loading = _loading(settings, dataset, config)
     jobs: dict[str, Job] = {name: partial(workload.step, batch) for name, workload in workloads.items()}

@@ -11,7 +11,7 @@ from ctr.bench.results import Cell, Settings, SuiteResult, Table, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import case_config, given_or_synthetic, sized
 from ctr.bench.variants import ALL_OFF, BASELINE
-from ctr.bench.workload import MODELS
+from ctr.bench.workload import models
 
 GIB = 2**30
 STEPS = 3
@@ -24,7 +24,7 @@ def run(settings: Settings) -> SuiteResult:
     rows = 5 if settings.dataset is not None else settings.rows_per_request[0]
     shape = replace(sized(Shape(), settings), requests=3 * settings.requests, rows_per_request=rows)
     dataset = given_or_synthetic(settings, shape, f"memory-{rows}")
-    cases = [(name, BASELINE) for name in MODELS] + [(WITHOUT, ALL_OFF)]
+    cases = [(name, BASELINE) for name in models()] + [(WITHOUT, ALL_OFF)]
     cells: list[list[Cell]] = []
     targets: list[Target] = []
     for name, variant in cases:

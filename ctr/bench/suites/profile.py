@@ -12,7 +12,7 @@ from ctr.bench.phases import LOADER, REST, Phases, watched
 from ctr.bench.results import Cell, Settings, SuiteResult, Table
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import given_or_synthetic, sized
-from ctr.bench.workload import MODELS, Workload, bench_config, endless, training_batches
+from ctr.bench.workload import Workload, bench_config, endless, training_batches
 from ctr.config import RunConfig
 from features.dataset import Dataset
 
@@ -52,10 +52,10 @@ def run(settings: Settings) -> SuiteResult:
 
 def _config(settings: Settings, dataset: Dataset) -> RunConfig:
     """The model of the given configuration as it is, else the default one."""
-    overrides = [] if settings.config else MODELS[MODEL]
     return bench_config(
         dataset,
-        [*overrides, f"train.precision={settings.precision}"],
+        None if settings.config else MODEL,
+        [f"train.precision={settings.precision}"],
         requests=settings.requests,
         base=settings.config,
     )

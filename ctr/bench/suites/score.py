@@ -68,7 +68,6 @@ class Case:
         self.scorer = Scorer(
             self.model,
             self.workload.tables,
-            config.model,
             RequestCollator(dataset, max_len=config.loader.max_len),
             cache=StateCache(2**30),
         )

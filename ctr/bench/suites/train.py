@@ -12,7 +12,7 @@ from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import build_all, given_or_synthetic, sized
 from ctr.bench.timing import Job, Samples, interleave
-from ctr.bench.workload import MODELS, Workload, endless, first_batches, training_batches
+from ctr.bench.workload import Workload, endless, first_batches, models, training_batches
 from features.dataset import Dataset
 
 # Training rows/s of the competition's public HyFormer, tuned, where a 2048³ product reaches PEER_GFLOPS.
@@ -30,7 +30,7 @@ GOALS = {
 def run(settings: Settings) -> SuiteResult:
     """A table per number of rows per request; targets for the models that the peer has."""
     result = SuiteResult("train", "Training speed")
-    lines: dict[str, list[tuple[float, float]]] = {name: [] for name in MODELS}
+    lines: dict[str, list[tuple[float, float]]] = {name: [] for name in models()}
     sessions = (None,) if settings.dataset is not None else settings.rows_per_request
     for rows in sessions:
         dataset = _dataset(settings, rows)
@@ -57,7 +57,7 @@ def _measure(
     settings: Settings, dataset: Dataset, per_request: float
 ) -> tuple[dict[str, float], float, Table]:
     """Rows/s by model, what the peer's are scaled by, and the table."""
-    workloads = build_all(settings, dataset, list(MODELS), requests=settings.requests)
+    workloads = build_all(settings, dataset, list(models()), requests=settings.requests)
     seconds, batch_rows, gflops = _step_times(settings, dataset, workloads)
     scale = gflops / PEER_GFLOPS
     speeds: dict[str, float] = {}

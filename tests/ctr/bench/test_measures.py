@@ -21,7 +21,7 @@ from ctr.bench.memory import in_child, peak_rss
 from ctr.bench.shape import Shape
 from ctr.bench.synthetic import write_dataset
 from ctr.bench.variants import VARIANTS
-from ctr.bench.workload import MODELS, bench_config
+from ctr.bench.workload import bench_config
 from ctr.blocks.encoders import build_encoder
 from ctr.blocks.fused import ROWS
 from ctr.blocks.jagged import Jagged
@@ -101,7 +101,7 @@ def test_peak_memory_is_of_this_process() -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
     dataset = write_dataset(tmp_path / "set", replace(Shape().small(), requests=6))
-    return bench_config(dataset, MODELS["LONGER"], requests=3)
+    return bench_config(dataset, "LONGER", requests=3)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

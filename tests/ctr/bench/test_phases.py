@@ -13,7 +13,7 @@ from ctr.bench.results import Settings
 from ctr.bench.shape import Shape
 from ctr.bench.suites import profile
 from ctr.bench.synthetic import write_dataset
-from ctr.bench.workload import MODELS, Workload, bench_config, first_batches
+from ctr.bench.workload import Workload, bench_config, first_batches, models
 
 
 def test_a_phase_inside_another_is_not_counted_twice() -> None:
@@ -40,10 +40,10 @@ def test_a_phase_ends_with_the_error_that_leaves_it() -> None:
     assert phases.seconds == {"forward": 1, "after": 1}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", models())
 def test_watching_changes_nothing_and_is_undone(name: str, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "data", Shape(requests=8).small())
-    config = bench_config(dataset, MODELS[name], requests=4)
+    config = bench_config(dataset, name, requests=4)
     batches = first_batches(dataset, config, 2)
     plain, seen = (Workload.build(config, dataset.manifest) for _ in range(2))
     phases = Phases()
@@ -76,7 +76,7 @@ def test_the_suite_tells_phases_and_operators(tmp_path: Path) -> None:
 
 def test_a_given_configuration_is_measured_as_it_is(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "data", Shape(requests=40).small())
-    sections = bench_config(dataset, ["model.kind=longer"], requests=3).model_dump(mode="json")
+    sections = bench_config(dataset, "LONGER", requests=3).model_dump(mode="json")
     given = {name: sections[name] for name in ("model", "embedding", "optimizer", "loader")}
     settings = Settings(
         scratch=tmp_path, dataset=dataset.root, config=given, rounds=1, requests=3, say=lambda _: None

@@ -9,15 +9,15 @@ from torch import Tensor
 from ctr.batch import Batch, IdColumn
 from ctr.bench.rewrite import pad_events, unpool, unshare
 from ctr.build import build_model
-from ctr.config import ModelConfig
+from ctr.models.registry import model_config
 from ctr.tokens.features import look_up
 from ctr.training.losses import click_loss
 from tests.ctr.batches import DIM, make_batch, make_rows, manifest, per_row
 
 KINDS = {
-    "transformer": {"encoder": {"kind": "transformer"}},
-    "longer-style": {"encoder": {"kind": "longer", "recent": 2}},
-    "swiglu": {"encoder": {"kind": "swiglu"}},
+    "transformer": {"encoder": {"kind": "transformer"}, "queries": {"buy": 2}},
+    "longer-style": {"encoder": {"kind": "longer", "recent": 2}, "queries": {"buy": 2}},
+    "swiglu": {"encoder": {"kind": "swiglu"}, "queries": {"buy": 2}},
     "longer": {"kind": "longer", "longer": {"num_queries": 2}},
     "two-stage": {"kind": "two_stage", "longer": {"num_queries": 2, "cls_tokens": 1}},
 }
@@ -26,8 +26,8 @@ KINDS = {
 def outcome(kind: str, batch: Batch, rows: dict[str, Tensor]) -> dict[str, Tensor]:
     """Logits and all gradients, in float64; row gradients summed by the rows' IDs."""
     # M = 3 groups; 2 queries for the second domain make T = 6, and one CLS token T = 4: both divide 12.
-    settings = {"d_model": 12, "heads": 2, "queries": {"buy": 2}, **KINDS[kind]}
-    model = build_model(manifest(), ModelConfig.model_validate(settings), dim=DIM, seed=3).double()
+    settings = {"d_model": 12, "heads": 2, **KINDS[kind]}
+    model = build_model(manifest(), model_config(**settings), dim=DIM, seed=3).double()
     leaves = {table: values.detach().clone().requires_grad_() for table, values in rows.items()}
     logits = model(batch, leaves)
     click_loss(logits, batch.label).backward()

@@ -11,7 +11,7 @@ import torch
 from ctr.batch import Batch
 from ctr.bench.shape import Shape
 from ctr.bench.synthetic import table_rows, write_dataset
-from ctr.bench.workload import MODELS, Workload, bench_config, first_batches
+from ctr.bench.workload import Workload, bench_config, first_batches, models
 from features.dataset import Dataset
 
 SHAPE = replace(Shape().small(), requests=12, rows_per_request=3)
@@ -23,7 +23,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def batches(dataset: Dataset, model: str = "LONGER", requests: int = 4) -> list[Batch]:
-    return first_batches(dataset, bench_config(dataset, MODELS[model], requests=requests), 3)
+    return first_batches(dataset, bench_config(dataset, model, requests=requests), 3)
 
 
 def test_batches_hold_what_the_shape_says(dataset: Dataset) -> None:
@@ -65,9 +65,9 @@ def test_skew_lowers_the_share_of_unique_ids(tmp_path: Path) -> None:
     assert shares[1] < 0.7 * shares[0]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", models())
 def test_every_model_trains_on_it(dataset: Dataset, model: str) -> None:
-    workload = Workload.build(bench_config(dataset, MODELS[model], requests=4), dataset.manifest)
+    workload = Workload.build(bench_config(dataset, model, requests=4), dataset.manifest)
     (batch, *_) = batches(dataset)
     losses = [workload.step(batch) for _ in range(3)]
     assert all(0.0 < loss < 2.0 for loss in losses) and len(set(losses)) == 3
@@ -79,6 +79,6 @@ def test_tokens_are_split_automatically_where_the_groups_do_not_fit(dataset: Dat
     )
     other = Dataset(dataset.root)
     other.manifest = five
-    config = bench_config(other, MODELS["HyFormer, SwiGLU"], requests=4)
+    config = bench_config(other, "HyFormer, SwiGLU", requests=4)
     assert config.model.tokenizer.kind == "auto" and config.model.tokenizer.tokens == 8
-    assert bench_config(dataset, MODELS["HyFormer, SwiGLU"], requests=4).model.tokenizer.kind == "semantic"
+    assert bench_config(dataset, "HyFormer, SwiGLU", requests=4).model.tokenizer.kind == "semantic"

@@ -15,7 +15,7 @@ from ctr.bench.suites.ablate import ParityError, check_parity
 from ctr.bench.suites.curves import DRAWS, EXACT, bound, difference, loss_curve
 from ctr.bench.synthetic import write_dataset
 from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Implementation
-from ctr.bench.workload import MODELS, Workload, bench_config, first_batches
+from ctr.bench.workload import Workload, bench_config, first_batches, models
 from ctr.blocks import fused
 from ctr.config import RunConfig, TrainConfig
 from ctr.sparse_optim.rowwise_adagrad import RowwiseAdagrad
@@ -41,7 +41,7 @@ def test_the_curves_see_the_compiled_networks(dataset: Dataset, monkeypatch: pyt
         return asked(x, outputs)
 
     monkeypatch.setattr(fused, "available", available)
-    config = bench_config(dataset, MODELS["HyFormer, Transformer"], requests=6)
+    config = bench_config(dataset, "HyFormer, Transformer", requests=6)
     loss_curve(dataset, config, BASELINE, steps=1)
     assert seen and min(seen) < fused.ROWS
 
@@ -49,7 +49,7 @@ def test_the_curves_see_the_compiled_networks(dataset: Dataset, monkeypatch: pyt
 @every
 @pytest.mark.parametrize("model", ["HyFormer, LONGER-style", "LONGER"])
 def test_the_same_result(dataset: Dataset, variant: Implementation, model: str) -> None:
-    config = bench_config(dataset, MODELS[model], requests=6)
+    config = bench_config(dataset, model, requests=6)
     workload = Workload.build(config, dataset.manifest)
     (batch,) = first_batches(dataset, config, 1)
     with FOR_FEW_ROWS.active():
@@ -59,7 +59,7 @@ def test_the_same_result(dataset: Dataset, variant: Implementation, model: str) 
 
 @pytest.fixture(scope="module")
 def few_steps(dataset: Dataset) -> tuple[RunConfig, list[float]]:
-    config = bench_config(dataset, MODELS["HyFormer, LONGER-style"], requests=6)
+    config = bench_config(dataset, "HyFormer, LONGER-style", requests=6)
     return config, loss_curve(dataset, config, BASELINE, steps=3)
 
 
@@ -78,7 +78,7 @@ Curves = tuple[RunConfig, list[float], dict[int, float]]
 def many_steps(dataset: Dataset) -> Curves:
     """A curve of 200 steps, and what rounding alone does to it in the first 100 and in all."""
     smaller = ["model.layers=1", "model.d_model=32", "model.heads=2"]
-    config = bench_config(dataset, [*MODELS["HyFormer, Transformer"], *smaller], requests=6)
+    config = bench_config(dataset, "HyFormer, Transformer", smaller, requests=6)
     expected = loss_curve(dataset, config, BASELINE, steps=200)
     rounded = [loss_curve(dataset, config, BASELINE, steps=200, moved=draw + 1) for draw in range(DRAWS)]
     return config, expected, {until: bound(rounded, expected, until) for until in (100, 200)}
@@ -138,7 +138,7 @@ def test_functions_come_back_even_after_an_error() -> None:
 
 
 def test_a_variant_that_computes_something_else_is_refused(dataset: Dataset) -> None:
-    config = bench_config(dataset, MODELS["HyFormer, SwiGLU"], requests=6)
+    config = bench_config(dataset, "HyFormer, SwiGLU", requests=6)
     workload = Workload.build(config, dataset.manifest)
     (batch,) = first_batches(dataset, config, 1)
     wrong = Implementation("wrong", "labels turned", (lambda b, manifest: replace(b, label=1 - b.label),))
@@ -147,7 +147,7 @@ def test_a_variant_that_computes_something_else_is_refused(dataset: Dataset) -> 
 
 
 def test_probing_updates_nothing(dataset: Dataset, tmp_path: Path) -> None:
-    config = bench_config(dataset, MODELS["HyFormer, SwiGLU"], requests=6)
+    config = bench_config(dataset, "HyFormer, SwiGLU", requests=6)
     (batch,) = first_batches(dataset, config, 1)
     workload = Workload.build(config, dataset.manifest)
     before = [p.detach().clone() for p in workload.model.parameters()]
@@ -157,9 +157,9 @@ def test_probing_updates_nothing(dataset: Dataset, tmp_path: Path) -> None:
     assert all(torch.equal(t, tables[name]) for name, t in workload.tables.state().items())
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", models())
 def test_recomputing_compiled_networks_gives_the_same_bits(dataset: Dataset, model: str) -> None:
-    config = bench_config(dataset, [*MODELS[model], "model.dropout=0.3"], requests=6)
+    config = bench_config(dataset, model, ["model.dropout=0.3"], requests=6)
     (batch,) = first_batches(dataset, config, 1)
     found = []
     for recompute in (False, True):

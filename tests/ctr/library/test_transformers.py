@@ -220,10 +220,10 @@ import json, socket, sys
 def refuse(*_): raise OSError("the network was asked")
 socket.socket.connect = socket.getaddrinfo = refuse
 from ctr.build import build_model
-from ctr.config import ModelConfig
+from ctr.models.registry import model_config
 from tests.ctr import batches
 def logits(**encoder):
-    config = ModelConfig(d_model=12, heads=2, queries={"view": 2}, encoder=encoder)
+    config = model_config(d_model=12, heads=2, queries={"view": 2}, encoder=encoder)
     model = build_model(batches.manifest(), config, dim=batches.DIM, seed=1).double()
     return model(batches.make_batch(), batches.make_rows()).shape
 logits(kind="transformer")

@@ -10,8 +10,8 @@ import torch
 from ctr.blocks.query import QueryGeneration
 from ctr.blocks.request_map import RequestMap
 from ctr.build import build_model
-from ctr.config import ModelConfig
 from ctr.models import aligned
+from ctr.models.registry import model_config
 from features.errors import ConfigError
 from tests.ctr import batches
 
@@ -20,7 +20,7 @@ LONGER: dict[str, Any] = {"kind": "longer", "d_model": 12, "heads": 2, "longer":
 
 
 def build(options: dict[str, Any]) -> Any:
-    return build_model(batches.manifest(), ModelConfig(**options), dim=batches.DIM, seed=1)
+    return build_model(batches.manifest(), model_config(**options), dim=batches.DIM, seed=1)
 
 
 @pytest.mark.parametrize("options", [HYFORMER, LONGER], ids=["hyformer", "longer"])

@@ -11,7 +11,7 @@ from torch import nn
 
 from ctr.batch import Batch, map_tensors
 from ctr.build import build_model
-from ctr.config import ModelConfig
+from ctr.models.registry import model_config
 from features.dataset import Manifest
 from tests.ctr import batches
 from tests.ctr.reference.models import logits
@@ -68,7 +68,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def make_model(options: dict[str, Any], manifest: Manifest | None = None) -> nn.Module:
     """A small model in float64 whose parameters are all random."""
-    config = ModelConfig(**{"d_model": 12, "heads": 2, "head_hidden": [6], **options})
+    config = model_config(**{"d_model": 12, "heads": 2, "head_hidden": [6], **options})
     return scrambled(build_model(manifest or batches.manifest(), config, dim=batches.DIM, seed=1))
 
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ctr.batch import Batch
 from ctr.build import build_model
-from ctr.config import EmbeddingConfig, LoaderConfig, ModelConfig
+from ctr.config import EmbeddingConfig, LoaderConfig
 from ctr.embedding import make_tables
 from ctr.loader import Loader
+from ctr.models.registry import model_config
 from features.dataset import Dataset
 from tests.ctr import batches
 from tests.ctr.dataset_fixture import TABLES, Sizes, write_dataset
@@ -28,7 +29,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def make_model(kind: str, **options: Any) -> nn.Module:
-    config = ModelConfig(kind=kind, d_model=12, heads=2, queries={"view": 2}, positions=16, **options)
+    own = {"queries": {"view": 2}} if kind == "hyformer" else {}
+    config = model_config(kind=kind, d_model=12, heads=2, positions=16, **own, **options)
     return build_model(batches.manifest(), config, dim=batches.DIM, seed=3).eval()
 
 

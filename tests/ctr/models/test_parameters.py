@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ctr.build import build_model
-from ctr.config import ModelConfig
+from ctr.models.registry import model_config
 from features.errors import ConfigError
 from tests.ctr import batches
 from tests.ctr.reference.flops import per_token_ffn_parameters, query_generation_parameters
@@ -74,7 +74,7 @@ def two_stage(merge: int, layers: int, mixers: int) -> int:
 
 
 def build(**options: Any) -> nn.Module:
-    return build_model(batches.manifest(), ModelConfig(**(BASE | options)), dim=E, seed=1)
+    return build_model(batches.manifest(), model_config(**(BASE | options)), dim=E, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_seed_decides_the_weights_and_leaves_the_generator_alone() -> None:
     first, second = build(kind="longer"), build(kind="longer")
     assert torch.equal(torch.get_rng_state(), before)
     assert all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
-    other = build_model(batches.manifest(), ModelConfig(**BASE, kind="longer"), dim=E, seed=2)
+    other = build_model(batches.manifest(), model_config(**BASE, kind="longer"), dim=E, seed=2)
     assert not torch.equal(other.cls, first.cls)
 
 
@@ -109,15 +109,6 @@ def test_seed_decides_the_weights_and_leaves_the_generator_alone() -> None:
         ({"queries": {"seen": 3}}, r"\['buy', 'view'\], got \['seen'\]"),
         ({"merge_sequences": True, "queries": {"view": 1}}, r"\['merged'\], got \['view'\]"),
         ({"queries": {"view": 2}, "heads": 5}, "width=12, heads=5"),
-        (
-            {"kind": "longer", "head_reads": "queries"},
-            "head_reads: .* kind 'longer', .* all or mean",
-        ),
-        ({"kind": "two_stage", "head_reads": "queries"}, "head_reads: .* kind 'two_stage'"),
-        (
-            {"kind": "two_stage", "longer": {"events_see_request_globals": True}},
-            "events_see_request_globals: true .* got kind 'two_stage', .* delete it",
-        ),
     ],
 )
 def test_what_does_not_fit_is_named(options: dict[str, Any], text: str) -> None:
@@ -128,4 +119,4 @@ def test_what_does_not_fit_is_named(options: dict[str, Any], text: str) -> None:
 def test_a_data_set_without_behaviour_is_refused() -> None:
     manifest = batches.manifest(domains={})
     with pytest.raises(ConfigError, match="at least one behaviour domain"):
-        build_model(manifest, ModelConfig(**BASE), dim=E, seed=1)
+        build_model(manifest, model_config(**BASE), dim=E, seed=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ctr.library.architectures import TRANSFORMERS
 from ctr.runs import versions
 from ctr.runs.versions import check_versions, fbgemm_available
 from features.errors import ConfigError
@@ -76,6 +77,6 @@ def test_the_locks_hold_the_same_versions(repo_root: Path) -> None:
     text = "".join(path.read_text() for path in sorted((repo_root / "requirements").glob("*.txt")))
     wanted = {"torch": versions.TORCH, "torchrec": versions.TORCHREC}
     wanted |= {"fbgemm-gpu": versions.FBGEMM, "fbgemm-gpu-cpu": versions.FBGEMM}
-    wanted |= {"transformers": versions.TRANSFORMERS}
+    wanted |= {"transformers": TRANSFORMERS}
     for name, version in wanted.items():
         assert re.findall(rf"^{name}==(.*)$", text, re.MULTILINE) == [version]

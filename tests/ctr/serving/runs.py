@@ -46,7 +46,6 @@ class Built:
         return Scorer(
             self.state.model,
             self.state.tables,
-            self.config.model,
             collator,
             **options,  # type: ignore[arg-type]
         )

@@ -32,7 +32,7 @@ MODELS = {
 }
 APPENDED = {
     "longer": (*LONGER, *PLAIN),
-    "longer one layer": (*LONGER, *PLAIN, "model.layers=1", "model.longer.queries=uniform"),
+    "longer one layer": (*LONGER, *PLAIN, "model.layers=1"),
     "longer three layers": (*LONGER, *PLAIN, "model.layers=3", "model.longer.num_queries=20"),
     "two-stage": (*TWO_STAGE, *PLAIN),
     "hyformer swiglu": (*HYFORMER, *PLAIN, "model.encoder.kind=swiglu"),
@@ -129,7 +129,7 @@ def test_new_events_must_come_later_than_the_old_ones_of_all_domains(growing: Pa
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_carried_on_is_refused_and_says_why(name: str, dataset: Path) -> None:
     built = Built(dataset, *REFUSED[name])
-    assert why_not(built.config.model) is not None
+    assert why_not(built.state.model) is not None
     with pytest.raises(ConfigError, match=rf"cannot be carried on by new events: model\.[\w.]*{name}"):
         built.scorer(append=True)
 

@@ -12,7 +12,7 @@ from torch import nn
 from ctr.batch import SequenceBatch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.request_map import RequestMap
-from ctr.config import ModelConfig
+from ctr.models.registry import model_config
 from ctr.tokens.events import SequenceTokenizer, SequenceTokenizers, merge_by_time
 from ctr.tokens.features import make_tokenizer, piecewise
 from tests.ctr import batches
@@ -28,13 +28,13 @@ def requests() -> RequestMap:
 
 
 def ns_tokenizer(**options: Any) -> nn.Module:
-    config = ModelConfig(d_model=D, **options)
+    config = model_config(d_model=D, **options)
     return scrambled(make_tokenizer(MANIFEST, config, dim=batches.DIM))
 
 
 def view_tokenizer(**options: Any) -> SequenceTokenizer:
     """The tokenizer of `view`: three IDs (one a weighted list) and a dense vector beside the gap."""
-    module = scrambled(SequenceTokenizer(VIEW, ModelConfig(d_model=D, **options), dim=batches.DIM))
+    module = scrambled(SequenceTokenizer(VIEW, model_config(d_model=D, **options), dim=batches.DIM))
     assert isinstance(module, SequenceTokenizer)
     return module
 
@@ -99,7 +99,7 @@ def test_positions_count_from_the_newest_event() -> None:
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_all_domains(merge: bool) -> None:
-    config, rows = ModelConfig(d_model=D), batches.make_rows()
+    config, rows = model_config(d_model=D), batches.make_rows()
     module = scrambled(SequenceTokenizers(MANIFEST, config, dim=batches.DIM, merge=merge))
     got = module(BATCH, rows)
     per_request = [plain.sequences(module, MANIFEST, BATCH, rows, r) for r in range(6)]
@@ -112,7 +112,7 @@ def test_all_domains(merge: bool) -> None:
 
 def test_one_domain_needs_no_merge() -> None:
     manifest = batches.manifest(domains={"view": VIEW})
-    module = SequenceTokenizers(manifest, ModelConfig(d_model=D), dim=batches.DIM, merge=True).double()
+    module = SequenceTokenizers(manifest, model_config(d_model=D), dim=batches.DIM, merge=True).double()
     (merged,) = module(BATCH, batches.make_rows())
     assert module.tag is None and torch.equal(merged.offsets, BATCH.sequences["view"].offsets)
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ctr.batch import Batch
 from ctr.blocks.jagged import Jagged
 from ctr.build import build_model
-from ctr.config import LongerConfig, ModelConfig, TokenFilterConfig
+from ctr.models.registry import model_config
+from ctr.tokens.config import TokenFilterConfig
 from ctr.tokens.events import SequenceTokenizers
 from ctr.tokens.filter import TokenFilter, TokenFilters, input_domains, mask_loss
 from features.errors import ConfigError
@@ -71,9 +72,7 @@ def test_removal(config: TokenFilterConfig) -> None:
 @pytest.mark.parametrize("kind", ["hyformer", "longer", "two_stage"])
 def test_a_removed_event_says_nothing(kind: str) -> None:
     """Whatever it was, the logits are the same, and the column itself is no input."""
-    config = ModelConfig(
-        kind=kind, d_model=20, heads=2, longer=LongerConfig(cls_tokens=1), token_filter=by_column()
-    )
+    config = model_config(kind=kind, d_model=20, heads=2, token_filter=by_column())
     model = scrambled(build_model(MANIFEST, config, dim=batches.DIM, seed=1))
     batch, rows = batches.make_batch(), batches.make_rows()
     events = batch.sequences["view"]
@@ -96,23 +95,18 @@ def with_views(batch: Batch, events: Any) -> Batch:
     return replace(batch, sequences={**batch.sequences, "view": events})
 
 
-def test_off_is_the_model_as_it_was() -> None:
-    plain, off = (
-        build_model(MANIFEST, ModelConfig(d_model=20, heads=2, **options), dim=batches.DIM, seed=1)
-        for options in ({}, {"token_filter": {"threshold": 0.1, "domains": ["view"], "by": "dwell"}})
-    )
-    states = plain.state_dict(), off.state_dict()
-    assert states[0].keys() == states[1].keys()
-    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-    assert input_domains(MANIFEST, TokenFilterConfig(by="dwell")) == MANIFEST.domains
+def test_off_filters_nothing_and_has_no_other_option() -> None:
+    assert input_domains(MANIFEST, TokenFilterConfig()) == MANIFEST.domains
+    with pytest.raises(ConfigError, match="mode off filters no event, so that by: 'dwell', threshold"):
+        model_config(token_filter={"threshold": 0.1, "by": "dwell"})
 
 
 def test_only_the_named_domains() -> None:
-    config = ModelConfig(d_model=D, token_filter=by_column())
+    config = model_config(d_model=D, token_filter=by_column())
     module = SequenceTokenizers(MANIFEST, config, dim=batches.DIM, merge=False)
     assert module.filters.scored == [0]
     assert [c.name for c in module.tokenizers[0].numbers] == []
-    everywhere = TokenFilters(MANIFEST, ModelConfig(d_model=D, token_filter=TokenFilterConfig(mode="remove")))
+    everywhere = TokenFilters(MANIFEST, model_config(d_model=D, token_filter={"mode": "remove"}))
     assert everywhere.scored == [0, 1]
     empty = Jagged.from_lengths(torch.zeros(0, D), torch.zeros(2, dtype=torch.int64))
     nothing = batches.take_events(
@@ -222,12 +216,12 @@ def test_nothing_left_and_infinite_terms() -> None:
     ],
 )
 def test_what_does_not_fit_is_named(options: dict[str, Any], message: str) -> None:
-    config = ModelConfig(d_model=20, heads=2, token_filter=TokenFilterConfig(**{"mode": "remove", **options}))
+    config = model_config(d_model=20, heads=2, token_filter={"mode": "remove", **options})
     with pytest.raises(ConfigError, match=message):
         build_model(MANIFEST, config, dim=batches.DIM, seed=1)
 
 
 def test_a_classifier_cannot_decide_which_losses_count() -> None:
-    config = ModelConfig(d_model=D, token_filter=TokenFilterConfig(mode="mask_loss"))
+    config = model_config(d_model=D, token_filter=TokenFilterConfig(mode="mask_loss"))
     with pytest.raises(ConfigError, match="must name a field of the events with mode mask_loss"):
         TokenFilters(MANIFEST, config)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from ctr.batch import Batch
 from ctr.build import ngrams_of, open_dataset, scoring_loader, training_loader
-from ctr.config import NgramConfig
 from ctr.loader import batch_stats
+from ctr.tokens.config import NgramConfig
 from ctr.tokens.ngram import NgramField, ngram_fields, ngram_ids, table_sizes
 from features.errors import ConfigError
 from tests.ctr import batches

@@ -13,9 +13,11 @@ from torch import Tensor
 from ctr.ablate.permute import permute_batch
 from ctr.batch import Batch, IdColumn, SequenceBatch
 from ctr.build import build_model, build_state, ngrams_of, open_dataset, training_loader
-from ctr.config import EmbeddingConfig, LongerConfig, ModelConfig, NgramConfig
+from ctr.config import EmbeddingConfig
 from ctr.embedding import make_tables
+from ctr.models.registry import model_config
 from ctr.runs.versions import fbgemm_available
+from ctr.tokens.config import NgramConfig
 from ctr.tokens.ngram import NgramField, ngram_ids
 from ctr.tokens.ngram_embedding import NgramEmbedding
 from ctr.training.step import Updates
@@ -57,11 +59,10 @@ def test_vectors_and_gradients(options: dict[str, Any]) -> None:
 def test_every_model_learns_them(kind: str) -> None:
     """Every sub-table and every projection of both domains gets a gradient."""
     fields = fields_of()
-    config = ModelConfig(
+    config = model_config(
         kind=kind,
         d_model=20,
         heads=2,
-        longer=LongerConfig(cls_tokens=1),
         ngram=NgramConfig(fields=["view.item", "buy.item"], rows=90, dim=3),
     )
     model = scrambled(build_model(MANIFEST, config, dim=batches.DIM, seed=1))
@@ -77,7 +78,7 @@ def test_every_model_learns_them(kind: str) -> None:
 def test_an_aligned_start_sees_the_item_as_without_ngrams() -> None:
     """With sub-tables at zero the mean is a fifth of E_0, so the map is five times the candidate's."""
     fields = fields_of(fields=["view.item"])
-    config = ModelConfig(
+    config = model_config(
         d_model=20,
         heads=2,
         aligned_start=True,

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ctr.build import build_model
 from ctr.checkpoint.checkpoint import load_latest
-from ctr.config import AdapterConfig, ModelConfig, RunConfig
+from ctr.config import AdapterConfig, RunConfig
 from ctr.errors import CheckpointError
+from ctr.models.registry import model_config
 from ctr.runs.directory import RunDir
 from ctr.training.lora import add_adapters
 from features.errors import ConfigError
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.skipif(find_spec("peft") is None, reason="needs require
 
 
 def make(**encoder: str) -> nn.Module:
-    config = ModelConfig(d_model=12, heads=2, queries={"view": 2}, encoder=encoder)
+    config = model_config(d_model=12, heads=2, queries={"view": 2}, encoder=encoder)
     return build_model(batches.manifest(), config, dim=batches.DIM, seed=1).double()
 
 

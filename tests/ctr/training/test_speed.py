@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ctr.blocks import fused
 from ctr.blocks.layers import FeedForward
 from ctr.build import build_model
-from ctr.config import ModelConfig, TrainConfig
+from ctr.config import TrainConfig
+from ctr.models.registry import model_config
 from ctr.training import speed
 from features.errors import ConfigError
 from tests.ctr import batches
@@ -29,7 +30,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 def outcome(options: dict[str, Any], **switches: bool) -> tuple[dict[str, Tensor], int]:
     """What a step gives and keeps."""
-    model = build_model(batches.manifest(), ModelConfig(**options), dim=batches.DIM, seed=1).double()
+    model = build_model(batches.manifest(), model_config(**options), dim=batches.DIM, seed=1).double()
     speed.speed_up(model, TrainConfig(**switches))
     return batches.step_of(model)
 
