@@ -10,7 +10,7 @@ from ctr.ablate.subruns import SubRun
 from ctr.metrics import METRICS
 from ctr.runs.journal import read_rows
 from ctr.training.trainer import Display
-from ctr.training.validation import selection_value
+from ctr.training.validation import selected_figure, selection_value
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -71,4 +71,4 @@ def _result(subrun: SubRun) -> str:
     if value is None:
         return "no validation"
     label = " + ".join(METRICS[name].label for name in selection.split("+"))
-    return f"validation {label} {abs(value):.4f}"
+    return f"validation {label} {selected_figure(value, selection):.4f}"

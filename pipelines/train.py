@@ -30,6 +30,7 @@ from ctr.tracking import SilentTracker, Tracker
 from ctr.training.lora import start_from_base
 from ctr.training.state import TrainingState
 from ctr.training.trainer import Outcome, Trainer
+from ctr.training.validation import selected_figure
 from features.dataset import Dataset
 from features.durable import replace_file
 from pipelines.display import NoDisplay, make_display
@@ -73,7 +74,8 @@ def describe_outcome(config: RunConfig, outcome: Outcome, *, following: str | No
         return
     echo(f"trained {outcome.steps} steps")
     if outcome.best_value is not None:
-        metric, value = config.train.metric, abs(outcome.best_value)
+        metric = config.train.metric
+        value = selected_figure(outcome.best_value, metric)
         echo(f"best validation {metric} {value:.4f} at step {outcome.best_step}")
     echo(f"run directory {config.run}; next: {following or f'ctr evaluate {config.run}'}")
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctr.metrics.bootstrap import weighted_totals
-from ctr.metrics.computation import AUC, GroupMean
+from ctr.metrics.computation import AUC, INFLUENCE, GroupMean
 from ctr.metrics.metric import Metric
 from ctr.metrics.records import Floats
 from ctr.metrics.table import METRICS, compared
@@ -39,9 +39,9 @@ class ClusterSums:
 
     def figures(self) -> dict[str, float]:
         """Every metric on all rows; NaN where it is undefined."""
-        drawn = self._figures(self.values.sum(axis=0)[None])
-        # Influences add up to 0 but for rounding: the AUC itself is exact.
-        return {name: float(values[0]) for name, values in drawn.items()} | {"auc": self.auc}
+        totals = self.values.sum(axis=0)[None]
+        totals[:, self.columns.index(INFLUENCE)] = 0.0  # they add up to 0 but for rounding
+        return {name: float(values[0]) for name, values in self._figures(totals).items()}
 
     def draws(self, weights: NDArray[np.uint8]) -> dict[str, Floats]:
         """Every metric in every bootstrap draw, (D,) each, for the weights (K, D) of the clusters."""

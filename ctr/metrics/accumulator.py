@@ -112,7 +112,7 @@ class MetricAccumulator:
         present = tuple(name for name, values in keys.items() if values is not None)
         if self._keys not in (None, present):
             raise DataError(f"every update must bring the same keys, first {self._keys}, now {present}")
-        columns = {name: np.asarray(keys[name], dtype=np.int64) for name in present}
+        columns = {name: _whole_numbers(name, np.asarray(keys[name])) for name in present}
         if any(column.shape != labels.shape for column in columns.values()):
             raise DataError(f"user and request must have the {len(labels)} rows of label, got "
                             f"{[column.shape for column in columns.values()]}")  # fmt: skip
@@ -150,6 +150,17 @@ class MetricAccumulator:
 
     def _sorted(self, name: str) -> Iterator[Records]:
         return (Records(**columns) for columns in self._buffer.chunks(name, self._chunk_rows))
+
+
+def _whole_numbers(name: str, ids: NDArray[Any]) -> Ints:
+    whole = ids.dtype.kind in "iub"
+    if ids.dtype.kind == "f":
+        whole = bool(np.isfinite(ids).all() and (ids == np.trunc(ids)).all())
+    if not whole:
+        raise DataError(
+            f"{name} must be whole numbers, got {ids.dtype}, first {ids[:5].tolist()}; encode them"
+        )
+    return ids.astype(np.int64)
 
 
 def _orders(keys: tuple[str, ...]) -> dict[str, Order]:

@@ -79,7 +79,8 @@ class AucDraws:
 
     def values(self) -> Floats:
         """The AUC of each draw, (D,); NaN where a draw has one class only."""
-        return _ratio(self._wins, self._pos * self._neg)
+        pairs = self._pos * self._neg
+        return np.divide(self._wins, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0)
 
 
 def with_interval(
@@ -108,14 +109,3 @@ def with_interval(
         return replace(metric, reason=reason)
     make = logit_interval if bounded else normal_interval
     return make(metric, float(np.std(finite, ddof=1)), f"{unit} bootstrap")
-
-
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    undefined = np.full_like(numerator, np.nan)
-    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
-
-
-def ratio_draws(weights: NDArray[np.uint8], numerator: Floats, denominator: Floats) -> Floats:
-    """Σ numerator / Σ denominator of every draw from per-cluster sums, (D,); NaN where nothing was drawn."""
-    totals = weighted_totals(weights, np.stack([numerator, denominator], axis=1))
-    return _ratio(totals[:, 0], totals[:, 1])

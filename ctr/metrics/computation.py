@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from ctr.metrics.bootstrap import ratio_draws
+from ctr.metrics.bootstrap import weighted_totals
 from ctr.metrics.records import Floats
 from ctr.metrics.sums import GroupFigure, GroupSums, RowColumn
 from ctr.metrics.value import MetricValue
@@ -117,7 +117,8 @@ class GroupMean:
             reason = f"none of the {sums.groups_total} {self.group}s has {self.having}"
             return replace(counted, reason=reason)
         mean = replace(counted, value=float(sums.weighted.sum() / sums.weight.sum()))
-        drawn = ratio_draws(walk.weights, sums.weighted, sums.weight)
+        totals = weighted_totals(walk.weights, np.stack([sums.weighted, sums.weight], axis=1))
+        drawn = self.compare(dict(zip(self.columns, totals.T, strict=True)))
         return walk.interval(metric, mean, drawn, clusters=int(np.count_nonzero(sums.weight)))
 
     def compare(self, totals: Totals) -> Floats:

@@ -1,5 +1,8 @@
 """Sums per cluster from which metrics follow, overall and in each bootstrap draw.
 
+Rows of equal score in one cluster come as one record, with how many of them have label 1 and 0. Rows that
+count differently would come with the sums of their weights instead.
+
 K: clusters. D: bootstrap draws. C: columns. G: groups. n: records.
 """
 

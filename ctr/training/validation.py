@@ -33,6 +33,11 @@ def selection_value(figures: dict[str, float | None], selection: str) -> float |
     return METRICS[names[0]].direction * (sum(known) / len(known))
 
 
+def selected_figure(value: float, selection: str) -> float:
+    """The figure that a `selection_value` stands for, as people read it."""
+    return METRICS[selection.split("+")[0]].direction * value
+
+
 def describe(figures: dict[str, float | None], selection: str) -> str:
     """The figures that are named while training, and those that choose the step, in one line."""
     named = {metric.name for metric in headlines()} | set(selection.split("+"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ctr.metrics import MetricAccumulator, MetricValue, Summary
-from ctr.metrics.bootstrap import AucDraws, poisson_weights, ratio_draws, with_interval
+from ctr.metrics import METRICS, MetricAccumulator, MetricValue, Summary
+from ctr.metrics.bootstrap import AucDraws, poisson_weights, weighted_totals, with_interval
 from ctr.metrics.records import Records, compress
 
 
@@ -39,9 +39,12 @@ def test_a_draw_is_the_auc_of_the_copied_rows() -> None:
         )
 
 
-def test_ratio_draws_weigh_whole_clusters() -> None:
+def test_totals_of_draws_weigh_whole_clusters() -> None:
     weights = np.array([[2, 0], [1, 0], [0, 0]], dtype=np.uint8)
-    drawn = ratio_draws(weights, np.array([1.0, 4.0, 9.0]), np.array([2.0, 4.0, 9.0]))
+    totals = weighted_totals(weights, np.array([[1.0, 2.0], [4.0, 4.0], [9.0, 9.0]]))
+    assert totals.tolist() == [[6.0, 8.0], [0.0, 0.0]]
+    mean = METRICS["gauc"].computation
+    drawn = mean.compare(dict(zip(mean.columns, totals.T, strict=True)))
     assert drawn[0] == pytest.approx(6 / 8) and np.isnan(drawn[1])
 
 

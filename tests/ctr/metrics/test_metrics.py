@@ -197,6 +197,9 @@ def test_keys_must_stay_the_same_and_fit() -> None:
     with MetricAccumulator(draws=0) as accumulator:
         with pytest.raises(DataError, match="must have the 2 rows"):
             accumulator.update([0, 1], [0.1, 0.2], user=[1])
+        for wrong in ([1.5, 2.0], [math.nan, 1.0], ["a", "b"]):
+            with pytest.raises(DataError, match="user must be whole numbers, got"):
+                accumulator.update([0, 1], [0.1, 0.2], user=wrong)
         accumulator.update([0, 1], [0.1, 0.2], user=[1, 2])
         with pytest.raises(DataError, match="same keys"):
             accumulator.update([0, 1], [0.1, 0.2])
