@@ -1,11 +1,11 @@
-"""Measurements that repeat: calibration first, then parity, then interleaved medians and their ratios.
+"""Repeatable measurements: the machine is calibrated, results are compared, then times are taken in turn.
 
-environment, calibration   what was measured on, and how fast that is
+environment, calibration   the machine and its versions; how fast it is right now
 timing                     interleaved samples, medians, ratios
-shape, synthetic           a data set in the shape of the competition's, for when none is at hand
+shape, synthetic           a synthetic data set with the sizes of the competition's
 workload                   the trainer's own step on batches of the trainer's own loader
-rewrite, variants          one optimisation switched off, from outside of the model
+rewrite, variants          single optimisations switched off, without switches in the model's code
 flops, memory              operations of a step; peak memory of a case, in a process of its own
 results, report, plots     figures → tables, targets, pictures, pages
-suites                     what is measured
+suites                     the measurements, a module each
 """

@@ -1,4 +1,4 @@
-"""The process that `ctr.bench.memory.in_child` starts: an order on stdin, figures on stdout, both JSON."""
+"""The process that `ctr.bench.memory.in_child` starts: a case on stdin, figures on stdout, both in JSON."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Floating-point operations of a training step, counted while it runs, compiled kernels included.
 
-torch's counter knows matrix products and the attention kernels of a GPU; the CPU's, and the compiled
-position-wise networks, are added here. Norms,
-activations and gathers are left out, as in the papers.
+torch's counter knows matrix products and the attention kernels of a GPU; attention on a CPU and the compiled
+position-wise networks are added here. Norms, activations and gathers are not counted, as in the papers.
 
 R requests, H heads, N queries, L keys, d width of a head.
 """

@@ -13,7 +13,7 @@ from ctr.distributed.gradients import Handle, Reduce
 
 @dataclass
 class Transfer:
-    """A sum that is there at a certain time."""
+    """A sum that is complete at a certain time."""
 
     due: float
     handle: Handle | None
@@ -30,7 +30,7 @@ class Transfer:
 
 
 class DelayedLink:
-    """Begins sums like a process group, over a link that takes its time and one bucket after the other.
+    """Begins sums like a process group, over a simulated link that transfers one bucket after the other.
 
     Waiting costs no processor time, as with a network card that works by itself.
 

@@ -1,8 +1,8 @@
 """Where a training step goes: seconds of its phases and of the model's blocks, taken from outside.
 
-The step and the models have no switches for it: for the time of a measurement, what begins and ends a phase
-is exchanged on the objects themselves. Forward hooks would not do, since the compiled kernels stand aside for
-a module that has some.
+The code of step and models has no switches for it: during a measurement the methods that begin and end a
+phase are replaced on the objects themselves. Forward hooks would not do, since compiled kernels are not used
+for a module that has hooks.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def watched(workload: Workload, phases: Phases) -> Generator[None]:
 
 @contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Generator[None]:
-    """An attribute of an object exchanged for a while; one that its class gave is given by it again."""
+    """Replace an attribute of an object within a block; afterwards the object has what it had."""
     own = vars(owner).get(name)
     setattr(owner, name, value)
     try:

@@ -1,4 +1,4 @@
-"""What a suite found, as plain data: tables, charts, and targets with the figure beside each."""
+"""The results of suites as plain data: tables, charts, and targets with the measured figures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Target:
-    """What must hold, and what was measured."""
+    """A figure that was measured, and the bound that it must keep."""
 
     what: str
     measured: float
@@ -47,13 +47,13 @@ class Target:
 
     @property
     def met(self) -> bool:
-        """Whether it holds."""
+        """Whether the figure keeps the bound."""
         return self.measured >= self.bound if self.kind == "at least" else self.measured <= self.bound
 
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """All of one suite."""
+    """All results of one suite."""
 
     suite: str
     title: str
@@ -64,7 +64,7 @@ class SuiteResult:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole run of the command."""
+    """The results of a run of the command."""
 
     environment: dict[str, str]
     calibration: dict[str, float]
@@ -80,7 +80,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Settings:
-    """What every suite is told.
+    """The settings of every suite.
 
     Args:
         scratch: an empty directory for synthetic data sets.

@@ -1,4 +1,4 @@
-"""Batches written as they would be without an optimisation; what the model computes from them is the same.
+"""Batches rewritten as they would be without an optimisation; models compute the same from them.
 
 B candidates, R requests, L events of one request, U unique IDs of one table, V IDs.
 """
@@ -23,7 +23,7 @@ def unshare(batch: Batch) -> Batch:
 
 
 def take_requests(batch: Batch, picked: Tensor, *, request_index: Tensor) -> Batch:
-    """The candidates of a batch on its requests `picked` (R',), where `request_index` (B,) leads."""
+    """The requests `picked` (R',) with the same candidates; `request_index` (B,) is the request of each."""
     return replace(
         batch,
         request_ids={name: take_bags(column, picked) for name, column in batch.request_ids.items()},
@@ -58,7 +58,7 @@ def pad_events(batch: Batch) -> Batch:
 
 
 def _padded(events: SequenceBatch, lack: int, extra: int) -> SequenceBatch:
-    """`lack` further events in `extra` further requests: the first event over and over."""
+    """`lack` more events in `extra` more requests: copies of the first event."""
     full, rest = divmod(lack, max(1, events.max_length))
     lengths = torch.zeros(extra, dtype=torch.int64)
     lengths[:full] = events.max_length

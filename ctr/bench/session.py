@@ -1,4 +1,4 @@
-"""One run of the command: calibrate, run the suites, keep what is there after each."""
+"""One run of the command: calibrate, run the suites, write the results after each."""
 
 from __future__ import annotations
 

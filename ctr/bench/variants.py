@@ -1,7 +1,7 @@
-"""One optimisation switched off, from outside: the batch is rewritten or a function exchanged for a while.
+"""Single optimisations switched off: the batch is rewritten, or a function is replaced while it is measured.
 
-The model's code has no switches for it. Each variant computes the same loss; the suites check that before
-they time anything.
+The model's code has no switches for this. Each implementation computes the same loss; the suites check that
+before they time anything.
 
 V IDs, U unique IDs, E embedding width.
 """

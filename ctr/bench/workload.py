@@ -1,4 +1,4 @@
-"""The trainer's own step, on batches of the trainer's own loader, for a model and a data set."""
+"""A model and a data set with the trainer's own step and batches of the trainer's own loader."""
 
 from __future__ import annotations
 

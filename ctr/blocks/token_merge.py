@@ -2,8 +2,8 @@
 
     7 events, K = 3, the oldest first:     - - a | b c d | e f g      (-: zero padding)
 
-L → ⌈L / K⌉ tokens of width K d. Groups are counted from the newest event, so that only the
-oldest group of a request may be padded, in front.
+L → ⌈L / K⌉ tokens of width K d. Groups are counted from the newest event, so that only the oldest group of a
+request may be padded, in front.
 
 Source: LONGER (arXiv 2505.04421), token merge and InnerTrans.
 Differs from the paper: it assumes K divides L.

@@ -3,8 +3,7 @@
     batch of the loader ─► prompt: BOS, tokens of the history's items, oldest first ─► logits of what follows
                            (padded in front)                                           its target comes last
 
-R requests, ΣL events of all, C tokens of one item, T tokens of a padded prompt, V tokens in all,
-n predictions.
+R requests, ΣL events of all, C tokens of one item, T tokens of a padded prompt, V vocabulary, n predictions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Request states by (model, user, history position): a bounded cache that drops what was used longest ago."""
+"""Request states by (model, user, history position): a bounded cache that drops the least recently used."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Span = tuple[int, int]  # the events start … end − 1 of a domain's store
 
 
 class StateKey(NamedTuple):
-    """What a sequence side depends on."""
+    """All that the sequence side of a request depends on."""
 
     model: str  # digest of weights, configuration and data set
     user: int
     spans: tuple[Span, ...]  # the history, domain by domain
-    time: int | None  # of the request, where tokens of events hold the gap to it
+    time: int | None  # of the request, if the tokens of events hold the gap to it
 
 
 class Entry(NamedTuple):
@@ -31,13 +31,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class CacheStats:
-    """What the cache did; `bytes` and `entries` as they are now."""
+    """Counts of the cache since the start; `entries` and `bytes` as they are now."""
 
     hits: int = 0
-    appended: int = 0  # an older state of the user, carried on by the events since
+    appended: int = 0  # an older state of the user was extended by newer events
     misses: int = 0
     evicted: int = 0
-    too_large: int = 0  # states that the whole cache would not hold
+    too_large: int = 0  # states larger than the whole cache
     entries: int = 0
     bytes: int = 0
     max_bytes: int = 0
@@ -50,7 +50,7 @@ class CacheStats:
 
 
 class StateCache:
-    """At most `max_bytes` of states; 0 keeps none. Threads may share it.
+    """A cache of at most `max_bytes` of states, which threads may share; 0 keeps none.
 
     Args:
         max_bytes: bytes of tensors.
@@ -74,7 +74,7 @@ class StateCache:
             return self._stats
 
     def find(self, key: StateKey) -> Entry | None:
-        """The state of this very history."""
+        """The state with this key, or None."""
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)

@@ -1,4 +1,4 @@
-"""Raw keys of users and items, and what a data set's spec says to be an item's own."""
+"""Raw keys of users and items, and the features that belong to an item alone by the data set's spec."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RawKeys:
 
 
 def items_own_features(dataset: Dataset) -> frozenset[str]:
-    """Candidate features that read columns of the item alone: the same whoever asks, and when."""
+    """Candidate features that read columns of the item alone: the same for every request."""
     spec = load_spec(under(dataset.root, "spec.yaml"))
     item = spec.impressions.item
     own = set()

@@ -138,10 +138,9 @@ def fit_table(
 ) -> FittedTable:
     """Fit an ID table on the values of all its uses in the training period.
 
-    A vocabulary counts how often a value was *shown*; events count only for values that were never shown.
-    A click
-    is an event too: if it counted, a rare item would be known if clicked and unknown if not, and in training
-    (nowhere else) "unknown" would tell the label.
+    A vocabulary counts how often a value was *shown*; events count only for values that were never shown. A
+    click is an event too: if it counted, a rare item would be known if clicked and unknown if not, and in
+    training (nowhere else) "unknown" would tell the label.
 
     Args:
         table: how to encode.

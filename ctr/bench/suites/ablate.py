@@ -22,7 +22,7 @@ TOLERANCE = {"fp32": 2e-4, "bf16": 5e-2}  # relative to the largest logit or gra
 
 
 class ParityError(CtrError):
-    """A variant computes something else than the model: a fault of this program, so no time is reported."""
+    """An implementation computes something else: a fault of this program, so no time is reported."""
 
 
 def run(settings: Settings) -> SuiteResult:
@@ -56,7 +56,7 @@ def run(settings: Settings) -> SuiteResult:
 def _one_model(
     settings: Settings, workload: Workload, batch: Batch, small: Batch, dataset: Dataset
 ) -> list[tuple[float, float]]:
-    """For each variant: difference of what is computed, times slower."""
+    """For each implementation: the difference of its results, and how many times slower it is."""
     manifest = dataset.manifest
     for _ in range(WARM_STEPS):
         workload.step(batch)

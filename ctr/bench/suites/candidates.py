@@ -1,4 +1,4 @@
-"""Cost against the number of candidates of a request: what is shared is paid once."""
+"""Cost against the number of candidates of a request, whose sequences are computed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same loss curve with each optimisation on and off: what is faster must not learn anything else."""
+"""Loss curves with each optimisation on and off: an optimisation must not change what is learned."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _worst(curves: dict[str, list[float]], until: int) -> list[tuple[str, float]
 
 
 def _table(title: str, curves: dict[str, list[float]], *, note: str) -> Table:
-    """A line per curve; the first is what the others are compared with."""
+    """A line per curve; the others are compared with the first."""
     expected = next(iter(curves.values()))
     steps = len(expected)
     cells: list[list[Cell]] = [
@@ -98,7 +98,7 @@ def difference(curve: list[float], expected: list[float], until: int) -> float:
 
 
 def bound(rounded: list[list[float]], expected: list[float], until: int) -> float:
-    """What still is rounding in the first `until` steps, given curves that differ by rounding alone."""
+    """The largest difference by rounding in the first `until` steps, from curves that differ by it alone."""
     return max(LEAST, TIMES * max(difference(curve, expected, until) for curve in rounded))
 
 

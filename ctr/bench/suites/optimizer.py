@@ -1,4 +1,4 @@
-"""Time of the embedding update against the size of the table: only touched rows may count.
+"""Time of the embedding update against the size of the table: it must depend on touched rows alone.
 
 U touched rows.
 """

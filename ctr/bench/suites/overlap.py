@@ -1,4 +1,4 @@
-"""How much of a slow network's time a step hides, with dense gradients in step and one step late."""
+"""The share of a slow network's time that a step hides, with dense staleness 0 and 1."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _hidden(samples: Taken, staleness: int, share: float, usual: float) -> float
 
 
 def _not_waited_for(samples: Taken, staleness: int, share: float, usual: float) -> float:
-    """The share of the delay in which nobody stands still; median over the rounds."""
+    """The share of the delay in which the step does not wait; median over the rounds."""
     return 1 - samples[staleness, share][1].median / (share * usual)
 
 

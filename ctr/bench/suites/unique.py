@@ -1,6 +1,6 @@
 """Unique pooling against plain embedding lookup, forward and backward, by the share of unique IDs.
 
-U unique IDs, V uses, E embedding width.
+U unique IDs, V IDs, E embedding width.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _one_share(settings: Settings, weight: Tensor, uses: int, share: float) -> l
 
 
 def plain(weight: Tensor, ids: Tensor, gradient: Tensor) -> Tensor:
-    """Look every use up; the gradient of each touched row, (U, E)."""
+    """Look every ID up; the gradient of each touched row, (U, E)."""
     table = weight.detach().requires_grad_()
     F.embedding(ids, table, sparse=True).backward(gradient)
     assert table.grad is not None
@@ -106,7 +106,7 @@ def plain(weight: Tensor, ids: Tensor, gradient: Tensor) -> Tensor:
 
 
 def whole_table(weight: Tensor, ids: Tensor, gradient: Tensor) -> Tensor:
-    """Look every use up; the gradient of the whole table, as nn.Embedding gives it."""
+    """Look every ID up; the gradient of the whole table, as nn.Embedding gives it."""
     table = weight.detach().requires_grad_()
     F.embedding(ids, table).backward(gradient)
     assert table.grad is not None
@@ -114,7 +114,7 @@ def whole_table(weight: Tensor, ids: Tensor, gradient: Tensor) -> Tensor:
 
 
 def pooled(weight: Tensor, unique: Tensor, inverse: Tensor, gradient: Tensor) -> Tensor:
-    """Look unique rows up and expand them; the gradient of each, (U, E)."""
+    """Look unique rows up and gather tokens from them; the gradient of each row, (U, E)."""
     rows = weight.index_select(0, unique).requires_grad_()
     gather_bags(rows, inverse).backward(gradient)
     assert rows.grad is not None
