@@ -28,7 +28,7 @@ class CheckpointWriter:
 
     def __init__(self, root: Path, *, world: World) -> None:
         self.root = root
-        self._world = world.apart()
+        self._world = world.with_own_control_group()
         self._thread: Thread | None = None
         self._error: BaseException | None = None
 

@@ -39,7 +39,7 @@ class StoredPart:
 
     @property
     def index(self) -> tuple[slice, ...]:
-        """The part's place in the whole tensor."""
+        """The part's index in the whole tensor."""
         return box(self.offset, self.shape)
 
     def key(self, name: str) -> str:
@@ -124,12 +124,12 @@ def _parse(path: Path, found: dict[str, Any]) -> CheckpointManifest:
         sharded = {name: StoredLayout.from_json(layout) for name, layout in body.get("sharded", {}).items()}
         manifest = CheckpointManifest(int(body["step"]), dict(body["files"]), sharded)
         entries = all(entry.keys() == {"sha256", "size"} for entry in manifest.files.values())
-        places = {part.file for layout in sharded.values() for part in layout.parts}
+        part_files = {part.file for layout in sharded.values() for part in layout.parts}
         if (
             body["format"] in (1, 2)
             and entries
             and _known(manifest.files)
-            and places <= manifest.files.keys()
+            and part_files <= manifest.files.keys()
         ):
             return manifest
     except (AttributeError, KeyError, TypeError, ValueError):

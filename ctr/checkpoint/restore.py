@@ -27,8 +27,8 @@ def rng_state(world: World | None = None) -> Mapping[str, Tensor | Sharded]:
         devices = range(torch.cuda.device_count()) if used else range(0)
         return {_CPU: torch.get_rng_state()} | {f"{_CUDA}{i}": torch.cuda.get_rng_state(i) for i in devices}
     own = {_CPU: torch.get_rng_state()} | ({_OWN_CUDA: torch.cuda.get_rng_state()} if used else {})
-    place = (world.rank, 0)
-    return {n: Sharded((world.size, len(state)), [(place, state[None])]) for n, state in own.items()}
+    offset = (world.rank, 0)
+    return {n: Sharded((world.size, len(state)), [(offset, state[None])]) for n, state in own.items()}
 
 
 def restore_rng(state: Mapping[str, Tensor], world: World | None = None) -> None:

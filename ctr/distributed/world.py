@@ -1,6 +1,6 @@
 """The processes of one job: who this one is, what all of them agree on, and what happens when one dies.
 
-torchrun starts the processes ("ranks") and tells each its place by environment variables. Without them a job
+torchrun starts the processes ("ranks") and tells each its number by environment variables. Without them a job
 is one process, for which every function here does nothing.
 """
 
@@ -37,7 +37,7 @@ class World:
     Args:
         rank: 0 … size − 1; rank 0 writes files, tracks and draws.
         size: number of processes.
-        local_rank: place among the processes of this machine.
+        local_rank: number among the processes of this machine.
         device: where this process computes.
         data: gloo on a CPU, NCCL on CUDA: embedding rows and their gradients.
         dense: the same, for the gradients of dense weights alone.
@@ -64,7 +64,7 @@ class World:
         """Whether this is the process that writes and draws."""
         return self.rank == 0
 
-    def apart(self) -> World:
+    def with_own_control_group(self) -> World:
         """The same ranks with a control group of their own, for a thread that talks beside the others.
 
         Every rank calls it at the same place.
@@ -169,7 +169,7 @@ def open_world(device: torch.device | str, *, timeout: float = 600.0) -> Iterato
     break, after `timeout` where it is only silent.
 
     Args:
-        device: `cpu` or `cuda`; each rank takes the CUDA device of its place on the machine.
+        device: `cpu` or `cuda`; each rank takes the CUDA device of its local rank.
         timeout: seconds that a rank waits for the others.
 
     Raises:
@@ -236,7 +236,7 @@ def lost_peer(error: RuntimeError) -> bool:
 
 
 def _short(error: RuntimeError) -> str:
-    """The first sentence, without the place in gloo's source."""
+    """The first sentence, without the position in gloo's source."""
     return str(error).splitlines()[0].rpartition("] ")[2].split(". ")[0][:200]
 
 

@@ -45,10 +45,10 @@ class ColumnwiseAdagrad:
             (G, columns) what SGD is to subtract, times the learning rate; an ID's occurrences add up.
         """
         parts = gradient.split([len(ids) for _, ids in segments])
-        places = [ids.unique(return_inverse=True) for _, ids in segments]
+        distinct_ids = [ids.unique(return_inverse=True) for _, ids in segments]
         squares: dict[str, Tensor] = {}
         distinct: dict[str, Tensor] = {}
-        for (table, _), (unique, inverse), part in zip(segments, places, parts, strict=True):
+        for (table, _), (unique, inverse), part in zip(segments, distinct_ids, parts, strict=True):
             summed = part.new_zeros(len(unique), part.shape[1]).index_add_(0, inverse, part)
             own = summed.square().sum(1)
             squares[table] = squares[table] + own if table in squares else own
@@ -56,9 +56,9 @@ class ColumnwiseAdagrad:
         scales = self._add(distinct, squares)
         scaled = [
             part * scales[table][inverse, None]
-            for (table, _), (_, inverse), part in zip(segments, places, parts, strict=True)
+            for (table, _), (_, inverse), part in zip(segments, distinct_ids, parts, strict=True)
         ]
-        return torch.cat(scaled) + self._decay(places, rows)
+        return torch.cat(scaled) + self._decay(distinct_ids, rows)
 
     def _add(self, distinct: dict[str, Tensor], squares: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add squares to the sums of the distinct IDs; returns 1 / (√h + eps) for each."""
@@ -71,9 +71,9 @@ class ColumnwiseAdagrad:
             scales[table] = sums.sqrt().add_(self.config.eps).reciprocal_()
         return scales
 
-    def _decay(self, places: list[tuple[Tensor, Tensor]], rows: Tensor) -> Tensor | float:
+    def _decay(self, distinct_ids: list[tuple[Tensor, Tensor]], rows: Tensor) -> Tensor | float:
         """Weight decay of each distinct row, shared by its occurrences."""
         if not self.config.weight_decay:
             return 0.0
-        shares = [torch.bincount(inverse, minlength=len(unique))[inverse] for unique, inverse in places]
+        shares = [torch.bincount(inverse, minlength=len(unique))[inverse] for unique, inverse in distinct_ids]
         return rows * (self.config.weight_decay / torch.cat(shares)[:, None])

@@ -86,10 +86,10 @@ def _make_module(rows: dict[str, int], config: EmbeddingConfig, device: torch.de
         from fbgemm_gpu import split_table_batched_embeddings_ops_common as common
         from fbgemm_gpu import split_table_batched_embeddings_ops_training as training
     on_gpu = device.type == "cuda"
-    place = common.EmbeddingLocation.DEVICE if on_gpu else common.EmbeddingLocation.HOST
+    location = common.EmbeddingLocation.DEVICE if on_gpu else common.EmbeddingLocation.HOST
     compute = training.ComputeDevice.CUDA if on_gpu else training.ComputeDevice.CPU
     return training.SplitTableBatchedEmbeddingBagsCodegen(
-        [(count, config.dim, place, compute) for count in rows.values()],
+        [(count, config.dim, location, compute) for count in rows.values()],
         pooling_mode=common.PoolingMode.NONE,
         device=device,
         **update_options(config),

@@ -34,16 +34,16 @@ class ReplicatedTables(TorchTables):
     def apply_gradients(self) -> None:
         """Update with the one lookup of this step, on every rank alike."""
         pending, self._pending = self._pending, []
-        for places, leaves in pending:
-            ids, total = sum_rows(places, torch.cat(gradients_of(leaves)), self._world)
+        for index, leaves in pending:
+            ids, total = sum_rows(index, torch.cat(gradients_of(leaves)), self._world)
             self._update(ids, [total])
 
 
-def sum_rows(places: Tensor, gradient: Tensor, world: World) -> tuple[Tensor, Tensor]:
+def sum_rows(index: Tensor, gradient: Tensor, world: World) -> tuple[Tensor, Tensor]:
     """Sum row gradients over the ranks.
 
     Args:
-        places: (P,) int64, each row at most once.
+        index: (P,) int64, row indices, each at most once.
         gradient: (P, E) of these rows.
         world: the ranks; each may hold another P, also 0.
 
@@ -51,9 +51,9 @@ def sum_rows(places: Tensor, gradient: Tensor, world: World) -> tuple[Tensor, Te
         (U,) the rows that any rank holds, ascending, and (U, E) the sums of their gradients.
     """
     lengths = torch.zeros(world.size, dtype=torch.int64)
-    lengths[world.rank] = len(places)
+    lengths[world.rank] = len(index)
     counts = world.sum_(lengths).tolist()
-    everyone = _gather(places, counts, world)
+    everyone = _gather(index, counts, world)
     ids, inverse = torch.unique(torch.cat(everyone), return_inverse=True)
     total = gradient.new_zeros(len(ids), gradient.shape[1])
     parts = zip(inverse.split(counts), _gather(gradient, counts, world), strict=True)

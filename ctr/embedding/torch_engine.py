@@ -33,7 +33,7 @@ class TorchTables(EmbeddingTables):
         rule = optimizer_class(config.optimizer)
         self._optimizer = rule(total, config.dim, config.sparse_options(), device)
         self._step = torch.zeros(1, dtype=torch.int64)
-        # Per lookup: places in `_weight`, and the rows of each table as a leaf. (With one leaf for all, their
+        # Per lookup: indices into `_weight`, and each table's rows as a leaf. (With one leaf for all, their
         # gradients would be copied once more, to put them together.)
         self._pending: list[tuple[Tensor, list[Tensor]]] = []
 
@@ -42,12 +42,12 @@ class TorchTables(EmbeddingTables):
         self.check_ids(unique_ids)
         if not unique_ids:
             return {}
-        places = torch.cat([ids + self._first[table] for table, ids in unique_ids.items()])
+        index = torch.cat([ids + self._first[table] for table, ids in unique_ids.items()])
         sizes = [len(ids) for ids in unique_ids.values()]
         with torch.no_grad():
-            parts = list(self._weight.index_select(0, places).split(sizes))
+            parts = list(self._weight.index_select(0, index).split(sizes))
         if torch.is_grad_enabled():
-            self._pending.append((places, [part.requires_grad_() for part in parts]))
+            self._pending.append((index, [part.requires_grad_() for part in parts]))
         return dict(zip(unique_ids, parts, strict=True))
 
     def backward(self, rows: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
@@ -59,13 +59,13 @@ class TorchTables(EmbeddingTables):
     def apply_gradients(self) -> None:
         """Update with every lookup that a backward reached; tables it did not reach then have gradient 0."""
         pending, self._pending = self._pending, []
-        for places, leaves in pending:
+        for index, leaves in pending:
             if any(leaf.grad is not None for leaf in leaves):
-                self._update(places, gradients_of(leaves))
+                self._update(index, gradients_of(leaves))
 
-    def _update(self, places: Tensor, gradients: list[Tensor]) -> None:
+    def _update(self, index: Tensor, gradients: list[Tensor]) -> None:
         self._step += 1
-        self._optimizer.update(self._weight, places, gradients, lr=self.lr, step=int(self._step))
+        self._optimizer.update(self._weight, index, gradients, lr=self.lr, step=int(self._step))
 
     def discard(self) -> None:
         """See `EmbeddingTables.discard`."""

@@ -52,7 +52,7 @@ class ShardedTables(EmbeddingTables):
         self.world = world
         kinds = kinds_of(rows, config)
         self._check_config(kinds)
-        self._keys = {table: f"t{place}" for place, table in enumerate(rows)}  # TorchRec's may hold no dots
+        self._keys = {table: f"t{number}" for number, table in enumerate(rows)}  # TorchRec's may hold no dots
         exact = config.optimizer == EXACT_IN_COLUMNS
         self._columns = ColumnwiseAdagrad(
             {t: rows[t] for t, kind in kinds.items() if exact and kind == "column_wise"}, config, world
@@ -192,7 +192,7 @@ class ShardedTables(EmbeddingTables):
             for name, values in zip(rule.STATE, part.states, strict=bool(part.states)):
                 offset = part.offset[: values.ndim]
                 state[f"{tables[part.table]}.{name}"].parts.append((offset, values))
-        for place, (table, sums) in enumerate(self._columns.sums.items()):
-            if place % self.world.size == self.world.rank:
+        for number, (table, sums) in enumerate(self._columns.sums.items()):
+            if number % self.world.size == self.world.rank:
                 state[f"{table}.sum"].parts.append(((0,), sums))
         return state

@@ -46,7 +46,7 @@ def make_module(
         world: the ranks.
 
     Raises:
-        ConfigError: TorchRec is not installed, or the tables cannot be dealt to the ranks.
+        ConfigError: TorchRec is not installed, or the tables cannot be divided among the ranks.
     """
     _import_torchrec()
     from torch.distributed.optim import _apply_optimizer_in_backward

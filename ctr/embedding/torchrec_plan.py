@@ -1,6 +1,6 @@
 """Which rank holds what of which table: TorchRec's planner, told what is allowed.
 
-table_wise    a whole table on one rank: no ID of it goes to two places. For many tables of similar size.
+table_wise    a whole table on one rank: no ID of it goes to two ranks. For many tables of similar size.
 row_wise      each rank holds a block of rows: for tables that one rank cannot hold, or that most IDs are in.
 column_wise   each rank holds some columns of all rows: every ID goes to every rank, a row comes from all. For
               few tables, wide rows, and IDs that crowd in one block of rows.
@@ -58,7 +58,7 @@ def make_plan(collection: Any, sharder: Any, kinds: Mapping[str, str], *, world:
         table → TorchRec's ParameterSharding.
 
     Raises:
-        ConfigError: the tables do not fit into memory, or columns cannot be dealt to all ranks.
+        ConfigError: the tables do not fit into memory, or columns cannot be divided among all ranks.
     """
     from torchrec.distributed.comm import get_local_size
     from torchrec.distributed.sharding_plan import column_wise, construct_module_sharding_plan, row_wise

@@ -10,7 +10,7 @@ from ctr.config import RunConfig
 from ctr.options.knobs import DROP_UNUSED
 from features.dataset import Manifest
 
-# What changes speed, place or record of a training, and no more than rounding of its course.
+# What changes speed, location or record of a training, and no more than rounding of its course.
 _FREE_SECTIONS = ("run", "dataset", "tracking", "distributed")
 _FREE = {
     "embedding": ("engine", "sharding", "table_sharding"),

@@ -14,9 +14,9 @@ from urllib.request import urlopen
 
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import Row, read_from
-from ctr.tracking.identity import Identity
 from ctr.tracking.rows import MAX_DIGEST, Point, PointIdentity, points, without_password
 from ctr.tracking.store import find_experiment, open_client
+from ctr.tracking.tracked_run import TrackedRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,12 +39,12 @@ _SETTINGS = {  # unless the user sets them
 class Replica:
     """One run in MLflow: created, or found again by a tag, and brought up to the journal by `pump`."""
 
-    def __init__(self, run: RunDir, uri: str, identity: Identity) -> None:
+    def __init__(self, run: RunDir, uri: str, tracked: TrackedRun) -> None:
         self.uri = uri
         self.run_id = ""
         self.sent = 0
         self._run = run
-        self._identity = identity
+        self._tracked = tracked
         self._client: MlflowClient | None = None
         self._offset = 0
         # What MLflow has already, per metric key, asked when first needed; None if the run is new.
@@ -87,7 +87,7 @@ class Replica:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # the tracker says it in one line
         _check_answers(self.uri)
         client = open_client(self.uri)
-        who = self._identity
+        who = self._tracked
         # A database has no server to keep artifacts: without a place they would go to the working directory.
         local = self.uri.startswith("sqlite:")
         place = (self._run.path.resolve().parent / "mlartifacts").as_uri() if local else None

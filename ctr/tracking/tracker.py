@@ -13,11 +13,11 @@ from typing import Any
 from ctr.errors import RetryableError
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import Row, read_from, read_rows
-from ctr.tracking.identity import code_commit, keep_identity, known_identity
 from ctr.tracking.replica import Replica
 from ctr.tracking.rows import params, tracking_uri, without_password
 from ctr.tracking.store import StoreError
 from ctr.tracking.system import SystemSampler
+from ctr.tracking.tracked_run import code_commit, keep_run, known_run
 
 MAX_WAIT = 60.0  # seconds between two tries while MLflow is away
 _log = logging.getLogger(__name__)
@@ -67,8 +67,8 @@ class Tracker:
         self._sampler = SystemSampler(run.journal, seconds=system_seconds) if system_seconds else None
         self._replica, self._thread = None, None
         if target := tracking_uri(run.path, uri):
-            identity = keep_identity(run, experiment=experiment, uri=uri or "none")
-            self._replica = Replica(run, target, identity)
+            tracked = keep_run(run, experiment=experiment, uri=uri or "none")
+            self._replica = Replica(run, target, tracked)
             self._thread = Thread(target=self._follow, args=(self._replica,), name="ctr-mlflow", daemon=True)
 
     @property
@@ -204,11 +204,11 @@ def sync(
         RetryableError: MLflow cannot be reached, or refuses.
     """
     with RunDir.open(path, create=False) as run:
-        known = known_identity(run)
+        known = known_run(run)
         wanted = uri or (known.uri if known else "auto")
         target = tracking_uri(run.path, wanted) or tracking_uri(run.path, "auto") or ""
-        identity = known or keep_identity(run, experiment=experiment, uri=wanted)
-        replica = Replica(run, target, identity)
+        tracked = known or keep_run(run, experiment=experiment, uri=wanted)
+        replica = Replica(run, target, tracked)
         try:
             replica.pump()
             replica.tag(tags or {})

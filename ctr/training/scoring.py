@@ -94,7 +94,7 @@ def score_split(
         loader: gives this rank's batches.
         bf16: whether the forward is computed in bfloat16.
         device: where.
-        world: the ranks among which whole batches were dealt in turn.
+        world: the ranks among which whole batches were given out in turn.
 
     Returns:
         The scores in file order on rank 0, bit by bit those of one process; None elsewhere.
@@ -115,7 +115,7 @@ def score_split(
 
 
 def _in_file_order(ranks: list[dict[str, np.ndarray]]) -> Scores:
-    """Step by step, the batches of all ranks in the order of ranks: as they were dealt."""
+    """Step by step, the batches of all ranks in the order of ranks: as they were given out."""
     if len(ranks) == 1:
         return Scores(*(ranks[0][name] for name in _FIELDS))
     cuts = [np.cumsum(found["rows"])[:-1] for found in ranks]

@@ -12,7 +12,7 @@ from pathlib import Path
 from ctr.runs.directory import RunDir
 from ctr.tracking import Tracker, sync
 from ctr.tracking.replica import Replica
-from ctr.tracking.identity import keep_identity
+from ctr.tracking.tracked_run import keep_run
 
 path = Path(sys.argv[1])
 data = {"name": "ml", "sha256": "ab" * 32, "source": "here"}

@@ -16,9 +16,9 @@ from ctr.runs.directory import RunDir
 from ctr.runs.journal import read_rows
 from ctr.tracking import Tracker, sync
 from ctr.tracking import replica as replica_module
-from ctr.tracking.identity import keep_identity, known_identity
 from ctr.tracking.replica import Replica
 from ctr.tracking.rows import metric_key, params, points, tracking_uri
+from ctr.tracking.tracked_run import keep_run, known_run
 from tests.ctr.fake_mlflow import FakeServer, install
 
 A, B = "fake:a", "fake:b"
@@ -38,7 +38,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeServer]:
 
 
 def replica(run: RunDir, uri: str) -> Replica:
-    return Replica(run, uri, keep_identity(run, experiment="ctr", uri=uri))
+    return Replica(run, uri, keep_run(run, experiment="ctr", uri=uri))
 
 
 def steps(run: RunDir, first: int, last: int) -> None:
@@ -307,9 +307,9 @@ def test_sync_marks_a_crashed_run_failed_and_respects_the_lock(
 
 
 def test_a_copied_run_directory_is_another_run(run: RunDir) -> None:
-    identity = keep_identity(run, experiment="ctr", uri=A)
-    assert known_identity(run) == identity == keep_identity(run, experiment="ctr", uri=A)
+    tracked = keep_run(run, experiment="ctr", uri=A)
+    assert known_run(run) == tracked == keep_run(run, experiment="ctr", uri=A)
     with RunDir.open(run.path.with_name("copy")) as copy:
         copy.tracking_file.write_bytes(run.tracking_file.read_bytes())
-        assert known_identity(copy) is None
-        assert keep_identity(copy, experiment="ctr", uri=A).uid != identity.uid
+        assert known_run(copy) is None
+        assert keep_run(copy, experiment="ctr", uri=A).uid != tracked.uid

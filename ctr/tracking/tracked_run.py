@@ -13,7 +13,7 @@ from features.durable import canonical_json, replace_file
 
 
 @dataclass(frozen=True)
-class Identity:
+class TrackedRun:
     """A random ID that stays with the run directory, the run's name, and where it reports to."""
 
     uid: str
@@ -22,24 +22,24 @@ class Identity:
     uri: str
 
 
-def known_identity(run: RunDir) -> Identity | None:
+def known_run(run: RunDir) -> TrackedRun | None:
     """What ``tracking.json`` says; None if it is absent, damaged, or came here with a copy of another run."""
     try:
-        found = Identity(**json.loads(run.tracking_file.read_text()))
+        found = TrackedRun(**json.loads(run.tracking_file.read_text()))
     except (OSError, ValueError, TypeError):
         return None
     texts = all(isinstance(value, str) for value in asdict(found).values())
     return found if texts and found.uid.isalnum() and found.name == run.path.resolve().name else None
 
 
-def keep_identity(run: RunDir, *, experiment: str, uri: str) -> Identity:
-    """The identity of a run that now reports to `uri`; kept for its next session and for `sync`."""
-    known = known_identity(run)
+def keep_run(run: RunDir, *, experiment: str, uri: str) -> TrackedRun:
+    """Who a run that now reports to `uri` is; kept for its next session and for `sync`."""
+    known = known_run(run)
     uid = known.uid if known else uuid.uuid4().hex
-    identity = Identity(uid, run.path.resolve().name, experiment, uri)
-    if identity != known:
-        replace_file(run.tracking_file, canonical_json(asdict(identity)))
-    return identity
+    tracked = TrackedRun(uid, run.path.resolve().name, experiment, uri)
+    if tracked != known:
+        replace_file(run.tracking_file, canonical_json(asdict(tracked)))
+    return tracked
 
 
 def code_commit() -> str | None:
