@@ -98,7 +98,7 @@ def slices(lines: Sequence[VariantResult], results: AblationResults) -> Figure |
     wheres = list(results.slices)
     cells = [[results.slices[where].get(line.name) for where in wheres] for line in lines]
     values = np.array([[_value(j) for j in row] for row in cells])
-    bold = np.array([[_leaves_out_zero(j) for j in row] for row in cells])
+    bold = np.array([[_excludes_zero(j) for j in row] for row in cells])
     columns = [f"{name}\n{value}" for name, value in wheres]
     title = "Difference in AUC by slice (bold: the interval leaves out 0, not corrected)"
     return heat_map(values, [line.name for line in lines], columns, title=title, bold=bold)
@@ -108,7 +108,7 @@ def _value(judgement: Judgement | None) -> float:
     return np.nan if judgement is None or judgement.delta is None else judgement.delta
 
 
-def _leaves_out_zero(judgement: Judgement | None) -> bool:
+def _excludes_zero(judgement: Judgement | None) -> bool:
     if judgement is None or judgement.low is None or judgement.high is None:
         return False
     return judgement.low > 0 or judgement.high < 0

@@ -51,8 +51,9 @@ def in_step(files: Sequence[PredictionFile], *, chunk_rows: int) -> Iterator[lis
 
 
 def by_id(files: Sequence[PredictionFile], *, chunk_rows: int) -> Iterator[list[pa.Table]]:
-    """Pieces of all files with the same ids, for files in any order: dealt to parts by id, and each part
-    sorted.
+    """Pieces of all files with the same ids, for files in any order.
+
+    Rows are split into parts by a hash of their ids, and each part is sorted.
 
     Args:
         files: the base first.
@@ -66,7 +67,7 @@ def by_id(files: Sequence[PredictionFile], *, chunk_rows: int) -> Iterator[list[
     with tempfile.TemporaryDirectory(prefix="ctr-compare-") as directory:
         stems = [Path(directory) / str(k) for k in range(len(files))]
         for file, stem in zip(files, stems, strict=True):
-            wrong.same_kind_of_id(_deal(file, stem, count))
+            wrong.same_kind_of_id(_partition(file, stem, count))
         for part in range(count):
             tables = [_sorted(stem.with_name(f"{stem.name}-{part}")) for stem in stems]
             if wrong.match(tables):
@@ -78,8 +79,8 @@ def _part_count(rows: int, chunk_rows: int) -> int:
     return min(_MAX_PARTS, max(1, -(-2 * rows // chunk_rows)))
 
 
-def _parts_of(ids: pa.ChunkedArray, count: int) -> NDArray[np.uint64]:
-    """The part each id belongs to."""
+def _part_of(ids: pa.ChunkedArray, count: int) -> NDArray[np.uint64]:
+    """The part of each id, (n,) below `count`."""
     return mix64(codes_of(ids)) % np.uint64(count)
 
 
@@ -117,7 +118,7 @@ class _Distinct:
         return all(len(np.unique(rows["id"])) == len(rows["id"]) for rows in chunks)
 
 
-def _deal(file: PredictionFile, stem: Path, count: int) -> pa.DataType | None:
+def _partition(file: PredictionFile, stem: Path, count: int) -> pa.DataType | None:
     """Write a file's rows to the files of their parts; returns the type of its ids."""
     writers: list[ipc.RecordBatchStreamWriter] = []
     kind = None
@@ -127,13 +128,13 @@ def _deal(file: PredictionFile, stem: Path, count: int) -> pa.DataType | None:
                 kind = piece.schema.field("id").type
                 names = [str(stem.with_name(f"{stem.name}-{part}")) for part in range(count)]
                 writers = [ipc.new_stream(name, piece.schema) for name in names]
-            part = _parts_of(piece.column("id"), count).astype(np.uint16)
+            part = _part_of(piece.column("id"), count).astype(np.uint16)
             order = np.argsort(part, kind="stable")
-            dealt = piece.take(pa.array(order))
+            ordered = piece.take(pa.array(order))
             ends = np.cumsum(np.bincount(part, minlength=count))
             for k, writer in enumerate(writers):
                 start = int(ends[k - 1]) if k else 0
-                writer.write_table(dealt.slice(start, int(ends[k]) - start))
+                writer.write_table(ordered.slice(start, int(ends[k]) - start))
     finally:
         for writer in writers:
             writer.close()
