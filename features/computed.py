@@ -30,6 +30,11 @@ def is_none(value: object) -> bool:
     return value is None
 
 
+def is_false(value: object) -> bool:
+    """The same for flags."""
+    return value is False
+
+
 class Strict(BaseModel):
     """Plain, immutable data; an unknown key is an error."""
 

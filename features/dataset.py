@@ -15,14 +15,16 @@ max_len), request-level features.
 impressions.arrow: row_id, label, item_id (dense code), candidate-level features, slice.<name>.
 Feature columns: `id.<feature>` of the smallest of uint8, uint16 and int32 that holds its table's rows, or
 large_list of it when several values; `weight.<feature>` large_list<float32>; `dense.<feature>`
-fixed_size_list<float32>[dim]. Event columns: user_id, time, clock and the same three prefixes for side info.
+fixed_size_list<float32>[dim]. Event columns: user_id, time, clock and the same three prefixes for side info;
+`known.<field>` is the clock at which a field is known, where that is later: a request of a smaller or equal
+clock sees it as missing.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -73,6 +75,7 @@ class EventStore:
     user_id: np.ndarray  # int64
     ids: dict[str, IdValues]
     dense: dict[str, np.ndarray]  # float32 (events, dim)
+    known: dict[str, np.ndarray] = field(default_factory=dict)  # int64 clocks of fields known later
 
 
 @dataclass(frozen=True)
@@ -138,4 +141,5 @@ class Dataset:
         ids = {c.name: id_values(table, c) for c in info.side if c.kind != "dense"}
         dense = {c.name: dense_values(table, c) for c in info.side if c.kind == "dense"}
         time, clock, user_id = (flat(table[name]).to_numpy() for name in ("time", "clock", "user_id"))
-        return EventStore(info, time, clock, user_id, ids, dense)
+        known = {c.name: flat(table[f"known.{c.name}"]).to_numpy() for c in info.side if c.known_later}
+        return EventStore(info, time, clock, user_id, ids, dense, known)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ctr.batch import Batch, IdColumn, SequenceBatch
-from ctr.loader.columns import Columns, WindowData, event_columns, ranges
+from ctr.loader.columns import Columns, WindowData, event_columns, hide_unknown, ranges
 from ctr.tokens.ngram import NgramField, ngram_ids
 from features.dataset import Column, EventStore, IdValues, Manifest
 from features.errors import DataError
@@ -56,6 +56,7 @@ class Collator:
         self.ngrams = ngrams
         self.events = {domain: event_columns(store) for domain, store in stores.items()}
         self.max_len = max_len
+        self.known_later = {d: [c for c in s.info.side if c.known_later] for d, s in stores.items()}
 
     def __call__(self, window: WindowData, picked: np.ndarray) -> Batch:
         """The batch of the requests at the positions `picked` of a window.
@@ -106,6 +107,8 @@ class Collator:
             )
         rows, offsets = ranges(start, stop - start)
         events = self.events[domain].take(rows)
+        if late := self.known_later[domain]:
+            events = hide_unknown(events, late, np.repeat(requests["clock"], stop - start))
         gap = np.repeat(requests["time"], stop - start) - events.plain["time"]
         if len(gap) and gap.min() < 0:
             _refuse_future_event(domain, requests, offsets, gap)

@@ -42,11 +42,12 @@ def read_window(data: SplitData, window: Window, manifest: Manifest) -> WindowDa
     """Map the columns of a window; copies only those that cross record batches."""
     rows = data.row_offsets[window.start : window.stop + 1]
     pointers = [f"{side}.{domain}" for domain in manifest.domains for side in ("start", "end")]
+    clock = ["clock"] if any(c.known_later for d in manifest.domains.values() for c in d.side) else []
     return WindowData(
         read_columns(
             data.requests.slice(window.start, window.stop - window.start),
             [c for c in manifest.features if c.level == "request"],
-            ["request_id", "user_id", "time", *pointers],
+            ["request_id", "user_id", "time", *clock, *pointers],
         ),
         read_columns(
             data.impressions.slice(rows[0], rows[-1] - rows[0]),
@@ -69,7 +70,38 @@ def read_columns(table: pa.Table, features: Iterable[Column], plain: Iterable[st
 
 def event_columns(store: EventStore) -> Columns:
     """The columns of all events of a domain."""
-    return Columns({"time": store.time}, store.ids, store.dense)
+    known = {f"known.{side}": clock for side, clock in store.known.items()}
+    return Columns({"time": store.time, **known}, store.ids, store.dense)
+
+
+def hide_unknown(events: Columns, side: Iterable[Column], clock: np.ndarray) -> Columns:
+    """Fields that are known only later than the request become missing.
+
+    Args:
+        events: of histories, copied.
+        side: the domain's fields.
+        clock: int64 (events,) of the request that each event is in the history of.
+    """
+    ids, dense = dict(events.ids), dict(events.dense)
+    for column in (c for c in side if c.known_later):
+        seen = events.plain[f"known.{column.name}"] < clock
+        if column.kind == "dense":
+            missing = np.array([name.endswith(".missing") for name in column.fields], dtype=np.float32)
+            dense[column.name] = np.where(seen[:, None], dense[column.name], missing)
+        else:
+            ids[column.name] = _only_seen(ids[column.name], seen)
+    return Columns(events.plain, ids, dense)
+
+
+def _only_seen(values: IdValues, seen: np.ndarray) -> IdValues:
+    """The IDs of the owners that are seen, 0 or an empty list for the others."""
+    if values.offsets is None:
+        return IdValues(np.where(seen, values.values, values.values.dtype.type(0)))
+    lengths = np.diff(values.offsets)
+    kept = np.repeat(seen, lengths)
+    _, offsets = ranges(np.zeros(len(seen), dtype=np.int64), np.where(seen, lengths, 0))
+    weights = None if values.weights is None else values.weights[kept]
+    return IdValues(values.values[kept], offsets, weights)
 
 
 def take_ids(values: IdValues, rows: np.ndarray) -> IdValues:

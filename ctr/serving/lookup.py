@@ -9,6 +9,7 @@ C candidates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -97,7 +98,9 @@ class FeatureLookup:
         found: dict[str, int] = {}
         for domain, store in self._stores.items():
             first, last = np.searchsorted(store.user_id, [user, user + 1]).tolist()
-            end = first + int(np.searchsorted(store.time[first:last], time))
+            # An event is past when its tick is over; without a length the request's and its are the same.
+            tick = max(math.ceil(store.info.tick or 1), 1)
+            end = first + int(np.searchsorted(store.time[first:last], time - tick + 1))
             found |= {f"start.{domain}": max(first, end - store.info.max_len), f"end.{domain}": end}
         return found
 

@@ -18,6 +18,7 @@ from ctr.loader.columns import Columns, WindowData, read_columns
 from ctr.serving.cache import Span
 from ctr.tokens.ngram import NgramField
 from features.dataset import Dataset, Manifest
+from features.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class RequestCollator:
         self, dataset: Dataset, *, max_len: Mapping[str, int], ngrams: Sequence[NgramField] = ()
     ) -> None:
         self.manifest = dataset.manifest
+        _refuse_late_fields(self.manifest)
         self.max_len = history_lengths(self.manifest, max_len)
         stores = {domain: dataset.events(domain) for domain in self.manifest.domains}
         self._of_request = Collator(_view(self.manifest, "request"), stores, self.max_len, ngrams)
@@ -105,6 +107,16 @@ class RequestCollator:
         old = [int(time[b[1] - 1]) for time, b, _ in spans if b[1] > b[0]]
         new = [int(time[b[1]]) for time, b, a in spans if a[1] > b[1]]
         return len(times) == 1 or not old or not new or min(new) > max(old)
+
+
+def _refuse_late_fields(manifest: Manifest) -> None:
+    """Keys and values of a history are kept for later requests, which may know more of the same events."""
+    late = [f"{d}.{c.name}" for d, info in manifest.domains.items() for c in info.side if c.known_later]
+    if late:
+        raise DataError(
+            f"a run that is served must not read fields that are known later than their events, got {late}; "
+            "train one with drop naming them, or score the data set with ctr predict"
+        )
 
 
 def read_requests(dataset: Dataset, split: str) -> tuple[Columns, np.ndarray]:

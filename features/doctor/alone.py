@@ -123,7 +123,7 @@ def _signals(
 def _newest(opened: Opened, train: Sample, valid: Sample) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Whether the newest event of a history is of the candidate's value, for fields that share a table."""
     for domain, store in opened.events.items():
-        for side in (c for c in store.info.side if c.kind == "id"):
+        for side in (c for c in store.info.side if c.kind == "id" and not c.known_later):
             for column in opened.data.manifest.features:
                 if (column.kind, column.table) == ("id", side.table) and column.level == "candidate":
                     one, two = (_is_newest(s, domain, store, side, column) for s in (train, valid))

@@ -109,10 +109,9 @@ def _shown_ids(opened: Opened, table: str) -> Iterator[tuple[np.ndarray, np.ndar
 def _happened_ids(opened: Opened, table: str) -> Iterator[np.ndarray]:
     """The IDs of a table in the events of the training period."""
     for store in opened.events.values():
-        before = opened.before(store)
         for column in (c for c in store.info.side if c.table == table):
             ids = store.ids[column.name]
-            yield ids.values[_spread(ids, before)]
+            yield ids.values[_spread(ids, opened.before(store, column.name))]
 
 
 def _spread(ids: IdValues, per_owner: np.ndarray) -> np.ndarray:
@@ -126,7 +125,7 @@ def _dense_training(opened: Opened, key: str) -> tuple[Column, np.ndarray, np.nd
     if domain:
         store = opened.events[domain]
         column = next(c for c in store.info.side if c.name == name)
-        values = store.dense[name][opened.before(store)]
+        values = store.dense[name][opened.before(store, name)]
         return column, values, np.ones(len(values))
     column = opened.data.manifest.column(name)
     rows, weight = opened.training(column)

@@ -76,7 +76,9 @@ def _shared(opened: Opened, store: EventStore) -> tuple[Column, Column] | None:
         (feature, side)
         for feature in opened.data.manifest.features
         for side in store.info.side
-        if feature.level == "candidate" and feature.kind == side.kind == "id" and feature.table == side.table
+        if (feature.level, feature.kind, side.kind) == ("candidate", "id", "id")
+        and feature.table == side.table
+        and not side.known_later
     ]
     return max(pairs, key=lambda p: tables[str(p[0].table)].rows, default=None)
 

@@ -40,7 +40,7 @@ class Opened:
             return train.requests, train.requests["num_rows"].to_numpy()
         return train.impressions, np.ones(train.impressions.num_rows, dtype=np.int64)
 
-    def before(self, store: EventStore) -> np.ndarray:
-        """Which events (bool) lie in the training period."""
-        bound = self.first_outside
-        return np.ones(len(store.clock), dtype=bool) if bound is None else store.clock < bound
+    def before(self, store: EventStore, side: str) -> np.ndarray:
+        """Which events (bool) lie in the training period, with that field known in it."""
+        bound, clock = self.first_outside, store.known.get(side, store.clock)
+        return np.ones(len(clock), dtype=bool) if bound is None else clock < bound

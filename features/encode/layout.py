@@ -79,7 +79,8 @@ def event_table(name: str, log: Log, encoded: Encoded) -> tuple[pa.Table, Domain
         time_range=_range(events[TIME]),
         tick=log.ticks[name] if log.ticks_differ else None,
     )
-    return pa.table({**keys, **encoded.of_domain(name)}), info
+    late = {f"known.{side}": clock for side, clock in encoded.known.get(name, {}).items()}
+    return pa.table({**keys, **late, **encoded.of_domain(name)}), info
 
 
 def _request_keys(rows: pl.DataFrame, first: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ values in training also gets an indicator, so that 0 and missing differ.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -114,10 +114,18 @@ class FittedDense:
         return {c: s.state() for c, s in self.scalers.items()}
 
 
-def fit_dense(frame: pl.DataFrame, feature: DenseFeature, *, what: str) -> FittedDense:
-    """Fit every column of a feature on the rows of the training period."""
+def fit_dense(
+    frame: pl.DataFrame, feature: DenseFeature, *, what: str, may_be_missing: bool = False
+) -> FittedDense:
+    """Fit every column of a feature on the rows of the training period.
+
+    With `may_be_missing` every column has an indicator, also where no training row misses it.
+    """
     numbers = _numbers(frame, feature.columns, what)
-    return FittedDense({c: fit_scaler(x, feature) for c, x in numbers.items()})
+    scalers = {c: fit_scaler(x, feature) for c, x in numbers.items()}
+    if may_be_missing:
+        scalers = {c: replace(s, missing=True) for c, s in scalers.items()}
+    return FittedDense(scalers)
 
 
 def count_not_finite(frame: pl.DataFrame, feature: DenseFeature) -> int:

@@ -20,6 +20,7 @@ from features.encode.values import Values, values_of
 from features.read.clock import CLOCK, TIME
 from features.read.columns import feature_columns, is_request_level
 from features.read.ids import key_values
+from features.read.known_clock import known_column
 from features.read.log import Log
 from features.spec import (
     CalendarFeature,
@@ -62,6 +63,11 @@ class Use:
         return set(feature_columns(self.feature)) <= set(self.frame.columns)
 
     @property
+    def known_later(self) -> bool:
+        """Whether it reads a column that is known later than its row."""
+        return any(known_column(c) in self.frame.columns for c in feature_columns(self.feature))
+
+    @property
     def what(self) -> str:
         """For error messages."""
         return (
@@ -82,6 +88,9 @@ class Encoded:
     columns: dict[str | None, dict[str, pa.Array]]  # domain (None: impressions) → Arrow column → values
     described: dict[str, Column] = field(default_factory=dict)  # key of the use → its description
     tables: dict[str, FittedTable] = field(default_factory=dict)
+    known: dict[str, dict[str, np.ndarray]] = field(
+        default_factory=dict
+    )  # domain → field known later → clock
     implicit: dict[str, TableInfo] = field(default_factory=dict)
     fitted: dict[str, Any] = field(default_factory=lambda: {"tables": {}, "scalers": {}})  # for scalers.json
     counters: dict[str, int] = field(default_factory=dict)
@@ -124,12 +133,17 @@ def all_uses(spec: Spec, log: Log, ranges: SplitRanges) -> list[Use]:
         for n, f in spec.features.items()
     ]
     for name, domain in spec.domains.items():
-        clock = log.events[name][CLOCK].to_numpy()
-        before = (
-            clock < ranges.fit_before if ranges.fit_before is not None else np.ones(len(clock), dtype=bool)
-        )
-        uses += [Use(name, n, f, log, before, "event") for n, f in domain.side.items()]
+        for side, feature in domain.side.items():
+            clock, bound = known_from(log.events[name], feature), ranges.fit_before
+            before = np.ones(len(clock), dtype=bool) if bound is None else clock < bound
+            uses.append(Use(name, side, feature, log, before, "event"))
     return uses
+
+
+def known_from(events: pl.DataFrame, feature: Feature | SincePrevious) -> np.ndarray:
+    """The clock at which each event and all columns of a feature are known, int64."""
+    late = [c for c in map(known_column, feature_columns(feature)) if c in events.columns]
+    return events.select(pl.max_horizontal(CLOCK, *late)).to_series().to_numpy()
 
 
 def encode_table(name: str, uses: list[Use], encoded: Encoded) -> None:
@@ -162,6 +176,7 @@ def encode_table(name: str, uses: list[Use], encoded: Encoded) -> None:
             kind="id" if value.offsets is None else "ids",
             table=name,
             weighted=value.weights is not None,
+            known_later=_note_known(use, encoded),
         )
 
 
@@ -204,7 +219,8 @@ def encode_other(use: Use, encoded: Encoded) -> None:
 def _encode_dense(use: Use, encoded: Encoded) -> Column:
     assert isinstance(use.feature, DenseFeature)
     frame = use.frame.select(use.feature.columns)
-    fitted = fit_dense(frame.filter(pl.Series(use.training)), use.feature, what=use.what)
+    training = frame.filter(pl.Series(use.training))
+    fitted = fit_dense(training, use.feature, what=use.what, may_be_missing=use.known_later)
     matrix = np.empty((frame.height, len(fitted.fields)), dtype=np.float32)
     for low in range(0, frame.height, _SLICE):
         matrix[low : low + _SLICE] = fitted.apply(frame.slice(low, _SLICE), what=use.what)
@@ -215,7 +231,21 @@ def _encode_dense(use: Use, encoded: Encoded) -> Column:
     encoded.fitted["scalers"][use.key] = {"fit": _fit_range([use]), "columns": fitted.state()}
     if count := count_not_finite(frame, use.feature):
         encoded.counters[f"not_finite.{use.key}"] = count
-    return Column(name=use.name, level=use.level, kind="dense", dim=matrix.shape[1], fields=fitted.fields)
+    return Column(
+        name=use.name,
+        level=use.level,
+        kind="dense",
+        dim=matrix.shape[1],
+        fields=fitted.fields,
+        known_later=_note_known(use, encoded),
+    )
+
+
+def _note_known(use: Use, encoded: Encoded) -> bool:
+    """Keep the clocks of a field that is known later, to be written beside it; whether it is one."""
+    if use.known_later and use.domain is not None:
+        encoded.known.setdefault(use.domain, {})[use.name] = known_from(use.frame, use.feature)
+    return use.known_later
 
 
 def _encode_time(use: Use, encoded: Encoded) -> Column:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from features.errors import ConfigError
-from features.read.columns import Read, event_reads, event_rules, feature_columns, origin
+from features.read.columns import Read, event_reads, feature_columns, origin
 from features.spec import Domain, Spec
 
 
@@ -15,7 +15,6 @@ def refuse_outcomes(spec: Spec) -> None:
     Raises:
         ConfigError: naming who reads which column, and why it is not known at the request.
     """
-    _refuse_late_side(spec)
     reasons, suspects = outcomes(spec), dict(_suspects(spec))
     for column, reader in _same_row_reads(spec):
         if column in reasons:
@@ -25,18 +24,6 @@ def refuse_outcomes(spec: Spec) -> None:
             raise ConfigError(
                 f"{reader} reads {column!r}, {reasons[column]}, unknown at the request; {remedy}"
             )
-
-
-def _refuse_late_side(spec: Spec) -> None:
-    """A field of an event in a history is seen with the event, so it must be known by then."""
-    for name, domain in spec.domains.items():
-        late = event_rules(domain)
-        for side, feature in domain.side.items():
-            if column := next((c for c in feature_columns(feature) if c in late), None):
-                raise ConfigError(
-                    f"domain {name!r}, side {side!r} reads {column!r}, which is known later than its event; "
-                    "drop it: counters and matches use it from when it is known"
-                )
 
 
 def outcomes(spec: Spec) -> dict[str, str]:

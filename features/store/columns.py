@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 from pydantic import Field
 
-from features.computed import Strict
+from features.computed import Strict, is_false
 from features.errors import DataError
 
 
@@ -25,6 +25,7 @@ class Column(Strict):
     weighted: bool = False  # ids: has a weight column
     dim: int = 1  # dense: width, including missing indicators
     fields: list[str] = Field(default=[])  # dense: name of each of the dim values
+    known_later: bool = Field(default=False, exclude_if=is_false)  # event: missing before it was known
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,21 @@ def test_a_user_at_a_time_has_the_events_before_it(dataset: Dataset, lookup: Fea
                     assert found.columns.plain[name] == want.columns.plain[name]
     with pytest.raises(DataError, match="must have a request in the data set at or before time -5"):
         lookup.request(ScoreRequest(user="u1", time=-5, row_ids=[0]))
+
+
+def test_an_event_is_past_when_its_tick_is_over(dataset: Dataset) -> None:
+    """Events that are logged by the hour: the last one before a moment may have happened after it."""
+    hourly = copy.copy(dataset)
+    domain, info = next(iter(dataset.manifest.domains.items()))
+    domains = dataset.manifest.domains | {domain: info.model_copy(update={"tick": 3600.0})}
+    hourly.manifest = dataset.manifest.model_copy(update={"domains": domains})
+    store = dataset.events(domain)
+    user, time = int(store.user_id[-1]), int(store.time[-1])
+    of_user = store.time[store.user_id == user]
+    for moment in (time + 3599, time + 3600):
+        found = FeatureLookup(hourly)._history(user, moment)
+        first = len(store.time) - len(of_user)
+        assert found[f"end.{domain}"] == first + sum(1 for t in of_user if t + 3600 <= moment)
 
 
 def test_what_is_not_there_is_named(lookup: FeatureLookup) -> None:
