@@ -8,14 +8,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from ctr.metrics.table import Selection
 from ctr.models.config import ModelConfig
 from ctr.models.registry import KINDS, model_config
-from ctr.options.knobs import Count, Knobs, Positive, Share
+from ctr.options.knobs import DROP_UNUSED, Count, Knobs, Positive, Share, default_of
 from ctr.options.overrides import change
-from ctr.sparse_optim import check_name, read_options
+from ctr.sparse_optim import check_name, has_option, read_options
 from features.errors import ConfigError
 from features.safe_yaml import dump_yaml, load_yaml
 from features.spec import explain
@@ -60,9 +68,14 @@ class EmbeddingConfig(Knobs):
         }
 
     @model_validator(mode="after")
-    def _has_these_options(self) -> Self:
-        if self._changed() or self.optimizer_options:  # defaults need no check, and no import of torch
-            self.sparse_options()
+    def _has_these_options(self, info: ValidationInfo) -> Self:
+        changed = self._changed()
+        if not changed and not self.optimizer_options:  # defaults need no check, and no import of torch
+            return self
+        if info.context is DROP_UNUSED:
+            unused = [name for name in changed if not has_option(self.optimizer, name)]
+            return self.model_copy(update={n: default_of(type(self).model_fields[n]) for n in unused})
+        self.sparse_options()
         return self
 
 

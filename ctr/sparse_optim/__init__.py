@@ -41,6 +41,11 @@ def optimizer_class(name: str) -> type[SparseOptimizer]:
     return cast("type[SparseOptimizer]", getattr(importlib.import_module(module), kind))
 
 
+def has_option(name: str, option: str) -> bool:
+    """Whether an optimizer has an option."""
+    return option in optimizer_class(name).Options.model_fields
+
+
 def read_options(
     name: str, *, common: Mapping[str, Any], changed: Mapping[str, Any], own: Mapping[str, Any]
 ) -> OptimizerOptions:
@@ -55,17 +60,16 @@ def read_options(
     Raises:
         ValueError: it has no such option, or not of such a value; with the optimizers that have it.
     """
-    fields = optimizer_class(name).Options.model_fields
     for option, value in {**changed, **own}.items():
-        if option not in fields:
-            others = [other for other in OPTIMIZERS if option in optimizer_class(other).Options.model_fields]
+        if not has_option(name, option):
+            others = [other for other in OPTIMIZERS if has_option(other, option)]
             raise ValueError(
                 f"optimizer {name} has no option {option}, so that {value!r} would change nothing; delete it "
                 f"(optimizers that have it: {', '.join(others) or 'none'})"
             )
         if option in own and option in common:
             raise ValueError(f"option {option} must be set as embedding.{option}, not in optimizer_options")
-    shared = {option: value for option, value in common.items() if option in fields}
+    shared = {option: value for option, value in common.items() if has_option(name, option)}
     try:
         return optimizer_class(name).Options.model_validate({**shared, **own})
     except ValidationError as error:

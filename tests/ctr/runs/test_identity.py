@@ -34,6 +34,16 @@ def test_a_run_from_before_an_option_goes_on_with_its_default() -> None:
     assert completed(found) != identity(config(optimizer={"dense_staleness": 1}), manifest)
 
 
+def test_a_run_from_before_options_without_effect_were_refused_goes_on() -> None:
+    """Row-wise Adagrad has no betas: what they were changed nothing."""
+    found = identity(config(), batches.manifest())
+    found["config"]["embedding"]["betas"] = [0.8, 0.99]
+    del found["config"]["embedding"]["optimizer_options"]
+    assert completed(found) == identity(config(), batches.manifest())
+    found["config"]["embedding"]["optimizer"] = "adam"
+    assert completed(found) != identity(config(embedding={"optimizer": "adam"}), batches.manifest())
+
+
 def test_what_is_no_configuration_is_left_as_it_is() -> None:
     for found in ({}, {"config": 3}, {"config": {"optimizer": {"momentum": 1}}, "dataset": "x"}):
         assert completed(found) == found
