@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="MiB of request states kept; 0: none; default: 256",
     )
-    add("--append", action="store_true", help="carry states on by new events; refused where not exact")
+    add("--append", action="store_true", help="extend states by new events; refused where not exact")
     add("--max-candidates", type=int, default=MOST, metavar="N", help="of a score request; default: 10000")
     add(
         "--timeout",
@@ -103,7 +103,7 @@ def make_scorer(opened: OpenRun, model: nn.Module, arguments: argparse.Namespace
 def describe(stats: CacheStats) -> str:
     """The cache in a line."""
     return (
-        f"cache: {stats.hits:,} hits, {stats.appended:,} carried on, {stats.misses:,} misses "
+        f"cache: {stats.hits:,} hits, {stats.appended:,} extended, {stats.misses:,} misses "
         f"({stats.hit_rate:.0%}); {stats.entries:,} states, {stats.bytes / 2**20:.1f} of "
         f"{stats.max_bytes / 2**20:.0f} MiB, {stats.evicted:,} dropped"
     )

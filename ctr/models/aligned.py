@@ -8,7 +8,7 @@ formulas are the papers', and all weights are learned as before:
    field with n-grams is a mean of embeddings: its map starts larger by their number);
 2. HyFormer's query FFNs start as the identity on one candidate token, plus their usual small random map of
    everything else: GELU(x) − GELU(−x) = x, so W_1 = [A; −A], W_2 = [I, −I] computes exactly A x;
-3. W_Q = W_K starts as one orthogonal matrix where candidates ask events.
+3. W_Q = W_K starts as one orthogonal matrix where candidates attend to events.
 
 Then ⟨query, key⟩ starts large where the event shares the candidate's values. Worth it where candidate and
 history share ID spaces (docs/results.md has the figures).

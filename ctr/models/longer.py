@@ -51,7 +51,7 @@ from features.dataset import Manifest
 
 
 class TowerConfig(Knobs):
-    """LONGER's attention layers: token merge, the events that ask, global tokens."""
+    """LONGER's attention layers: token merge, the query events, global tokens."""
 
     merge: Positive = 1  # adjacent events concatenated into one token
     inner_layers: Count = 0  # layers of the small Transformer inside a group (InnerTrans)
@@ -71,7 +71,7 @@ UNUSED_QUERIES = Unused(
     ("longer.queries",),
     by="layers",
     when=lambda layers: layers == 1,
-    because="layers 1 has no next layer for the events that ask",
+    because="layers 1 has no next layer for the query events",
 )
 
 
@@ -140,8 +140,8 @@ class LongerTower(nn.Module):
             whole = joined(kv, layer.project_kv(tokens))
             grown.append([newest(whole, self.select.count) if place else whole])
             if place + 1 < len(kept):
-                asked = EventQueries(tokens, before + tokens.positions() + 1)
-                tokens = layer.encode(asked, whole)
+                queries = EventQueries(tokens, before + tokens.positions() + 1)
+                tokens = layer.encode(queries, whole)
         return grown
 
     def why_not_append(self) -> str | None:
@@ -150,18 +150,18 @@ class LongerTower(nn.Module):
         if merge > 1:
             return f"model.longer.merge is {merge}: groups are counted from the newest event; 1 has none"
         if queries != "recent":
-            return f"model.longer.queries is {queries}: a new event changes which events ask, or what"
+            return f"model.longer.queries is {queries}: new events change the query events"
         return None
 
     def may_grow(self, events: int) -> bool:
         """Whether K and V of all layers stay when a history grows to so many events.
 
-        From layer 3 on, those of H_S were computed among the events that asked then.
+        From layer 3 on, those of H_S were computed among the query events of that time.
         """
         return len(self.layers) <= 2 or events <= self.select.count
 
     def _begin(self, events: Jagged, prefix: Tensor | None) -> tuple[Jagged, EventQueries]:
-        """H and H_S: the merged events, and those of them that ask."""
+        """H and H_S: the merged events, and the query events among them."""
         events = self.merge(events)
         queries = self.select(events)
         return (events, queries) if prefix is None else show_to_events(prefix, events, queries)

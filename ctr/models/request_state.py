@@ -33,7 +33,7 @@ class RequestState:
         features: the request's part (R, ·) of each NS token, None where a token has none.
         dense: request-level dense features (R, dim) that the head reads directly.
         kvs: K and V of each layer, for each of its sequences.
-        summary: (R, N, D), what is read of the sequences without a question: HyFormer's pools, or the CLS
+        summary: (R, N, D), what the sequences give without a candidate: HyFormer's pools, or the CLS
             tokens of a two-stage model without global tokens.
     """
 

@@ -6,8 +6,8 @@
     logit = MLP(X)
 
 With `two_stage.global_tokens` the NS tokens are LONGER's global tokens, so the sequence is read in the light
-of the candidate; without them the CLS tokens alone ask, once for all candidates. With `encoder.kind: library`
-an encoder of the Transformer library goes over the events first, once per request.
+of the candidate; without them the CLS tokens alone are queries, once for all candidates. With `encoder.kind:
+library` an encoder of the Transformer library goes over the events first, once per request.
 
 Source: HyFormer (arXiv 2601.12681v2), Table 1 and 2 (LONGER + RankMixer; with and without global tokens).
 

@@ -1,13 +1,13 @@
-"""New events behind a cached history: which models may carry a state on.
+"""Extending a cached request state by new events of its user: which models allow it.
 
-A state may be carried on if nothing that was computed for the old events changes when one comes behind them.
+A state may be extended if nothing that was computed for its events changes when newer ones follow them.
 
     a token of an event    may hold neither its gap to the request nor its age: both change with every request
     LONGER                 an event sees itself and earlier ones: K and V of layer 1 stay, and those of the
-                           following layers as long as no event leaves in front, neither of the history nor,
-                           from layer 3 on, of H_S, the k events that ask
-    HyFormer, SwiGLU       each event stands by itself in every layer; the pools are means
-    everything else        events see later ones, or groups and choices of events are counted from the end
+                           following layers, as long as the oldest event stays: that of the history and,
+                           from layer 3 on, that of H_S, the k query events
+    HyFormer, SwiGLU       each event is computed by itself in every layer; the pools are means
+    everything else        events see later ones, or groups and choices of events count from the newest
 
 What a model can do, its own file says: `Model.why_not_append`, `Model.may_grow` and `Model.append`.
 
@@ -25,7 +25,7 @@ from ctr.tokens.features import UniqueRows
 
 
 def why_not(model: Model) -> str | None:
-    """Why states of a model cannot be carried on by new events; None if they can."""
+    """Why states of a model cannot be extended by new events; None if they can."""
     config = model.config
     if config.time_gaps:
         return (
@@ -42,7 +42,7 @@ def why_not(model: Model) -> str | None:
     return model.why_not_append()
 
 
-def carry_on(model: Model, state: RequestState, batch: Batch, rows: UniqueRows) -> RequestState:
+def extend_state(model: Model, state: RequestState, batch: Batch, rows: UniqueRows) -> RequestState:
     """The state of a request whose history is the cached one and, behind it, the events of `batch`.
 
     Args:

@@ -45,8 +45,8 @@ class CacheStats:
     @property
     def hit_rate(self) -> float:
         """Hits and appended states over all requests; 0 before the first."""
-        asked = self.hits + self.appended + self.misses
-        return (self.hits + self.appended) / asked if asked else 0.0
+        requests = self.hits + self.appended + self.misses
+        return (self.hits + self.appended) / requests if requests else 0.0
 
 
 class StateCache:

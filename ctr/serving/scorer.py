@@ -17,7 +17,7 @@ from ctr.embedding import EmbeddingTables
 from ctr.loader.columns import Columns
 from ctr.models.model import Model
 from ctr.models.request_state import RequestState
-from ctr.serving.append import carry_on, why_not
+from ctr.serving.append import extend_state, why_not
 from ctr.serving.cache import Entry, StateCache, StateKey
 from ctr.serving.requests import Request, RequestCollator
 from ctr.training.state import TrainingState
@@ -36,7 +36,7 @@ class Scorer:
         cache: keeps states; None computes every request anew.
         digest: identifies weights, configuration and data set, see `model_digest`.
         micro_batch: candidates scored at a time.
-        append: whether an older state of the user is carried on by the events since.
+        append: whether an older state of the user is extended by the events since.
         bf16: whether matrix products are computed in bfloat16.
         device: where model and tables are.
 
@@ -60,7 +60,7 @@ class Scorer:
         if micro_batch < 1:
             raise ConfigError(f"the micro-batch must hold at least 1 candidate, got {micro_batch}")
         if append and (reason := why_not(model)) is not None:
-            raise ConfigError(f"states of this model cannot be carried on by new events: {reason}")
+            raise ConfigError(f"states of this model cannot be extended by new events: {reason}")
         self.model, self.tables, self.collator = model, tables, collator
         self.cache, self.digest, self.append = cache, digest, append
         self.micro_batch, self.bf16, self.device = micro_batch, bf16, torch.device(device)
@@ -92,13 +92,13 @@ class Scorer:
         if found is not None and found.request == request.name:
             self.cache.count(hits=1)
             return found.state
-        state = self._carried_on(key, request) if self.append else None
+        state = self._extended(key, request) if self.append else None
         self.cache.count(appended=state is not None, misses=state is None)
         state = self._encode(request) if state is None else state
         self.cache.put(key, Entry(state, request.name))
         return state
 
-    def _carried_on(self, key: StateKey, request: Request) -> RequestState | None:
+    def _extended(self, key: StateKey, request: Request) -> RequestState | None:
         """The user's newest state with the events since; None where that would not be exact."""
         assert self.cache is not None
         older = self.cache.newest(key.model, key.user)
@@ -108,7 +108,7 @@ class Scorer:
             return None
         batch = self.collator.request_batch(request, after=older[0].spans).to(self.device)
         rows = self.tables.lookup(batch.unique_ids)
-        return carry_on(self.model, older[1].state, batch, rows)
+        return extend_state(self.model, older[1].state, batch, rows)
 
     def _encode(self, request: Request) -> RequestState:
         batch = self.collator.request_batch(request).to(self.device)

@@ -126,4 +126,4 @@ def test_serves_until_a_signal(run: Path) -> None:
             assert len(json.load(answer)["scores"]) == 2
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) in (143, -signal.SIGTERM)
-        assert "cache: 0 hits, 0 carried on, 1 misses" in process.stderr.read()
+        assert "cache: 0 hits, 0 extended, 1 misses" in process.stderr.read()

@@ -75,7 +75,7 @@ def attention(layer: nn.Module, queries: Tensor, keys: Tensor, mask: Tensor | No
 
 
 def encoder(block: nn.Module, events: Tensor) -> Tensor:
-    """H of one request: the newest `recent` events ask all events."""
+    """H of one request: the newest `recent` events attend to all events."""
     kept = len(events) if block.recent is None else min(block.recent, len(events))
     short = events[len(events) - kept :]
     around = block.around_attention

@@ -127,10 +127,10 @@ def test_new_events_must_come_later_than_the_old_ones_of_all_domains(growing: Pa
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_carried_on_is_refused_and_says_why(name: str, dataset: Path) -> None:
+def test_what_cannot_be_extended_is_refused_and_says_why(name: str, dataset: Path) -> None:
     built = Built(dataset, *REFUSED[name])
     assert why_not(built.state.model) is not None
-    with pytest.raises(ConfigError, match=rf"cannot be carried on by new events: model\.[\w.]*{name}"):
+    with pytest.raises(ConfigError, match=rf"cannot be extended by new events: model\.[\w.]*{name}"):
         built.scorer(append=True)
 
 
