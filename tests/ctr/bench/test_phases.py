@@ -70,7 +70,7 @@ def test_the_suite_tells_phases_and_operators(tmp_path: Path) -> None:
     assert 0 < len(operators.rows) <= profile.OPERATORS and all(
         float(row[2] or 0) > 0 for row in operators.rows
     )
-    assert any(row[0] == "`aten::mm`" for row in operators.rows)
+    assert any(str(row[0]).startswith("`aten::") for row in operators.rows)
     assert len(said) == 2 and "20 rows a batch" not in phases.note and "15 rows a batch" in phases.note
 
 
