@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctr.bench.results import Cell, Report, SuiteResult, Table, Target
+from ctr.bench.results import Cell, Report, ResultTable, SuiteResult, Target
 from features.durable import replace_file
 from features.errors import ConfigError
 
@@ -66,14 +66,14 @@ def conditions(report: Report) -> str:
     return "\n\n".join(
         [
             f"```bash\n{lines}\n```",
-            table(Table("", ["machine", "value"], machine)),
-            table(Table("", ["setting", "value"], settings)),
-            table(Table("", ["limit", "unit", "measured"], calibrated)),
+            table(ResultTable("", ["machine", "value"], machine)),
+            table(ResultTable("", ["setting", "value"], settings)),
+            table(ResultTable("", ["limit", "unit", "measured"], calibrated)),
         ]
     )
 
 
-def table(content: Table) -> str:
+def table(content: ResultTable) -> str:
     """A table, its title above and its note below."""
     lines = [
         "| " + " | ".join(content.columns) + " |",
@@ -89,7 +89,7 @@ def targets(content: list[Target]) -> str:
     rows: list[list[Cell]] = [
         [t.what, t.kind, t.bound, t.measured, "yes" if t.met else "**no**"] for t in content
     ]
-    return table(Table("", ["what", "must be", "bound", "measured", "met"], rows))
+    return table(ResultTable("", ["what", "must be", "bound", "measured", "met"], rows))
 
 
 def shown(cell: Cell) -> str:

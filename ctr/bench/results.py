@@ -14,7 +14,7 @@ Cell = str | int | float | None
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """A table; numbers stay numbers until it is shown."""
 
     title: str
@@ -57,7 +57,7 @@ class SuiteResult:
 
     suite: str
     title: str
-    tables: list[Table] = field(default_factory=list)
+    tables: list[ResultTable] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
 

@@ -26,7 +26,7 @@ ColumnKey = tuple[str, str]  # (level, feature)
 
 
 @dataclass(frozen=True)
-class HistoryColumns:
+class PackedHistory:
     """The events of the requests of a batch, in one domain."""
 
     offsets: np.ndarray  # int64 (R + 1,)
@@ -93,7 +93,7 @@ class Collator:
             time=_tensor(requests.plain["time"], np.int64),
         )
 
-    def _history(self, domain: str, requests: dict[str, np.ndarray]) -> HistoryColumns:
+    def _history(self, domain: str, requests: dict[str, np.ndarray]) -> PackedHistory:
         """The newest events of each request, at most `max_len`, up to the end of the request's pointer."""
         stop = requests[f"end.{domain}"].astype(np.int64)
         start = np.maximum(requests[f"start.{domain}"].astype(np.int64), stop - self.max_len[domain])
@@ -112,7 +112,7 @@ class Collator:
         gap = np.repeat(requests["time"], stop - start) - events.plain["time"]
         if len(gap) and gap.min() < 0:
             _refuse_future_event(domain, requests, offsets, gap)
-        return HistoryColumns(offsets, gap.astype(np.float32), events)
+        return PackedHistory(offsets, gap.astype(np.float32), events)
 
     def _make_unique(
         self, ids_of: dict[ColumnKey, IdValues]
@@ -169,7 +169,7 @@ def _refuse_future_event(
     )
 
 
-def _sequence(history: HistoryColumns, ids: dict[str, IdColumn]) -> SequenceBatch:
+def _sequence(history: PackedHistory, ids: dict[str, IdColumn]) -> SequenceBatch:
     lengths = np.diff(history.offsets)
     return SequenceBatch(
         offsets=torch.from_numpy(history.offsets),

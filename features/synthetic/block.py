@@ -54,7 +54,7 @@ class Round:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class UserBlock:
     """A block of users with all their events and the rounds of their impressions.
 
     `accidents` are further views, which no click depends on; None: the log does not speak of them.
@@ -68,7 +68,7 @@ class Block:
 
 def simulate_block(
     rng: np.random.Generator, catalogue: Catalogue, sizes: Sizes, model: ClickModel, number: int
-) -> Block:
+) -> UserBlock:
     """Simulate block `number`: the users from `number * BLOCK_USERS` on.
 
     Args:
@@ -88,7 +88,7 @@ def simulate_block(
         rounds.append(_simulate_round(scene, model, history, turn))
         events.append(_consequences(rng, rounds[-1]))
         history = history.then(events[-1])
-    return Block(people=people, events=concat(events), rounds=rounds)
+    return UserBlock(people=people, events=concat(events), rounds=rounds)
 
 
 def _simulate_round(scene: Scene, model: ClickModel, history: History, turn: int) -> Round:

@@ -15,7 +15,7 @@ import numpy as np
 from features.errors import ConfigError
 from features.synthetic.accidents import accidental_clicks, check_share
 from features.synthetic.best import BestAuc
-from features.synthetic.block import Block, simulate_block
+from features.synthetic.block import UserBlock, simulate_block
 from features.synthetic.catalogue import Catalogue, make_catalogue
 from features.synthetic.clicks import ClickModel
 from features.synthetic.settings import START, Sizes
@@ -117,7 +117,7 @@ def _generator(seed: int, stream: int, number: int) -> np.random.Generator:
 
 def _part_blocks(
     seed: int, sizes: Sizes, model: ClickModel, catalogue: Catalogue, part: int
-) -> Iterator[Block]:
+) -> Iterator[UserBlock]:
     """Simulate the blocks of one part file, one after the other."""
     begin = part * sizes.blocks_per_part
     for number in range(begin, min(begin + sizes.blocks_per_part, sizes.blocks)):
@@ -125,8 +125,8 @@ def _part_blocks(
 
 
 def _with_accidents(
-    blocks: Iterator[Block], seed: int, catalogue: Catalogue, share: float
-) -> Iterator[Block]:
+    blocks: Iterator[UserBlock], seed: int, catalogue: Catalogue, share: float
+) -> Iterator[UserBlock]:
     """Add accidental clicks; with a share of 0 the blocks stay as they are."""
     for block in blocks:
         if share:
@@ -135,7 +135,7 @@ def _with_accidents(
         yield block
 
 
-def _observed(blocks: Iterator[Block], users: TableWriter, best: BestAuc) -> Iterator[Block]:
+def _observed(blocks: Iterator[UserBlock], users: TableWriter, best: BestAuc) -> Iterator[UserBlock]:
     """Pass blocks on, having written their users and counted their clicks."""
     for block in blocks:
         users.add(users_table(block.people))

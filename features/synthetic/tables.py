@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from features.synthetic.block import Block, Round
+from features.synthetic.block import Round, UserBlock
 from features.synthetic.catalogue import SEGMENTS, TAG_COUNT, Catalogue
 from features.synthetic.clicks import HISTORY_TERMS, PAGES, STATIC_TERMS
 from features.synthetic.events import CART, OUTCOMES, QUERIES_PER_CATEGORY, SEARCH, VIEW, Events, concat
@@ -44,12 +44,12 @@ def items_table(catalogue: Catalogue) -> pa.Table:
     )
 
 
-def impressions_table(block: Block, catalogue: Catalogue) -> pa.Table:
+def impressions_table(block: UserBlock, catalogue: Catalogue) -> pa.Table:
     """One row per shown item, round after round, so sorted neither by time nor by user."""
     return pa.concat_tables([_impressions_of(r, block.people, catalogue) for r in block.rounds])
 
 
-def view_table(block: Block, catalogue: Catalogue) -> pa.Table:
+def view_table(block: UserBlock, catalogue: Catalogue) -> pa.Table:
     """Views: organic ones, then those that impressions caused, then accidents; dwell in seconds."""
     views = block.events.where(block.events.domain == VIEW)
     truth = {}
@@ -63,13 +63,13 @@ def view_table(block: Block, catalogue: Catalogue) -> pa.Table:
     )
 
 
-def cart_table(block: Block, catalogue: Catalogue) -> pa.Table:
+def cart_table(block: UserBlock, catalogue: Catalogue) -> pa.Table:
     """Items put into the cart."""
     carts = block.events.where(block.events.domain == CART)
     return pa.table(_event_columns(carts, block.people, catalogue))
 
 
-def search_table(block: Block, catalogue: Catalogue) -> pa.Table:
+def search_table(block: UserBlock, catalogue: Catalogue) -> pa.Table:
     """Searches: a query belongs to one category."""
     searches = block.events.where(block.events.domain == SEARCH)
     category = catalogue.category[searches.item]
@@ -83,7 +83,7 @@ def search_table(block: Block, catalogue: Catalogue) -> pa.Table:
     )
 
 
-def truth_table(block: Block, catalogue: Catalogue) -> pa.Table:
+def truth_table(block: UserBlock, catalogue: Catalogue) -> pa.Table:
     """Per impression: p, p without the history terms, and each term of the score."""
     return pa.concat_tables([_truth_of(r, catalogue) for r in block.rounds])
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from features.durable import rename
 from features.errors import ConfigError
 from features.synthetic import tables
-from features.synthetic.block import Block
+from features.synthetic.block import UserBlock
 from features.synthetic.catalogue import Catalogue
 
 _STREAMS = {
@@ -105,7 +105,7 @@ def write_catalogue(root: Path, catalogue: Catalogue) -> None:
             writer.add(table)
 
 
-def write_part(root: Path, number: int, catalogue: Catalogue, blocks: Iterator[Block]) -> dict[str, int]:
+def write_part(root: Path, number: int, catalogue: Catalogue, blocks: Iterator[UserBlock]) -> dict[str, int]:
     """Write blocks of users as part `number` of every stream.
 
     Returns:

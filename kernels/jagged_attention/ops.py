@@ -42,7 +42,7 @@ class _StridedRows(ctypes.Structure):
     _fields_ = (("start", ctypes.c_void_p), ("stride", ctypes.c_int64))
 
 
-class _Problem(ctypes.Structure):
+class _AttentionProblem(ctypes.Structure):
     """The `Problem` of attention.cpp."""
 
     _fields_ = (
@@ -79,7 +79,7 @@ def _call(
     """Run the kernel.
 
     Args:
-        rows: by the names of `_Problem`.
+        rows: by the names of `_AttentionProblem`.
         indices: query offsets, key offsets and the visible counts.
         lse: log Σ exp of each query and head; written by the forward, read by the backward.
         d_lse: its gradient.
@@ -93,10 +93,10 @@ def _call(
             f"there is no compiled attention for heads of width {width} on this machine"
         )
     assert indices[0] is not None
-    problem = _Problem(requests=len(indices[0]) - 1, heads=heads, scale=width**-0.5)
+    problem = _AttentionProblem(requests=len(indices[0]) - 1, heads=heads, scale=width**-0.5)
     for name, tensor in rows.items():
         setattr(problem, name, _StridedRows(tensor.data_ptr(), tensor.stride(0)))
-    # These tensors have no strides in `_Problem`; the list keeps the copies alive until the kernel is done.
+    # The struct has no strides of these; the list keeps contiguous copies alive until the kernel is done.
     plain = [None if x is None else x.contiguous() for x in (*indices, lse, d_lse)]
     for name, held in zip(("q_ends", "k_ends", "visible", "lse", "d_lse"), plain, strict=True):
         setattr(problem, name, None if held is None else held.data_ptr())

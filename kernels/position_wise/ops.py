@@ -35,7 +35,7 @@ forward = torch.ops.position_wise.forward.default
 backward = torch.ops.position_wise.backward.default
 
 
-class _Problem(ctypes.Structure):
+class _PositionWiseProblem(ctypes.Structure):
     """The `Problem` of position_wise.cpp."""
 
     _fields_ = (
@@ -57,14 +57,14 @@ def _outputs(w1: Tensor, w2: Tensor | None) -> int:
 
 
 def _run(given: dict[str, Tensor | None], made: dict[str, Tensor | None], *settings: Any) -> None:
-    """The kernel on tensors by the names of `_Problem`; `made` are written. The backward has `dy`."""
+    """Run the kernel on tensors named as in `_PositionWiseProblem`: the backward if `given` has `dy`."""
     norm, eps, activation, residual = settings
     kernel = library()
     if kernel is None:
         raise NotImplementedError("there are no compiled position-wise networks on this machine")
     held = {name: tensor.contiguous() for name, tensor in given.items() if tensor is not None}
     x, w1, w2 = held["x"], held["w1"], held.get("w2")
-    problem = _Problem(
+    problem = _PositionWiseProblem(
         rows=len(x),
         inputs=x.shape[1],
         hidden=0 if w2 is None else w2.shape[1],

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ctr.batch import Batch
-from ctr.bench.results import Cell, Settings, SuiteResult, Table
+from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import build_all, case_config, given_or_synthetic, sized
 from ctr.bench.timing import Job, interleave, ratio
@@ -49,7 +49,7 @@ def run(settings: Settings) -> SuiteResult:
         f"median. Difference: of logits and dense gradients of {small.num_rows} rows, relative to the "
         "largest. Packing concerns all but attention."
     )
-    table = Table("Each optimisation switched off alone", columns, cells, note)
+    table = ResultTable("Each optimisation switched off alone", columns, cells, note)
     return SuiteResult("ablate", "What each optimisation contributes", [table])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table
+from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import HYFORMER, build_all, sized, synthetic
 from ctr.bench.timing import interleave
@@ -35,5 +35,5 @@ def run(settings: Settings) -> SuiteResult:
     columns = ["candidates", *(f"{n}, ms/request" for n in HYFORMER), *(f"{n}, rows/s" for n in HYFORMER)]
     chart = Chart("candidates", "Cost of a request by its candidates", "candidates", "ms per request", cost)
     note = f"A training step of {REQUESTS} requests; histories of the default lengths."
-    table = Table("Cost of a request by its candidates", columns, rows, note)
+    table = ResultTable("Cost of a request by its candidates", columns, rows, note)
     return SuiteResult("candidates", "Candidates per request", [table], [chart])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import map_tensors
-from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table, Target
+from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import synthetic
 from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Implementation
@@ -81,7 +81,7 @@ def _worst(curves: dict[str, list[float]], until: int) -> list[tuple[str, float]
     return [(name, difference(curve, expected, until)) for name, curve in others]
 
 
-def _table(title: str, curves: dict[str, list[float]], *, note: str) -> Table:
+def _table(title: str, curves: dict[str, list[float]], *, note: str) -> ResultTable:
     """A line per curve; the others are compared with the first."""
     expected = next(iter(curves.values()))
     steps = len(expected)
@@ -89,7 +89,7 @@ def _table(title: str, curves: dict[str, list[float]], *, note: str) -> Table:
         [name, c[0], sum(c[-20:]) / len(c[-20:]), *(difference(c, expected, n) for n in (steps // 2, steps))]
         for name, c in curves.items()
     ]
-    return Table(title, [*COLUMNS, *PARTS], cells, note)
+    return ResultTable(title, [*COLUMNS, *PARTS], cells, note)
 
 
 def difference(curve: list[float], expected: list[float], until: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table, Target
+from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import HYFORMER, build_all, sized, synthetic
 from ctr.bench.timing import Samples, exponent, interleave, ratio
@@ -39,8 +39,8 @@ def run(settings: Settings) -> SuiteResult:
     ]
     chart = Chart("length", "Cost of a request by length of its history", "events", "ms per request", cost)
     tables = [
-        Table("Cost of a request by length", columns, rows, note),
-        Table(
+        ResultTable("Cost of a request by length", columns, rows, note),
+        ResultTable(
             "Growth of the cost with the length",
             ["model", f"exponent, from {FIT_FROM:,} events on"],
             exponents,
@@ -73,7 +73,7 @@ def _cost_by_length(settings: Settings, lengths: tuple[int, ...]) -> dict[str, l
     return cost
 
 
-def _four_times(settings: Settings) -> tuple[Table, list[Target]]:
+def _four_times(settings: Settings) -> tuple[ResultTable, list[Target]]:
     """Step time of histories four times as long, over that of the usual ones."""
     shape = replace(sized(Shape(), settings), requests=settings.requests)
     data = {
@@ -99,4 +99,6 @@ def _four_times(settings: Settings) -> tuple[Table, list[Target]]:
     columns = ["encoder", "s/step", f"s/step, {FACTOR} times as long", "times the cost"]
     lengths = "/".join(str(d.length) for d in shape.domains.values())
     note = f"A training step of {settings.requests} requests."
-    return Table(f"Histories of {lengths} events, and {FACTOR} times as long", columns, rows, note), targets
+    return ResultTable(
+        f"Histories of {lengths} events, and {FACTOR} times as long", columns, rows, note
+    ), targets

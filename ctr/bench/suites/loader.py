@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 
-from ctr.bench.results import Cell, Settings, SuiteResult, Table, Target
+from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import build_all, given_or_synthetic, sized
 from ctr.bench.timing import Job, interleave
@@ -32,7 +32,7 @@ def run(settings: Settings) -> SuiteResult:
     speeds = {name: samples.per_second(batch.num_rows) for name, samples in taken.items()}
     fastest = max(speeds, key=lambda name: speeds[name])
     cells: list[list[Cell]] = [[name, speed] for name, speed in (loading | speeds).items()]
-    table = Table("Rows/s of the loader alone, and of the models", ["what", "rows/s"], cells)
+    table = ResultTable("Rows/s of the loader alone, and of the models", ["what", "rows/s"], cells)
     times = loading["loader, 1 thread"] / speeds[fastest]
     target = Target(f"loader over the fastest model ({fastest})", times, FACTOR, "at least")
     return SuiteResult("loader", "The loader alone", [table], [], [target])

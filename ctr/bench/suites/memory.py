@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from ctr.bench.memory import in_child
-from ctr.bench.results import Cell, Settings, SuiteResult, Table, Target
+from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import case_config, given_or_synthetic, sized
 from ctr.bench.variants import ALL_OFF, BASELINE
@@ -45,5 +45,5 @@ def run(settings: Settings) -> SuiteResult:
         f"alone hold about {embeddings:.2f} GiB; mapped pages of the data set count while they are resident."
     )
     return SuiteResult(
-        "memory", "Peak memory", [Table("Peak memory of training", columns, cells, note)], [], targets
+        "memory", "Peak memory", [ResultTable("Peak memory of training", columns, cells, note)], [], targets
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table, Target
+from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.timing import Job, interleave
 from ctr.bench.variants import Implementation, update_whole_table
 from ctr.config import EmbeddingConfig
@@ -47,7 +47,7 @@ def run(settings: Settings) -> SuiteResult:
     what = f"update at {large[-1][0]:,.0f} rows over that at {large[0][0]:,.0f}"
     targets = [Target(what, growth, BOUND, "at most")]
     return SuiteResult(
-        "optimizer", "Optimizer", [Table("Embedding update", columns, cells, note)], [chart], targets
+        "optimizer", "Optimizer", [ResultTable("Embedding update", columns, cells, note)], [chart], targets
     )
 
 

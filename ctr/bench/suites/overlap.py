@@ -9,7 +9,7 @@ from functools import partial
 
 from ctr.batch import Batch
 from ctr.bench.link import DelayedLink
-from ctr.bench.results import Cell, Settings, SuiteResult, Table, Target
+from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import case_config, given_or_synthetic, sized
 from ctr.bench.timing import Samples, interleave, ratio
@@ -70,7 +70,7 @@ def run(settings: Settings) -> SuiteResult:
         "machine's own noise is in; not waited for: 1 − time stood still / all-reduce, which it is not. With "
         "staleness 0 buckets overlap with the rest of their own backward alone."
     )
-    table = Table("A slow network behind the dense gradients", COLUMNS, _rows(samples, usual), note)
+    table = ResultTable("A slow network behind the dense gradients", COLUMNS, _rows(samples, usual), note)
     targets = _targets(samples, usual, free)
     return SuiteResult("overlap", "Communication behind computation", [table], targets=targets)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch.profiler import ProfilerActivity, profile
 
 from ctr.bench.phases import LOADER, REST, Phases, watched
-from ctr.bench.results import Cell, Settings, SuiteResult, Table
+from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import given_or_synthetic, sized
 from ctr.bench.workload import Workload, bench_config, endless, training_batches
@@ -68,7 +68,7 @@ def _one(step: Callable[[], None], phases: Phases) -> dict[str, float]:
     return dict(phases.seconds)
 
 
-def _phases(taken: list[dict[str, float]], about: str) -> Table:
+def _phases(taken: list[dict[str, float]], about: str) -> ResultTable:
     """The step of median length: its parts add up, and a step that the machine disturbed is not shown."""
     ordered = sorted(taken, key=lambda seconds: sum(seconds.values()))
     shown, lengths = ordered[len(ordered) // 2], [1e3 * sum(seconds.values()) for seconds in ordered]
@@ -81,10 +81,10 @@ def _phases(taken: list[dict[str, float]], about: str) -> Table:
         f"{lengths[-1]:.0f} ms, without the profiler. A block's time is its own: what a block inside it "
         "takes stands in that block's line. The backward pass is one line, with what is recomputed in it."
     )
-    return Table("By phase", ["phase", "ms a step", "share, %"], rows, note)
+    return ResultTable("By phase", ["phase", "ms a step", "share, %"], rows, note)
 
 
-def _operators(step: Callable[[], None], steps: int) -> Table:
+def _operators(step: Callable[[], None], steps: int) -> ResultTable:
     """The operators that take most time of their own; ranges that no operator stands for are left out."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(steps):
@@ -106,7 +106,7 @@ def _operators(step: Callable[[], None], steps: int) -> Table:
         "torch.profiler (which itself costs time). Names without `aten::` are operators of this project, or "
         "autograd's."
     )
-    return Table("By operator", ["operator", "calls a step", "own ms a step", "share, %"], rows, note)
+    return ResultTable("By operator", ["operator", "calls a step", "own ms a step", "share, %"], rows, note)
 
 
 def _share(part: float, whole: float) -> float | None:

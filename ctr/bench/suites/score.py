@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ctr.batch import Batch, take_candidates
-from ctr.bench.results import Cell, Settings, SuiteResult, Table, Target
+from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.rewrite import take_requests
 from ctr.bench.score_load import load
 from ctr.bench.shape import Shape
@@ -114,7 +114,7 @@ def _rows_alone(batch: Batch, rows: int) -> Batch:
     return take_requests(take_candidates(batch, index), torch.zeros_like(index), request_index=index)
 
 
-def _table(length: int, rows: list[list[Cell]]) -> Table:
+def _table(length: int, rows: list[list[Cell]]) -> ResultTable:
     ways = ("state kept", "encoded anew", "per row", f"{ROWS} rows a batch", "without history")
     columns = ["model", "candidates", *(f"{way}, 1/s" for way in ways), "anew over per row"]
     note = (
@@ -122,10 +122,10 @@ def _table(length: int, rows: list[list[Cell]]) -> Table:
         f"with its whole request; {ROWS} rows a batch: the same on {ROWS} of them; without history: the same "
         "model on no event."
     )
-    return Table(f"Histories of {length:,} events", columns, rows, note)
+    return ResultTable(f"Histories of {length:,} events", columns, rows, note)
 
 
-def _under_load(settings: Settings, dataset: Dataset, lengths: tuple[int, ...], most: int) -> Table:
+def _under_load(settings: Settings, dataset: Dataset, lengths: tuple[int, ...], most: int) -> ResultTable:
     """Latency of the endpoint over HTTP."""
     length = GOAL_LENGTH if GOAL_LENGTH in lengths else max(lengths)
     count = min(GOAL_COUNT, most)
@@ -150,4 +150,4 @@ def _under_load(settings: Settings, dataset: Dataset, lengths: tuple[int, ...], 
                 rows.append([name, clients, found.per_second, *shares, found.refused])
     columns = ["model", "clients", "requests/s", "p50, ms", "p95, ms", "p99, ms", "refused"]
     note = f"{count} candidates a score request, {length:,} events, states kept; clients ask without a pause."
-    return Table("The endpoint under load", columns, rows, note)
+    return ResultTable("The endpoint under load", columns, rows, note)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ctr.batch import Batch
 from ctr.bench.calibration import SIDE, matrix_product
 from ctr.bench.flops import count_flops
-from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table, Target
+from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import build_all, given_or_synthetic, sized
 from ctr.bench.timing import Job, Samples, interleave
@@ -55,7 +55,7 @@ def _dataset(settings: Settings, rows: int | None) -> Dataset:
 
 def _measure(
     settings: Settings, dataset: Dataset, per_request: float
-) -> tuple[dict[str, float], float, Table]:
+) -> tuple[dict[str, float], float, ResultTable]:
     """Rows/s by model, what the peer's are scaled by, and the table."""
     workloads = build_all(settings, dataset, list(models()), requests=settings.requests)
     seconds, batch_rows, gflops = _step_times(settings, dataset, workloads)
@@ -89,7 +89,7 @@ def _measure(
         "what this code computes for a row, forward and backward, shared work divided; MFU is over the same "
         "product."
     )
-    return speeds, scale, Table(title, columns, rows, note)
+    return speeds, scale, ResultTable(title, columns, rows, note)
 
 
 def _step_times(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctr.bench.results import Cell, Chart, Settings, SuiteResult, Table, Target
+from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import case_config, given_or_synthetic, sized
 from ctr.bench.timing import interleave, ratio
@@ -59,7 +59,7 @@ def run(settings: Settings) -> SuiteResult:
         levels={"as fast as plain": 1.0},
     )
     tables = [
-        Table("Unique pooling by share of unique IDs", columns, cells, note),
+        ResultTable("Unique pooling by share of unique IDs", columns, cells, note),
         _bytes_of_a_batch(settings),
     ]
     at = {row[0]: row for row in cells}
@@ -121,7 +121,7 @@ def pooled(weight: Tensor, unique: Tensor, inverse: Tensor, gradient: Tensor) ->
     return rows.grad
 
 
-def _bytes_of_a_batch(settings: Settings) -> Table:
+def _bytes_of_a_batch(settings: Settings) -> ResultTable:
     """Bytes of IDs and rows of the first training batch, by the skew of its IDs or of the given data set."""
     cells: list[list[Cell]] = []
     skews = (None,) if settings.dataset is not None else (1.0, 2.0, 4.0, 8.0)
@@ -144,7 +144,7 @@ def _bytes_of_a_batch(settings: Settings) -> Table:
         )
     columns = ["data", "rows", "unique IDs over uses", "plain, MiB", "pooled, MiB", "pooled over plain"]
     note = "IDs and embedding rows that move to the device for one batch, requests shared in both."
-    return Table("Bytes of a batch", columns, cells, note)
+    return ResultTable("Bytes of a batch", columns, cells, note)
 
 
 def _number(cell: Cell) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from ctr.bench.plots import draw
 from ctr.bench.report import BEGIN, END, markdown, shown, table, targets, write_page
-from ctr.bench.results import Chart, Report, SuiteResult, Table, Target
+from ctr.bench.results import Chart, Report, ResultTable, SuiteResult, Target
 from features.errors import ConfigError
 
 LIMITS = {
@@ -35,7 +35,7 @@ CHART = Chart("speed", "Speed", "x", "y", {"a": [(1.0, 2.0), (2.0, 4.0)]}, level
 SUITE = SuiteResult(
     "train",
     "Training",
-    [Table("Models", ["model", "rows/s"], [["HyFormer", 1234.5], ["none", None]], "A note.")],
+    [ResultTable("Models", ["model", "rows/s"], [["HyFormer", 1234.5], ["none", None]], "A note.")],
     [CHART],
     [Target("speed", 2.0, 3.0, "at least"), Target("bytes", 0.2, 0.3, "at most")],
 )
