@@ -108,6 +108,10 @@ class DenseFeature(Strict):
     clip: float = Field(default=5.0, gt=0)  # of the scaled value
 
 
+class PlainDense(DenseFeature):
+    """A dense feature whose patterns were replaced: its columns are names, whatever characters they hold."""
+
+
 Feature = IdFeature | CalendarFeature | DenseFeature
 
 

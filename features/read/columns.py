@@ -13,6 +13,7 @@ from features.spec import (
     Domain,
     Feature,
     IdFeature,
+    PlainDense,
     SincePrevious,
     Spec,
 )
@@ -121,6 +122,8 @@ def feature_columns(feature: Feature | SincePrevious) -> list[str]:
     """The columns of a feature or a field of side info, without patterns."""
     if isinstance(feature, IdFeature):
         return [feature.column, *([feature.weights] if feature.weights else [])]
+    if isinstance(feature, PlainDense):
+        return feature.columns
     if isinstance(feature, DenseFeature):
         return [c for c in feature.columns if not is_pattern(c)]
     return []

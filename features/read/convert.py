@@ -66,6 +66,22 @@ def convert(text: pl.Series, kind: Kind, *, time_format: str | None = None) -> t
     return values, wrong
 
 
+def remedy(column: str, value: str, kind: Kind) -> str:
+    """What to do about a text that is no value of its kind."""
+    if value == column:
+        return "that line repeats the header: delete it"
+    if kind == "flag":
+        return "set at_least or equals for the label"
+    if kind == "whole":
+        return f"say which it is: types: {{{column}: text}} or {{{column}: int}} in the table"
+    if kind in ("float", "int") and any(c.isdigit() for c in value):
+        return "write plain numbers such as 1234.5, or, of lists, set types to json in the table"
+    return (
+        f"if it means missing, add nulls: [{value!r}] to the table; else correct it, or say what the column "
+        "holds under types in the table"
+    )
+
+
 def _canonical(text: pl.Series) -> pl.Series:
     """Whole numbers that are written in one way only: 007 as a number would be the category 7."""
     whole = text.str.strip_chars()

@@ -12,7 +12,7 @@ import pyarrow.csv as pc
 from polars.io.plugins import register_io_source
 
 from features.errors import DataError
-from features.read.convert import MUST, TYPES, convert
+from features.read.convert import MUST, TYPES, convert, remedy
 from features.read.locate import LINE
 from features.read.records import Block, Dialect, read_blocks
 from features.read.roles import Kind
@@ -160,21 +160,7 @@ class CsvFile:
         more = int(wrong.sum()) - 1
         return DataError(
             f"{self.path}: column {name!r} must hold {MUST[kind]} in every row, but line {lines[at]} holds "
-            f"{value!r:.80}{f' (and {more} more)' if more else ''}; {self._remedy(name, str(value), kind)}"
-        )
-
-    def _remedy(self, name: str, value: str, kind: Kind) -> str:
-        if value == name:
-            return "that line repeats the header: delete it"
-        if kind == "flag":
-            return "set at_least or equals for the label"
-        if kind == "whole":
-            return f"say which it is: types: {{{name}: text}} or {{{name}: int}} in the table"
-        if any(c.isdigit() for c in value) and kind in ("float", "int"):
-            return "write plain numbers such as 1234.5, or say what the column holds under types in the table"
-        return (
-            f"if it means missing, add nulls: [{value!r}] to the table; else correct it, or say what the "
-            f"column holds under types in the table"
+            f"{value!r:.80}{f' (and {more} more)' if more else ''}; {remedy(name, str(value), kind)}"
         )
 
 
@@ -224,11 +210,11 @@ def header_hint(file: CsvFile) -> str:
     if not file.header:
         return ""
     first = file.names[0]
+    if any("\0" in name for name in file.names):
+        return "; it holds zero bytes: if it is UTF-16, set encoding: utf-16"
     if len(file.names) == 1:
         if found := [c for c in _OTHERS if c in first and c != file.dialect.separator]:
             return f"; its one column {first!r:.60} suggests separator: {found[0]!r}"
-        if "\0" in first:
-            return "; it holds zero bytes: if it is UTF-16, set encoding: utf-16"
         if first.startswith("{"):
             return "; it looks like JSON lines: convert it to Parquet or CSV"
         if first.startswith("#"):

@@ -157,7 +157,8 @@ def _literal(node: Any) -> str | float | None:
     if not (isinstance(node, dict) and "Literal" in node):
         return None
     literal = pl.Expr.deserialize(io.StringIO(json.dumps(node)), format="json")
-    return "" if pl.select(literal).to_series().dtype == pl.String else 0
+    dtype = pl.select(literal).to_series().dtype
+    return "" if dtype in (pl.String, pl.List(pl.String)) else 0
 
 
 def _function_role(function: Any, inputs: list[Any]) -> Role | None:

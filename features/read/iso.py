@@ -74,6 +74,8 @@ def parse_format(text: pl.Series, form: str) -> tuple[pl.Series, pl.Series]:
         >>> [str(m) for m in parse_format(pl.Series(["24030113"]), "%y%m%d%H")[0]]
         ['2024-03-01 13:00:00']
     """
+    if not re.search(r"%([sFDcx+]|[Yy].*%[mbBhj]|[mbBhj].*%[Yy])", form):
+        raise _no_format(form)
     text, full = text.str.strip_chars(), form
     if re.search(r"%[HI]", form) and not re.search(r"%[MTRXc]", form):
         text, full = text + " 00", full + " %M"
@@ -88,11 +90,15 @@ def parse_format(text: pl.Series, form: str) -> tuple[pl.Series, pl.Series]:
         else:
             parsed = text.str.to_date(full, strict=False)
     except pl.exceptions.PolarsError:
-        raise ConfigError(
-            f"time_format must name year, month and day, as in %d/%m/%Y %H:%M:%S, got {form!r}; correct it"
-        ) from None
+        raise _no_format(form) from None
     parsed = parsed.dt.replace_time_zone(None) if zoned else parsed
     return parsed, pl.repeat(zoned, len(text), eager=True)
+
+
+def _no_format(form: str) -> ConfigError:
+    return ConfigError(
+        f"time_format must name year, month and day, as in %d/%m/%Y %H:%M:%S, got {form!r}; correct it"
+    )
 
 
 def hint(text: str) -> str:

@@ -67,7 +67,7 @@ def vectors(column: pl.Series, *, what: str) -> pl.Series:
         numbers = column.cast(pl.List(pl.Float64), strict=False)
         if numbers.explode().null_count() > column.explode().null_count():
             raise DataError(
-                f"{what}: a vector must hold numbers, got others, such as {column.drop_nulls()[0]}"
+                f"{what}: a vector must hold numbers, got others, such as {column.drop_nulls()[0].to_list()}"
             )
         column, inner = numbers, pl.Float64()
     if not (inner.is_numeric() or inner in (pl.Null, pl.Boolean)):

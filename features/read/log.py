@@ -179,7 +179,7 @@ def _with_clocks(
 
 def _time_column(spec: Spec, role: Impressions | Domain) -> TimeColumn:
     raw = spec.source.tables.get(role.table)
-    told = raw is not None and role.time not in raw.types  # of a declared type it is converted already
+    told = raw is not None and raw.types.get(role.time) != "time"  # else it is converted already
     return TimeColumn(
         role.time,
         f"{table_name(spec.source, role.table)}, column {role.time!r}",
@@ -187,7 +187,7 @@ def _time_column(spec: Spec, role: Impressions | Domain) -> TimeColumn:
         tick=role.tick,
         known=event_rules(role) if isinstance(role, Domain) else row_rules(spec),
         form=raw.time_format if raw is not None and told else None,
-        zone=raw.time_zone if raw is not None and told else None,
+        zone=raw.time_zone if raw is not None else None,
     )
 
 

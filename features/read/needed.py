@@ -9,7 +9,7 @@ from features.errors import ConfigError
 from features.read.columns import Read, computed_columns, event_reads, impression_reads, is_pattern, origin
 from features.read.outcomes import outcomes, refuse_outcomes
 from features.read.problems import Problems
-from features.spec import DenseFeature, Domain, Entity, Feature, Needed, SincePrevious, Spec
+from features.spec import DenseFeature, Domain, Entity, Feature, Needed, PlainDense, SincePrevious, Spec
 
 
 def needed_columns(spec: Spec) -> Needed:
@@ -117,4 +117,4 @@ def _expand(feature: Feature | SincePrevious, names: list[str], what: str) -> Fe
         if not found:
             raise ConfigError(f"{what}: pattern {pattern!r} matches no column; there are {names}")
         columns |= dict.fromkeys(found)
-    return feature.model_copy(update={"columns": list(columns)})
+    return PlainDense(columns=list(columns), scale=feature.scale, clip=feature.clip)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.errors import DataError
-from features.read.convert import MUST, TYPES, convert
+from features.read.convert import MUST, TYPES, convert, remedy
 from features.read.ids import key_values, texts_of
 from features.read.roles import Kind
 
@@ -137,7 +137,7 @@ def _converted(text: pl.Series, kind: Kind, what: str) -> pl.Series:
         at = int(wrong.arg_max() or 0)
         raise DataError(
             f"{what} must hold {MUST[kind]} in every row, but {int(wrong.sum())} rows hold others, such as "
-            f"{text[at]!r:.80}; if that means missing, add it to nulls in the table"
+            f"{text[at]!r:.80}; {remedy(text.name, str(text[at]), kind)}"
         )
     return values.cast(TYPES[kind])
 

@@ -84,20 +84,17 @@ def read_blocks(
     Raises:
         DataError: quotes that do not close, bytes of another encoding, files of another kind; names the line.
     """
-    rest, line, first, unpacked = b"", 1, True, 0
+    rest, unpacked, cutter = b"", 0, _Cutter(file, dialect)
     with file.open("rb") as raw:
-        for data, last in _pieces(raw, file, dialect.encoding, size):
-            unpacked += len(data)
+        for text, last in _pieces(raw, file, dialect.encoding, size):
+            unpacked += len(text)
             if check_size is not None:
                 check_size(unpacked)
-            data = rest + (data.removeprefix(codecs.BOM_UTF8) if first else data)
-            first = False
-            block, cut, line = _whole_records(data, line, dialect, file, last=last)
-            rest = data[cut:]
+            block, rest = cutter.cut(rest + text, last=last)
             if len(rest) > max(_LONGEST, 4 * size):
                 raise DataError(
                     f"{file}: a record must end within {_LONGEST:,} bytes, the one that begins in line "
-                    f"{line} does not; {_quote_remedy(dialect)}"
+                    f"{cutter.line} does not; {cutter.remedy}"
                 )
             if len(block.ends):
                 yield block
@@ -117,179 +114,158 @@ def _pieces(raw: BinaryIO, file: Path, encoding: str, size: int) -> Iterator[tup
     stream = raw if packed is None else pa.CompressedInputStream(pa.PythonFile(raw), packed)
     plain = codecs.lookup(encoding).name in ("utf-8", "ascii")
     decoder = codecs.getincrementaldecoder(encoding)()
+    begun = False
     while True:
         try:
-            data = stream.read(size)
+            data = stream.read(size if begun else max(size, len(codecs.BOM_UTF8)))
             last = not data
             text = data if plain else decoder.decode(data, final=last).encode()
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{file} is no {encoding}: {error.reason}; correct encoding in the table"
-            ) from None
+        except UnicodeError as error:
+            raise DataError(f"{file} is no {encoding}: {error}; correct encoding in the table") from None
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error}; write it again or delete it") from None
+        text, begun = text if begun else text.removeprefix(codecs.BOM_UTF8), True
         yield text, last
         if last:
             return
 
 
-def _whole_records(
-    data: bytes, line: int, dialect: Dialect, file: Path, *, last: bool
-) -> tuple[Block, int, int]:
-    """The whole records of some bytes, where they end, and the line that follows them."""
-    if last and data and not data.endswith((b"\n", b"\r")):
-        data += b"\n"
-    bytes_ = np.frombuffer(data, dtype=np.uint8)
-    breaks = _line_breaks(bytes_, last=last)
-    inside, quoted = np.zeros(len(breaks), dtype=bool), False
-    if dialect.quote is not None and dialect.quote.encode() in data:
-        opens, closes = quoted_fields(data, bytes_, dialect, line, breaks, file, last=last)
-        quoted = len(opens) > 0
-        if quoted:
-            field_of = np.searchsorted(opens, breaks) - 1
-            inside = (field_of >= 0) & (breaks < closes[np.maximum(field_of, 0)])
-            _check_spans(data, breaks, inside, opens, line, dialect, file)
-    numbers = line + 1 + np.arange(len(breaks))  # the line behind each break
-    ends, after = breaks[~inside] + 1, numbers[~inside]
-    begins = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-    first_lines = np.concatenate([[line], after[:-1]]) if len(ends) else after
-    filled = _filled(bytes_, begins, ends)
-    cut = int(ends[-1]) if len(ends) else 0
-    block = Block(data[:cut], ends[filled], first_lines[filled], quoted)
-    return block, cut, int(after[-1]) if len(ends) else line
+class _Cutter:
+    """Cuts bytes where records end, and knows the line that comes next."""
+
+    def __init__(self, file: Path, dialect: Dialect) -> None:
+        self._file, self._dialect = file, dialect
+        self._separators: int | None = None  # of the first line, which is the header where there is one
+        self.line = 1
+
+    @property
+    def remedy(self) -> str:
+        """What to do about quotes."""
+        return (
+            "write a quote inside a quoted field twice, or, if quotes are characters like any other, set "
+            "quote: none in the table"
+        )
+
+    def cut(self, data: bytes, *, last: bool) -> tuple[Block, bytes]:
+        """The whole records of some bytes, and what follows them."""
+        if last and data and not data.endswith((b"\n", b"\r")):
+            data += b"\n"
+        codes = np.frombuffer(data, dtype=np.uint8)
+        breaks = _line_breaks(codes, last=last)
+        inside, quoted = np.zeros(len(breaks), dtype=bool), False
+        if self._separators is None and len(breaks):
+            self._separators = data[: breaks[0]].count(self._dialect.separator.encode())
+        if self._dialect.quote is not None and self._dialect.quote.encode() in data:
+            opens, closes = self._quoted_fields(codes, breaks, last=last)
+            quoted = len(opens) > 0
+            inside = _between(breaks, opens, closes)
+            self._refuse_swallowed(data, breaks, inside)
+        ends = breaks[~inside] + 1
+        after = (self.line + 1 + np.arange(len(breaks)))[~inside]  # the line behind each record
+        begins = np.concatenate([[0], ends])[: len(ends)]
+        lines = np.concatenate([[self.line], after])[: len(ends)]
+        self.line = int(after[-1]) if len(after) else self.line
+        stop = int(ends[-1]) if len(ends) else 0
+        filled = _filled(codes, begins, ends)
+        return Block(data[:stop], ends[filled], lines[filled], quoted), data[stop:]
+
+    def _quoted_fields(
+        self, codes: np.ndarray, breaks: np.ndarray, *, last: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where quoted fields open and close: the positions of their quotes; the end for one that goes on.
+
+        Raises:
+            DataError: text behind a closing quote, or a quote that never closes; names the lines.
+        """
+        at = np.flatnonzero(codes == ord(self._dialect.quote or ""))
+        stops = np.array([ord(self._dialect.separator), 10, 13], dtype=np.uint8)
+        begins = (at == 0) | np.isin(codes[np.maximum(at - 1, 0)], stops)
+        ends = (at + 1 == len(codes)) | np.isin(codes[np.minimum(at + 1, len(codes) - 1)], stops)
+        # The common case: quotes alternate between those that open and those that close; doubled ones touch.
+        opening, closing = at[::2], at[1::2]
+        again = opening[1:] == closing[: len(opening) - 1] + 1  # a doubled quote goes on with the field
+        touch, goes_on = np.concatenate([[False], again]), np.append(again, False)[: len(closing)]
+        if (begins[::2] | touch).all() and (ends[1::2] | goes_on).all() and not (last and len(at) % 2):
+            closes = closing[~goes_on]
+            return opening[~touch], np.append(closes, len(codes)) if len(at) % 2 else closes
+        return self._one_by_one(at.tolist(), begins, ends, breaks, end=None if last else len(codes))
+
+    def _one_by_one(
+        self, at: list[int], begins: np.ndarray, ends: np.ndarray, breaks: np.ndarray, *, end: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same where quotes also stand inside unquoted fields."""
+        opens: list[int] = []
+        closes: list[int] = []
+        doubled = -1
+        for i, position in enumerate(at):
+            if position == doubled:
+                continue
+            if len(opens) == len(closes):
+                if begins[i]:
+                    opens.append(position)
+            elif i + 1 < len(at) and at[i + 1] == position + 1:
+                doubled = position + 1
+            elif ends[i]:
+                closes.append(position)
+            else:
+                begun, now = (self._line_of(p, breaks) for p in (opens[-1], position))
+                raise DataError(
+                    f"{self._file}: a quoted field must end at its closing quote, but the one that begins in "
+                    f"line {begun} goes on behind a quote in line {now}; {self.remedy}"
+                )
+        if len(opens) > len(closes):
+            if end is None:
+                begun = self._line_of(opens[-1], breaks)
+                raise DataError(f"{self._file}: the quote in line {begun} is never closed; {self.remedy}")
+            closes.append(end)
+        return np.array(opens, dtype=np.int64), np.array(closes, dtype=np.int64)
+
+    def _line_of(self, position: int, breaks: np.ndarray) -> int:
+        return self.line + int(np.searchsorted(breaks, position))
+
+    def _refuse_swallowed(self, data: bytes, breaks: np.ndarray, inside: np.ndarray) -> None:
+        """Refuse a quoted field of several lines each of which looks like a whole record."""
+        if self._dialect.sure:
+            return
+        edges, separator = [0, *(breaks + 1).tolist()], self._dialect.separator.encode()
+        counts = [data[a:b].count(separator) for a, b in pairwise(edges)] if inside.any() else []
+        start = None
+        for i, (within, count) in enumerate(zip(inside, counts, strict=False)):
+            start = i if start is None and within else start
+            if start is not None and count != self._separators:
+                start = -1  # a line of another shape: the field is what it says
+            if not within and start is not None:
+                if start >= 0 and self._separators:
+                    raise DataError(
+                        f"{self._file}: lines {self.line + start} to {self.line + i} are one quoted field, "
+                        f"but each of them looks like a record of its own; {self.remedy}; if they are one "
+                        f"field, set quote: '{self._dialect.quote}' in the table"
+                    )
+                start = None
 
 
-def _line_breaks(data: np.ndarray, *, last: bool) -> np.ndarray:
+def _between(breaks: np.ndarray, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+    """Which line ends lie inside a quoted field."""
+    if not len(opens):
+        return np.zeros(len(breaks), dtype=bool)
+    field_of = np.searchsorted(opens, breaks) - 1
+    return (field_of >= 0) & (breaks < closes[np.maximum(field_of, 0)])
+
+
+def _line_breaks(codes: np.ndarray, *, last: bool) -> np.ndarray:
     """Positions of the last byte of every line end: LF, CR LF, or CR alone."""
-    feeds = data == 10
-    returns = np.flatnonzero(data == 13)
+    feeds = codes == 10
+    returns = np.flatnonzero(codes == 13)
     if len(returns):
         # A CR at the very end may be the first half of CR LF.
-        alone = returns[returns + 1 < len(data)] if not last else returns
-        follow = np.minimum(alone + 1, len(data) - 1)
-        feeds[alone[(data[follow] != 10) | (follow == alone)]] = True
+        alone = returns[returns + 1 < len(codes)] if not last else returns
+        follow = np.minimum(alone + 1, len(codes) - 1)
+        feeds[alone[(codes[follow] != 10) | (follow == alone)]] = True
     return np.flatnonzero(feeds)
 
 
-def _filled(data: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def _filled(codes: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Which lines hold more than their own end."""
     length = ends - begins
-    ends_in_crlf = (length == 2) & (data[begins] == 13) if len(begins) else length > 0
+    ends_in_crlf = (length == 2) & (codes[begins] == 13) if len(begins) else length > 0
     return (length > 1) & ~ends_in_crlf
-
-
-def quoted_fields(
-    data: bytes,
-    bytes_: np.ndarray,
-    dialect: Dialect,
-    line: int,
-    breaks: np.ndarray,
-    file: Path,
-    *,
-    last: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where quoted fields open and close, the positions of their quotes.
-
-    Raises:
-        DataError: text behind a closing quote, or a quote that never closes; names the lines.
-    """
-    assert dialect.quote is not None
-    at = np.flatnonzero(bytes_ == ord(dialect.quote))
-    stops = np.array([ord(dialect.separator), 10, 13], dtype=np.uint8)
-    begins = (at == 0) | np.isin(bytes_[np.maximum(at - 1, 0)], stops)
-    beyond = at + 1 >= len(bytes_)
-    ends = beyond | np.isin(bytes_[np.minimum(at + 1, len(bytes_) - 1)], stops)
-    # The common case: quotes alternate between those that open and those that close; doubled ones touch.
-    opening, closing = at[::2], at[1::2]
-    again = opening[1:] == closing[: len(opening) - 1] + 1  # a doubled quote goes on with the field
-    touch, goes_on = np.concatenate([[False], again]), np.append(again, False)[: len(closing)]
-    if (begins[::2] | touch).all() and (ends[1::2] | goes_on).all() and not (last and len(at) % 2):
-        closes = closing[~goes_on]
-        return opening[~touch], np.append(closes, len(bytes_)) if len(at) % 2 else closes
-    return _one_by_one(at, begins, ends, dialect, line, breaks, file, last=last, size=len(bytes_))
-
-
-def _one_by_one(
-    at: np.ndarray, begins: np.ndarray, ends: np.ndarray, dialect: Dialect, line: int,
-    breaks: np.ndarray, file: Path, *, last: bool, size: int,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """The same where quotes also stand inside unquoted fields, or a field goes on in the next piece."""
-    opens: list[int] = []
-    closes: list[int] = []
-    inside, skip = False, -1
-    positions = at.tolist()
-    for i, position in enumerate(positions):
-        if position == skip:
-            continue
-        if not inside:
-            if begins[i]:
-                inside = True
-                opens.append(position)
-        elif i + 1 < len(positions) and positions[i + 1] == position + 1:
-            skip = position + 1
-        elif ends[i]:
-            inside = False
-            closes.append(position)
-        else:
-            begun, now = (line + int(np.searchsorted(breaks, p)) for p in (opens[-1], position))
-            raise DataError(
-                f"{file}: a quoted field must end at its closing quote, but the one that begins in line "
-                f"{begun} goes on behind a quote in line {now}; {_quote_remedy(dialect)}"
-            )
-    if inside and last:
-        begun = line + int(np.searchsorted(breaks, opens[-1]))
-        raise DataError(f"{file}: the quote in line {begun} is never closed; {_quote_remedy(dialect)}")
-    if inside:
-        closes.append(size)
-    return np.array(opens, dtype=np.int64), np.array(closes, dtype=np.int64)
-
-
-def _check_spans(
-    data: bytes,
-    breaks: np.ndarray,
-    inside: np.ndarray,
-    opens: np.ndarray,
-    line: int,
-    dialect: Dialect,
-    file: Path,
-) -> None:
-    """Refuse a quoted field of several lines each of which looks like a whole record."""
-    if dialect.sure or not inside.any():
-        return
-    separator = dialect.separator.encode()
-    starts = np.flatnonzero(inside & ~np.concatenate([[False], inside[:-1]]))
-    fields = None
-    for start in starts.tolist():
-        stop = start + int(np.argmin(inside[start:])) if not inside[start:].all() else len(inside)
-        if stop == len(inside):
-            return  # it goes on in the next piece
-        edges = [int(breaks[start - 1]) + 1 if start else 0, *(int(b) + 1 for b in breaks[start : stop + 1])]
-        counts = {data[a:b].count(separator) for a, b in pairwise(edges)}
-        if fields is None:
-            fields = _most_common_count(data, breaks, inside, separator)
-        if counts == {fields} and fields > 0:
-            raise DataError(
-                f"{file}: lines {line + start} to {line + stop} are one quoted field, but each of them looks "
-                f"like a record of its own; {_quote_remedy(dialect)}; if they are one field, set quote: "
-                f"'{dialect.quote}' in the table"
-            )
-
-
-def _most_common_count(data: bytes, breaks: np.ndarray, inside: np.ndarray, separator: bytes) -> int:
-    """How many separators a plain line has."""
-    counts: dict[int, int] = {}
-    begin = 0
-    plain = ~inside & ~np.concatenate([[False], inside[:-1]])
-    for position, single in zip(breaks[:2000].tolist(), plain[:2000].tolist(), strict=True):
-        if single:
-            count = data[begin : position + 1].count(separator)
-            counts[count] = counts.get(count, 0) + 1
-        begin = position + 1
-    return max(counts, key=lambda c: counts[c]) if counts else -1
-
-
-def _quote_remedy(dialect: Dialect) -> str:
-    return (
-        "write a quote inside a quoted field twice, or, if quotes are characters like any other, set quote: "
-        "none in the table"
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -82,7 +83,8 @@ class Table:
         roles: TableRoles | None,
         problems: Problems,
     ) -> None:
-        self.name, self.raw, self.parts, self.roles = name, raw, parts, roles or TableRoles()
+        self.name, self.raw, self.parts = name, raw, parts
+        self.roles = TableRoles() if roles is None else deepcopy(roles)  # operands of derived columns come in
         self.derived: dict[str, pl.Expr] = {}
         for column, text in raw.derive.items():
             with problems.collect():

@@ -222,6 +222,8 @@ def _numbers(frame: pl.DataFrame, values: pl.Series, what: str, unit: str) -> tu
 
 def _exact_digits(frame: pl.DataFrame, text: pl.Series, what: str, unit: str) -> tuple[pl.Series, str]:
     """Digits with a fraction, exactly: as many finer units as the fraction needs, down to ns."""
+    digits_only = text.str.contains(_DIGITS).fill_null(False)
+    _refuse(frame, text, ~digits_only, f"{what}: time must be a number", "correct it or set time_format")
     parts = text.str.strip_chars().str.splitn(".", 2)
     whole = parts.struct.field("field_0").cast(pl.Int64, strict=False)
     _refuse(frame, text, whole.is_null(), f"{what}: time must be a number of 64 bits", "correct the column")
