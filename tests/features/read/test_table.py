@@ -1,4 +1,4 @@
-"""Tables of several files: what differs between them is widened without loss or refused; what nobody reads is not."""
+"""Tables of several files: what differs between them is widened without loss, or refused where it is read."""
 
 from __future__ import annotations
 
