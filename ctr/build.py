@@ -26,7 +26,7 @@ from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
 
 
-def open_dataset(config: RunConfig, *, at: Path | None = None, verify: bool = False) -> Dataset:
+def open_dataset(config: RunConfig, *, at: Path | None = None, verify: bool = True) -> Dataset:
     """The data set of a run, without what it drops, in its period; `at`: where it is now, if it moved."""
     return restrict(Dataset(at or config.dataset, verify=verify).without(config.drop), config.period)
 

@@ -44,6 +44,7 @@ from features.store.manifest import (
     read_manifest,
     sha256_of,
 )
+from features.store.verify import verify_files
 
 __all__ = [
     "MANIFEST",
@@ -98,24 +99,22 @@ class Dataset:
 
     Args:
         root: the directory that `ctr prepare` wrote.
-        verify: recompute the hash of every file (about 1.5 GB/s) instead of checking only that it is there.
+        verify: compare every file with its hash (`features.store.verify`: once per process, and once for all
+            of them as long as nobody writes to the files); False where another process has done it.
 
     Raises:
-        DataError: not a dataset, another format, a file missing or (with verify) changed.
+        DataError: not a dataset, another format, a file missing or changed.
     """
 
-    def __init__(self, root: Path | str, *, verify: bool = False) -> None:
+    def __init__(self, root: Path | str, *, verify: bool = True) -> None:
         self.root = Path(root)
         self.manifest = read_manifest(self.root)
-        for name, digest in self.manifest.files.items():
+        for name in self.manifest.files:
             path = under(self.root, *name.split("/"))
             if not path.is_file():
                 raise DataError(f"{path} is listed in the manifest but missing; run ctr prepare again")
-            if verify and (found := sha256_of(path)) != digest:
-                raise DataError(
-                    f"{path} has changed since it was written: sha256 must be {digest}, is {found}; "
-                    "run ctr prepare again"
-                )
+        if verify:
+            verify_files(self.root, self.manifest.files, digest=self.manifest.digest())
 
     def without(self, patterns: Sequence[str]) -> Dataset:
         """The same files read through `Manifest.without`."""

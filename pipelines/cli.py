@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from features.errors import CtrError
+from features.store import verify
 from pipelines.terminal import echo, keep_traceback
 
 # name → (module with add_arguments and run, one-line help); modules load only when their command is called
@@ -37,6 +38,10 @@ COMMANDS = {
 }
 
 
+# These read a data set, and compare it with its hashes first.
+READING = ("train", "evaluate", "predict", "score", "baseline", "generate", "ablate", "scaling")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -46,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def guarded(job: Callable[[], int]) -> int:
     """Run a job; errors a user can cause become one message and their exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger(verify.__name__).setLevel(logging.INFO)  # its progress
     try:
         return job()
     except CtrError as error:
@@ -96,7 +102,13 @@ def _dispatch(arguments: list[str]) -> int:
         sub = parsers.add_parser(command, help=text, description=text[0].upper() + text[1:] + ".")
         if command == name:
             importlib.import_module(module).add_arguments(sub)
+            if command in READING:
+                text = "do not compare the data set with its hashes: a damaged file then gives wrong figures"
+                sub.add_argument("--no-verify", action="store_true", help=text)
     parsed = parser.parse_args(arguments)
+    if getattr(parsed, "no_verify", False):
+        verify.enabled = False
+        logging.getLogger(__name__).warning("the data set is not compared with its hashes (--no-verify)")
     run = importlib.import_module(COMMANDS[parsed.command][0]).run
     return int(run(parsed) or 0)
 

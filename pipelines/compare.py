@@ -13,6 +13,7 @@ from ctr.compare import Cell, Judgement, compare_files, judge
 from ctr.compare.combine import Noise
 from ctr.compare.render import markdown, notes, table, to_json
 from features.durable import replace_file
+from features.durable.own import claim, holds
 from features.errors import ConfigError
 from pipelines.terminal import echo
 
@@ -95,7 +96,7 @@ def compare(
             "noise": noise,
             "where": list(where) if where else None,
         }
-        out.mkdir(parents=True, exist_ok=True)
+        claim(out, "comparison", known=holds("comparison.json", "comparison.md"))
         replace_file(out / "comparison.md", markdown(judgements, alpha=alpha, base=arms[0].name).encode())
         replace_file(out / "comparison.json", to_json(judgements, settings=settings).encode())
         echo(f"\nwrote {out / 'comparison.md'} and {out / 'comparison.json'}")

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ctr.config import load_config
+from ctr.runs.directory import RunDir
 from features.doctor import examine
+from features.durable.own import check_free, claim
 from features.prepare import prepare
 from features.spec import load_spec
 from features.synthetic import best_auc, simulate
@@ -35,8 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """The parts, one after another; a second call starts from nothing again."""
     started = time.monotonic()
+    check_free(arguments.data, "demo", known=_is_earlier_demo)
+    RunDir.check_free(arguments.run_dir)
     for old in (arguments.data, arguments.run_dir):
         shutil.rmtree(old, ignore_errors=True)
+    claim(arguments.data, "demo")
     log, dataset = arguments.data / "log", arguments.data / "dataset"
     say("1/5", "simulating a click log")
     simulate(log, users=arguments.users)
@@ -55,6 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
     say("5/5", f"done in {time.monotonic() - started:.0f} s\n")
     echo(summary(result, arguments.run_dir, dataset))
     return 0
+
+
+def _is_earlier_demo(data: Path) -> bool:
+    """Whether a directory without marker holds a demo's log and data set, and nothing else."""
+    return {path.name for path in data.iterdir()} <= {"log", "dataset"}
 
 
 def best_lines(log: Path, period: tuple[int, int] | None) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 def train(config: GenerateConfig) -> Outcome:
     """Train or resume the generator that a configuration names."""
     world = World.single(pick_device(config.train.device))
-    dataset = open_dataset(config, verify=True)
+    dataset = open_dataset(config)
     ids = semantic_ids(config, dataset.manifest, Path(config.run) / FOLDER)
     state = build_generator(config, dataset.manifest, ids, world.device)
     view = training_view(dataset, config)

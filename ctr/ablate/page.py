@@ -10,6 +10,7 @@ from typing import Any
 
 from ctr.report.html import render_page
 from features.durable import replace_file
+from features.durable.own import claim, holds
 
 Table = tuple[list[str], list[list[str]]]  # head and rows
 _TEMPLATE = Path(__file__).with_name("report_template.html")
@@ -80,7 +81,7 @@ def write_page(folder: Path, page: ReportPage, results: Mapping[str, Any]) -> Pa
     Returns:
         Path of index.html.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, "report", known=holds("results.json", "report.md", "index.html"))
     files = {f"{figure.name}.png": figure.image for figure in page.figures}
     for old in folder.glob("*.png"):
         if old.name not in files:

@@ -14,6 +14,7 @@ from ctr.bench.report import conditions, markdown, suite_text, write_page
 from ctr.bench.results import Report, Settings
 from ctr.bench.suites import SUITES
 from features.durable import replace_file
+from features.durable.own import claim, holds
 from features.errors import ConfigError
 
 Show = Callable[[str], None]
@@ -58,7 +59,7 @@ def measure(suites: Sequence[str], settings: Settings, *, out: Path, show: Show,
 
 def save(report: Report, out: Path) -> None:
     """JSON, Markdown and pictures of what has been measured so far."""
-    out.mkdir(parents=True, exist_ok=True)
+    claim(out, "bench", known=holds("bench.json", "bench.md"))
     report.write_json(out / "bench.json")
     draw_all((chart for suite in report.suites for chart in suite.charts), out / "images")
     replace_file(out / "bench.md", ("# Benchmarks\n\n" + markdown(report, images="images")).encode())

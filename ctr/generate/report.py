@@ -14,6 +14,7 @@ from ctr.generate.plots import draw
 from ctr.generate.recall_intervals import Recalls, read_recalls, with_intervals, write_recalls
 from ctr.generate.retrieval import as_markdown
 from features.durable import replace_file
+from features.durable.own import claim, holds
 from features.errors import ConfigError, DataError
 
 Figures = dict[str, dict[str, float]]  # strategy → figure → value
@@ -38,7 +39,7 @@ def write_report(folder: Path, rows: Figures, runs: Sequence[Recalls], *, k: int
     """
     recalls = with_intervals(runs)
     text = f"{as_markdown(rows)}\n\n{recall_intervals.as_markdown(recalls, k=k)}\n\n{_note(runs)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, "generation report", known=holds(JSON, "generation.md"))
     draw(folder / "generation.png", recalls, {name: row["ms_per_request"] for name, row in rows.items()}, k=k)
     facts = {"requests": len(runs[0].request_id), "split": split, "k": k, "strategies": rows}
     facts["judged"] = {name: found.plain() for name, found in recalls.items()}

@@ -19,6 +19,7 @@ from pathlib import Path
 from ctr.errors import LockedError, RetryableError
 from ctr.runs.journal import Journal
 from features.durable import TMP_PREFIX, sweep, write_file
+from features.durable.own import check_free, claim
 from features.errors import ConfigError, CtrError
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ _HOPELESS = {
     errno.ENAMETOOLONG,
     errno.ELOOP,
 }
+_MOST_OF_A_ROW = 2**24  # bytes; the first row holds the configuration
+_EMPTY_RUN = {"journal.jsonl", "lock", "checkpoints", "predictions", "report", f"{TMP_PREFIX}probe"}
 
 
 class RunDir:
@@ -66,6 +69,7 @@ class RunDir:
                 f"{path} must be the directory of a run, but has no {run.journal_file.name}; check the name"
             )
         try:
+            claim(run.path, "run", known=_is_run)
             run._make()
             run._acquire()
             run._probe()
@@ -81,6 +85,15 @@ class RunDir:
             run.close()
             raise
         return run
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Refuse a directory that holds files which no run made.
+
+        Raises:
+            ConfigError: naming it; nothing was touched.
+        """
+        check_free(path, "run", known=_is_run)
 
     journal: Journal
 
@@ -126,6 +139,22 @@ class RunDir:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a directory without marker is a run's: its journal begins as one, or nothing is there yet."""
+    journal = path / "journal.jsonl"
+    try:
+        with journal.open("rb") as file:
+            first = file.readline(_MOST_OF_A_ROW)
+        if first:
+            row = json.loads(first)
+            return isinstance(row, dict) and {"kind", "step", "wall"} <= row.keys()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, RecursionError):
+        return False
+    return {entry.name for entry in path.iterdir()} <= _EMPTY_RUN
 
 
 def _holder(path: Path, lock_file: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from features.computed import Strict, is_none
 from features.errors import ConfigError, DataError
@@ -18,6 +18,7 @@ from features.store.columns import Column
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
 MANIFEST = "manifest.json"
+_SEAL = "seal"
 
 
 # Seconds that one logged time stands for; not said where all tables of the log have ticks of one length.
@@ -117,7 +118,11 @@ class Manifest(Strict):
 
 
 def read_manifest(root: Path) -> Manifest:
-    """Read and check DIR/manifest.json."""
+    """Read and check DIR/manifest.json.
+
+    Raises:
+        DataError: there is none, it is of another format, or it is not what was written.
+    """
     path = root / MANIFEST
     if not path.is_file():
         raise DataError(
@@ -125,11 +130,31 @@ def read_manifest(root: Path) -> Manifest:
             f"ctr prepare --spec SPEC --out {root}"
         )
     try:
-        return Manifest.model_validate(json.loads(path.read_text()))
-    except (ValidationError, ValueError) as error:
+        found = json.loads(path.read_bytes())
+        seal = found.pop(_SEAL, None)  # manifests of earlier versions have none
+        manifest = Manifest.model_validate(found)
+    except (ValueError, AttributeError, RecursionError) as error:
+        text = "\n".join(str(error).splitlines()[:5])[:500]
         raise DataError(
-            f"{path} is not a manifest of format {FORMAT}: {error}; run ctr prepare again"
+            f"{path} is not a manifest of format {FORMAT}: {text}; run ctr prepare again"
         ) from None
+    if seal is not None and seal != manifest.digest():
+        raise DataError(f"{path} has changed since it was written; run ctr prepare again")
+    return manifest
+
+
+def sealed_json(manifest: Manifest) -> str:
+    """The text of manifest.json: what it says, then the digest over all of it."""
+    plain = json.loads(manifest.model_dump_json())
+    return json.dumps({**plain, _SEAL: manifest.digest()}, indent=1, ensure_ascii=False) + "\n"
+
+
+def looks_like_manifest(path: Path) -> bool:
+    """Whether a file is the manifest of a data set, possibly a damaged one, and not another program's."""
+    try:
+        return path.is_file() and all(key in path.read_bytes() for key in (b'"spec_sha256"', b'"order"'))
+    except OSError:
+        return False
 
 
 def sha256_of(path: Path) -> str:

@@ -17,8 +17,8 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from features.durable import fsync_path, rename
-from features.errors import DataError
-from features.store.manifest import MANIFEST, Manifest, sha256_of
+from features.errors import ConfigError, DataError
+from features.store.manifest import MANIFEST, Manifest, looks_like_manifest, sealed_json, sha256_of
 
 BATCH_ROWS = 65_536
 
@@ -90,7 +90,7 @@ def hash_files(root: Path) -> dict[str, str]:
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write the manifest, the last file of a dataset, and force it and the directories to disk."""
     path = root / MANIFEST
-    path.write_text(manifest.model_dump_json(indent=1) + "\n")
+    path.write_text(sealed_json(manifest))
     fsync_path(path)
     for folder in {p.parent for p in root.rglob("*")}:
         fsync_path(folder)
@@ -100,11 +100,11 @@ def _check_target(out: Path, *, overwrite: bool) -> None:
     if not out.exists() and not out.is_symlink():
         return
     if not out.is_dir() or out.is_symlink():
-        raise DataError(f"{out} must be a new directory, but a file or link is there; choose another --out")
+        raise ConfigError(f"{out} must be a new directory, but a file or link is there; choose another --out")
     if not any(out.iterdir()):
         return
-    if not (out / MANIFEST).is_file():
-        raise DataError(f"{out} holds files that are no dataset, and is left alone; choose another --out")
+    if not looks_like_manifest(out / MANIFEST):
+        raise ConfigError(f"{out} holds files that are no dataset, and is left alone; choose another --out")
     if not overwrite:
         raise DataError(
             f"{out} already holds a dataset; choose another --out, or replace it with --overwrite"

@@ -233,7 +233,7 @@ def test_out_is_replaced_only_on_demand(tmp_path: Path) -> None:
         prepare(spec, out, base=tmp_path / "raw")
     prepare(spec, out, base=tmp_path / "raw", overwrite=True)
     (out / "manifest.json").unlink()
-    with pytest.raises(DataError, match="no dataset, and is left alone"):
+    with pytest.raises(ConfigError, match="no dataset, and is left alone"):
         prepare(spec, out, base=tmp_path / "raw", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dataset", "raw"]
 
@@ -263,7 +263,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 def test_out_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DataError, match="a file or link is there"):
+    with pytest.raises(ConfigError, match="a file or link is there"):
         run(tmp_path, RATINGS_SPEC, rating_tables(), out="file")
     with pytest.raises(DataError, match=r"cannot be written: .*; choose another --out"):
         run(tmp_path, RATINGS_SPEC, rating_tables(), out="file/dataset")

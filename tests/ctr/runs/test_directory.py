@@ -17,6 +17,7 @@ import torch
 from ctr.errors import LockedError, RetryableError
 from ctr.runs.journal import Journal, comparable, read_from, read_rows
 from ctr.runs.directory import RunDir
+from features.durable.own import MARKER
 from features.errors import ConfigError, DataError
 
 OpenJournal = Callable[[str], Journal]
@@ -41,7 +42,7 @@ def test_open_makes_the_directory_and_leaves_no_probe(tmp_path: Path) -> None:
     with RunDir.open(tmp_path / "runs" / "a") as run:
         assert run.checkpoints.is_dir() and run.predictions.is_dir() and run.report.is_dir()
     names = {path.name for path in run.path.iterdir()}
-    assert names == {"checkpoints", "predictions", "report", "lock", "journal.jsonl"}
+    assert names == {MARKER, "checkpoints", "predictions", "report", "lock", "journal.jsonl"}
 
 
 def test_open_sweeps_unfinished_files_and_keeps_the_rest(tmp_path: Path) -> None:
