@@ -5,10 +5,13 @@
       spec.yaml                    the resolved spec
       fitted/                      vocabularies (<table>.parquet), boundaries and scalers (scalers.json)
       keys/                        users.parquet and items.parquet: the raw key of every dense code
+      origin.arrow                 where the row of each row_id stood in the raw impressions table
       <split>/requests.arrow       one row per request, in time order
       <split>/impressions.arrow    one row per shown item; rows of a request are contiguous
       events/<domain>.arrow        events sorted by (user, clock), OLDEST FIRST; one record batch
 
+origin.arrow: log_row (number in the table, from 0, its files one after the other), log_file (path from the
+source's path on) and, of text files, log_line (from 1); row i is that of row_id i. The digest leaves it out.
 requests.arrow: request_id, user_id (dense codes), time (s), clock, num_rows, known_user, start.<domain>,
 end.<domain> (pointers into the event store: the events strictly before the request, at most the last
 max_len), request-level features.
@@ -27,15 +30,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from features.errors import DataError
 from features.names import under
 from features.store.columns import Column, IdValues, dense_values, flat, id_values, read_arrow
 from features.store.manifest import (
     MANIFEST,
+    ORIGIN,
     SPLITS,
     DomainInfo,
     Manifest,
@@ -48,6 +54,7 @@ from features.store.verify import verify_files
 
 __all__ = [
     "MANIFEST",
+    "ORIGIN",
     "SPLITS",
     "Column",
     "Dataset",
@@ -109,12 +116,12 @@ class Dataset:
     def __init__(self, root: Path | str, *, verify: bool = True) -> None:
         self.root = Path(root)
         self.manifest = read_manifest(self.root)
-        for name in self.manifest.files:
+        for name in self.manifest.every_file():
             path = under(self.root, *name.split("/"))
             if not path.is_file():
                 raise DataError(f"{path} is listed in the manifest but missing; run ctr prepare again")
         if verify:
-            verify_files(self.root, self.manifest.files, digest=self.manifest.digest())
+            verify_files(self.root, self.manifest.every_file(), digest=self.manifest.digest())
 
     def without(self, patterns: Sequence[str]) -> Dataset:
         """The same files read through `Manifest.without`."""
@@ -132,6 +139,17 @@ class Dataset:
             read_arrow(folder / "requests.arrow"),
             read_arrow(folder / "impressions.arrow"),
         )
+
+    def keys(self, what: Literal["users", "items"]) -> pa.Array | None:
+        """The raw key of every code, as it was read, integers or text; None where the directory has none."""
+        path = under(self.root, "keys") / f"{what}.parquet"
+        if not path.is_file():
+            return None
+        return pq.read_table(path, columns=["code", "key"]).sort_by("code")["key"].combine_chunks()
+
+    def origin(self) -> pa.Table | None:
+        """Where rows stood in the log, row i that of row_id i, memory-mapped; None where it was not kept."""
+        return read_arrow(self.root / ORIGIN) if ORIGIN in self.manifest.origin else None
 
     def events(self, domain: str) -> EventStore:
         """The event store of one domain."""

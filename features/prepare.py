@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from features.dataset import SPLITS, DomainInfo, Manifest, SplitInfo
+from features.dataset import ORIGIN, SPLITS, DomainInfo, Manifest, SplitInfo
 from features.encode.fitted import write_fitted
 from features.encode.layout import event_table, split_tables
 from features.encode.split import SplitRanges, split_rows
@@ -60,7 +60,7 @@ def prepare(
 
         encoded = encode_log(full, log, ranges, finished=write_domain)
         tell("writing")
-        return _write(root, spec, log, ranges, encoded, domains)
+        return _write(root, spec, log, ranges, encoded, domains, base=base)
 
 
 def check(spec: Spec, *, base: Path) -> None:
@@ -95,13 +95,23 @@ def _columns(table: pl.LazyFrame) -> list[str]:
 
 
 def _write(
-    root: Path, spec: Spec, log: Log, ranges: SplitRanges, encoded: Encoded, domains: dict[str, DomainInfo]
+    root: Path,
+    spec: Spec,
+    log: Log,
+    ranges: SplitRanges,
+    encoded: Encoded,
+    domains: dict[str, DomainInfo],
+    *,
+    base: Path,
 ) -> Manifest:
     """Write every other file, the manifest last."""
     splits = _write_splits(root, log, ranges, encoded)
     write_fitted(root, encoded.tables, encoded.fitted)
     _write_keys(root, log)
     (root / "spec.yaml").write_text(dump_yaml(spec.model_dump(mode="json")))
+    write_arrow(root / ORIGIN, log.origin.table(base / spec.source.path))
+    files = hash_files(root)
+    origin = {ORIGIN: files.pop(ORIGIN)}
     manifest = Manifest(
         name=spec.name,
         spec_sha256=spec.digest(),
@@ -115,7 +125,8 @@ def _write(
         slices=list(spec.slices),
         splits=splits,
         counters=log.counters | encoded.counters,
-        files=hash_files(root),
+        files=files,
+        origin=origin,
     )
     write_manifest(root, manifest)
     return manifest

@@ -12,6 +12,7 @@ from torch import nn
 
 from ctr.build import ngrams_of
 from ctr.models.model import Model
+from ctr.predictions import RowKeys
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
 from ctr.serving.cache import CacheStats, StateCache
@@ -77,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         service = ScoreService(make_scorer(opened, model, arguments), FeatureLookup(opened.dataset))
         if arguments.serve:
             return _serve(service, opened, arguments)
-        rows = write_scores(arguments.out, _responses(service, opened, arguments))
+        keys = RowKeys(opened.dataset)
+        rows = write_scores(arguments.out, _responses(service, opened, arguments), keys=keys)
     echo(f"wrote {rows:,} scores to {arguments.out} (weights of step {opened.step})")
     echo(describe(service.stats))
     return 0
@@ -125,7 +127,9 @@ def _responses(
     if arguments.split is not None:
         for request, candidates in split_requests(opened.dataset, arguments.split):
             yield (
-                ScoreResponse(request, service.scorer.score(request, candidates)),
+                ScoreResponse(
+                    request, service.scorer.score(request, candidates), candidates.plain["item_id"]
+                ),
                 candidates.plain["row_id"],
             )
         return

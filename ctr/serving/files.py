@@ -6,14 +6,14 @@ those of the request in columns named `request_columns.<name>` and `request_feat
 
 A table of scores has a row per candidate, with these columns: question (position of the score request in the
 file, from 0), candidate (its position in the score request, from 0), request_id and user_id (dense codes),
-time, row_id (null where the score request names none), logit, score.
+time, row_id and item_id (null where the score request names no row, or no row or item), logit, score, and the
+raw keys and places in the log as in a table of predictions (`ctr.predictions`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ctr.predictions import RowKeys, write_rows
+from ctr.predictions.write import GROUP_ROWS
 from ctr.serving.score_request import ScoreRequest, parse_score_request
 from ctr.serving.service import ScoreResponse
-from features.durable import replacing
 from features.errors import DataError
 
 _MAPPINGS = ("columns", "features", "request_columns", "request_features")
-_ROWS = 65_536  # of scores written together
 
 
 def read_score_requests(path: Path, *, most: int) -> Iterator[ScoreRequest]:
@@ -83,12 +83,15 @@ def _nested(plain: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def write_scores(path: Path, responses: Iterable[tuple[ScoreResponse, np.ndarray | None]]) -> int:
+def write_scores(
+    path: Path, responses: Iterable[tuple[ScoreResponse, np.ndarray | None]], *, keys: RowKeys | None = None
+) -> int:
     """Write the scores of score requests in turn; the file appears whole or not at all.
 
     Args:
         path: the Parquet file.
         responses: each with the row IDs of its candidates, where they have some.
+        keys: raw keys and places in the log.
 
     Returns:
         The number of candidates.
@@ -96,31 +99,24 @@ def write_scores(path: Path, responses: Iterable[tuple[ScoreResponse, np.ndarray
     Raises:
         DataError: there is no score request.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer, written = None, 0
-    with replacing(path, point="scores") as partial, ExitStack() as opened:
-        for table in _tables(responses):
-            if writer is None:
-                writer = opened.enter_context(
-                    pq.ParquetWriter(partial, table.schema, write_page_checksum=True)
-                )
-            writer.write_table(table)
-            written += table.num_rows
-        if writer is None:
-            raise DataError(
-                "there must be something to score, but there is no score request: name another file or split"
-            )
+    written = write_rows(path, (_with_keys(table, keys) for table in _tables(responses)), point="scores")
+    if not written:
+        raise DataError(
+            "there must be something to score, but there is no score request: name another file or split"
+        )
     return written
 
 
 def _tables(responses: Iterable[tuple[ScoreResponse, np.ndarray | None]]) -> Iterator[pa.Table]:
-    """Tables of about `_ROWS` rows."""
+    """Tables of about `GROUP_ROWS` rows."""
     waiting: list[pa.Table] = []
+    rows = 0
     for position, (response, row_ids) in enumerate(responses):
         waiting.append(_table(position, response, row_ids))
-        if sum(table.num_rows for table in waiting) >= _ROWS:
+        rows += waiting[-1].num_rows
+        if rows >= GROUP_ROWS:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, rows = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
 
@@ -133,5 +129,16 @@ def _table(position: int, response: ScoreResponse, row_ids: np.ndarray | None) -
     }
     columns: dict[str, np.ndarray] = {name: np.full(count, value, np.int64) for name, value in keys.items()}
     columns["candidate"] = np.arange(count)
-    rows = pa.nulls(count, pa.int64()) if row_ids is None else pa.array(row_ids, pa.int64())
-    return pa.table({**columns, "row_id": rows, "logit": response.logit, "score": response.score})
+    known = {"row_id": row_ids, "item_id": response.item_id}
+    ids = {
+        name: pa.nulls(count, pa.int64()) if found is None else pa.array(found, pa.int64())
+        for name, found in known.items()
+    }
+    return pa.table({**columns, **ids, "logit": response.logit, "score": response.score})
+
+
+def _with_keys(table: pa.Table, keys: RowKeys | None) -> pa.Table:
+    if keys is None:
+        return table
+    codes = {name: table[name].fill_null(-1).to_numpy() for name in ("user_id", "item_id", "row_id")}
+    return pa.table({**{name: table[name] for name in table.column_names}, **keys.columns(**codes)})

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from features.dataset import Dataset
 from features.errors import DataError
 from features.names import under
 from features.spec import DenseFeature, IdFeature, load_spec
 
+Owners: TypeAlias = Literal["users", "items"]
+
 
 class RawKeys:
     """The dense codes of raw keys, from the data set's `keys/`."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.root = dataset.root
+        self._dataset = dataset
         self._read: dict[str, pa.Array] = {}
 
-    def codes(self, what: str, keys: Sequence[int | str], *, unknown: int | None = None) -> np.ndarray:
+    def codes(self, what: Owners, keys: Sequence[int | str], *, unknown: int | None = None) -> np.ndarray:
         """int64 codes of the keys of `users` or `items`.
 
         Args:
@@ -43,14 +45,16 @@ class RawKeys:
             raise DataError(f"keys of {what} must be in the data set, got {missing[:5]}, which are not")
         return found.fill_null(-1 if unknown is None else unknown).to_numpy().astype(np.int64)
 
-    def _keys(self, what: str) -> pa.Array:
+    def _keys(self, what: Owners) -> pa.Array:
         """The raw key of every code."""
         if what not in self._read:
-            path = under(self.root, "keys") / f"{what}.parquet"
-            if not path.is_file():
-                raise DataError(f"{path} must hold the keys of {what}; name request_id and row_ids instead")
-            table = pq.read_table(path, columns=["code", "key"]).sort_by("code")
-            self._read[what] = table["key"].combine_chunks()
+            found = self._dataset.keys(what)
+            if found is None:
+                raise DataError(
+                    f"{self._dataset.root}/keys/{what}.parquet must hold the keys of {what}; name request_id "
+                    "and row_ids instead"
+                )
+            self._read[what] = found
         return self._read[what]
 
 

@@ -17,10 +17,14 @@ from ctr.training.scoring import probability
 
 @dataclass(frozen=True)
 class ScoreResponse:
-    """The logits (C,) of the candidates of a score request."""
+    """The logits (C,) of the candidates of a score request.
+
+    `item_id` holds their codes, int64 (C,); None where the score request named neither rows nor items.
+    """
 
     request: Request
     logit: np.ndarray
+    item_id: np.ndarray | None = None
 
     @property
     def score(self) -> np.ndarray:
@@ -42,13 +46,14 @@ class ScoreService:
             NonFiniteError: a logit is NaN or infinite.
         """
         request = self.lookup.request(score_request)
-        logit = self.scorer.score(request, self.lookup.candidates(score_request))
+        candidates = self.lookup.candidates(score_request)
+        logit = self.scorer.score(request, candidates)
         if not np.isfinite(logit).all():
             raise NonFiniteError(
                 f"logits must be finite, candidate {int(np.isfinite(logit).argmin())} of request "
                 f"{request.name[0]} got {logit[~np.isfinite(logit)][0]}; check the features that it came with"
             )
-        return ScoreResponse(request, logit)
+        return ScoreResponse(request, logit, candidates.plain.get("item_id"))
 
     @property
     def stats(self) -> CacheStats:

@@ -32,6 +32,7 @@ from features.read.ids import common_keys, key_values
 from features.read.known_clock import LABEL, OUTCOME
 from features.read.labels import label_of
 from features.read.locate import FILE, LINE, ROW, locate, table_name
+from features.read.origin import Origin, file_starts
 from features.read.requests import number_requests
 from features.read.rows import read_columns
 from features.read.times import TimeColumn
@@ -49,6 +50,7 @@ class Log:
         events: per domain, sorted by (user, clock); equal ones in an order that depends on their values only.
         users: the raw key of every user code.
         items: the raw key of every item code.
+        origin: where each row stood in the raw impressions table.
         ticks: seconds that one logged time stands for, of each domain and (None) of the impressions.
         counters: what was dropped, repaired or merged.
     """
@@ -57,6 +59,7 @@ class Log:
     events: dict[str, pl.DataFrame]
     users: pl.Series
     items: pl.Series
+    origin: Origin
     ticks: dict[str | None, float] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
 
@@ -88,16 +91,17 @@ def read_log(spec: Spec, tables: Tables) -> Log:
     """
     counters: dict[str, int] = {}
     rows = _read_rows(spec, tables, counters)
+    files = file_starts(rows)
     events = {name: _read_events(spec, name, tables, counters) for name in spec.domains}
     rows, events, ticks = _with_clocks(spec, rows, events)
-    log = _coded(spec, rows, events)
-    log.ticks = ticks
-    log.rows, counters["impressions.duplicates"] = number_requests(log.rows, spec.impressions)
+    rows, events, users, items = _coded(spec, rows, events)
+    rows, counters["impressions.duplicates"] = number_requests(rows, spec.impressions)
+    origin = Origin.of(rows, files)
+    log = Log(rows.drop(ROW, LINE, strict=False), events, users, items, origin, ticks, counters)
     log.rows = _only_read(log.rows, input_reads(spec))
     for name, domain in spec.domains.items():
         log.events[name] = _sorted_events(log.events[name], [*_key_columns(domain), *spec.order])
         log.events[name] = _only_read(log.events[name], side_reads(spec, name))
-    log.counters = counters
     _join_entities(spec, log, tables)
     return log
 
@@ -173,8 +177,9 @@ def _with_clocks(
     clocked, ticks = add_clocks(
         {None: rows, **events}, times, unit=spec.time_unit, order=spec.order, bounds=bounds
     )
-    rows, *rest = (frame.drop(FILE, LINE, strict=False) for frame in clocked.values())
-    return rows, dict(zip(events, rest, strict=True)), ticks
+    rows, *rest = clocked.values()
+    rest = [frame.drop(FILE, LINE, strict=False) for frame in rest]
+    return rows.drop(FILE, strict=False), dict(zip(events, rest, strict=True)), ticks
 
 
 def _time_column(spec: Spec, role: Impressions | Domain) -> TimeColumn:
@@ -191,8 +196,10 @@ def _time_column(spec: Spec, role: Impressions | Domain) -> TimeColumn:
     )
 
 
-def _coded(spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]) -> Log:
-    """Give rows and events `__user` and `__item`."""
+def _coded(
+    spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]
+) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], pl.Series, pl.Series]:
+    """Rows and events with `__user` and `__item`, and the raw keys of users and items."""
     frames = [rows, *events.values()]
     roles: list[Impressions | Domain] = [spec.impressions, *spec.domains.values()]
     keys: dict[str, pl.Series] = {}
@@ -205,7 +212,7 @@ def _coded(spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]) -> L
         for i, column in enumerate(columns):
             codes = np.full(frames[i].height, -1) if column is None else code_of(column, keys[what])
             frames[i] = frames[i].with_columns(pl.Series(f"__{what}", codes))
-    return Log(frames[0], dict(zip(events, frames[1:], strict=True)), keys["user"], keys["item"])
+    return frames[0], dict(zip(events, frames[1:], strict=True)), keys["user"], keys["item"]
 
 
 def _key_column(frame: pl.DataFrame, column: str | None, what: str) -> pl.Series | None:

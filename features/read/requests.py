@@ -41,7 +41,7 @@ def number_requests(rows: pl.DataFrame, shown: Impressions) -> tuple[pl.DataFram
     same = ["__user", "__item", CLOCK, *given]
     rows, repeated = drop_duplicates(rows, same, shown.dedup, what=f"table {shown.table!r}")
     changed = pl.any_horizontal(pl.col(c) != pl.col(c).shift(1) for c in ["__user", CLOCK, *given])
-    rows = rows.with_columns(changed.fill_null(False).cum_sum().cast(pl.Int64).alias("__request")).drop(ROW)
+    rows = rows.with_columns(changed.fill_null(False).cum_sum().cast(pl.Int64).alias("__request"))
     for column in shown.context:
         _check_constant(rows, column, shown)
     return rows, repeated

@@ -18,6 +18,7 @@ from features.store.columns import Column
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
 MANIFEST = "manifest.json"
+ORIGIN = "origin.arrow"
 _SEAL = "seal"
 
 
@@ -71,10 +72,19 @@ class Manifest(Strict):
     splits: dict[str, SplitInfo]
     counters: dict[str, Any] = Field(default={})  # what was dropped, repaired or merged while preparing
     files: dict[str, str]  # relative path → sha256
+    # The same of what tells where rows stood in the log; data sets made before it was kept have none.
+    origin: dict[str, str] = Field(default={}, exclude_if=lambda files: not files)
 
     def digest(self) -> str:
-        """sha256 over the manifest: identifies the data, since it holds the hash of every file."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """sha256 over the manifest: identifies the data, since it holds the hash of every file.
+
+        The same rows in another order of the raw tables are the same data, so `origin` is left out.
+        """
+        return hashlib.sha256(self.model_dump_json(exclude={"origin"}).encode()).hexdigest()
+
+    def every_file(self) -> dict[str, str]:
+        """Relative path → sha256 of all files beside the manifest."""
+        return self.files | self.origin
 
     def column(self, name: str) -> Column:
         """The feature of that name."""

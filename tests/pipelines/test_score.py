@@ -41,7 +41,7 @@ def test_a_split_equals_predict(run: Path, tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "scores.parquet"
     assert score(run, "--split", "test", "--out", out, "--micro-batch", 2) == 0
     found, want = pq.read_table(out), pq.read_table(run / "predictions" / "test.parquet")
-    for name in ("row_id", "request_id", "user_id", "time"):
+    for name in ("row_id", "request_id", "user_id", "item_id", "time"):
         assert found[name].to_pylist() == want[name].to_pylist()
     np.testing.assert_allclose(found["logit"], want["logit"], atol=1e-5, rtol=1e-4)
     np.testing.assert_allclose(found["score"], want["score"], atol=1e-5)

@@ -1,0 +1,25 @@
+"""The table of predictions, in which models, baselines, evaluations and comparisons meet.
+
+A row is an impression:
+
+| column | is |
+|---|---|
+| row_id, request_id, user_id, item_id | codes of the data set |
+| time | of the request, seconds |
+| label | int8 |
+| score, logit | probability, float64, and its log-odds, float32 |
+| user_key, item_key | raw keys as they were read, integers or text |
+| log_row, log_line, log_file | where the row stood in the raw impressions table, see features/dataset.py |
+| slice_<name> | what figures are also shown by |
+
+Slices are history (length bucket, all domains together), known_user, item_age (days since the item was first
+shown), and those that the spec names.
+Keys and places are there as far as the data set has them; texts are dictionary-encoded. Whoever reads a table
+needs label and score, and takes what else is there.
+"""
+
+from ctr.predictions.keys import RowKeys
+from ctr.predictions.split import SplitRows
+from ctr.predictions.write import write_predictions, write_rows
+
+__all__ = ["RowKeys", "SplitRows", "write_predictions", "write_rows"]
