@@ -108,7 +108,7 @@ def _checks(opened: Opened) -> Iterator[tuple[str, CheckResult]]:
 
 
 def _files(opened: Opened) -> CheckResult:
-    files = opened.data.manifest.files
+    files = opened.data.manifest.every_file()
     changed = [
         n for n, digest in files.items() if sha256_of(under(opened.data.root, *n.split("/"))) != digest
     ]
