@@ -14,13 +14,14 @@ B candidates, R requests, S sequences, N tokens of a summary, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ctr.batch import Batch
+from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues, PaddedKV
 from ctr.blocks.length_buckets import LengthBuckets
 
@@ -35,12 +36,14 @@ class RequestState:
         kvs: K and V of each layer, for each of its sequences.
         summary: (R, N, D), what the sequences give without a candidate: HyFormer's pools, or the CLS
             tokens of a two-stage model without global tokens.
+        events: the tokens of each sequence, for a model whose candidates look at these themselves.
     """
 
     features: list[Tensor | None]
     dense: dict[str, Tensor]
-    kvs: list[list[KeyValues]]
+    kvs: list[list[KeyValues]] = field(default_factory=list)
     summary: Tensor | None = None
+    events: list[Jagged] = field(default_factory=list)
 
     def beside(self, candidates: Batch) -> Batch:
         """The candidates with what the head reads of their requests."""
@@ -54,6 +57,8 @@ class RequestState:
             yield from kv.tensors()
         if self.summary is not None:
             yield self.summary
+        for events in self.events:
+            yield from (events.values, events.offsets)
 
     @property
     def nbytes(self) -> int:
