@@ -92,7 +92,8 @@ ALWAYS inline void add_weighted(float* to, const float* weights, int64_t wide, R
     }
 }
 
-// to (W, D) += the transpose of weights (n, W) times rows (n, D).
+// to (W, D) += the transpose of weights (n, W) times rows (n, D). The loops are those of add_weighted with the two
+// indices of the weights exchanged; one template for both would hide which of them is summed.
 template <int D>
 ALWAYS inline void add_transposed(float* to, const float* weights, const float* rows, int n) {
     typedef Vector<D> V;
