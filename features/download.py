@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import shutil
 import stat
 import urllib.request
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from features.durable import rename
+from features.durable.directory import check_absent, new_directory
 from features.errors import ConfigError, DataError
 
 _PIECE = 2**20
@@ -67,13 +63,12 @@ def download(name: str, out: Path, *, timeout: float = 30.0) -> list[Path]:
     """
     if name not in ARCHIVES:
         raise ConfigError(f"the data set must be one of {sorted(ARCHIVES)}, got {name!r}")
-    with _staging(out) as folder:
-        archive, packed = ARCHIVES[name], folder / "archive.zip"
+    check_absent(out)
+    with new_directory(out, point="download", failure=ConfigError) as folder:
+        archive, packed = ARCHIVES[name], folder / ".archive.zip"
         _fetch(archive, packed, timeout)
-        unpack(packed, folder / "files", max_bytes=archive.max_unpacked)
-        if out.exists():
-            out.rmdir()
-        rename(folder / "files", out, point="download")
+        unpack(packed, folder, max_bytes=archive.max_unpacked)
+        packed.unlink()
     return sorted(path for path in out.rglob("*") if path.is_file())
 
 
@@ -116,20 +111,6 @@ def _safe_path(member: zipfile.ZipInfo, packed: Path) -> PurePosixPath:
             f"{packed.name} holds {member.filename!r:.80}, which leads out of its directory; do not use it"
         )
     return path
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A directory beside `out` that vanishes at the end."""
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise ConfigError(f"{out} must not exist or be an empty directory; choose another --out or remove it")
-    folder = out.absolute().parent / f".{out.name}.partial-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fetch(archive: Archive, target: Path, timeout: float) -> None:

@@ -23,7 +23,7 @@ from features.read.roles import table_roles
 from features.safe_yaml import dump_yaml
 from features.sources import WITH_OPTIONS, open_tables
 from features.spec import Spec
-from features.store.write import hash_files, new_directory, write_arrow, write_manifest, write_parquet
+from features.store.write import hash_files, new_dataset, write_arrow, write_manifest, write_parquet
 
 Progress = Callable[[str], None]
 
@@ -45,7 +45,7 @@ def prepare(
         DataError: the tables do not hold what the spec needs, or `out` is in the way.
     """
     tell = progress or (lambda step: None)
-    with new_directory(out, overwrite=overwrite) as root:
+    with new_dataset(out, overwrite=overwrite) as root:
         tell("reading the raw tables")
         counters: dict[str, int] = {}
         full, tables = open_spec(spec, base, counters)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
-from features.durable import fsync_path, rename
+from features.durable.directory import new_directory
 from features.errors import ConfigError, DataError
 from features.store.manifest import MANIFEST, Manifest, looks_like_manifest, sealed_json, sha256_of
 
 BATCH_ROWS = 65_536
 
 
-@contextmanager
-def new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
+def new_dataset(out: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
     """A directory that takes the place of `out` when the block ends, or vanishes if it raises.
 
     Args:
@@ -34,20 +30,8 @@ def new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises:
         DataError: `out` is in the way, or cannot be written.
     """
-    out = out.absolute()
     _check_target(out, overwrite=overwrite)
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-        partial.mkdir()
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror}; choose another --out") from None
-    try:
-        yield partial
-        _replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return new_directory(out, point="dataset", failure=DataError)
 
 
 def write_arrow(
@@ -80,20 +64,14 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def hash_files(root: Path) -> dict[str, str]:
-    """Relative path → sha256 of every file, each forced to disk first."""
+    """Relative path → sha256 of every file."""
     files = sorted(p for p in root.rglob("*") if p.is_file())
-    for path in files:
-        fsync_path(path)
     return {path.relative_to(root).as_posix(): sha256_of(path) for path in files}
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Write the manifest, the last file of a dataset, and force it and the directories to disk."""
-    path = root / MANIFEST
-    path.write_text(sealed_json(manifest))
-    fsync_path(path)
-    for folder in {p.parent for p in root.rglob("*")}:
-        fsync_path(folder)
+    """Write the manifest, the last file of a dataset."""
+    (root / MANIFEST).write_text(sealed_json(manifest))
 
 
 def _check_target(out: Path, *, overwrite: bool) -> None:
@@ -109,25 +87,3 @@ def _check_target(out: Path, *, overwrite: bool) -> None:
         raise DataError(
             f"{out} already holds a dataset; choose another --out, or replace it with --overwrite"
         )
-
-
-def _replace(partial: Path, out: Path) -> None:
-    """Put the finished directory in its place; the old one goes only when the new one is there."""
-    old = out.parent / f".{out.name}.partial-{os.getpid()}-old"
-    if out.exists():
-        rename(out, old, point="dataset.aside")
-    try:
-        rename(partial, out, point="dataset")
-    except OSError:
-        if old.exists() and not out.exists():
-            rename(old, out, point="dataset.back")
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what processes that were killed left behind."""
-    for path in out.parent.glob(f".{out.name}.partial-*"):
-        pid = path.name.rpartition("partial-")[2].partition("-")[0]
-        if pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
-            shutil.rmtree(path, ignore_errors=True)

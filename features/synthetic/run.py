@@ -20,7 +20,7 @@ from features.synthetic.catalogue import Catalogue, make_catalogue
 from features.synthetic.clicks import ClickModel
 from features.synthetic.settings import START, Sizes
 from features.synthetic.tables import users_table
-from features.synthetic.write import TableWriter, staged_directory, write_catalogue, write_part
+from features.synthetic.write import TableWriter, new_log, write_catalogue, write_part
 
 _CATALOGUE, _BLOCK, _ACCIDENTS = 0, 1, 2  # keys of the independent streams of random numbers
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def simulate(
     )
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"seed must be a whole number from 0, got {seed!r}; choose another seed")
-    with staged_directory(Path(out_dir)) as root:
+    with new_log(Path(out_dir)) as root:
         meta = _write_log(root, seed, sizes, ClickModel(), check_share(accidental))
     best = meta["best"]
     _log.info("best possible AUC %s (without history %s)", best["auc"], best["auc_static"])

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.durable import rename
+from features.durable.directory import check_absent, new_directory
 from features.errors import ConfigError
 from features.synthetic import tables
 from features.synthetic.block import UserBlock
@@ -27,33 +25,14 @@ _STREAMS = {
 }
 
 
-@contextmanager
-def staged_directory(out_dir: Path) -> Iterator[Path]:
-    """Yield a new directory beside `out_dir` that takes its place at the end, or vanishes on an error.
+def new_log(out_dir: Path) -> AbstractContextManager[Path]:
+    """A directory that takes the place of `out_dir` when the block ends, or vanishes if it raises.
 
     Raises:
         ConfigError: `out_dir` exists and is not an empty directory, or cannot be made.
     """
-    if out_dir.is_symlink() or (out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir()))):
-        raise ConfigError(
-            f"{out_dir} must not exist or be an empty directory; choose another one or remove it"
-        )
-    staging = out_dir.parent / f".{out_dir.name}.partial-{os.getpid()}"
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{out_dir} must be a place that can be written to: {error}; choose another one"
-        ) from error
-    try:
-        yield staging
-        if out_dir.exists():
-            out_dir.rmdir()
-        rename(staging, out_dir, point="simulated")
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    check_absent(out_dir)
+    return new_directory(out_dir, point="simulated", failure=ConfigError)
 
 
 class TableWriter:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from features.durable import TMP_PREFIX, rename, replace_file, replacing, sweep
+from features.durable.directory import new_directory
 from features.durable.faults import InjectedFault, injected
 from features.errors import DataError
-from features.store.write import new_directory
+from features.store.write import new_dataset
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = sorted(p for top in ("ctr", "features", "kernels", "pipelines") for p in (ROOT / top).rglob("*.py"))
@@ -37,7 +38,9 @@ def renames_a_path(name: str, call: ast.Call) -> bool:
         return name in ("rename", "renames", "replace", "move")
     if name not in ("rename", "replace") or len(call.args) != 1 or call.keywords:
         return False
-    return not isinstance(call.args[0], ast.Dict | ast.DictComp | ast.Constant)
+    (given,) = call.args
+    mapping = isinstance(given, ast.Call) and isinstance(given.func, ast.Name) and given.func.id == "dict"
+    return not mapping and not isinstance(given, ast.Dict | ast.DictComp | ast.Constant)
 
 
 def test_every_rename_goes_through_the_helper() -> None:
@@ -106,13 +109,20 @@ def test_a_directory_takes_the_place_of_an_empty_one_only(tmp_path: Path) -> Non
     assert (tmp_path / "empty" / "file").exists() and not (tmp_path / "new").exists()
 
 
+def test_a_directory_that_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".log.partial-999999999").mkdir()
+    with new_directory(tmp_path / "log", point="test", failure=DataError) as partial:
+        (partial / "file").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
 @pytest.mark.parametrize("fault", ["dataset.aside.before", "dataset.before"])
 def test_a_full_disk_leaves_the_dataset_that_was_there(tmp_path: Path, fault: str) -> None:
     out = tmp_path / "dataset"
     for content in ("old", "new"):
         with injected(f"{fault}_rename:enospc" if content == "new" else ""):
             try:
-                with new_directory(out, overwrite=True) as partial:
+                with new_dataset(out, overwrite=True) as partial:
                     (partial / "manifest.json").write_text(content)
             except (DataError, OSError):
                 assert content == "new"

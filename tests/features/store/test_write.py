@@ -8,7 +8,7 @@ import pyarrow.ipc as ipc
 import pytest
 
 from features.dataset import read_arrow
-from features.store.write import BATCH_ROWS, hash_files, new_directory, write_arrow, write_json
+from features.store.write import BATCH_ROWS, hash_files, new_dataset, write_arrow, write_json
 
 
 @pytest.mark.parametrize(("rows", "batches"), [(0, 1), (1, 1), (BATCH_ROWS + 1, 2)])
@@ -35,7 +35,7 @@ def test_slices_are_written_like_copies(tmp_path: Path) -> None:
 
 def test_a_new_directory_appears_at_the_end(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "dataset"
-    with new_directory(out, overwrite=False) as root:
+    with new_dataset(out, overwrite=False) as root:
         write_json(root / "a" / "b.json", {"x": 1})
         assert not out.exists() and root.parent == out.parent
         assert list(hash_files(root)) == ["a/b.json"]
@@ -43,7 +43,7 @@ def test_a_new_directory_appears_at_the_end(tmp_path: Path) -> None:
 
 
 def test_an_empty_directory_may_be_used(tmp_path: Path) -> None:
-    with new_directory(tmp_path, overwrite=False) as root:
+    with new_dataset(tmp_path, overwrite=False) as root:
         (root / "x").touch()
     assert (tmp_path / "x").exists()
 

@@ -154,9 +154,11 @@ def test_an_occupied_place_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("folder", "file", "link"):
-        with pytest.raises(ConfigError, match="must not exist or be an empty directory; choose another one"):
+        with pytest.raises(
+            ConfigError, match="must not exist or be an empty directory; choose another --out"
+        ):
             simulate(tmp_path / name, **SMALL)
-    with pytest.raises(ConfigError, match="must be a place that can be written to"):
+    with pytest.raises(ConfigError, match="cannot be written: Not a directory; choose another --out"):
         simulate(tmp_path / "file" / "below", **SMALL)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder", "keep.txt", "link"]
 
