@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 
-from features.durable import TMP_PREFIX
+from features.durable import TMP_PREFIX, rename
 from features.errors import DataError
 from features.names import under
 from features.store.manifest import sha256_of
@@ -109,4 +109,4 @@ def _remember(root: Path, verified: Mapping[str, tuple[list[int], str]]) -> None
         temporary = path.with_name(f"{TMP_PREFIX}{os.getpid()}-{path.name}")
         temporary.touch(mode=0o600)
         temporary.write_text(json.dumps(verified))
-        os.replace(temporary, path)
+        rename(temporary, path, point="verified")

@@ -158,7 +158,7 @@ def test_an_occupied_place_is_refused_and_left_alone(tmp_path: Path) -> None:
             ConfigError, match="must not exist or be an empty directory; choose another --out"
         ):
             simulate(tmp_path / name, **SMALL)
-    with pytest.raises(ConfigError, match="cannot be written: Not a directory; choose another --out"):
+    with pytest.raises(ConfigError, match="cannot be written: File exists; choose another --out"):
         simulate(tmp_path / "file" / "below", **SMALL)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder", "keep.txt", "link"]
 
