@@ -12,6 +12,11 @@ class CtrError(Exception):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """What a library says, without its query plan."""
+    return str(error).strip().split("\n", 1)[0][:200]
+
+
 class ConfigError(CtrError):
     """A wrong spec, configuration or command line (exit code 2)."""
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from features.errors import DataError
+from features.errors import DataError, first_line
 from features.read.columns import origin
-from features.read.derive import first_line
 from features.read.problems import Problems
 from features.read.where import holds
 from features.spec import DenseFeature, Domain, Spec

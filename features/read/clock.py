@@ -16,7 +16,8 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from features.errors import ConfigError, DataError
+from features.errors import ConfigError, DataError, first_line
+from features.read.ids import key_values
 from features.read.known_clock import known_clocks, known_ranks
 from features.read.locate import locate
 from features.read.resolution import PER_SECOND, tick_length
@@ -188,10 +189,13 @@ def _ranked(
                     f"{locate(frame, missing)} lack it; fill it or drop these rows"
                 )
     by = [CLOCK, *order]
+    frames = _exact_orders(frames, order, {name: time.what for name, time in times.items()})
     try:
         every = pl.concat([f.select(by) for f in frames.values()], how="vertical_relaxed")
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"the order columns {order} must have one type in all tables: {error}") from None
+        raise DataError(
+            f"the order columns {order} must have one type in all tables: {first_line(error)}"
+        ) from None
     ranks = _dense_rank(every, by)
     ends = np.cumsum([f.height for f in frames.values()])[:-1]
     parts, clock = np.split(ranks, ends), every[CLOCK].to_numpy()
@@ -199,6 +203,19 @@ def _ranked(
         name: frame.with_columns(pl.Series(CLOCK, rank), *known_ranks(frame, clock, ranks))
         for (name, frame), rank in zip(frames.items(), parts, strict=True)
     }
+
+
+def _exact_orders(
+    frames: dict[Name, pl.DataFrame], order: list[str], what: Mapping[Name, str]
+) -> dict[Name, pl.DataFrame]:
+    """Floats beside integers become integers: as floats, large numbers would tie that do not."""
+    for column in order:
+        types = {name: frame[column].dtype for name, frame in frames.items()}
+        if any(t.is_integer() for t in types.values()):
+            for name in (n for n, t in types.items() if t.is_float() or t.is_decimal()):
+                own = key_values(frames[name][column], what=f"{what[name]}: order column {column!r}")
+                frames = {**frames, name: frames[name].with_columns(own.alias(column))}
+    return frames
 
 
 def _dense_rank(frame: pl.DataFrame, by: list[str]) -> np.ndarray:

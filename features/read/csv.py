@@ -212,13 +212,13 @@ def header_hint(file: CsvFile) -> str:
     first = file.names[0]
     if any("\0" in name for name in file.names):
         return "; it holds zero bytes: if it is UTF-16, set encoding: utf-16"
+    if first.startswith("{"):
+        return "; it looks like JSON lines: convert it to Parquet or CSV"
+    if first.startswith("#"):
+        return "; its first line is a comment: delete it"
     if len(file.names) == 1:
-        if found := [c for c in _OTHERS if c in first and c != file.dialect.separator]:
-            return f"; its one column {first!r:.60} suggests separator: {found[0]!r}"
-        if first.startswith("{"):
-            return "; it looks like JSON lines: convert it to Parquet or CSV"
-        if first.startswith("#"):
-            return "; its first line is a comment: delete it"
+        found = [c for c in _OTHERS if c in first and c != file.dialect.separator]
+        return f"; its one column {first!r:.60} suggests separator: {found[0]!r}" if found else ""
     if all(any(c.isdigit() for c in n) for n in file.names):
         return "; its first line looks like data: if there is no header, set header: false and columns"
     return ""

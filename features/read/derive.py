@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from features.errors import ConfigError
+from features.errors import ConfigError, first_line
 from features.read.roles import Role
 
 _ROW_NODES = {
@@ -69,11 +69,6 @@ def operands(expression: pl.Expr) -> dict[str, set[Role]]:
     for name, role in _roles(tree):
         roles[name].add(role)
     return roles
-
-
-def first_line(error: BaseException) -> str:
-    """What a library says, without its query plan."""
-    return str(error).strip().split("\n", 1)[0][:200]
 
 
 def _checked(expression: str, what: str) -> str:

@@ -15,8 +15,8 @@ from features.read.ids import key_values, texts_of
 from features.read.roles import Kind
 
 
-def parquet_schema(path: Path, check_size: Callable[[int], None]) -> dict[str, pl.DataType]:
-    """The columns of a file, the fields of structs as `struct.field`.
+def parquet_schema(path: Path, check_size: Callable[[int], None]) -> tuple[dict[str, pl.DataType], int]:
+    """The columns of a file, the fields of structs as `struct.field`, and the number of its rows.
 
     Raises:
         DataError: it unpacks to too much; what else is wrong is raised by pyarrow or Polars.
@@ -28,7 +28,7 @@ def parquet_schema(path: Path, check_size: Callable[[int], None]) -> dict[str, p
     for name, dtype in list(schema.items()):
         for inner, kind in _fields(name, dtype):
             schema.setdefault(inner, kind)
-    return schema
+    return schema, meta.num_rows
 
 
 def _fields(name: str, dtype: pl.DataType) -> Iterable[tuple[str, pl.DataType]]:

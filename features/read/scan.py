@@ -11,12 +11,11 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from features.errors import ConfigError, DataError
-from features.read.derive import first_line
+from features.errors import ConfigError, DataError, first_line
 from features.read.files import TableFile, find_files
 from features.read.problems import Problems
 from features.read.roles import TableRoles
-from features.read.table import Part, Table, missing_column, open_part
+from features.read.table import Part, Table, missing_columns, open_part
 from features.source import RawTable, Source, one_character
 from features.spec import Needed
 
@@ -81,12 +80,8 @@ def check_tables(tables: dict[str, pl.LazyFrame], needed: Needed, *, kind: str) 
 
 def check_columns(present: list[str], columns: dict[str, str], *, what: str) -> None:
     """Refuse a table that lacks a column someone reads."""
-    problems = Problems()
-    for column, reader in columns.items():
-        with problems.collect():
-            if column not in present:
-                raise DataError(missing_column(what, column, reader, present))
-    problems.raise_all()
+    if missing := {column: reader for column, reader in columns.items() if column not in present}:
+        raise DataError(missing_columns(what, missing, present))
 
 
 def collect(frame: pl.LazyFrame, *, what: str) -> pl.DataFrame:

@@ -38,12 +38,14 @@ class Part:
         schema: column → type, under the names of the spec; of CSV all texts.
         names: of Parquet: name in the spec → name in the file.
         csv: of CSV.
+        empty: a Parquet file without rows, whose types say nothing.
     """
 
     file: TableFile
     schema: dict[str, pl.DataType]
     names: dict[str, str] = field(default_factory=dict)
     csv: CsvFile | None = None
+    empty: bool = False
 
     @property
     def path(self) -> Path:
@@ -57,9 +59,9 @@ def open_part(file: TableFile, raw: RawTable, separator: str, check_size: Callab
     if raw.format == "csv":
         csv = open_csv(file.path, raw, separator, check_size)
         return Part(file, {**given, **dict.fromkeys(csv.names, pl.String())}, csv=csv)
-    stored = parquet_schema(file.path, check_size)
+    stored, rows = parquet_schema(file.path, check_size)
     names = {raw.rename.get(name, name): name for name in stored}
-    return Part(file, {**given, **{new: stored[old] for new, old in names.items()}}, names)
+    return Part(file, {**given, **{new: stored[old] for new, old in names.items()}}, names, empty=not rows)
 
 
 class Table:
@@ -165,27 +167,24 @@ class Table:
 
     def _check_columns(self, part: Part) -> None:
         """Refuse a file that lacks a column someone reads, or has it twice."""
-        problems = Problems()
         present = sorted([*part.schema, *self.raw.optional])
-        hint = header_hint(part.csv) if part.csv is not None else ""
-        for column, reader in self.needed.items():
-            with problems.collect():
-                if not self._has(part, column):
-                    raise DataError(
-                        missing_column(f"table {self.name!r}: {part.path}", column, reader, present) + hint
-                    )
-                if part.csv is not None and part.csv.names.count(column) > 1:
-                    raise DataError(
-                        f"table {self.name!r}: {part.path} has column {column!r} twice, and {reader} reads "
-                        "it; rename one of them in the file"
-                    )
-        problems.raise_all()
+        missing = {c: who for c, who in self.needed.items() if not self._has(part, c)}
+        if missing:
+            hint = header_hint(part.csv) if part.csv is not None else ""
+            raise DataError(missing_columns(f"table {self.name!r}: {part.path}", missing, present) + hint)
+        for column, reader in self.needed.items() if part.csv is not None else ():
+            if part.csv is not None and part.csv.names.count(column) > 1:
+                raise DataError(
+                    f"table {self.name!r}: {part.path} has column {column!r} twice, and {reader} reads it; "
+                    "rename one of them in the file"
+                )
 
     def _type(self, column: str) -> pl.DataType:
         """The type of a column in all files; keeps how its texts are converted."""
         declared, what = self.raw.types.get(column), f"table {self.name!r}, column {column!r}"
         roles = self.roles.of(column)
-        sources = {p.path: p.schema[column] for p in self.parts if column in p.schema}
+        having = [p for p in self.parts if column in p.schema]
+        sources = {p.path: p.schema[column] for p in [p for p in having if not p.empty] or having[:1]}
         if not sources:
             return pl.Null()
         if declared is not None or any(isinstance(t, _TEXT) for t in sources.values()):
@@ -222,11 +221,17 @@ class Table:
         first, *others = (p.schema for p in self.parts)
         return [c for c, t in first.items() if c not in self.read and all(o.get(c) == t for o in others)]
 
+    def _unread_type(self, column: str) -> pl.DataType:
+        return next((p.schema[column] for p in self.parts if column in p.schema), pl.Null())
+
     def _csv_kinds(self, part: Part) -> dict[str, Kind]:
         assert part.csv is not None
         return {c: self.kinds[c] for c in self.read if c in part.csv.names and c in self.kinds}
 
     def _of_part(self, part: Part, columns: list[str]) -> pl.LazyFrame:
+        if part.empty:
+            types = {c: self.types.get(c, self._unread_type(c)) for c in columns}
+            return pl.LazyFrame(schema={**types, FILE: pl.String()})
         frame = self._scan(part, columns)
         absent = []
         for column in columns:
@@ -272,13 +277,25 @@ class Table:
         return pl.lit(values[0], dtype=target).alias(column)
 
 
-def missing_column(what: str, column: str, reader: str, present: list[str]) -> str:
-    """The message for a column that is not there."""
-    near = [p for p in present if p.strip().lower() == column.strip().lower()]
-    meant = f" ({near[0]!r} differs in case or blanks)" if near else ""
+def missing_columns(what: str, missing: dict[str, str], present: list[str]) -> str:
+    """The message for columns that are not there.
+
+    Args:
+        what: table and file.
+        missing: column → who reads it.
+        present: the columns that are there.
+
+    Example:
+        >>> missing_columns("t", {"user": "the spec"}, ["User"]).split(";")[0]
+        "t must have column 'user', which the spec reads"
+    """
+    plain = {p.strip().lower(): p for p in present}
+    near = [plain[k] for c in missing if (k := c.strip().lower()) in plain]
+    meant = f" ({', '.join(map(repr, near))} differ in case or blanks)" if near else ""
+    reads = ", ".join(f"{column!r}, which {reader} reads" for column, reader in missing.items())
     return (
-        f"{what} must have column {column!r}, which {reader} reads; it has {sorted(present)}{meant}; "
-        "correct the spec, or name the column under rename or optional in source.tables"
+        f"{what} must have column{'s' if len(missing) > 1 else ''} {reads}; it has {sorted(present)}{meant}; "
+        "correct the spec, or name what is missing under rename or optional in source.tables"
     )
 
 

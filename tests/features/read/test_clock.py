@@ -198,3 +198,13 @@ def test_times_of_a_spec() -> None:
     assert seconds_of("2024-01-01T01:00:00+01:00") == seconds_of("2024-01-01") == seconds_of(1_704_067_200)
     with pytest.raises(ConfigError, match="must read like 2024-01-31"):
         seconds_of("yesterday")
+
+
+def test_order_columns_are_compared_exactly() -> None:
+    """As floats, 2^53 and 2^53 + 1 would tie."""
+    frames = {"a": frame([1, 1], step=[2**53, 2**53 + 1]), "b": frame([1], step=[1.0])}
+    clocked, _ = add_clocks(frames, {"a": AT, "b": AT}, unit="auto", order=["step"])
+    assert clocked["a"]["__clock"].to_list() == [1, 2] and clocked["b"]["__clock"].to_list() == [0]
+    halves = {"a": frame([1], step=[1]), "b": frame([1], step=[0.5])}
+    with pytest.raises(DataError, match="order column 'step': an ID must be a whole number"):
+        add_clocks(halves, {"a": AT, "b": AT}, unit="auto", order=["step"])

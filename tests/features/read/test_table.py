@@ -174,8 +174,7 @@ def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         open_files(Source(tables=tables), base=tmp_path, needed=needed)
     for part in (
-        "column 'y', which feature 'y'",
-        "column 'z'",
+        "columns 'y', which feature 'y' reads, 'z'",
         "no file matches 'gone.parquet'",
         "table 'c'",
     ):
