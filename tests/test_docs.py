@@ -6,6 +6,7 @@ import argparse
 import importlib
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import get_origin
 import pytest
 
 from ctr.generate.config import GenerateConfig
+from ctr.models.registry import MODELS, model_class, model_config
 from ctr.options.kinds import sections_of
 from ctr.options.knobs import Knobs
+from features.safe_yaml import parse_yaml
 from pipelines.cli import COMMANDS
 from tests.documents import ROOT, fenced
 
@@ -24,6 +27,7 @@ PAGES = [
     ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "models").glob("*.md")),
 ]
 CONFIGS = sorted((ROOT / "pipelines" / "configs").rglob("*.yaml"))
 
@@ -147,6 +151,23 @@ def test_named_commands_and_settings_exist(page: Path) -> None:
 def test_named_tests_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert set(re.findall(r"`(test_\w+)`", text)) <= TESTS
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_each_model_says_what_it_keeps_of_its_paper(kind: str) -> None:
+    """In its file and on its page, with tests and files that exist, and a section that runs as it is."""
+    head = sys.modules[model_class(kind).__module__].__doc__ or ""
+    page = (ROOT / "docs" / "models" / f"{kind.replace('_', '-')}.md").read_text(encoding="utf-8")
+    for text in (head, page):
+        assert text.index("Compliance with the paper") < text.index("Documented deviations")
+    named = re.findall(r"(?:tests|docs)/[\w/-]+\.\w+", head)
+    assert named and all((ROOT / path).is_file() for path in named)
+    tests = re.findall(r"`(test_\w+)`", page)
+    assert tests and set(tests) <= TESTS
+    (example,) = fenced(ROOT / "docs" / "models" / f"{kind.replace('_', '-')}.md", "yaml")
+    assert model_config(**parse_yaml(example, kind)).kind == kind
+    for option in re.findall(r"^\| `([a-z_.]+)`", page[page.index("## Options") :], re.MULTILINE):
+        assert has_option([type(model_config(kind=kind))], *option.split(".")), option
 
 
 def test_the_checks_can_fail() -> None:

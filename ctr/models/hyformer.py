@@ -11,6 +11,23 @@
 
 Source: HyFormer (arXiv 2601.12681v2), §3.3–3.7.
 
+Compliance with the paper (docs/models/hyformer.md says more):
+
+    §3.3.1  tokens by semantic groups or by an automatic split    tests/ctr/tokens/test_features.py
+    §3.3.2  Q_i = FFN_i(F, pools of all sequences), layer 1 only  tests/ctr/blocks/test_query.py
+    §3.4.1  three encoders of a sequence                          tests/ctr/blocks/test_encoders.py
+    §3.4.2  each sequence answers its own queries                 tests/ctr/blocks/test_query.py
+    §3.5    token mixing, per-token FFN, residual                 tests/ctr/blocks/test_query.py
+    §3.6–7  the stack, several sequences, the MLP                 tests/ctr/models/test_conformance.py
+
+Documented deviations, each with its option:
+
+    norms and residuals, which the paper does not print           norm; pre-norm throughout
+    what a layer l > 1 encodes: read in two ways                  encoder_input
+    boosted NS tokens go on to the next layer: not printed        update_ns_tokens
+    which tokens the MLP reads                                    head_reads
+    queries that may read nothing; initial weights                attention_sink, aligned_start
+
 B candidates, R requests, S sequences, M ns tokens, N query tokens, D width.
 """
 
@@ -47,6 +64,8 @@ class HyFormerConfig(ModelConfig):
 
     kind: Literal["hyformer"] = "hyformer"
     encoder: AnyEncoderConfig = LongerEncoderConfig()  # of each sequence at every layer
+    # What a layer encodes: what the layer before made of a sequence, or its events anew.
+    encoder_input: Literal["previous", "events"] = "previous"
     queries: dict[str, Positive] = {}  # query tokens per sequence; others get default_queries
     default_queries: Positive = 1
     pools: Literal["all", "own", "none"] = "all"  # what a query sees of the sequences' pools
@@ -60,10 +79,10 @@ class HyFormerConfig(ModelConfig):
     UNUSED = (
         *ModelConfig.UNUSED,
         Unused(
-            ("update_ns_tokens",),
+            ("update_ns_tokens", "encoder_input"),
             by="layers",
             when=lambda layers: layers == 1,
-            because="layers 1 has no next layer for NS tokens",
+            because="layers 1 has no next layer",
         ),
         Unused(
             ("pools",),
@@ -178,7 +197,8 @@ class HyFormer(Model):
         sequences = self.sequence_tokenizers(batch, rows)
         queries = self.generation(ns_tokens, mean_pools(sequences), requests)
         for layer in self.layers:
-            queries, boosted, sequences = layer(queries, ns_tokens, sequences, requests)
+            queries, boosted, encoded = layer(queries, ns_tokens, sequences, requests)
+            sequences = self._next(sequences, encoded)
             ns_tokens = boosted if self.config.update_ns_tokens else start
         return self.head(self._top(queries, boosted), batch, requests)
 
@@ -188,7 +208,8 @@ class HyFormer(Model):
         sequences = self.sequence_tokenizers(batch, rows)
         pools, kvs = mean_pools(sequences), []
         for layer in cast("list[HyFormerLayer]", self.layers):
-            sequences, read = layer.encode(sequences)
+            encoded, read = layer.encode(sequences)
+            sequences = self._next(sequences, encoded)
             kvs.append(read)
         return RequestState(features, self.head.encode(batch), kvs, pools)
 
@@ -224,9 +245,14 @@ class HyFormer(Model):
         ]
         kvs = []
         for layer, kept in zip(cast("list[HyFormerLayer]", self.layers), state.kvs, strict=True):
-            sequences, new = layer.encode(sequences)
+            encoded, new = layer.encode(sequences)
+            sequences = self._next(sequences, encoded)
             kvs.append([joined(a, b) for a, b in zip(kept, new, strict=True)])
         return replace(state, kvs=kvs, summary=torch.stack(pools)[None])
+
+    def _next(self, sequences: list[Jagged], encoded: list[Jagged]) -> list[Jagged]:
+        """What the next layer encodes."""
+        return encoded if self.config.encoder_input == "previous" else sequences
 
     def _top(self, queries: Tensor, boosted: Tensor) -> Tensor:
         """What the head reads."""

@@ -8,9 +8,25 @@
 
 Nothing on the event side sees a candidate, so it is computed once per request (see ctr.blocks.longer).
 
-Source: LONGER (arXiv 2505.04421): global tokens, token merge, InnerTrans, cross- and self-causal attention.
-Differs from the paper: several behaviour domains are merged into its one sequence by time, each event tagged
-with a learnable vector of its domain.
+Source: LONGER (arXiv 2505.04421). Sections are not numbered here: the paper was read in published reviews.
+
+Compliance with the paper (docs/models/longer.md says more):
+
+    global tokens see everything, events only earlier ones        tests/ctr/blocks/test_longer.py
+    token merge, InnerTrans                                       tests/ctr/blocks/test_token_merge.py
+    cross-causal, then self-causal attention                      tests/ctr/blocks/test_longer.py
+    the newest k events ask; uniform and learnable as options     tests/ctr/blocks/test_longer.py
+    time differences and positions in the events' tokens          tests/ctr/tokens/test_features.py
+    the whole model                                               tests/ctr/models/test_conformance.py
+    keys and values kept, candidates scored against them          tests/ctr/serving/test_halves.py
+
+Documented deviations, each with its option or its reason:
+
+    several domains become one sequence, by time                  the paper has one sequence
+    a group may be padded: K need not divide L                    longer.merge
+    pre-norm layers; the paper prints no norms                    norm
+    CLS tokens that events see                                    longer.events_see_request_globals
+    initial weights                                               aligned_start
 
 B candidates, R requests, L events, m global tokens, D width of a token, K merged events, W = K·D.
 """

@@ -11,6 +11,18 @@ library` an encoder of the Transformer library goes over the events first, once 
 
 Source: HyFormer (arXiv 2601.12681v2), Table 1 and 2 (LONGER + RankMixer; with and without global tokens).
 
+Compliance with the paper (docs/models/two-stage.md says more):
+
+    LONGER compresses the sequence                                tests/ctr/blocks/test_longer.py
+    RankMixer crosses it with the features                        tests/ctr/blocks/test_query.py
+    Table 2, with and without global tokens                       tests/ctr/models/test_conformance.py
+
+Documented deviations, each with its option:
+
+    those of LONGER, but no event sees a global token
+    how the stages meet, which is not printed: CLS tokens         longer.cls_tokens
+    an encoder of the Transformer library in front                encoder
+
 B candidates, M ns tokens, D width.
 """
 

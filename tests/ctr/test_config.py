@@ -67,6 +67,7 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "queries": ({}, {"buy": 2}),
     "default_queries": ({"queries": {}, "d_model": 35 * 2}, 2),
     "norm": ({}, "rms"),
+    "encoder_input": ({}, "events"),
     "pools": ({}, "own"),
     "query_inputs": ({}, "candidate"),
     "attention_sink": ({}, True),

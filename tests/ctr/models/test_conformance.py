@@ -29,6 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "hyformer": HYFORMER | {"encoder": {"kind": "longer", "recent": 4}},
     "hyformer transformer": HYFORMER | {"encoder": {"kind": "transformer"}},
     "hyformer swiglu": HYFORMER,
+    "events encoded anew": HYFORMER | {"encoder": {"kind": "longer", "recent": 4}, "encoder_input": "events"},
     "pools own": HYFORMER | {"pools": "own"},
     "pools none": HYFORMER | {"pools": "none"},
     "query from candidate": HYFORMER | {"query_inputs": "candidate"},

@@ -61,6 +61,7 @@ DEAD: list[tuple[str, str, Any, str]] = [
             ("query_inputs", "candidate"),
             ("merge_sequences", True),
             ("update_ns_tokens", False),
+            ("encoder_input", "events"),
             ("attention_sink", True),
         ]
     ],
@@ -105,13 +106,13 @@ DEAD: list[tuple[str, str, Any, str]] = [
     ("longer", "time_buckets", 3, "time_gaps false shows no gap"),
     ("hyformer", "update_ns_tokens", False, "layers 1 has no next layer"),
     ("hyformer", "pools", "own", "whose own pool is all there is"),
-    ("longer", "longer.queries", "learnable", "layers 1 has no next layer for the events"),
-    ("two_stage", "longer.queries", "uniform", "layers 1 has no next layer for the events"),
+    ("longer", "longer.queries", "learnable", "layers 1 has no next layer for the query events"),
+    ("two_stage", "longer.queries", "uniform", "layers 1 has no next layer for the query events"),
 ]  # fmt: skip
 BESIDE: dict[str, dict[str, Any]] = {  # what makes them dead, beside the kind
     "time_gaps false shows no gap": {"time_gaps": False},
     "layers 1 has no next layer": {"layers": 1},
-    "layers 1 has no next layer for the events": {"layers": 1},
+    "layers 1 has no next layer for the query events": {"layers": 1},
     "whose own pool is all there is": {"merge_sequences": True},
 }
 

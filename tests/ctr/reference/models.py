@@ -37,12 +37,13 @@ def hyformer(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRow
     queries = formulas.query_generation(model.generation, tokens, [formulas.pool(s) for s in events], owners)
     encode = formulas.swiglu_encoder if config.encoder.kind == "swiglu" else formulas.encoder
     for layer in model.layers:
-        events = [encode(block, s) for block, s in zip(layer.encoders, events, strict=True)]
-        parts = zip(layer.decoding.layers, queries.split(counts), events, strict=True)
+        encoded = [encode(block, s) for block, s in zip(layer.encoders, events, strict=True)]
+        parts = zip(layer.decoding.layers, queries.split(counts), encoded, strict=True)
         decoded = torch.cat([formulas.query_decoding(block, asked, s) for block, asked, s in parts])
         boosted = formulas.query_boosting(layer.boosting, torch.cat([decoded, tokens]))
         queries, boosted_ns = boosted[: len(owners)], boosted[len(owners) :]
         tokens = boosted_ns if config.update_ns_tokens else start
+        events = encoded if config.encoder_input == "previous" else events
     top = queries if config.head_reads == "queries" else torch.cat([queries, boosted_ns])
     return head(model.head, top, manifest, batch, rows, row)
 
