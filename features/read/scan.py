@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from features.errors import ConfigError, DataError, first_line
 from features.read.files import TableFile, find_files
+from features.read.part import Part, open_part
 from features.read.problems import Problems
 from features.read.roles import TableRoles
-from features.read.table import Part, Table, missing_columns, open_part
+from features.read.table import Table, missing_columns
 from features.source import RawTable, Source, one_character
 from features.spec import Needed
 

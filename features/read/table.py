@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,12 @@ import polars as pl
 
 from features.errors import ConfigError, DataError
 from features.read.convert import TYPES, convert
-from features.read.csv import CsvFile, header_hint, open_csv
+from features.read.csv import header_hint
 from features.read.derive import operands, parse
-from features.read.files import TableFile
 from features.read.locate import FILE, LINE
 from features.read.missing import with_declared_nulls
-from features.read.parquet import cast_column, parquet_schema, scan_parquet, verify_pages
+from features.read.parquet import cast_column, scan_parquet, verify_pages
+from features.read.part import Part
 from features.read.problems import Problems
 from features.read.roles import Kind, TableRoles, kind_of
 from features.read.types import common_type
@@ -27,41 +25,6 @@ from features.source import RawTable
 
 _TEXT = (pl.String, pl.Categorical, pl.Enum)
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class Part:
-    """One file of a table, its schema read.
-
-    Attributes:
-        file: where it lies, and what its path says.
-        schema: column → type, under the names of the spec; of CSV all texts.
-        names: of Parquet: name in the spec → name in the file.
-        csv: of CSV.
-        empty: a Parquet file without rows, whose types say nothing.
-    """
-
-    file: TableFile
-    schema: dict[str, pl.DataType]
-    names: dict[str, str] = field(default_factory=dict)
-    csv: CsvFile | None = None
-    empty: bool = False
-
-    @property
-    def path(self) -> Path:
-        """Where it lies."""
-        return self.file.path
-
-
-def open_part(file: TableFile, raw: RawTable, separator: str, check_size: Callable[[int], None]) -> Part:
-    """Read the schema of one file."""
-    given = {raw.rename.get(name, name): pl.String() for name in file.partitions}
-    if raw.format == "csv":
-        csv = open_csv(file.path, raw, separator, check_size)
-        return Part(file, {**given, **dict.fromkeys(csv.names, pl.String())}, csv=csv)
-    stored, rows = parquet_schema(file.path, check_size)
-    names = {raw.rename.get(name, name): name for name in stored}
-    return Part(file, {**given, **{new: stored[old] for new, old in names.items()}}, names, empty=not rows)
 
 
 class Table:
