@@ -9,7 +9,7 @@ from pathlib import Path
 
 from features.dataset import SPLITS, Dataset, sha256_of
 from features.doctor.absent import absent_values
-from features.doctor.alone import alone, shifted, shuffled_labels, too_good
+from features.doctor.alone import each_alone, shifted, shuffled_labels, too_good
 from features.doctor.fitted import constant_features, counts_equal, fitted_before, labels_in_parts, moments
 from features.doctor.joins import beside_impressions, joins_found, unknown_values
 from features.doctor.opened import CheckResult, Opened, Status
@@ -97,7 +97,7 @@ def _checks(opened: Opened) -> Iterator[tuple[str, CheckResult]]:
     yield "every part has both labels", labels_in_parts(opened)
     yield "missing and unknown tell no more of the label in training than later", absent_values(opened)
     yield "no feature is constant in training", constant_features(opened)
-    found = alone(opened)
+    found = each_alone(opened)
     yield "no feature alone tells the label", too_good(found)
     yield "no feature alone tells more in training than in validation", shifted(found)
     yield "shuffled labels are told by nothing", shuffled_labels(opened)

@@ -40,14 +40,14 @@ class Alone:
         return f"{self.name}: AUC {self.train:.3f} in training{later}"
 
 
-def alone(opened: Opened, *, shuffled: bool = False) -> list[Alone]:
+def each_alone(opened: Opened, *, shuffled: bool = False) -> list[Alone]:
     """Every signal of every feature, by its AUC on a sample of training and validation.
 
     Args:
         opened: the data set.
         shuffled: with the labels of the sampled rows in random order.
     """
-    train, valid = (Sample.of(opened.splits[s]) for s in ("train", "valid"))
+    train, valid = opened.samples["train"], opened.samples["valid"]
     if not len(train.row):
         return []
     labels = [s.label for s in (train, valid)]
@@ -82,7 +82,7 @@ def shifted(found: list[Alone]) -> CheckResult:
 
 def shuffled_labels(opened: Opened) -> CheckResult:
     """Labels in random order are told by nothing: AUC 0.5 within its interval."""
-    found = alone(opened, shuffled=True)
+    found = each_alone(opened, shuffled=True)
     wrong = [a for a in found if abs(a.train - 0.5) > _SIGMAS * a.error]
     if wrong:
         return "fail", _listed(wrong)

@@ -14,6 +14,7 @@ _FAILED = 0.1  # of the rows
 _NEW = 0.2  # unknown values, beyond those of training
 _BESIDE = 0.01  # of the events
 _FEW = 50
+_MANY = 200_000  # rows of a part, and events, that are looked at
 
 
 def joins_found(opened: Opened) -> CheckResult:
@@ -37,11 +38,9 @@ def unknown_values(opened: Opened) -> CheckResult:
         info = None if column.table is None else opened.data.manifest.tables[column.table]
         if info is None or info.encode != "vocabulary":
             continue
-        samples = {name: Sample.of(split) for name, split in opened.splits.items()}
-        rates = {n: unseen_rate(s.ids(column).values, info.oov_rows) for n, s in samples.items()}
-        later = max(
-            (r for n, r in rates.items() if n != "train" and len(samples[n].row) >= _FEW), default=0.0
-        )
+        rates = {n: unseen_rate(s.ids(column).values, info.oov_rows) for n, s in opened.samples.items()}
+        enough = [n for n, s in opened.samples.items() if n != "train" and len(s.row) >= _FEW]
+        later = max((rates[n] for n in enough), default=0.0)
         if later - np.nan_to_num(rates["train"]) > _NEW:
             wrong.append(f"{column.name} {rates['train']:.1%}, later {later:.1%}")
     if not wrong:
@@ -88,10 +87,10 @@ def _share(opened: Opened, store: EventStore, feature: Column, side: Column, *, 
     step = max(round(tick), 1)
     shown = [
         _keys(s.plain("user_id"), s.plain("time") // step, s.ids(feature).values)
-        for s in (Sample.of(split, rows=10**6) for split in opened.splits.values())
+        for s in (Sample.of(split, rows=_MANY) for split in opened.splits.values())
     ]
     size = len(store.time)
-    some = np.unique(np.linspace(0, max(size - 1, 0), min(10**5, size)).astype(np.int64))
+    some = np.unique(np.linspace(0, max(size - 1, 0), min(_MANY, size)).astype(np.int64))
     events = _keys(store.user_id[some], store.time[some] // step, store.ids[side.name].values[some])
     if not events.height:
         return 0.0

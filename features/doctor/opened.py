@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from features.dataset import SPLITS, Column, Dataset, EventStore, SplitData
+from features.doctor.sample import Sample
 
 Status = Literal["pass", "warn", "fail"]
 CheckResult = tuple[Status, str]  # how a check ended, and the detail
@@ -22,6 +24,11 @@ class Opened:
     splits: dict[str, SplitData]
     events: dict[str, EventStore]
     fitted: dict[str, Any]
+
+    @cached_property
+    def samples(self) -> dict[str, Sample]:
+        """A sample of each part."""
+        return {name: Sample.of(split) for name, split in self.splits.items()}
 
     def clock(self, split: str) -> np.ndarray:
         """Clocks of the requests of a part."""
