@@ -1,33 +1,32 @@
-"""`ctr baseline DATASET`: logistic regression or LightGBM on the dense features, what a deep model must beat.
-
-The features are the data set's dense columns (counts, rates, matches, prices …): already scaled, missing = 0
-with its indicator. Request-level columns are repeated for the request's candidates.
-"""
+"""`ctr baseline DATASET`: logistic regression or LightGBM, what a deep model must beat."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
+from ctr.baseline import BASELINES, write_baseline
 from ctr.metrics import Evaluation, evaluate_table
 from ctr.metrics.table import headlines
+from ctr.report.evaluation import format_metrics_table
 from ctr.report.result_line import append_line
-from features.dataset import Dataset, SplitData, dense_values
-from features.errors import DataError
+from features.dataset import Dataset
 from pipelines.terminal import echo
-
-KINDS = {"logistic": "logistic regression", "lightgbm": "LightGBM"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("dataset", type=Path, help="dataset directory")
-    parser.add_argument("--kind", choices=KINDS, default="logistic")
+    parser.add_argument("--kind", choices=BASELINES, default="logistic")
     parser.add_argument("--split", default="test", choices=("valid", "test"))
     parser.add_argument("--seeds", type=int, default=1, help="LightGBM: how many seeds")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="Parquet file of the predictions, for ctr evaluate --compare; of several seeds FILE-<seed>",
+    )
     parser.add_argument(
         "--line",
         type=Path,
@@ -40,14 +39,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Fit, score, print the figures with intervals."""
     dataset = Dataset(arguments.dataset)
     for seed in range(1, arguments.seeds + 1):
-        evaluation = evaluate_baseline(dataset, arguments.kind, arguments.split, seed=seed)
-        figures = evaluation.overall.metrics
-        shown = "  ".join(
-            f"{name} {m.value:.4f} [{m.low:.4f}, {m.high:.4f}]"
-            for name in (metric.name for metric in headlines() if metric.better == "higher")
-            if (m := figures[name]).value is not None and m.low is not None and m.high is not None
-        )
-        echo(f"{KINDS[arguments.kind]} (seed {seed}) on {arguments.split}: {shown}")
+        out = arguments.out
+        if out is not None and arguments.seeds > 1:
+            out = out.with_name(f"{out.stem}-{seed}{out.suffix}")
+        evaluation = evaluate_baseline(dataset, arguments.kind, arguments.split, seed=seed, out=out)
+        echo(f"{BASELINES[arguments.kind]} (seed {seed}) on {arguments.split}: {_summary(evaluation)}")
+        echo(format_metrics_table(evaluation))
+        if out is not None:
+            echo(f"wrote {evaluation.overall.rows:,} rows to {out}")
         if arguments.line is not None:
             from pipelines.result_line import baseline_line  # loads torch, which a baseline does not need
 
@@ -57,51 +56,28 @@ def run(arguments: argparse.Namespace) -> None:
             )
 
 
-def evaluate_baseline(dataset: Dataset, kind: str, split: str, *, seed: int = 1) -> Evaluation:
-    """Fit on train (LightGBM stops early on valid) and evaluate on a split."""
-    x, y = dense_matrix(dataset, dataset.split("train"))
-    data = dataset.split(split)
-    target, label = dense_matrix(dataset, data)
-    if kind == "logistic":
-        score = _logistic(x, y, target)
-    else:
-        score = _lightgbm(x, y, dense_matrix(dataset, dataset.split("valid")), target, seed=seed)
-    row = np.repeat(np.arange(data.requests.num_rows), np.diff(data.row_offsets))
-    keys = {name: data.requests[name].to_numpy()[row] for name in ("user_id", "request_id")}
-    return evaluate_table({"label": label, "score": score, **keys})
+def _summary(evaluation: Evaluation) -> str:
+    figures = evaluation.overall.metrics
+    return "  ".join(
+        f"{name} {m.value:.4f} [{m.low:.4f}, {m.high:.4f}]"
+        for name in (metric.name for metric in headlines() if metric.better == "higher")
+        if (m := figures[name]).value is not None and m.low is not None and m.high is not None
+    )
 
 
-def dense_matrix(dataset: Dataset, data: SplitData) -> tuple[np.ndarray, np.ndarray]:
-    """All dense features of a split, float32 (rows, width), and the labels."""
-    row = np.repeat(np.arange(data.requests.num_rows), np.diff(data.row_offsets))
-    parts = []
-    for column in dataset.manifest.features:
-        if column.kind == "dense":
-            table: pa.Table = data.requests if column.level == "request" else data.impressions
-            values = dense_values(table, column)
-            parts.append(values[row] if column.level == "request" else values)
-    if not parts:
-        raise DataError(
-            f"a baseline needs dense features; data set {dataset.manifest.name!r} has none: add counters"
-        )
-    return np.concatenate(parts, axis=1), data.impressions["label"].to_numpy()
+def evaluate_baseline(
+    dataset: Dataset, kind: str, split: str, *, seed: int = 1, out: Path | None = None
+) -> Evaluation:
+    """Fit on the training part, write the predictions of a split, and evaluate them, without slices.
 
-
-def _logistic(x: np.ndarray, y: np.ndarray, target: np.ndarray) -> np.ndarray:
-    from sklearn.linear_model import LogisticRegression
-
-    return np.asarray(LogisticRegression(max_iter=1000).fit(x, y).predict_proba(target)[:, 1])
-
-
-def _lightgbm(
-    x: np.ndarray, y: np.ndarray, valid: tuple[np.ndarray, np.ndarray], target: np.ndarray, *, seed: int
-) -> np.ndarray:
-    import lightgbm
-
-    settings = {"objective": "binary", "metric": "auc", "learning_rate": 0.05, "num_leaves": 31, "seed": seed,
-                "min_data_in_leaf": 100, "feature_fraction": 0.8, "bagging_fraction": 0.8, "bagging_freq": 1,
-                "verbose": -1, "deterministic": True}  # fmt: skip
-    train = lightgbm.Dataset(x, y)
-    stop = lightgbm.early_stopping(30, verbose=False)
-    model = lightgbm.train(settings, train, 1000, valid_sets=[lightgbm.Dataset(*valid)], callbacks=[stop])
-    return np.asarray(model.predict(target, num_iteration=model.best_iteration))
+    Args:
+        dataset: an opened one.
+        kind: one of `ctr.baseline.BASELINES`.
+        split: valid or test.
+        seed: of LightGBM.
+        out: where the predictions stay; None: nowhere.
+    """
+    with tempfile.TemporaryDirectory(prefix="ctr-baseline-") as folder:
+        path = out or Path(folder) / "predictions.parquet"
+        write_baseline(path, dataset, kind, split, seed=seed)
+        return evaluate_table(path, slices=[])

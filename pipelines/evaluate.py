@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctr.baseline import BASELINES
 from ctr.metrics import Evaluation, evaluate_table
-from ctr.metrics.table import compared, headlines
-from ctr.report.evaluation import format_metrics_table, write_report
+from ctr.metrics.table import compared
+from ctr.report.evaluation import as_metric, format_metrics_table, write_report
+from ctr.report.plots import with_ends
 from ctr.report.result_line import append_line
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import read_rows
 from ctr.tracking import Tracker
+from features.dataset import Dataset
 from features.errors import ConfigError
-from pipelines.baseline import KINDS, evaluate_baseline
+from pipelines.baseline import evaluate_baseline
 from pipelines.compare import compare
 from pipelines.terminal import echo
 
@@ -36,8 +39,7 @@ class Result:
         """The table of metrics, and below it what the model is compared with."""
         lines = [format_metrics_table(self.evaluation), *([""] if self.comparison else [])]
         for line in self.comparison:
-            interval = f" ({line['low']:.4f} to {line['high']:.4f})" if line.get("low") is not None else ""
-            lines.append(f"{line['name']:45} AUC {line['auc']:.4f}{interval}")
+            lines.append(f"{line['name']:45} AUC {with_ends(as_metric(line['auc']))}")
         return "\n".join(lines)
 
 
@@ -48,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="best", help="best, last or a step number")
     parser.add_argument("--dataset", type=Path, help="where the data set is now, if it moved")
     parser.add_argument(
-        "--baseline", action="append", default=[], choices=KINDS, help="show it beside the model; repeatable"
+        "--baseline",
+        action="append",
+        default=[],
+        choices=BASELINES,
+        help="show it beside the model; repeatable",
     )
     parser.add_argument(
         "--line", type=Path, metavar="FILE", help="append the result to a file of lines, as in docs/results/"
@@ -142,10 +148,7 @@ def evaluate(
         opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint)
         predictions, _ = predict(run_dir, opened, split)
         evaluation = evaluate_table(predictions)
-        compared = [
-            comparison_line(KINDS[kind], evaluate_baseline(opened.dataset, kind, split))
-            for kind in baselines or []
-        ]
+        compared = [_compared_with(run_dir, opened.dataset, kind, split) for kind in baselines or []]
         compared += lines or []
         report = write_report(
             run_dir.report,
@@ -174,8 +177,9 @@ def evaluate(
     return Result(evaluation, report, opened.step, compared)
 
 
-def comparison_line(name: str, evaluation: Evaluation) -> dict[str, Any]:
-    """One line of the report's comparison: AUC with interval, and the other headline metrics."""
-    metrics = evaluation.overall.metrics
-    line: dict[str, Any] = {"name": name, "low": metrics["auc"].low, "high": metrics["auc"].high}
-    return line | {metric.name: metrics[metric.name].value for metric in headlines()}
+def _compared_with(run_dir: RunDir, dataset: Dataset, kind: str, split: str) -> dict[str, Any]:
+    """A line of the report's comparison: a baseline, whose predictions stay beside those of the run."""
+    path = run_dir.predictions / f"{split}-{kind}.parquet"
+    evaluation = evaluate_baseline(dataset, kind, split, out=path)
+    note = f"predictions/{path.name}"
+    return {"name": BASELINES[kind], "kind": kind, "note": note, **evaluation.overall.metrics}

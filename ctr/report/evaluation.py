@@ -27,7 +27,7 @@ class ReportContext(TypedDict, total=False):
 
     Args:
         facts: name → value, shown at the head (run, data, split, model, commit …).
-        baselines: lines to compare with: name, then any metric by its name, low and high of the AUC, note.
+        baselines: lines to compare with: name, note, and any metric by its name, a number or a `MetricValue`.
         config: the resolved configuration, nested plain data.
     """
 
@@ -107,20 +107,18 @@ def _detail(metric: MetricValue) -> str:
 
 def _comparison(overall: Summary, baselines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The run and the lines it is compared with, with the columns that any line fills."""
-    auc, names = overall.metrics["auc"], [metric.name for metric in shown()]
-    own = {
-        "name": "this run",
-        "low": auc.low,
-        "high": auc.high,
-        **{n: overall.metrics[n].value for n in names},
-    }
+    names = [metric.name for metric in shown()]
     columns = [n for n in names if n == "auc" or any(line.get(n) is not None for line in baselines)]
     rows = []
-    for line in (own, *baselines):
-        auc_text = with_ends(MetricValue(value=line.get("auc"), low=line.get("low"), high=line.get("high")))
-        cells = [auc_text if n == "auc" else number(line.get(n)) for n in columns]
+    for line in ({"name": "this run", **overall.metrics}, *baselines):
+        cells = [with_ends(as_metric(line.get(n))) for n in columns]
         rows.append({"name": str(line["name"]), "cells": cells, "note": str(line.get("note", ""))})
     return {"columns": [METRICS[n].label for n in columns], "rows": rows if baselines else []}
+
+
+def as_metric(figure: MetricValue | float | None) -> MetricValue:
+    """A figure that may be known without its interval."""
+    return figure if isinstance(figure, MetricValue) else MetricValue(value=figure)
 
 
 def _slice_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:

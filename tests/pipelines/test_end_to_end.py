@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from ctr.baseline import BASELINES
 from ctr.report.result_line import read_lines
 from ctr.runs.journal import read_rows
 from features.dataset import Dataset
@@ -176,10 +177,39 @@ def test_baselines_append_a_line_for_each_seed(place: Path, capsys: pytest.Captu
     assert first.metrics.keys() >= {"auc", "gauc"} and first.metrics["auc"].low is not None
 
 
-@pytest.mark.parametrize("kind", ["logistic", "lightgbm"])
-def test_baselines_print_their_figures(place: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    text = ctr(capsys, "baseline", place / "dataset", "--kind", kind)
+@pytest.mark.parametrize("kind", BASELINES)
+def test_baselines_print_their_figures(
+    place: Path, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = ctr(capsys, "baseline", place / "dataset", "--kind", kind, "--out", tmp_path / "b.parquet")
     assert "(seed 1) on test: auc 0." in text and "[" in text
+    assert "user bootstrap" in text.split("Calibration")[1]  # every metric has its interval
+    ctr(capsys, "predict", place / "run")
+    ours, theirs = (
+        pq.read_table(p) for p in (place / "run" / "predictions" / "test.parquet", tmp_path / "b.parquet")
+    )
+    assert [(f.name, f.type) for f in ours.schema] == [(f.name, f.type) for f in theirs.schema]
+    same = [name for name in ours.column_names if name not in ("score", "logit")]
+    assert ours.select(same).equals(theirs.select(same))
+
+
+def test_a_baseline_of_an_evaluation_can_be_compared_with_the_run(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = place / "run"
+    ctr(capsys, "evaluate", run, "--baseline", "lightgbm-ids")
+    text = ctr(
+        capsys,
+        "evaluate",
+        "--compare",
+        run / "predictions" / "test-lightgbm-ids.parquet",
+        run,
+        "--metric",
+        "auc",
+    )
+    assert "AUC" in text and "rows" in text
+    page = (run / "report" / "index.html").read_text().split("<h2>Comparison</h2>")[1].split("</table>")[0]
+    assert "LightGBM with IDs" in page and page.count(" to 0.") >= 10  # both lines, every interval
 
 
 def test_sync_counts_values(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctr.metrics import Evaluation, evaluate_table
+from ctr.metrics import Evaluation, MetricValue, evaluate_table
 from ctr.report.evaluation import format_metrics_table, render, write_report
 from ctr.report.plots import MAX_POINTS, _series, draw_all
 
@@ -70,7 +70,12 @@ def page(tmp_path_factory: pytest.TempPathFactory, evaluation: Evaluation) -> Pa
             "facts": {NASTY: NASTY},
             "config": {"model": {NASTY: NASTY}, "seed": 0},
             "baselines": [
-                {"name": "logistic regression", "auc": 0.71, "low": 0.7, "high": 0.72, "gauc": 0.66},
+                {
+                    "name": "logistic regression",
+                    "auc": MetricValue(value=0.71, low=0.7, high=0.72),
+                    "gauc": MetricValue(value=0.66, low=0.6, high=0.7),
+                    "ne": 0.9,
+                },
                 {"name": NASTY, "auc": 0.7, "note": NASTY},
             ],
         },
@@ -104,8 +109,8 @@ def test_metrics_json_holds_null_and_reason(page: Path) -> None:
 def test_baselines_stand_beside_the_run(page: Path, evaluation: Evaluation) -> None:
     text = page.read_text(encoding="utf-8")
     head = re.findall(r"<th>(.*?)</th>", text.split("<h2>Comparison</h2>")[1].split("</thead>")[0])
-    assert head == ["model", "AUC", "GAUC"]
-    assert "<td>0.7100 (0.7000 to 0.7200)</td><td>0.6600</td>" in text
+    assert head == ["model", "AUC", "GAUC", "NE"]
+    assert "<td>0.7100 (0.7000 to 0.7200)</td><td>0.6600 (0.6000 to 0.7000)</td><td>0.9000</td>" in text
     assert f"<td>this run</td><td>{evaluation.overall.metrics['auc'].value:.4f} (" in text
     bare = render(evaluation, images={}, title="bare", context={})
     assert not any(word in bare for word in ("Comparison", "Configuration", "Facts", "<img"))
