@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from features.errors import DataError
 from features.read.convert import MUST, TYPES, convert, remedy
+from features.read.foreign import foreign_schema, is_foreign, scan_foreign
 from features.read.ids import key_values, texts_of
 from features.read.roles import Kind
 
@@ -24,11 +25,27 @@ def parquet_schema(path: Path, check_size: Callable[[int], None]) -> tuple[dict[
     with pq.ParquetFile(path) as file:
         meta = file.metadata
         check_size(sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)))
-    schema = dict(pl.scan_parquet(path, glob=False).collect_schema())
+    schema = dict(_scan(path).collect_schema())
     for name, dtype in list(schema.items()):
         for inner, kind in _fields(name, dtype):
             schema.setdefault(inner, kind)
     return schema, meta.num_rows
+
+
+def unreadable_hint(path: Path, columns: list[str]) -> str:
+    """Why a file seems to lack columns that it has."""
+    there = [c for c in columns if c in pq.read_schema(path).names]
+    return f"; {there} are there, but twice or of a type that cannot be read" if there else ""
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    """All columns that can be read."""
+    stored = pq.read_schema(path)
+    return (
+        scan_foreign(path, foreign_schema(stored))
+        if is_foreign(stored)
+        else pl.scan_parquet(path, glob=False)
+    )
 
 
 def _fields(name: str, dtype: pl.DataType) -> Iterable[tuple[str, pl.DataType]]:
@@ -50,7 +67,7 @@ def verify_pages(path: Path, columns: Iterable[str]) -> None:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         tops = {c for column in columns for c in _prefixes(column)}
         fields = [f for f in file.schema_arrow if f.name in tops]
-        plain = [f.name for f in fields if not pa.types.is_fixed_size_list(f.type)]
+        plain = [f.name for f in fields if not _has_vectors(f.type)]
         for _ in file.iter_batches(columns=plain) if plain else ():
             pass
         for field in fields:
@@ -61,6 +78,11 @@ def verify_pages(path: Path, columns: Iterable[str]) -> None:
 def _prefixes(column: str) -> Iterable[str]:
     parts = column.split(".")
     return (".".join(parts[:i]) for i in range(1, len(parts) + 1))
+
+
+def _has_vectors(kind: pa.DataType) -> bool:
+    inner = (kind.field(i).type for i in range(kind.num_fields))
+    return pa.types.is_fixed_size_list(kind) or any(map(_has_vectors, inner))
 
 
 def _verify_vectors(file: pq.ParquetFile, name: str) -> None:
@@ -79,7 +101,7 @@ def scan_parquet(path: Path, columns: Mapping[str, str]) -> pl.LazyFrame:
         path: the file.
         columns: name in the spec → name in the file.
     """
-    frame = pl.scan_parquet(path, glob=False)
+    frame = _scan(path)
     top = set(frame.collect_schema().names())
     return frame.select(_column(source, top).alias(name) for name, source in columns.items())
 

@@ -16,7 +16,7 @@ from features.read.csv import header_hint
 from features.read.derive import operands, parse
 from features.read.locate import FILE, LINE
 from features.read.missing import with_declared_nulls
-from features.read.parquet import cast_column, scan_parquet, verify_pages
+from features.read.parquet import cast_column, scan_parquet, unreadable_hint, verify_pages
 from features.read.part import Part
 from features.read.problems import Problems
 from features.read.roles import Kind, TableRoles, kind_of
@@ -133,7 +133,9 @@ class Table:
         present = sorted([*part.schema, *self.raw.optional])
         missing = {c: who for c, who in self.needed.items() if not self._has(part, c)}
         if missing:
-            hint = header_hint(part.csv) if part.csv is not None else ""
+            hint = (
+                header_hint(part.csv) if part.csv is not None else unreadable_hint(part.path, list(missing))
+            )
             raise DataError(missing_columns(f"table {self.name!r}: {part.path}", missing, present) + hint)
         for column, reader in self.needed.items() if part.csv is not None else ():
             if part.csv is not None and part.csv.names.count(column) > 1:

@@ -209,3 +209,37 @@ def test_a_page_that_nobody_reads_may_be_damaged(tmp_path: Path) -> None:
     assert read(tmp_path, {"x": set()}).height == 5000
     with pytest.raises(DataError, match="cannot be read"):
         read(tmp_path, {"junk": set()})
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        pa.array([1, 2], type=pa.timestamp("us", tz="+05:30")),
+        pa.array([Decimal(1), None], type=pa.decimal256(60, 3)),
+        pa.array([[1.0, 2.0], None], type=pa.list_(pa.float32(), 2)),
+        pa.array([{"v": [1.0, 2.0]}, {"v": None}], type=pa.struct([("v", pa.list_(pa.float32(), 2))])),
+        pa.array([[("a", 1)], []], type=pa.map_(pa.string(), pa.int32())),
+        pa.array([b"0" * 16, b"1" * 16], type=pa.uuid()),
+        pa.array([1, 2], type=pa.time64("us")),
+        pa.array([None, None], type=pa.null()),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_no_column_that_nobody_reads_stops_a_file(tmp_path: Path, foreign: pa.Array) -> None:
+    rows = pa.table({"x": [1, 2], "s": [{"a": 3}, {"a": 4}], "foreign": foreign})
+    pq.write_table(rows, tmp_path / "1.parquet")
+    assert read(tmp_path, {"x": {"category"}, "s.a": set()}).rows() == [(1, 3), (2, 4)]
+
+
+def test_a_name_that_occurs_twice_is_refused_if_it_is_read(tmp_path: Path) -> None:
+    column = pa.array([1, 2])
+    pq.write_table(pa.table([column] * 3, names=["x", "y", "y"]), tmp_path / "1.parquet")
+    assert read(tmp_path, {"x": set()}).rows() == [(1,), (2,)]
+    with pytest.raises(DataError, match=r"\['y'\] are there, but twice or of a type that cannot be read"):
+        read(tmp_path, {"y": set()})
+
+
+def test_times_with_an_offset_for_a_zone(tmp_path: Path) -> None:
+    at = pa.array([datetime(2024, 3, 1, 12, tzinfo=UTC)], type=pa.timestamp("us", tz="+05:30"))
+    pq.write_table(pa.table({"at": at}), tmp_path / "1.parquet")
+    assert read(tmp_path, {"at": {"time"}}).rows() == [(datetime(2024, 3, 1, 12, tzinfo=UTC),)]
