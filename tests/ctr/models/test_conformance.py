@@ -11,10 +11,10 @@ from torch import nn
 
 from ctr.batch import Batch, map_tensors
 from ctr.build import build_model
-from ctr.models.registry import model_config
+from ctr.models.registry import MODELS, model_config
 from features.dataset import Manifest
 from tests.ctr import batches
-from tests.ctr.reference.models import logits
+from tests.ctr.reference.models import REFERENCES, logits
 from tests.ctr.reference.parity import assert_parity, scrambled
 
 # N = 3 and M = 3: T = 6 divides d_model 12. The encoder is the one that a plain reference computes fastest.
@@ -71,6 +71,11 @@ def make_model(options: dict[str, Any], manifest: Manifest | None = None) -> nn.
     """A small model in float64 whose parameters are all random."""
     config = model_config(**{"d_model": 12, "heads": 2, "head_hidden": [6], **options})
     return scrambled(build_model(manifest or batches.manifest(), config, dim=batches.DIM, seed=1))
+
+
+def test_every_model_has_a_reference_and_cases() -> None:
+    """A line in ctr.models.registry asks for both."""
+    assert set(MODELS) == set(REFERENCES) == {options["kind"] for options in CASES.values()}
 
 
 @pytest.mark.parametrize("name", CASES)

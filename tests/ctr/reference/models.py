@@ -22,8 +22,7 @@ UniqueRows = dict[str, Tensor]
 
 def logits(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows) -> Tensor:
     """(B,): the rows one after another."""
-    kinds: dict[str, Callable[..., Tensor]] = {"HyFormer": hyformer, "Longer": longer, "TwoStage": two_stage}
-    score = kinds[type(model).__name__]
+    score = REFERENCES[model.config.kind]
     return torch.stack([score(model, manifest, batch, rows, row) for row in range(batch.num_rows)])
 
 
@@ -110,3 +109,10 @@ def head(
         return logit
     dense = [c for c in manifest.features if c.kind == "dense"]
     return logit + side_by_side(dense, batch, rows, row) @ block.shortcut.weight[:, 0]
+
+
+REFERENCES: dict[str, Callable[..., Tensor]] = {
+    "hyformer": hyformer,
+    "longer": longer,
+    "two_stage": two_stage,
+}

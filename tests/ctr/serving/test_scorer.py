@@ -36,6 +36,7 @@ APPENDED = {
     "longer three layers": (*LONGER, *PLAIN, "model.layers=3", "model.longer.num_queries=20"),
     "two-stage": (*TWO_STAGE, *PLAIN),
     "hyformer swiglu": (*HYFORMER, *PLAIN, "model.encoder.kind=swiglu"),
+    "hyformer swiglu anew": (*HYFORMER, *PLAIN, "model.encoder.kind=swiglu", "model.encoder_input=events"),
     "hyformer merged": (*PLAIN, "model.encoder.kind=swiglu", "model.merge_sequences=true",
                         "model.default_queries=2"),
 }  # fmt: skip
