@@ -10,11 +10,11 @@ import polars as pl
 import pyarrow as pa
 
 from features.dataset import ORIGIN, SPLITS, DomainInfo, Manifest, SplitInfo
+from features.encode.encoded import Encoded
 from features.encode.fitted import write_fitted
 from features.encode.layout import event_table, split_tables
 from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
-from features.encode.transform import Encoded
 from features.read.check import check_types
 from features.read.clock import CLOCK, TIME, time_bounds
 from features.read.log import Log, read_log

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from features.encode.encoded import Encoded
 from features.encode.split import SplitRanges
-from features.encode.transform import Encoded
 from features.errors import DataError
 from features.past.history import pointers
 from features.read.clock import CLOCK, TIME

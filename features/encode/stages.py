@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from features.encode.encoded import Encoded
 from features.encode.split import SplitRanges
-from features.encode.transform import Encoded, Use, all_uses, encode_other, encode_table
+from features.encode.transform import encode_other, encode_table
+from features.encode.uses import Use, all_uses
 from features.past.counters import counter_columns
 from features.past.matches import match_columns
 from features.past.pages import page_columns

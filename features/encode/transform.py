@@ -1,149 +1,34 @@
-"""Encode columns: tables and scalers are fitted on the training period and applied to everything.
-
-The training period of the impressions is the train part; that of the events is what lies before the first
-clock outside the train part.
-"""
+"""Encode columns: tables and scalers are fitted on the training period and applied to everything."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from features.encode.encoded import Encoded
 from features.encode.scale import count_not_finite, fit_dense
-from features.encode.split import SplitRanges
 from features.encode.tables import FittedTable, Hash, fit_table, log_buckets
+from features.encode.uses import Use, known_from
 from features.encode.values import Values, values_of
 from features.read.clock import CLOCK, TIME
-from features.read.columns import feature_columns, is_request_level
 from features.read.ids import key_values
-from features.read.known_clock import known_column
-from features.read.log import Log
 from features.spec import (
     CalendarFeature,
     DenseFeature,
-    Feature,
     IdFeature,
     IdTable,
     SincePrevious,
-    Spec,
 )
 from features.store.columns import Column, id_type
 from features.store.manifest import TableInfo
 
-Level = Literal["request", "candidate", "event"]
-_KINDS = ("id", "weight", "dense")
 _CALENDAR_ROWS = {"hour": 25, "weekday": 8}
 _SLICE = 2**18  # rows that are encoded at a time
 _PLAIN = (pl.String, pl.Int64, pl.Int32, pl.Int16, pl.Int8, pl.UInt32, pl.UInt16, pl.UInt8)
-
-
-@dataclass(frozen=True)
-class Use:
-    """One feature or field of side info, and the log that holds its columns."""
-
-    domain: str | None  # None: a feature of the impressions
-    name: str
-    feature: Feature | SincePrevious
-    log: Log
-    training: np.ndarray  # bool (rows of the frame,): in the training period
-    level: Level
-
-    @property
-    def frame(self) -> pl.DataFrame:
-        """The impressions or events as they are now: columns come and go."""
-        return self.log.frame(self.domain)
-
-    @property
-    def ready(self) -> bool:
-        """Whether its columns are there: those of counters, matches and pages come one after the other."""
-        return set(feature_columns(self.feature)) <= set(self.frame.columns)
-
-    @property
-    def known_later(self) -> bool:
-        """Whether it reads a column that is known later than its row."""
-        return any(known_column(c) in self.frame.columns for c in feature_columns(self.feature))
-
-    @property
-    def what(self) -> str:
-        """For error messages."""
-        return (
-            f"feature {self.name!r}" if self.domain is None else f"domain {self.domain!r}, side {self.name!r}"
-        )
-
-    @property
-    def key(self) -> str:
-        """Its name among all features and side info."""
-        return self.name if self.domain is None else f"{self.domain}/{self.name}"
-
-
-@dataclass
-class Encoded:
-    """Encoded columns (one value per impression or event), and what was fitted for them."""
-
-    spec: Spec
-    columns: dict[str | None, dict[str, pa.Array]]  # domain (None: impressions) → Arrow column → values
-    described: dict[str, Column] = field(default_factory=dict)  # key of the use → its description
-    tables: dict[str, FittedTable] = field(default_factory=dict)
-    known: dict[str, dict[str, np.ndarray]] = field(
-        default_factory=dict
-    )  # domain → field known later → clock
-    implicit: dict[str, TableInfo] = field(default_factory=dict)
-    fitted: dict[str, Any] = field(default_factory=lambda: {"tables": {}, "scalers": {}})  # for scalers.json
-    counters: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def table_infos(self) -> dict[str, TableInfo]:
-        """Every table for the manifest, in the spec's order."""
-        return {n: self.tables[n].info for n in self.spec.tables if n in self.tables} | self.implicit
-
-    @property
-    def features(self) -> list[Column]:
-        """The features, in the spec's order."""
-        return [self.described[name] for name in self.spec.features]
-
-    def side(self, domain: str) -> list[Column]:
-        """The side info of a domain, in the spec's order."""
-        return [self.described[f"{domain}/{name}"] for name in self.spec.domains[domain].side]
-
-    def of_level(self, level: Level) -> dict[str, pa.Array]:
-        """The Arrow columns of the features of one level, a value per impression, in the spec's order."""
-        return self._arrays(None, [c for c in self.features if c.level == level])
-
-    def of_domain(self, domain: str) -> dict[str, pa.Array]:
-        """The Arrow columns of a domain's side info, by ID table, in the order of the tables."""
-        rank = {name: i for i, name in enumerate(self.spec.tables)}
-        return self._arrays(
-            domain, sorted(self.side(domain), key=lambda c: rank.get(c.table or "", len(rank)))
-        )
-
-    def _arrays(self, domain: str | None, columns: list[Column]) -> dict[str, pa.Array]:
-        every = self.columns[domain]
-        return {n: every[n] for c in columns for kind in _KINDS if (n := f"{kind}.{c.name}") in every}
-
-
-def all_uses(spec: Spec, log: Log, ranges: SplitRanges) -> list[Use]:
-    """Every feature, then the side info of every domain, in the spec's order."""
-    in_train = np.arange(log.rows.height) < ranges.valid_start
-    uses = [
-        Use(None, n, f, log, in_train, "request" if is_request_level(spec, f) else "candidate")
-        for n, f in spec.features.items()
-    ]
-    for name, domain in spec.domains.items():
-        for side, feature in domain.side.items():
-            clock, bound = known_from(log.events[name], feature), ranges.fit_before
-            before = np.ones(len(clock), dtype=bool) if bound is None else clock < bound
-            uses.append(Use(name, side, feature, log, before, "event"))
-    return uses
-
-
-def known_from(events: pl.DataFrame, feature: Feature | SincePrevious) -> np.ndarray:
-    """The clock at which each event and all columns of a feature are known, int64."""
-    late = [c for c in map(known_column, feature_columns(feature)) if c in events.columns]
-    return events.select(pl.max_horizontal(CLOCK, *late)).to_series().to_numpy()
 
 
 def encode_table(name: str, uses: list[Use], encoded: Encoded) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from features.errors import ConfigError
 from features.read.columns import Read, event_reads, feature_columns, origin
+from features.read.derive import parse
 from features.spec import Domain, Spec
 
 
@@ -15,11 +16,11 @@ def refuse_outcomes(spec: Spec) -> None:
     Raises:
         ConfigError: naming who reads which column, and why it is not known at the request.
     """
-    reasons, suspects = outcomes(spec), dict(_suspects(spec))
+    reasons, declared = outcomes(spec), _declared(spec)
     for column, reader in _same_row_reads(spec):
         if column in reasons:
             remedy = "drop it, or use it as history: the value of a counter, side info of a domain"
-            if column in suspects:
+            if column not in declared:
                 remedy += "; if it is known at the request, name it under impressions.known"
             raise ConfigError(
                 f"{reader} reads {column!r}, {reasons[column]}, unknown at the request; {remedy}"
@@ -32,21 +33,27 @@ def outcomes(spec: Spec) -> dict[str, str]:
     Raises:
         ConfigError: a column is said to be known at the request and only afterwards.
     """
-    shown = spec.impressions
-    reasons = {shown.label.column: "the label column"}
-    if shown.label.known_at is not None:
-        reasons[shown.label.known_at] = "the time when the label is known"
-    for column, rule in shown.outcomes.items():
+    shown, reasons = spec.impressions, _declared(spec)
+    if both := sorted(reasons.keys() & set(shown.known)):
+        raise ConfigError(f"impressions.known names {both[0]!r}, {reasons[both[0]]}; say one of both")
+    keys = {shown.user, shown.item, shown.time, shown.request, shown.position}
+    known = {*keys, *shown.context, *shown.known, *spec.order}
+    for column, reason in (*_suspects(spec), *_operands_of(spec, reasons)):
+        if column not in known:
+            reasons.setdefault(column, reason)
+    return reasons | {c: r for c, r in _derived_from(spec, reasons).items() if c not in {*known, *reasons}}
+
+
+def _declared(spec: Spec) -> dict[str, str]:
+    """The columns that the spec says to be known only later, and what they are."""
+    label = spec.impressions.label
+    reasons = {label.column: "the label column"}
+    if label.known_at is not None:
+        reasons[label.known_at] = "the time when the label is known"
+    for column, rule in spec.impressions.outcomes.items():
         reasons.setdefault(column, "an outcome by impressions.outcomes")
         if rule.known_at is not None:
             reasons.setdefault(rule.known_at, f"the time when outcome {column!r} is known")
-    if both := sorted(reasons.keys() & set(shown.known)):
-        raise ConfigError(f"impressions.known names {both[0]!r}, {reasons[both[0]]}; say one of both")
-    known = {shown.user, shown.item, shown.time, shown.request, shown.position}
-    known |= {*shown.context, *shown.known, *spec.order}
-    for column, reason in _suspects(spec):
-        if column not in known:
-            reasons.setdefault(column, reason)
     return reasons
 
 
@@ -57,13 +64,35 @@ def _suspects(spec: Spec) -> Iterator[tuple[str, str]]:
             yield counter.value, f"an outcome, since counter {name!r} adds it up as one"
     for name, domain in spec.domains.items():
         if _is_own_table(spec, domain):
+            reason = f"an outcome, since domain {name!r} reads it of the same table with its events"
             keys = {domain.user, domain.item, domain.time, *domain.where}
-            for column, _ in event_reads(spec, name):
-                if column not in keys and origin(column)[0] == "own":
-                    yield (
-                        column,
-                        f"an outcome, since domain {name!r} reads it of the same table with its events",
-                    )
+            own = (c for c, _ in event_reads(spec, name) if origin(c)[0] == "own")
+            yield from ((column, reason) for column in own if column not in keys)
+
+
+def _operands_of(spec: Spec, reasons: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """What outcomes are derived from."""
+    for name, operands in _derived(spec).items():
+        if name in reasons:
+            reason = f"an outcome, since {name!r} is derived from it, {reasons[name]}"
+            yield from ((column, reason) for column in operands)
+
+
+def _derived_from(spec: Spec, reasons: dict[str, str]) -> dict[str, str]:
+    """What is derived from outcomes."""
+    return {
+        name: f"derived from {column!r}, {reasons[column]}"
+        for name, operands in _derived(spec).items()
+        for column in operands
+        if column in reasons
+    }
+
+
+def _derived(spec: Spec) -> dict[str, list[str]]:
+    """The derived columns of the impressions' table, each with the columns it is computed from."""
+    raw = spec.source.tables.get(spec.impressions.table)
+    found = {} if raw is None else raw.derive
+    return {n: parse(e, what=f"derived column {n!r}").meta.root_names() for n, e in found.items()}
 
 
 def _is_own_table(spec: Spec, domain: Domain) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from features.dataset import Dataset
 from features.doctor import Check, examine
 from features.encode.split import SplitRanges
-from features.encode.transform import Use, all_uses
+from features.encode.uses import Use, all_uses
 from features.errors import ConfigError
 from features.read.log import Log
 from features.spec import Spec

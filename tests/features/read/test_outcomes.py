@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from features.errors import ConfigError
@@ -46,6 +47,23 @@ DWELL = {
             "feature 'dwell' reads 'dwell', an outcome, since domain 'view' reads it of the same table",
         ),
         (
+            {
+                "features__dwell": {"columns": ["ratio"]},
+                "source__tables__shown__derive": {"ratio": "dwell / price"},
+                "impressions__outcomes": ["dwell"],
+                "features__price": None,
+            },
+            "feature 'dwell' reads 'ratio', derived from 'dwell', an outcome by impressions.outcomes",
+        ),
+        (
+            {
+                **DWELL,
+                "source__tables__shown__derive": {"long": "dwell / 60 > 0.5"},
+                "impressions__label": {"column": "long"},
+            },
+            "feature 'dwell' reads 'dwell', an outcome, since 'long' is derived from it, the label column",
+        ),
+        (
             {"impressions__outcomes": ["tags"], "pages": {"t": {"column": "tags"}}, "features__tags": None},
             "page 't' reads 'tags', an outcome",
         ),
@@ -69,6 +87,25 @@ def test_what_is_known_at_the_request_is_a_feature_although_it_is_counted() -> N
     with pytest.raises(ConfigError, match="feature 'price' reads 'price', an outcome"):
         needed_columns(parse_spec(spec))
     assert needed_columns(parse_spec(changed(spec, impressions__known=["price"])))
+
+
+def test_what_a_label_is_derived_from_may_be_known(tmp_path: Path) -> None:
+    """Whether half of an article was read: how long it takes is known, how long it took is not."""
+    tables = shop_tables()
+    tables["shown"] = tables["shown"].with_columns(took=pl.col("click") * 30.0, takes=pl.lit(40.0))
+    spec = changed(
+        SHOP_SPEC,
+        source__tables__shown__derive={"read": "took / takes"},
+        impressions__label={"column": "read", "at_least": 0.5},
+        features__takes={"columns": ["takes"]},
+        tokens__all=["item", "device", "tags", "price", "takes"],
+    )
+    with pytest.raises(ConfigError, match=r"'takes', an outcome, since 'read' is derived from it.*known"):
+        needed_columns(parse_spec(spec))
+    assert prepared(tmp_path, changed(spec, impressions__known=["takes"]), tables).manifest.users
+    spec = changed(spec, impressions__known=["takes"], features__takes={"columns": ["took"]})
+    with pytest.raises(ConfigError, match="reads 'took', an outcome, since 'read' is derived"):
+        needed_columns(parse_spec(spec))
 
 
 def test_keys_and_context_are_no_outcomes_although_a_domain_reads_them() -> None:
