@@ -10,7 +10,7 @@ import pytest
 from ctr.runs.directory import RunDir
 from features.durable.own import MARKER, claim, is_own
 from features.errors import ConfigError
-from features.store.write import new_directory
+from features.store.write import new_dataset
 from pipelines.cli import main
 
 FOREIGN: list[dict[str, str]] = [
@@ -50,7 +50,7 @@ def test_a_foreign_directory_is_no_dataset(foreign: Path) -> None:
     before = content(foreign)
     with (
         pytest.raises(ConfigError, match="holds files that are no dataset"),
-        new_directory(foreign, overwrite=True),
+        new_dataset(foreign, overwrite=True),
     ):
         pass
     assert content(foreign) == before
