@@ -15,7 +15,7 @@ from ctr.ablate.expand import BASE, Variant
 from ctr.ablate.halving import Stopped
 from ctr.ablate.plan import Plan
 from ctr.ablate.subruns import SubRun, Trial
-from ctr.compare import Cell, Judgement, compare_files, judge
+from ctr.compare import DRAWS, Cell, Judgement, compare_files, judge
 from ctr.runs.journal import read_rows
 
 SLICE_DRAWS = 300
@@ -126,12 +126,13 @@ def _files(variant: Variant, plan: Plan, by_trial: Mapping[Trial, SubRun]) -> Fi
 
 
 def _cells(
-    files: Mapping[str, Files], names: Sequence[str], where: Where | None = None
+    files: Mapping[str, Files], names: Sequence[str], where: Where | None = None, *, draws: int = DRAWS
 ) -> dict[str, list[Cell]]:
     """Each variant's trainings beside the base's of the same seed and window."""
     cells: dict[str, list[Cell]] = {name: [] for name in names}
     for (seed, window), base in files[BASE].items():
-        pairs = compare_files(base, {name: files[name][seed, window] for name in names}, where=where)
+        variants = {name: files[name][seed, window] for name in names}
+        pairs = compare_files(base, variants, where=where, draws=draws)
         for name in names:
             cells[name].append(Cell(pair=pairs[name], seed=seed, window=str(window)))
     return cells
@@ -175,5 +176,5 @@ def _slices(base: Files, plan: Plan) -> list[Where]:
 
 
 def _in_slice(files: Mapping[str, Files], names: Sequence[str], where: Where) -> dict[str, Judgement]:
-    judged = judge(_cells(files, names, where), metrics=("auc",), draws=SLICE_DRAWS)
+    judged = judge(_cells(files, names, where, draws=SLICE_DRAWS), metrics=("auc",))
     return {j.variant: j for j in judged if j.metric == "auc"}

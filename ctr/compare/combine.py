@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 
 from ctr.compare.paired import Paired
 from ctr.compare.student import Error
-from ctr.compare.sums import ClusterSums, union_of_keys
 from ctr.compare.units import Units, error_of, pooled_variance
-from ctr.metrics.bootstrap import MIN_CLUSTERS, poisson_weights
-from ctr.metrics.records import Floats
+from ctr.metrics.bootstrap import MIN_CLUSTERS
 from ctr.metrics.table import METRICS
 from features.errors import ConfigError
 
 Noise: TypeAlias = Literal["own", "pooled"]
 Windows: TypeAlias = Literal["fixed", "random"]
-Figures: TypeAlias = dict[str, Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +67,6 @@ def combine(
     *,
     noise: Noise = "own",
     windows: Windows = "fixed",
-    draws: int = 500,
-    seed: int = 0,
 ) -> dict[str, dict[str, Difference]]:
     """Mean difference and its error for each metric and variant.
 
@@ -81,14 +76,14 @@ def combine(
             which gives far more degrees of freedom with few seeds and takes the variants' noise as equal.
         windows: "fixed": the difference in these windows; "random": in further windows of their kind, so that
             the spread between windows counts (two at least; with fewer than four it can tell little).
-        draws, seed: of the bootstrap over users.
 
     Raises:
-        ConfigError: no cells, cells that are repeated, or too few windows, or missing cells under "pooled".
+        ConfigError: no cells, cells that are repeated, or too few windows, or missing cells under "pooled";
+            cells whose users were drawn differently.
     """
     _check(variants, noise=noise, windows=windows)
     results: dict[str, dict[str, Difference]] = {}
-    for metric, units in units_of(variants, draws=draws, seed=seed).items():
+    for metric, units in units_of(variants).items():
         if windows == "random":
             units = {name: each.by_window() for name, each in units.items()}
         pooled = _pooled(list(units.values())) if noise == "pooled" else None
@@ -99,15 +94,10 @@ def combine(
     return results
 
 
-def units_of(
-    variants: Mapping[str, Sequence[Cell]], *, draws: int, seed: int = 0
-) -> dict[str, dict[str, Units]]:
+def units_of(variants: Mapping[str, Sequence[Cell]]) -> dict[str, dict[str, Units]]:
     """The trainings of each variant as units, for each metric; users are drawn alike in all of them."""
-    keys = union_of_keys([cell.pair.base for cells in variants.values() for cell in cells])
-    drawer = _Drawer(keys, poisson_weights(len(keys), draws, seed))
-    drawn = {name: [drawer.delta(cell.pair) for cell in cells] for name, cells in variants.items()}
     return {
-        metric: {name: _units(cells, drawn[name], metric) for name, cells in variants.items()}
+        metric: {name: _units(cells, metric) for name, cells in variants.items()}
         for metric in _metrics(variants)
     }
 
@@ -119,6 +109,10 @@ def _metrics(variants: Mapping[str, Sequence[Cell]]) -> list[str]:
 
 
 def _check(variants: Mapping[str, Sequence[Cell]], *, noise: Noise, windows: Windows) -> None:
+    tables = [table for cells in variants.values() for c in cells for table in (c.pair.base, c.pair.variant)]
+    drawn = sorted({(len(table.auc_draws), table.seed) for table in tables})
+    if len(drawn) > 1:
+        raise ConfigError(f"all cells must have the same bootstrap, got (draws, seed) {drawn}; compare alike")
     names = {name: [(cell.window, cell.seed) for cell in cells] for name, cells in variants.items()}
     for name, found in names.items():
         repeated = [cell for cell, count in Counter(found).items() if count > 1]
@@ -135,26 +129,7 @@ def _check(variants: Mapping[str, Sequence[Cell]], *, noise: Noise, windows: Win
         raise ConfigError(f"pooled noise must have every variant in the same windows and seeds, got {names}")
 
 
-class _Drawer:
-    """Bootstrap draws of tables whose clusters are among `keys`; a base that many variants share, once."""
-
-    def __init__(self, keys: NDArray[np.uint16], weights: NDArray[np.uint8]) -> None:
-        self._keys, self._weights = keys, weights
-        self._known: dict[int, tuple[ClusterSums, Figures]] = {}
-
-    def draws(self, sums: ClusterSums) -> Figures:
-        if id(sums) not in self._known:
-            same = len(sums.keys) == len(self._keys)
-            weights = self._weights if same else self._weights[np.searchsorted(self._keys, sums.keys)]
-            self._known[id(sums)] = (sums, sums.draws(weights))  # kept alive, so that its id stays its own
-        return self._known[id(sums)][1]
-
-    def delta(self, pair: Paired) -> Figures:
-        base, variant = self.draws(pair.base), self.draws(pair.variant)
-        return {metric: variant[metric] - base[metric] for metric in variant}
-
-
-def _units(cells: Sequence[Cell], drawn: list[Figures], metric: str) -> Units:
+def _units(cells: Sequence[Cell], metric: str) -> Units:
     """Every training as a unit, sorted by window and seed, windows as strata."""
     order = sorted(range(len(cells)), key=lambda k: (cells[k].window, cells[k].seed))
     values = np.array([cells[k].pair.values(metric) for k in order])
@@ -163,7 +138,7 @@ def _units(cells: Sequence[Cell], drawn: list[Figures], metric: str) -> Units:
         names=tuple(names),
         base=values[:, 0],
         variant=values[:, 1],
-        drawn=np.stack([drawn[k][metric] for k in order], axis=1),
+        drawn=np.stack([cells[k].pair.drawn(metric) for k in order], axis=1),
         strata=np.unique([window for window, _ in names], return_inverse=True)[1],
     )
 

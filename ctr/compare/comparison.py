@@ -18,17 +18,31 @@ import numpy as np
 from ctr.compare.delong import DeLong, DeLongSums, MidRanks
 from ctr.compare.model_sums import ModelSums, add_groups
 from ctr.compare.sums import ClusterSums
-from ctr.metrics.clusters import CLUSTERS, pair_codes
+from ctr.metrics.clusters import pair_codes
 from ctr.metrics.external_sort import Columns, Order, RowBuffer
 from ctr.metrics.table import compared
 
 CHUNK_ROWS = 2_000_000
+DRAWS = 500
 _PREFIX = "ctr-compare-"
 
 
 def score_column(model: int) -> str:
     """The column with the scores of a model."""
     return f"score{model}"
+
+
+def _ascending(score: str) -> Order:
+    """Rows in the order of a score, without the codes of users and requests."""
+
+    def needed(rows: Columns) -> Columns:
+        return {name: column for name, column in rows.items() if name not in ("user", "request")}
+
+    def ordered(rows: Columns) -> Columns:
+        at = np.argsort(rows[score])
+        return {name: column[at] for name, column in rows.items()}
+
+    return Order(key=score, columns=needed, reduce=ordered)
 
 
 class Comparison:
@@ -38,14 +52,23 @@ class Comparison:
         models: how many, the base first.
         keys: which of "user" and "request" the rows have.
         chunk_rows: rows held in memory.
+        draws, seed: of the bootstrap, in which all models have the same draws.
     """
 
-    def __init__(self, *, models: int, keys: Sequence[str], chunk_rows: int = CHUNK_ROWS) -> None:
+    def __init__(
+        self,
+        *,
+        models: int,
+        keys: Sequence[str],
+        chunk_rows: int = CHUNK_ROWS,
+        draws: int = DRAWS,
+        seed: int = 0,
+    ) -> None:
         self._models, self._keys, self._chunk_rows = models, keys, chunk_rows
-        orders = {name: Order(key=name) for name in ("cluster", score_column(0))}
+        self._draws, self._seed = draws, seed
+        orders = {"cluster": Order(key="cluster"), score_column(0): _ascending(score_column(0))}
         self._rows = RowBuffer(orders, limit=chunk_rows, prefix=_PREFIX)
-        self._seen = np.zeros(CLUSTERS, dtype=bool)
-        self._index = np.zeros(CLUSTERS, dtype=np.int64)  # of a cluster among those used; known in the end
+        self._clusters = 1
         self.rows = self.positives = 0
 
     def __enter__(self) -> Comparison:
@@ -56,22 +79,19 @@ class Comparison:
 
     def add(self, rows: Columns) -> None:
         """Take rows of `make_rows`, labels and scores checked."""
-        self._seen[rows["cluster"]] = True
+        self._clusters = max(self._clusters, int(rows["cluster"].max(initial=0)) + 1)
         self.rows, self.positives = self.rows + len(rows["label"]), self.positives + int(rows["label"].sum())
         self._rows.add(rows)
 
     def finish(self) -> tuple[list[ClusterSums], list[DeLong]]:
         """The sums of each model, and DeLong's figures of each variant beside the base."""
-        used = np.flatnonzero(self._seen)
-        self._index = np.cumsum(self._seen) - 1
-        pos, neg, metrics = self.positives, self.rows - self.positives, compared()
-        sums = [ModelSums(metrics, clusters=len(used), pos=pos, neg=neg) for _ in range(self._models)]
+        options = {"clusters": self._clusters, "draws": self._draws, "seed": self._seed}
+        sums = [ModelSums(compared(), **options) for _ in range(self._models)]
         for rows in self._sorted(self._rows, "cluster"):
             self._add_groups(rows, sums)
         with ExitStack() as stack:
             delongs = self._walk(stack, sums)
-        keys = used.astype(np.uint16)
-        return [table.result(keys) for table in sums], delongs
+        return [table.result() for table in sums], delongs
 
     def _sorted(self, rows: RowBuffer, order: str) -> Iterator[Columns]:
         return rows.chunks(order, max(1, self._chunk_rows // 2))
@@ -82,7 +102,7 @@ class Comparison:
             # A request belongs to one user; one id under several users is several requests.
             codes["request"] = pair_codes(codes["request"], codes["user"])
         scores = [rows[score_column(m)] for m in range(self._models)]
-        add_groups(sums, rows["label"], self._index[rows["cluster"]], scores, codes)
+        add_groups(sums, rows["label"], rows["cluster"].astype(np.int64), scores, codes)
 
     def _walk(self, stack: ExitStack, sums: list[ModelSums]) -> list[DeLong]:
         """All rows in the order of the base's score, and then, for each variant, in the order of its own.
@@ -91,14 +111,14 @@ class Comparison:
         """
         limit = 0 if self._rows.on_disk else self._chunk_rows
         variants = [
-            stack.enter_context(RowBuffer({"score": Order(key="score")}, limit=limit, prefix=_PREFIX))
+            stack.enter_context(RowBuffer({"score": _ascending("score")}, limit=limit, prefix=_PREFIX))
             for _ in range(1, self._models)
         ]
         ranks = MidRanks()
         for rows in self._sorted(self._rows, score_column(0)):
-            label, cluster = rows["label"], self._index[rows["cluster"]].astype(np.int32)
+            label, cluster = rows["label"], rows["cluster"]
             base = ranks.twice(label, rows[score_column(0)])
-            sums[0].add_midranks(label, cluster, base)
+            sums[0].add_sorted(label, cluster, rows[score_column(0)])
             for m, variant in enumerate(variants, start=1):
                 score = rows[score_column(m)]
                 variant.add({"label": label, "cluster": cluster, "base": base, "score": score})
@@ -109,7 +129,7 @@ class Comparison:
         delong = DeLongSums(pos=self.positives, neg=self.rows - self.positives)
         for rows in self._sorted(variant, "score"):
             twice = ranks.twice(rows["label"], rows["score"])
-            sums.add_midranks(rows["label"], rows["cluster"], twice)
+            sums.add_sorted(rows["label"], rows["cluster"], rows["score"])
             delong.add(rows["label"], rows["base"], twice)
         variant.close()
         return delong.result()

@@ -9,16 +9,17 @@ import math
 import os
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctr.compare.sums import ClusterSums
-from ctr.metrics.computation import INFLUENCE, GroupMean
+from ctr.metrics.bootstrap import AucDraws, draw_weights
+from ctr.metrics.computation import GroupMean
 from ctr.metrics.metric import Metric
+from ctr.metrics.ranking import RankSums, ties_of
 from ctr.metrics.records import Floats, Ints, Records, run_starts
-from ctr.metrics.sums import RowTotals, positives, rows
+from ctr.metrics.sums import RowTotals
 from ctr.metrics.walk import row_columns
 
 _THREADED_ROWS = 100_000
@@ -30,16 +31,17 @@ class ModelSums:
 
     Args:
         metrics: that will be compared.
-        clusters: K.
-        pos, neg: rows of each class that will come.
+        clusters: above every number of a cluster.
+        draws, seed: of the bootstrap.
     """
 
-    def __init__(self, metrics: Collection[Metric], *, clusters: int, pos: int, neg: int) -> None:
-        self._clusters, self._pos, self._neg = clusters, pos, neg
-        self._rows = RowTotals(clusters, row_columns(metrics))
+    def __init__(self, metrics: Collection[Metric], *, clusters: int, draws: int, seed: int) -> None:
+        weights = draw_weights(clusters, draws, seed)
+        self._seed = seed
+        self._rows = RowTotals(len(weights), row_columns(metrics))
         computations = [m.computation for m in metrics]
-        self._groups = {c: c.sums(clusters) for c in computations if isinstance(c, GroupMean)}
-        self._twice_midranks = np.zeros((2, clusters))
+        self._groups = {c: c.sums(len(weights)) for c in computations if isinstance(c, GroupMean)}
+        self._ranks, self._auc_draws = RankSums(), AucDraws(weights)
 
     def add_scores(self, label: NDArray[np.int8], cluster: Ints, score: Floats) -> None:
         """Take rows for what is summed over rows."""
@@ -52,37 +54,28 @@ class ModelSums:
             if computation.group == group:
                 sums.add(records)
 
-    def add_midranks(self, label: NDArray[np.int8], cluster: NDArray[Any], twice: Ints) -> None:
-        """Take rows for the AUC, with their mid-ranks from `MidRanks`."""
-        for kind in (0, 1):
-            own = label == kind
-            self._twice_midranks[kind] += np.bincount(cluster[own], twice[own], minlength=self._clusters)
+    def add_sorted(self, label: NDArray[np.int8], cluster: NDArray[np.uint16], score: Floats) -> None:
+        """Take rows for the AUC, sorted by score; all scores lie above those taken before."""
+        pos = label.astype(np.int64)
+        of = cluster.astype(np.int64)
+        records = Records(score, of, of, pos, 1 - pos)
+        self._ranks.add(ties_of(records))
+        self._auc_draws.add(records)
 
-    def _influence(self) -> tuple[float, Floats]:
-        """The AUC, and what each cluster adds to it: Σ_i (a_i − AUC) / P + Σ_j (1 − b_j − AUC) / N over its
-        rows.
-
-        Sums of mid-ranks are whole numbers below 2 P N, exact in float64 for 100 million rows.
-        """
-        if not self._pos or not self._neg:
-            return math.nan, np.zeros(self._clusters)
-        of_neg, of_pos = self._twice_midranks
-        pos = self._rows.of(positives)
-        neg = self._rows.of(rows) - pos
-        auc = float(of_pos.sum() / (2.0 * self._pos * self._neg))
-        from_pos = of_pos / (2.0 * self._neg) - auc * pos
-        from_neg = (1.0 - auc) * neg - of_neg / (2.0 * self._pos)
-        return auc, from_pos / self._pos + from_neg / self._neg
-
-    def result(self, keys: NDArray[np.uint16]) -> ClusterSums:
-        """Everything so far; `keys` are the clusters, (K,)."""
-        auc, influence = self._influence()
+    def result(self) -> ClusterSums:
+        """Everything so far."""
         found: dict[Hashable, Floats] = dict(zip(self._rows.columns, self._rows.sums.T, strict=True))
-        found[INFLUENCE] = influence
         for computation, sums in self._groups.items():
             found |= dict(zip(computation.columns, (sums.weighted, sums.weight), strict=True))
         values = np.stack(list(found.values()), axis=1)
-        return ClusterSums(keys=keys, columns=tuple(found), values=values, auc=auc)
+        auc = self._ranks.auc().value
+        return ClusterSums(
+            columns=tuple(found),
+            values=values,
+            auc=math.nan if auc is None else auc,
+            auc_draws=self._auc_draws.values(),
+            seed=self._seed,
+        )
 
 
 def add_groups(

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctr.compare.comparison import Comparison, score_column
+from ctr.compare.comparison import DRAWS, Comparison, score_column
 from ctr.compare.delong import DeLong
 from ctr.compare.sums import ClusterSums
 from ctr.metrics.clusters import Codes, clusters_of, codes_of
 from ctr.metrics.external_sort import Columns
 from ctr.metrics.ranking import check_rows
+from ctr.metrics.records import Floats
 from features.errors import DataError
 
 
@@ -39,16 +40,20 @@ class Paired:
     @property
     def clusters(self) -> int:
         """Clusters that are resampled: users, or a few users together where they are more than 65,536."""
-        return len(self.base.keys)
+        return len(self.base.clusters)
 
     def values(self, metric: str) -> tuple[float, float]:
         """The metric of base and variant; NaN where it is undefined."""
-        return self.base.figures()[metric], self.variant.figures()[metric]
+        return self.base.figures[metric], self.variant.figures[metric]
 
     def delta(self, metric: str) -> float:
         """Variant minus base."""
         base, variant = self.values(metric)
         return variant - base
+
+    def drawn(self, metric: str) -> Floats:
+        """Variant minus base in each bootstrap draw, (D,): both on the same drawn users."""
+        return self.variant.drawn[metric] - self.base.drawn[metric]
 
 
 def paired_sums(
@@ -58,6 +63,8 @@ def paired_sums(
     *,
     user: ArrayLike | None = None,
     request: ArrayLike | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> dict[str, Paired]:
     """Compare scores in memory: each variant with the base on the same rows.
 
@@ -66,6 +73,7 @@ def paired_sums(
         base: (n,) probabilities in [0, 1] of the base model.
         variants: name → (n,) probabilities.
         user, request: (n,) integers; users are resampled, or requests where there are no users, or rows.
+        draws, seed: of the bootstrap.
 
     Returns:
         Variant name → `Paired`.
@@ -87,7 +95,8 @@ def paired_sums(
     unit = next(iter(keys), "row")
     codes = keys[unit] if keys else np.arange(len(labels), dtype=np.uint64)
     rows = make_rows(labels, scores, unit=codes, keys=keys)
-    with Comparison(models=len(scores), keys=tuple(keys), chunk_rows=max(1, len(labels))) as comparison:
+    options = {"chunk_rows": max(1, len(labels)), "draws": draws, "seed": seed}
+    with Comparison(models=len(scores), keys=tuple(keys), **options) as comparison:
         comparison.add(rows)
         return pairs_of(comparison, list(variants), unit)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from ctr.compare.comparison import CHUNK_ROWS, Comparison
-from ctr.compare.files import PredictionFile, open_predictions
+from ctr.compare.comparison import CHUNK_ROWS, DRAWS, Comparison
+from ctr.compare.files import open_predictions
 from ctr.compare.matching import OrderDiffersError, by_id, in_step
 from ctr.compare.paired import Paired, make_rows, pairs_of
 from ctr.metrics.clusters import codes_of
@@ -21,6 +21,8 @@ def compare_files(
     *,
     where: tuple[str, str] | None = None,
     chunk_rows: int = CHUNK_ROWS,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> dict[str, Paired]:
     """Compare prediction files, matched by id, in memory bounded by `chunk_rows`.
 
@@ -32,6 +34,7 @@ def compare_files(
         variants: name → path, with the same rows in any order; users and requests are those of the base.
         where: (name of a slice without `slice_`, its value as text): only these rows of the base count.
         chunk_rows: rows held in memory.
+        draws, seed: of the bootstrap over users.
 
     Returns:
         Variant name → `Paired`.
@@ -42,22 +45,19 @@ def compare_files(
     """
     files = [open_predictions(base, where=where)]
     files += [open_predictions(path, grouped=False) for path in variants.values()]
-    try:
-        return _compare(files, list(variants), chunk_rows, ordered=True)
-    except OrderDiffersError:
-        return _compare(files, list(variants), chunk_rows, ordered=False)
-
-
-def _compare(
-    files: Sequence[PredictionFile], names: list[str], chunk_rows: int, *, ordered: bool
-) -> dict[str, Paired]:
     keys = [key for key in ("user", "request") if key in files[0].columns]
-    unit = keys[0] if keys else "row"
-    read = in_step if ordered else by_id
-    with Comparison(models=len(files), keys=keys, chunk_rows=chunk_rows) as comparison:
-        for tables in read(files, chunk_rows=chunk_rows):
-            comparison.add(_rows(tables, keys))
-        return pairs_of(comparison, names, unit)
+
+    def matched(read: Callable[..., Iterator[list[pa.Table]]]) -> dict[str, Paired]:
+        options = {"chunk_rows": chunk_rows, "draws": draws, "seed": seed}
+        with Comparison(models=len(files), keys=keys, **options) as comparison:
+            for tables in read(files, chunk_rows=chunk_rows):
+                comparison.add(_rows(tables, keys))
+            return pairs_of(comparison, list(variants), next(iter(keys), "row"))
+
+    try:
+        return matched(in_step)
+    except OrderDiffersError:
+        return matched(by_id)
 
 
 def _rows(tables: Sequence[pa.Table], keys: Sequence[str]) -> Columns:

@@ -1,20 +1,21 @@
-"""What is kept of a model's predictions: sums per cluster of rows that are resampled together.
+"""What is kept of a model's predictions: sums per cluster of rows that are resampled together, and AUCs.
 
 K: clusters. C: columns. D: bootstrap draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ctr.metrics.bootstrap import weighted_totals
-from ctr.metrics.computation import AUC, INFLUENCE, GroupMean
+from ctr.metrics.bootstrap import poisson_weights, weighted_totals
+from ctr.metrics.computation import AUC, GroupMean
 from ctr.metrics.metric import Metric
-from ctr.metrics.records import Floats
+from ctr.metrics.records import Floats, Ints
+from ctr.metrics.sums import rows
 from ctr.metrics.table import METRICS, compared
 
 
@@ -22,34 +23,38 @@ from ctr.metrics.table import METRICS, compared
 class ClusterSums:
     """One model on one set of rows, as sums per cluster.
 
-    Every metric but the AUC is a function of the sums' totals. The AUC is not; see
-    `ctr.metrics.computation.RocArea`.
+    Every metric but the AUC is a function of the sums' totals. The AUC is drawn while the rows pass by, with
+    the same weights; see `ctr.metrics.computation.RocArea`.
 
     Args:
-        keys: (K,) sorted: the clusters; the same user has the same key in every table.
         columns: what is summed, as the metrics' computations name it.
-        values: (K, C) sums.
+        values: (K, C) sums of clusters 0 to K − 1; the same user has the same cluster in every table.
         auc: AUC of all rows; NaN where undefined.
+        auc_draws: (D,) the AUC in each bootstrap draw; NaN where undefined.
+        seed: of the draws.
     """
 
-    keys: NDArray[np.uint16]
     columns: tuple[Hashable, ...]
     values: Floats
     auc: float
+    auc_draws: Floats
+    seed: int
 
+    @cached_property
     def figures(self) -> dict[str, float]:
         """Every metric on all rows; NaN where it is undefined."""
-        totals = self.values.sum(axis=0)[None]
-        totals[:, self.columns.index(INFLUENCE)] = 0.0  # they add up to 0 but for rounding
-        return {name: float(values[0]) for name, values in self._figures(totals).items()}
+        figures = self._figures(self.values.sum(axis=0)[None], np.array([self.auc]))
+        return {name: float(values[0]) for name, values in figures.items()}
 
-    def draws(self, weights: NDArray[np.uint8]) -> dict[str, Floats]:
-        """Every metric in every bootstrap draw, (D,) each, for the weights (K, D) of the clusters."""
-        return self._figures(weighted_totals(weights, np.nan_to_num(self.values)))
+    @cached_property
+    def drawn(self) -> dict[str, Floats]:
+        """Every metric in every bootstrap draw, (D,) each."""
+        weights = poisson_weights(len(self.values), len(self.auc_draws), self.seed)
+        return self._figures(weighted_totals(weights, np.nan_to_num(self.values)), self.auc_draws)
 
-    def _figures(self, totals: Floats) -> dict[str, Floats]:
-        """The metrics of each row of totals (D, C)."""
-        named = {**dict(zip(self.columns, totals.T, strict=True)), AUC: np.full(len(totals), self.auc)}
+    def _figures(self, totals: Floats, auc: Floats) -> dict[str, Floats]:
+        """The metrics of each row of totals (D, C), with the AUC of each (D,)."""
+        named = {**dict(zip(self.columns, totals.T, strict=True)), AUC: auc}
         return {metric.name: metric.computation.compare(named) for metric in self.metrics}
 
     @property
@@ -57,15 +62,18 @@ class ClusterSums:
         """Those that these sums were made for."""
         return [m for m in compared() if set(m.computation.columns) <= set(self.columns)]
 
-    def counted(self, metric: str) -> NDArray[np.uint16]:
+    def counted(self, metric: str) -> Ints:
         """The clusters that have rows which count in a metric."""
         computation = METRICS[metric].computation
-        if not isinstance(computation, GroupMean):
-            return self.keys
-        _, weight = computation.columns
-        return self.keys[self.values[:, self.columns.index(weight)] > 0]
+        if isinstance(computation, GroupMean):
+            _, weight = computation.columns
+            return self._having(weight)
+        return self.clusters
 
+    @property
+    def clusters(self) -> Ints:
+        """Those that have rows."""
+        return self._having(rows)
 
-def union_of_keys(tables: Sequence[ClusterSums]) -> NDArray[np.uint16]:
-    """The clusters of several tables, sorted."""
-    return np.unique(np.concatenate([table.keys for table in tables]))
+    def _having(self, column: Hashable) -> Ints:
+        return np.flatnonzero(self.values[:, self.columns.index(column)] > 0)

@@ -73,8 +73,6 @@ def judge(
     alpha: float = 0.05,
     noise: Noise = "own",
     windows: Windows = "fixed",
-    draws: int = 500,
-    seed: int = 0,
 ) -> list[Judgement]:
     """A verdict for every variant and metric, Holm-corrected over the variants of a metric.
 
@@ -82,7 +80,7 @@ def judge(
         variants: name → its cells, one for each seed and window.
         metrics: which; decide on one of them before looking. None: all that models are compared by.
         alpha: chance that any variant without effect gets a verdict, in each metric.
-        noise, windows, draws, seed: see `combine`.
+        noise, windows: see `combine`.
 
     Returns:
         Judgements by metric, then in the order of `variants`; "auc" is followed by "auc_delong" where every
@@ -94,7 +92,7 @@ def judge(
     chosen = [metric.name for metric in compared()] if metrics is None else _checked(metrics)
     if not 0.0 < alpha < 1.0:
         raise ConfigError(f"alpha must lie in (0, 1), got {alpha}")
-    differences = combine(variants, noise=noise, windows=windows, draws=draws, seed=seed) if variants else {}
+    differences = combine(variants, noise=noise, windows=windows) if variants else {}
     single = all(len(cells) == 1 for cells in variants.values())
     judgements = []
     for metric in chosen if variants else ():

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctr.metrics.bootstrap import poisson_weights
+from ctr.metrics.bootstrap import draw_weights
 from ctr.metrics.clusters import clusters_of, codes_of
 from ctr.metrics.curves import Curves
 from ctr.metrics.external_sort import Columns, Order, RowBuffer
@@ -134,7 +134,7 @@ class MetricAccumulator:
     def compute(self) -> Summary:
         """Every metric of the rows so far."""
         unit = self._keys[0] if self._keys else ""
-        weights = poisson_weights(_power_of_two(self._clusters), self._draws if unit else 0, self._seed)
+        weights = draw_weights(self._clusters, self._draws if unit else 0, self._seed)
         negatives = self.rows - self.positives
         metrics = METRICS.values()
         walk = Walk(metrics, weights, positives=self.positives, negatives=negatives, unit=unit)
@@ -175,7 +175,3 @@ def _order(name: str) -> Order:
         return Records(columns[name], minor, cluster, label, 1 - label)._asdict()
 
     return Order(key="major", columns=records, reduce=lambda columns: compress(Records(**columns))._asdict())
-
-
-def _power_of_two(count: int) -> int:
-    return 1 << (count - 1).bit_length()

@@ -1,8 +1,8 @@
 """How a metric is computed, once for an evaluation with its interval and once to compare two models.
 
 An evaluation walks over the rows (`Walk`) and then asks each metric for its value. A comparison keeps sums of
-each cluster of users (`ctr.compare.sums`), and asks for the figure of their totals: those of all clusters, or
-of a bootstrap draw. Both are bounded in memory: no computation sees all rows at once.
+each cluster of users and the AUC's draws (`ctr.compare.sums`), and asks for the figure of their totals: those
+of all clusters, or of a bootstrap draw. Both are bounded in memory: no computation sees all rows at once.
 
 K: clusters. D: bootstrap draws.
 """
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from ctr.metrics.walk import Walk
 
 Totals: TypeAlias = Mapping[Hashable, Floats]  # column → its total in each draw, (D,)
-INFLUENCE = "influence on the AUC"
-AUC = "AUC"
+AUC = "AUC"  # given in its draws, since it is no function of sums
 
 
 class Computation(Protocol):
@@ -135,22 +134,19 @@ class GroupMean:
 class RocArea:
     """Area under the ROC curve.
 
-    It is no function of sums over rows. An evaluation draws it exactly (`AucDraws`: each draw walks over the
-    rows). A comparison has many models and draws: it keeps each cluster's influence ψ_c on the AUC, which is
-    exact for all rows, and to first order AUC + Σ w_c ψ_c in a draw that takes cluster c w_c times.
+    It is no function of sums over rows. `AucDraws` draws it exactly in one walk over the rows by score, for
+    an evaluation and for each model of a comparison.
 
     Args:
         delong: take rows as independent, with DeLong's interval: a check.
-
-    Source: Obuchowski, Biometrics 53 (1997), section 2, for placement values summed over clusters.
     """
 
     delong: bool = False
 
     @property
     def columns(self) -> tuple[Hashable, ...]:
-        """The influence of each cluster."""
-        return () if self.delong else (INFLUENCE,)
+        """None: its draws are kept instead."""
+        return ()
 
     def evaluate(self, metric: Metric, walk: Walk) -> MetricValue:
         """With the spread of the draws where users are known."""
@@ -159,8 +155,8 @@ class RocArea:
         return walk.interval(metric, walk.ranks.auc(), walk.auc_draws.values())
 
     def compare(self, totals: Totals) -> Floats:
-        """To first order in the weights."""
-        return totals[AUC] + totals[INFLUENCE]
+        """As it was drawn."""
+        return totals[AUC]
 
     def undefined(self, metric: Metric) -> str:
         """It needs both classes."""

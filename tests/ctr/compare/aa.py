@@ -63,7 +63,7 @@ WORLDS = {
 }
 
 
-def cells_of(world: World, rng: np.random.Generator) -> dict[str, list[Cell]]:
+def cells_of(world: World, rng: np.random.Generator, *, draws: int = 200) -> dict[str, list[Cell]]:
     """One experiment: every model trained with every seed for every window, on the users of that window."""
     names = ["base", *(f"v{k}" for k in range(world.variants))]
     cells: dict[str, list[Cell]] = {name: [] for name in names[1:]}
@@ -80,7 +80,8 @@ def cells_of(world: World, rng: np.random.Generator) -> dict[str, list[Cell]]:
                 scores[1] = _sigmoid(
                     np.log(scores[1] / (1 - scores[1])) + world.harm * rng.normal(size=len(user))
                 )
-            pairs = paired_sums(label, scores[0], dict(zip(names[1:], scores[1:], strict=True)), user=user)
+            variants = dict(zip(names[1:], scores[1:], strict=True))
+            pairs = paired_sums(label, scores[0], variants, user=user, draws=draws)
             for name, pair in pairs.items():
                 cells[name].append(Cell(pair=pair, seed=seed, window=str(window)))
     return cells
@@ -114,7 +115,7 @@ def false_positives(
         cells = cells_of(world, rng)
         for noise in noises:
             windows: Windows = "random" if world.drift else "fixed"
-            judged = judge(cells, metrics=METRICS, draws=200, noise=noise, windows=windows)
+            judged = judge(cells, metrics=METRICS, noise=noise, windows=windows)
             for metric in METRICS:
                 found[noise][metric] += any(j.metric == metric and j.verdict != "no evidence" for j in judged)
     return {noise: {m: count / repeats for m, count in each.items()} for noise, each in found.items()}
@@ -125,7 +126,7 @@ def naive_rates(world: World, repeats: int, *, seed: int = 0) -> Mapping[str, fl
     rng = np.random.default_rng(seed)
     found = {"DeLong, first seed": 0, "users alone": 0, "percentiles of seeds and users": 0}
     for _ in range(repeats):
-        cells = cells_of(replace(world, variants=1), rng)["v0"]
+        cells = cells_of(replace(world, variants=1), rng, draws=500)["v0"]
         delong = cells[0].pair.delong
         found["DeLong, first seed"] += abs(delong.auc[1] - delong.auc[0]) > 1.96 * delong.se
         units = _units(cells)
@@ -138,7 +139,7 @@ def naive_rates(world: World, repeats: int, *, seed: int = 0) -> Mapping[str, fl
 
 
 def _units(cells: list[Cell]) -> Units:
-    return units_of({"v0": cells}, draws=500)["auc"]["v0"]
+    return units_of({"v0": cells})["auc"]["v0"]
 
 
 def main(repeats: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctr.compare import Paired, paired_sums
+from ctr.compare import DRAWS, Paired, paired_sums
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Table:
         """Some of the rows, in some order."""
         return Table(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
-    def pair(self) -> Paired:
+    def pair(self, draws: int = DRAWS, seed: int = 0) -> Paired:
         """Base and variant compared."""
-        found = paired_sums(self.label, self.base, {"v": self.variant}, user=self.user, request=self.request)
-        return found["v"]
+        keys = {"user": self.user, "request": self.request}
+        return paired_sums(self.label, self.base, {"v": self.variant}, **keys, draws=draws, seed=seed)["v"]
 
 
 def table_of(seed: int, n: int = 400, *, users: int = 40, levels: int = 15) -> Table:

@@ -111,13 +111,13 @@ def test_combined_cells_of_different_users() -> None:
     """Windows whose users differ are independent: the variance of the mean is a quarter of the sum."""
     first, second = table_of(0), table_of(1)
     second = replace(second, user=second.user + 1000)
-    cells = [Cell(pair=first.pair(), window="a"), Cell(pair=second.pair(), window="b")]
-    alone = [combine({"v": [cell]}, draws=4000)["auc"]["v"].error for cell in cells]
-    both = combine({"v": cells}, draws=4000)["auc"]["v"]
+    cells = [Cell(pair=first.pair(4000), window="a"), Cell(pair=second.pair(4000), window="b")]
+    alone = [combine({"v": [cell]})["auc"]["v"].error for cell in cells]
+    both = combine({"v": cells})["auc"]["v"]
     assert both.error is not None and alone[0] is not None and alone[1] is not None
     assert both.clusters == 80
     assert both.error.users == pytest.approx((alone[0].users + alone[1].users) / 4, rel=0.1)
-    again = combine({"v": [cells[0], replace(cells[0], window="b")]}, draws=4000)["auc"]["v"].error
+    again = combine({"v": [cells[0], replace(cells[0], window="b")]})["auc"]["v"].error
     assert again is not None and again.users == pytest.approx(alone[0].users, rel=1e-9)
 
 
@@ -130,6 +130,13 @@ def test_too_few_users_and_undefined_figures_say_so() -> None:
     assert (
         found["auc"]["v"].reason == "undefined: only one class" and found["log_loss"]["v"].error is not None
     )
+
+
+@pytest.mark.parametrize("other", [{"draws": 400}, {"seed": 1}])
+def test_cells_whose_users_were_drawn_differently_are_refused(other: dict[str, int]) -> None:
+    cells = [Cell(pair=table_of(0).pair()), Cell(pair=table_of(0).pair(**other), seed=1)]
+    with pytest.raises(ConfigError, match="must have the same bootstrap"):
+        combine({"v": cells})
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from ctr.compare import paired_sums
 from ctr.compare.comparison import Comparison
 from ctr.compare.paired import make_rows
-from ctr.metrics import MetricAccumulator
-from ctr.metrics.bootstrap import AucDraws, poisson_weights
-from ctr.metrics.computation import INFLUENCE
-from ctr.metrics.records import Records, compress
+from ctr.metrics import MetricAccumulator, MetricValue
+from ctr.metrics.bootstrap import poisson_weights
+from ctr.metrics.metric import Metric
 from ctr.metrics.table import compared
+from ctr.metrics.walk import Walk
 from features.errors import DataError
 from tests.ctr.compare.tables import Table, table_of
 
@@ -22,40 +22,29 @@ METRICS = [metric.name for metric in compared()]
 Scores = Callable[[np.ndarray], np.ndarray]
 
 
-def reference(table: Table, score: np.ndarray) -> dict[str, float | None]:
-    with MetricAccumulator(draws=0) as accumulator:
+def reference(table: Table, score: np.ndarray, draws: int = 0) -> dict[str, float | None]:
+    with MetricAccumulator(draws=draws) as accumulator:
         accumulator.update(table.label, score, user=table.user, request=table.request)
         metrics = accumulator.compute().metrics
     return {name: metrics[name].value for name in METRICS}
-
-
-def exact_draws(table: Table, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The AUC of every draw, each row counted as often as its user."""
-    cluster = np.unique(table.user, return_inverse=True)[1]
-    label = table.label.astype(np.int64)
-    draws = AucDraws(weights)
-    draws.add(compress(Records(score, cluster, cluster, label, 1 - label)))
-    return draws.values()
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_figures_are_those_of_an_evaluation(seed: int) -> None:
     table = table_of(seed)
     pair = table.pair()
-    assert pair.base.figures() == pytest.approx(reference(table, table.base), abs=1e-12)
-    assert pair.variant.figures() == pytest.approx(reference(table, table.variant), abs=1e-12)
+    assert pair.base.figures == pytest.approx(reference(table, table.base), abs=1e-12)
+    assert pair.variant.figures == pytest.approx(reference(table, table.variant), abs=1e-12)
     assert (pair.rows, pair.positives, pair.unit) == (400, table.label.sum(), "user")
     assert pair.delong.auc == pytest.approx(pair.values("auc"), abs=1e-12)
 
 
 def test_a_draw_equals_the_metrics_of_the_drawn_users() -> None:
     table = table_of(4)
-    pair = table.pair()
-    weights = poisson_weights(pair.clusters, 12, 3)
-    drawn = pair.variant.draws(weights)
-    users = np.unique(table.user)
+    drawn = table.pair(draws=12, seed=3).variant.drawn
+    weights = poisson_weights(64, 12, 3)
     for k in range(12):
-        times = weights[np.searchsorted(users, table.user), k]
+        times = weights[table.user, k]
         rows = np.repeat(np.arange(len(times)), times)
         copies = np.concatenate([np.arange(t) for t in times])
         # A user or request that is drawn twice counts as two.
@@ -67,29 +56,34 @@ def test_a_draw_equals_the_metrics_of_the_drawn_users() -> None:
             }
         )
         expected = reference(apart, apart.variant)
-        assert {m: drawn[m][k] for m in METRICS if m != "auc"} == pytest.approx(
-            {m: expected[m] for m in METRICS if m != "auc"}, abs=1e-12
-        )
-        assert drawn["auc"][k] == pytest.approx(expected["auc"], abs=0.03)
+        assert {m: drawn[m][k] for m in METRICS} == pytest.approx(expected, abs=1e-12)
 
 
-def test_spread_of_linear_auc_draws_is_that_of_full_ones() -> None:
-    table = table_of(5, 600, users=80)
-    pair = table.pair()
-    weights = poisson_weights(pair.clusters, 300, 0)
-    linear = pair.variant.draws(weights)["auc"] - pair.base.draws(weights)["auc"]
-    full = exact_draws(table, table.variant, weights) - exact_draws(table, table.base, weights)
-    assert np.std(linear) == pytest.approx(np.std(full), rel=0.1)
-    assert np.corrcoef(linear, full)[0, 1] > 0.95
+@pytest.mark.parametrize("rows", [600, 5000])
+def test_draws_of_a_model_are_those_of_its_evaluation(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table_of(5, rows, users=80)
+    evaluated: dict[str, np.ndarray] = {}
+    interval = Walk.interval
+
+    def noted(
+        self: Walk, metric: Metric, value: MetricValue, drawn: np.ndarray, **clusters: int
+    ) -> MetricValue:
+        evaluated[metric.name] = drawn
+        return interval(self, metric, value, drawn, **clusters)
+
+    monkeypatch.setattr(Walk, "interval", noted)
+    reference(table, table.variant, draws=200)
+    found = table.pair(draws=200).variant.drawn
+    assert np.array_equal(found["auc"], evaluated["auc"])
+    for name in METRICS:
+        np.testing.assert_allclose(found[name], evaluated[name], rtol=1e-12)
 
 
 def test_clusters_of_one_row_give_delongs_error() -> None:
     table = table_of(6, 3000, levels=200)
-    pair = paired_sums(table.label, table.base, {"v": table.variant})["v"]
-    at = pair.base.columns.index(INFLUENCE)
-    influence = pair.variant.values[:, at] - pair.base.values[:, at]
+    pair = paired_sums(table.label, table.base, {"v": table.variant}, draws=2000)["v"]
     assert pair.unit == "row" and pair.clusters == 3000
-    assert np.sqrt(influence @ influence) == pytest.approx(pair.delong.se, rel=2e-3)
+    assert np.std(pair.drawn("auc")) == pytest.approx(pair.delong.se, rel=0.05)  # 2000 draws: within 1.6 %
 
 
 @pytest.mark.parametrize(
@@ -108,7 +102,7 @@ def test_rows_on_disk_give_the_same_sums(change: Scores) -> None:
                 comparison.add({name: column[piece] for name, column in rows.items()})
             results.append(comparison.finish())
     for memory, disk in zip(*(sums for sums, _ in results), strict=True):
-        assert memory.auc == disk.auc and np.array_equal(memory.keys, disk.keys)
+        assert memory.auc == disk.auc and np.array_equal(memory.auc_draws, disk.auc_draws)
         np.testing.assert_allclose(disk.values, memory.values, atol=1e-11)
     for memory_delong, disk_delong in zip(*(delongs for _, delongs in results), strict=True):
         assert disk_delong.se == pytest.approx(memory_delong.se, rel=1e-9)

@@ -39,6 +39,27 @@ def test_a_draw_is_the_auc_of_the_copied_rows() -> None:
         )
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.3, 0.99, 1.0])
+@pytest.mark.parametrize("levels", [1, 3, 40, 10**9], ids=["constant", "few", "some", "all differ"])
+@pytest.mark.parametrize("times", [1, 50_000], ids=["single", "counted"])
+def test_draws_count_every_pair(rate: float, levels: int, times: int) -> None:
+    rng = np.random.default_rng(1)
+    score, cluster = rng.integers(0, levels, 3000) / levels, rng.integers(0, 16, 3000)
+    label = (rng.random(3000) < rate).astype(np.int64)
+    weights = poisson_weights(16, 4, 0)
+    draws = AucDraws(weights)
+    records = compress(Records(score, cluster, cluster, times * label, times * (1 - label)))
+    half = int(np.searchsorted(records.major, np.median(score)))
+    for part in (slice(0, half), slice(half, None)):
+        draws.add(Records(*(column[part] for column in records)))
+    for value, drawn in zip(draws.values(), weights.T, strict=True):
+        drawn_rows = drawn[cluster]
+        if len(set(label[drawn_rows > 0])) < 2:
+            assert np.isnan(value)
+        else:
+            assert value == pytest.approx(roc_auc_score(label, score, sample_weight=drawn_rows), abs=1e-12)
+
+
 def test_totals_of_draws_weigh_whole_clusters() -> None:
     weights = np.array([[2, 0], [1, 0], [0, 0]], dtype=np.uint8)
     totals = weighted_totals(weights, np.array([[1.0, 2.0], [4.0, 4.0], [9.0, 9.0]]))

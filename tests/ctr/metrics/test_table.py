@@ -126,10 +126,8 @@ def test_an_entry_of_groups_has_one_figure_everywhere(added: None) -> None:
 
 def test_its_draws_are_its_figure_of_the_drawn_users(added: None) -> None:
     table = table_of(1)
-    pair = table.pair()
-    weights = poisson_weights(pair.clusters, 5, 0)
-    drawn = pair.base.draws(weights)["odds"]
-    for k, times in enumerate(weights[np.searchsorted(np.unique(table.user), table.user)].T):
+    drawn = table.pair(draws=5).base.drawn["odds"]
+    for k, times in enumerate(poisson_weights(64, 5, 0)[table.user].T):
         assert drawn[k] == pytest.approx(times @ table.label / (times @ (1 - table.label)))
 
 
