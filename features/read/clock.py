@@ -21,7 +21,8 @@ from features.read.ids import key_values
 from features.read.known_clock import known_clocks, known_ranks
 from features.read.locate import locate
 from features.read.resolution import PER_SECOND, tick_length
-from features.read.times import TimeColumn, check_range, read_times, unit_of, whole_numbers
+from features.read.time_column import TimeColumn
+from features.read.times import check_range, read_times, unit_of, whole_numbers
 
 CLOCK, TIME = "__clock", "__time"
 Name = TypeVar("Name", str, str | None)  # of a table

@@ -51,7 +51,10 @@ def parse(expression: str, *, what: str) -> pl.Expr:
         found = pl.sql_expr(_checked(expression, what))
         tree = json.loads(found.meta.serialize(format="json"))
     except (pl.exceptions.PolarsError, ValueError) as error:
-        raise ConfigError(f"{what}: {expression!r} is no SQL expression: {first_line(error)}") from None
+        raise ConfigError(
+            f"{what}: {expression!r} is no SQL expression: {first_line(error)}; a column whose name is a "
+            'word of SQL, such as "user", stands in double quotes'
+        ) from None
     if foreign := sorted(set(_foreign(tree))):
         raise ConfigError(
             f"{what}: {expression!r} must be computed from one row alone, but uses {', '.join(foreign)}; use "

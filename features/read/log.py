@@ -35,7 +35,8 @@ from features.read.locate import FILE, LINE, ROW, locate, table_name
 from features.read.origin import Origin, file_starts
 from features.read.requests import number_requests
 from features.read.rows import read_columns
-from features.read.times import TimeColumn
+from features.read.time_column import TimeColumn
+from features.read.zones import warn_of_zones
 from features.spec import Domain, Impressions, Label, Spec
 
 Tables = dict[str, pl.LazyFrame]
@@ -174,6 +175,7 @@ def _with_clocks(
     roles.update(spec.domains)
     times = {name: _time_column(spec, role) for name, role in roles.items()}
     bounds = time_bounds(spec.time_range)
+    warn_of_zones({None: rows, **events}, times)
     clocked, ticks = add_clocks(
         {None: rows, **events}, times, unit=spec.time_unit, order=spec.order, bounds=bounds
     )

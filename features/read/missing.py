@@ -92,22 +92,32 @@ def warn_of_suspects(frame: pl.DataFrame, *, what: str) -> None:
             )
 
 
-def warn_of_blanks(frame: pl.DataFrame, keys: Collection[str], *, what: str) -> None:
-    """Say which text keys begin or end with a blank: they do not meet the same key without it."""
-    for column in keys:
-        if column in frame.columns and frame[column].dtype == pl.String:
-            values = frame[column]
-            found = values.filter(values.str.starts_with(" ") | values.str.ends_with(" "))
-            if len(found):
-                _log.warning(
-                    "%s: column %r holds texts with blanks around them in %s of %s rows, such as %r; they "
-                    "are IDs of their own",
-                    what,
-                    column,
-                    f"{len(found):,}",
-                    f"{len(values):,}",
-                    found[0],
-                )
+def warn_of_spellings(frame: pl.DataFrame, keys: Collection[str], *, what: str) -> None:
+    """Say which text keys are spelled so that they hardly meet the same key elsewhere: ` a`, or 7.0 for 7."""
+    for column in (c for c in keys if c in frame.columns and frame[c].dtype == pl.String):
+        values = frame[column]
+        blank = values.str.starts_with(" ") | values.str.ends_with(" ")
+        _warn_of_keys(values, blank, "with blanks around them", "they are IDs of their own", what)
+        float_ = values.str.ends_with(".0")
+        if float_.any():
+            float_ = values.str.contains(r"^\d+\.0$")
+            remedy = f"they are not the IDs without .0, unless types: {{{column}: int}} is in the table"
+            _warn_of_keys(values, float_, "like whole numbers that were written as floats", remedy, what)
+
+
+def _warn_of_keys(values: pl.Series, found: pl.Series, how: str, remedy: str, what: str) -> None:
+    some = values.filter(found)
+    if len(some):
+        _log.warning(
+            "%s: column %r holds texts %s in %s of %s rows, such as %r; %s",
+            what,
+            values.name,
+            how,
+            f"{len(some):,}",
+            f"{len(values):,}",
+            some[0],
+            remedy,
+        )
 
 
 def _suspect(values: pl.Series) -> pl.Series:

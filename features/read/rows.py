@@ -10,7 +10,7 @@ import polars as pl
 
 from features.read.lists import vectors
 from features.read.locate import FILE, LINE, ROW
-from features.read.missing import warn_of_blanks, warn_of_suspects, without_infinite, without_nan
+from features.read.missing import warn_of_spellings, warn_of_suspects, without_infinite, without_nan
 from features.read.scan import collect
 from features.read.where import holds
 
@@ -58,7 +58,7 @@ def read_columns(
     frame = frame.with_columns(vectors(frame[c], what=f"{what}: column {c!r}") for c in lists)
     frame = without_infinite(frame, counters, keep={*keys, time}, name=name, what=what)
     warn_of_suspects(frame, what=what)
-    warn_of_blanks(frame, keys, what=what)
+    warn_of_spellings(frame, keys, what=what)
     return frame
 
 

@@ -140,7 +140,10 @@ def _open(
             raise DataError(f"table {name!r}: none of its {len(files)} files can be read; the log names each")
     if counters is not None and (skipped := len(files) - len(table.parts)):
         counters[f"files.{name}.skipped"] = skipped
-    return table.frame()
+    frame = table.frame()
+    if dry and table.derived:
+        collect(frame.head(100), what=f"table {name!r} with its derived columns {list(table.derived)}")
+    return frame
 
 
 def _attempt(path: Path, options: dict[str, Any], action: Callable[[], Part]) -> Part | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from features.errors import ConfigError, DataError
+from features.errors import ConfigError, DataError, first_line
 from features.read.convert import TYPES, convert
 from features.read.csv import header_hint
 from features.read.derive import operands, parse
@@ -89,9 +89,21 @@ class Table:
         every = dict.fromkeys([*(c for p in self.parts for c in p.schema), *self.raw.optional])
         ordered = [c for c in every if c in columns]
         table = pl.concat([self._of_part(part, ordered) for part in self.parts])
-        place = [c for c in (FILE, LINE) if c in table.collect_schema().names()]
+        return self._with_derived(table) if self.derived else table
+
+    def _with_derived(self, table: pl.LazyFrame) -> pl.LazyFrame:
+        place = [c for c in (FILE, LINE) if c in table.collect_schema()]
+        own = [c for c in table.collect_schema() if c not in place]
+        for name, expression in self.derived.items():
+            try:
+                table.select(expression).collect_schema()
+            except pl.exceptions.PolarsError as error:
+                raise ConfigError(
+                    f"table {self.name!r}, derived column {name!r} cannot be computed: {first_line(error)}; "
+                    "correct the expression, or the types of its columns"
+                ) from None
         derived = [e.alias(n) for n, e in self.derived.items()]
-        return table.with_columns(derived).select([*ordered, *self.derived, *place]) if derived else table
+        return table.with_columns(derived).select([*own, *self.derived, *place])
 
     def _check_names(self) -> None:
         """Every name under `types` is a column, and no derived one has the name of a column."""
@@ -107,7 +119,7 @@ class Table:
 
     def _with_operands(self, needed: dict[str, str]) -> dict[str, str]:
         """The columns of files that are needed: what derived ones are made of in their place."""
-        found = {c: who for c, who in needed.items() if c not in self.derived}
+        found = {c: who for c, who in needed.items() if c not in self.raw.derive}
         for name, expression in self.derived.items():
             for column, roles in operands(expression).items():
                 own = self.roles.columns.setdefault(column, set())

@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import polars as pl
 
-from features.errors import ConfigError, DataError
-from features.known import Known
+from features.errors import DataError
 from features.read.digits import dates_in_digits
 from features.read.iso import hint, parse_format, parse_iso
 from features.read.locate import locate
 from features.read.resolution import PER_SECOND
+from features.read.time_column import TimeColumn, refuse
+from features.read.zones import days_of, in_utc, one_zone
 
 _LIMITS = {"s": 10**11, "ms": 10**14, "us": 10**17}  # |time| below it is in this unit: up to the year 5138
 _EXACT = 2**53
 _DIGITS = r"^\s*[+-]?\d+(\.\d*)?\s*$"
-
-
-@dataclass(frozen=True)
-class TimeColumn:
-    """The time column of one table, and what the table is called in messages.
-
-    Attributes:
-        column: its name.
-        what: the table and the column, for messages.
-        is_event: whether its rows are over at the end of their tick, rather than begin at its start.
-        tick: seconds, if the spec declares it.
-        known: column of values that are known only later → when.
-        form: a declared format of texts, or the unit of numbers; None: ISO 8601, or the spec's unit.
-        zone: of times that name none; None: UTC.
-    """
-
-    column: str
-    what: str
-    is_event: bool = False
-    tick: float | None = None
-    known: Mapping[str, Known] = field(default_factory=dict)
-    form: str | None = None
-    zone: str | None = None
 
 
 def read_times(frame: pl.DataFrame, time: TimeColumn) -> pl.Series:
@@ -70,7 +46,7 @@ def read_times(frame: pl.DataFrame, time: TimeColumn) -> pl.Series:
         return _formatted(frame, values.cast(pl.String), time, time.form)
     if values.dtype == pl.String and not values.str.contains(_DIGITS).all():
         return _iso(frame, values, time)
-    return _in_utc(frame, values, time) if isinstance(values.dtype, pl.Datetime) else values
+    return in_utc(frame, values, time) if isinstance(values.dtype, pl.Datetime) else values
 
 
 def whole_numbers(
@@ -143,15 +119,10 @@ def _shown(seconds: float) -> str:
 def _formatted(frame: pl.DataFrame, text: pl.Series, time: TimeColumn, form: str) -> pl.Series:
     moments, zoned = parse_format(text, form)
     must = f"{time.what}: a time must read as time_format {form!r}"
-    _refuse(frame, text, moments.is_null(), must, "correct it")
+    refuse(frame, text, moments.is_null(), must, "correct it")
     if moments.dtype == pl.Date:
-        return _dates(frame, moments, time)
-    return _in_utc(frame, _one_zone(frame, text, moments, zoned, time), time)
-
-
-def _dates(frame: pl.DataFrame, days: pl.Series, time: TimeColumn) -> pl.Series:
-    """Days as dates, coarser than any datetime; with a declared zone, the moment they begin there."""
-    return days if time.zone in (None, "UTC") else _in_utc(frame, days.cast(pl.Datetime("us")), time)
+        return days_of(frame, moments, time)
+    return in_utc(frame, one_zone(frame, text, moments, zoned, time), time)
 
 
 def _iso(frame: pl.DataFrame, text: pl.Series, time: TimeColumn) -> pl.Series:
@@ -159,42 +130,10 @@ def _iso(frame: pl.DataFrame, text: pl.Series, time: TimeColumn) -> pl.Series:
     wrong = moments.is_null()
     if wrong.any():
         must = f"{time.what}: a time must read as ISO 8601, or be a number in every row"
-        _refuse(frame, text, wrong, must, hint(text.filter(wrong)[0].strip()))
+        refuse(frame, text, wrong, must, hint(text.filter(wrong)[0].strip()))
     if (text.str.strip_chars().str.len_bytes() == 10).all():
-        return _dates(frame, moments.cast(pl.Date), time)
-    return _in_utc(frame, _one_zone(frame, text, moments, zoned, time), time)
-
-
-def _one_zone(
-    frame: pl.DataFrame, text: pl.Series, moments: pl.Series, zoned: pl.Series, time: TimeColumn
-) -> pl.Series:
-    """All in UTC: those with a zone are, those without wait for `_in_utc`, and both together need a word."""
-    if zoned.all() and len(zoned):
-        return moments.dt.replace_time_zone("UTC")
-    if not zoned.any():
-        return moments
-    if time.zone is None:
-        must = f"{time.what}: either all times name a zone or none"
-        _refuse(frame, text, ~zoned, must, "set time_zone in the table: the zone of those that name none")
-    local = _in_utc(frame.filter(~zoned), moments.filter(~zoned), time)
-    return moments.scatter((~zoned).arg_true(), local).dt.replace_time_zone("UTC")
-
-
-def _in_utc(frame: pl.DataFrame, values: pl.Series, time: TimeColumn) -> pl.Series:
-    """Datetimes in UTC; those without a zone are in the declared one, else in UTC."""
-    assert isinstance(values.dtype, pl.Datetime)
-    if values.dtype.time_zone is not None or time.zone in (None, "UTC"):
-        return values
-    try:
-        local = values.dt.replace_time_zone(time.zone, ambiguous="null", non_existent="null")
-    except pl.exceptions.PolarsError:
-        raise ConfigError(
-            f"{time.what}: time_zone must be a name of the IANA list, such as Europe/Berlin, got "
-            f"{time.zone!r}"
-        ) from None
-    must = f"{time.what}: a time must exist once in {time.zone}, not when clocks are turned"
-    _refuse(frame, values, local.is_null(), must, "write the times in UTC")
-    return local.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        return days_of(frame, moments.cast(pl.Date), time)
+    return in_utc(frame, one_zone(frame, text, moments, zoned, time), time)
 
 
 def _numbers(frame: pl.DataFrame, values: pl.Series, what: str, unit: str) -> tuple[pl.Series, str]:
@@ -213,7 +152,7 @@ def _numbers(frame: pl.DataFrame, values: pl.Series, what: str, unit: str) -> tu
         )
     if values.dtype.is_float():
         wrong = ~(values.is_finite() & (values.abs() < _EXACT))
-        _refuse(frame, values, wrong, f"{what}: time must be finite and exact", "write integers or datetimes")
+        refuse(frame, values, wrong, f"{what}: time must be finite and exact", "write integers or datetimes")
     unit = _unit(frame, values, unit, what)
     if values.dtype.is_float() and (values != values.round()).any():
         values, unit = (values * (10**6 // PER_SECOND[unit])).round(), "us"
@@ -223,10 +162,10 @@ def _numbers(frame: pl.DataFrame, values: pl.Series, what: str, unit: str) -> tu
 def _exact_digits(frame: pl.DataFrame, text: pl.Series, what: str, unit: str) -> tuple[pl.Series, str]:
     """Digits with a fraction, exactly: as many finer units as the fraction needs, down to ns."""
     digits_only = text.str.contains(_DIGITS).fill_null(False)
-    _refuse(frame, text, ~digits_only, f"{what}: time must be a number", "correct it or set time_format")
+    refuse(frame, text, ~digits_only, f"{what}: time must be a number", "correct it or set time_format")
     parts = text.str.strip_chars().str.splitn(".", 2)
     whole = parts.struct.field("field_0").cast(pl.Int64, strict=False)
-    _refuse(frame, text, whole.is_null(), f"{what}: time must be a number of 64 bits", "correct the column")
+    refuse(frame, text, whole.is_null(), f"{what}: time must be a number of 64 bits", "correct the column")
     unit = _unit(frame, whole, unit, what)
     fraction = parts.struct.field("field_1").fill_null("").str.strip_chars_end("0")
     digits = int(fraction.str.len_bytes().max() or 0)  # type: ignore[arg-type]
@@ -281,9 +220,3 @@ def _check_unit(frame: pl.DataFrame, values: pl.Series, unit: str, what: str) ->
             "convert the file, or correct time_unit"
         )
     return unit
-
-
-def _refuse(frame: pl.DataFrame, values: pl.Series, wrong: pl.Series, must: str, remedy: str) -> None:
-    if wrong.any():
-        came = values.filter(wrong).head(3).to_list()
-        raise DataError(f"{must}, but {locate(frame, wrong)} hold {came}; {remedy}")

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.errors import ConfigError, DataError
-from features.read.clock import TimeColumn, add_clocks, seconds_of, to_ticks
+from features.read.clock import add_clocks, seconds_of, to_ticks
 from features.read.resolution import tick_length
+from features.read.time_column import TimeColumn
 
 AT = TimeColumn("at", "table 'clicks', column 'at'")
 

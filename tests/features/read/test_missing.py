@@ -68,6 +68,12 @@ def test_blanks_around_an_id_are_told(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_ids_that_were_written_as_floats_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        read(pl.DataFrame({"id": ["7.0", "v1.0", "8"]}), keys=("id",))
+    assert "column 'id' holds texts like whole numbers that were written as floats in 1 of 3" in caplog.text
+
+
 def test_one_missing_value_reaches_no_other_row() -> None:
     """A running sum would carry a NaN to all later rows of its key, and the running mean to every row."""
     rows = pl.DataFrame(

@@ -25,7 +25,7 @@ from features.read.ids import key_values
 from features.read.roles import Role, TableRoles
 from features.read.rows import read_columns
 from features.read.scan import open_files
-from features.read.times import TimeColumn
+from features.read.time_column import TimeColumn
 from features.source import RawTable, Source
 
 Table = dict[str, list[Any]]

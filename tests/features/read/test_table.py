@@ -182,7 +182,7 @@ def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_derived_columns(tmp_path: Path) -> None:
-    pl.DataFrame({"play": [1, 3], "length": [2, 0]}).write_parquet(tmp_path / "1.parquet")
+    pl.DataFrame({"play": [1, 3], "length": [2, 0], "at": [DAY, DAY]}).write_parquet(tmp_path / "1.parquet")
     (tmp_path / "1.csv").write_text("play,length,kind\n1,2,a\n3,4.5,b\n")
     derive = {"ratio": "play / length", "more": "play + 1"}
     table = read(tmp_path, {"ratio": {"number"}, "more": {"number"}}, derive=derive)
@@ -191,6 +191,10 @@ def test_derived_columns(tmp_path: Path) -> None:
     csv = {"path": "1.csv", "format": "csv", "derive": derive}
     table = read(tmp_path, {"ratio": {"number"}, "is_a": {"category"}}, **csv)
     assert table.rows() == [(0.5, 1), (3 / 4.5, 0)]
+    with pytest.raises(ConfigError, match=r"derived column 'r' cannot be computed: .*correct the expression"):
+        read(tmp_path, {"r": {"number"}}, derive={"r": "at > 'x'"})
+    with pytest.raises(ConfigError, match="unsupported function 'user'; a column whose name is a word of"):
+        read(tmp_path, {"r": {"number"}}, derive={"r": "user + 1"})
     with pytest.raises(DataError, match="must have column 'gone', which derived column 'r' reads"):
         read(tmp_path, {"r": {"number"}}, derive={"r": "play / gone"})
     with pytest.raises(ConfigError, match=r"derive gives \['play'\], which are columns already"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,9 @@ from features.errors import ConfigError, DataError
 from features.read.clock import time_bounds, to_ticks
 from features.read.digits import dates_in_digits
 from features.read.iso import parse_iso
-from features.read.times import TimeColumn, check_range, read_times
+from features.read.time_column import TimeColumn
+from features.read.times import check_range, read_times
+from features.read.zones import warn_of_zones
 from tests.features.small_log import RATINGS_SPEC, changed, rating_tables, run
 
 NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
@@ -170,6 +173,28 @@ def test_zones_are_converted_and_meet_naive_times_by_declaration_alone() -> None
         seconds(pl.Series(["2024-03-31 02:30"]), zone="Europe/Berlin")
     with pytest.raises(ConfigError, match="must be a name of the IANA list"):
         seconds(local, zone="Berlin")
+
+
+@pytest.mark.parametrize(
+    ("shown", "acts", "zone", "told"),
+    [
+        (NOON, NOON.replace(tzinfo=None), None, True),
+        ("2024-03-01T12:00:00Z", NOON.replace(tzinfo=None), None, True),
+        ("2024-03-01T12:00:00Z", "2024-03-01T12:00:00", None, True),
+        (NOON, NOON.replace(tzinfo=None), "UTC", False),
+        (NOON, 1_709_294_400, None, False),
+        (NOON, NOON, None, False),
+        ("2024-03-01", "2024-03-01", None, False),
+    ],
+)
+def test_a_zone_in_one_table_alone_is_told(
+    shown: object, acts: object, zone: str | None, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = {"shown": pl.DataFrame({"at": [shown]}), "acts": pl.DataFrame({"at": [acts]})}
+    times = {"shown": TimeColumn("at", "shown"), "acts": TimeColumn("at", "acts", zone=zone)}
+    with caplog.at_level(logging.WARNING):
+        warn_of_zones(frames, times)
+    assert ("but not those of acts, which are taken for UTC" in caplog.text) == told
 
 
 def test_days_are_dates() -> None:
