@@ -22,7 +22,7 @@ from features.read.known_clock import known_clocks, known_ranks
 from features.read.locate import locate
 from features.read.resolution import PER_SECOND, tick_length
 from features.read.time_column import TimeColumn
-from features.read.times import check_range, read_times, unit_of, whole_numbers
+from features.read.times import check_range, plausible_times, read_times, unit_of, whole_numbers
 
 CLOCK, TIME = "__clock", "__time"
 Name = TypeVar("Name", str, str | None)  # of a table
@@ -170,8 +170,7 @@ def time_bounds(
     if declared == "any":
         return None
     if declared is None:
-        first, after = (datetime(year, 1, 1, tzinfo=UTC) for year in (1990, datetime.now(UTC).year + 2))
-        return first.timestamp(), after.timestamp()
+        return plausible_times()
     low, high = (seconds_of(bound) for bound in declared)
     if low >= high:
         raise ConfigError(f"time_range must be [first, last] with first before last, got {list(declared)}")

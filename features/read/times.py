@@ -15,6 +15,7 @@ from features.read.time_column import TimeColumn, refuse
 from features.read.zones import days_of, in_utc, one_zone
 
 _LIMITS = {"s": 10**11, "ms": 10**14, "us": 10**17}  # |time| below it is in this unit: up to the year 5138
+_THREE_HOURS = 10_000  # seconds
 _EXACT = 2**53
 _DIGITS = r"^\s*[+-]?\d+(\.\d*)?\s*$"
 
@@ -92,6 +93,12 @@ def check_range(
         f"{locate(frame, wrong)} hold {came.head(3).to_list()}, read as {first}; "
         f"{_remedy(frame[time.column], time)}"
     )
+
+
+def plausible_times() -> tuple[float, float]:
+    """The first second that a log holds unless its spec says more, and the one after the last."""
+    first, after = (datetime(year, 1, 1, tzinfo=UTC) for year in (1990, datetime.now(UTC).year + 2))
+    return first.timestamp(), after.timestamp()
 
 
 def unit_of(value: float) -> str:
@@ -192,7 +199,15 @@ def _unit(frame: pl.DataFrame, values: pl.Series, unit: str, what: str) -> str:
 
 
 def _is_surely_dates(values: pl.Series) -> bool:
-    """One number in two hundred reads as a date by chance; ten do not."""
+    """Whether chance does not explain that all numbers read as dates.
+
+    Seconds since 1970 may: those from 1709251200 to 1709251259 read as a minute of the year 2017. Over three
+    hours of seconds, many of them would be no date.
+    """
+    low, high = (float(str(v)) for v in (values.min(), values.max()))
+    first, after = plausible_times()
+    if low / PER_SECOND[unit_of(low)] >= first and high / PER_SECOND[unit_of(high)] < after:
+        return high - low >= _THREE_HOURS and values.n_unique() >= 20
     return values.n_unique() >= 10
 
 

@@ -126,6 +126,13 @@ def test_digits_that_are_dates(numbers: list[int], form: str | None) -> None:
             seconds(pl.Series(days))
 
 
+@pytest.mark.parametrize("step", [1, 2, 60, 600])
+def test_seconds_that_read_as_dates_by_chance_are_seconds(step: int) -> None:
+    """1709251200 is also 12:00 on 25 September 2017."""
+    times = [1_709_251_200 + step * i for i in range(60)]
+    assert seconds(pl.Series(times)) == times
+
+
 def test_a_log_far_from_now_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
     tables = rating_tables()
     old = tables | {"ratings": tables["ratings"].with_columns(pl.col("timestamp") - 880_000_000)}
