@@ -23,7 +23,7 @@ from ctr.models.config import ModelConfig
 from ctr.models.registry import KINDS, model_config
 from ctr.options.knobs import DROP_UNUSED, Count, Knobs, Positive, Share, default_of
 from ctr.options.overrides import change
-from ctr.sparse_optim import check_name, has_option, read_options
+from ctr.sparse_optim import check_optimizer, has_option, read_options
 from features.errors import ConfigError
 from features.safe_yaml import dump_yaml, load_yaml
 from features.spec import explain
@@ -45,7 +45,7 @@ class EmbeddingConfig(Knobs):
     table_sharding: dict[str, Sharding] = {}  # … of single tables
     dim: Positive = 32
     init_std: float = Field(default=0.02, gt=0)
-    optimizer: Annotated[str, AfterValidator(check_name)] = "rowwise_adagrad"  # of ctr.sparse_optim
+    optimizer: Annotated[str, AfterValidator(check_optimizer)] = "rowwise_adagrad"  # of ctr.sparse_optim
     lr: float = Field(default=0.05, gt=0)
     # Of these an optimizer may have none; one that it lacks is refused.
     eps: float = Field(default=1e-8, gt=0)

@@ -25,11 +25,11 @@ from features.sources import WITH_OPTIONS, open_tables
 from features.spec import Spec
 from features.store.write import hash_files, new_dataset, write_arrow, write_manifest, write_parquet
 
-Progress = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 def prepare(
-    spec: Spec, out: Path, *, base: Path, overwrite: bool = False, progress: Progress | None = None
+    spec: Spec, out: Path, *, base: Path, overwrite: bool = False, progress: OnProgress | None = None
 ) -> Manifest:
     """Prepare a dataset directory; it appears complete or not at all.
 

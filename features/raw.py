@@ -25,7 +25,7 @@ from features.names import under
 from features.read.columns import feature_columns, is_of_request
 from features.spec import CalendarFeature, IdFeature, load_spec
 
-Level = Literal["request", "candidate"]
+RawLevel = Literal["request", "candidate"]
 Raw = Mapping[str, Sequence[Any]]  # column → a value per owner
 
 
@@ -50,7 +50,7 @@ class RawEncoder:
         self.fitted = Fitted(dataset)
         self._reads = {c.name: self._columns(c) for c in self.manifest.features}
 
-    def encode(self, level: Level, given: Raw, *, beside: Raw | None = None, what: str) -> EncodedFeatures:
+    def encode(self, level: RawLevel, given: Raw, *, beside: Raw | None = None, what: str) -> EncodedFeatures:
         """The features of one level that read any of the given columns.
 
         Args:
@@ -72,7 +72,7 @@ class RawEncoder:
                 self._encode(column, every, what, result)
         return result
 
-    def readable(self, level: Level) -> list[str]:
+    def readable(self, level: RawLevel) -> list[str]:
         """The columns that features read: of a request all that its candidates share."""
         mine = [c for c in self.manifest.features if level == "request" or c.level == level]
         names = {name for column in mine for name in self._reads[column.name]}

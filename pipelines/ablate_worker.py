@@ -18,7 +18,7 @@ from ctr.build import scoring_loader, training_loader
 from ctr.metrics import evaluate_table
 from ctr.runs.directory import RunDir
 from ctr.tracking import Tracker
-from ctr.training.scoring import BatchSource, write_predictions
+from ctr.training.scoring import BatchSource, predict_split
 from pipelines.cli import guarded
 from pipelines.runs import OpenRun, open_run
 from pipelines.train import train
@@ -73,7 +73,7 @@ def _predict(run_dir: RunDir, opened: OpenRun, permute: tuple[str, ...], tracker
     loader = scoring_loader(opened.config, opened.dataset, "test")
     batches: BatchSource = PermutedBatches(loader, permute) if permute else loader
     bf16 = opened.config.train.precision == "bf16"
-    write_predictions(path, opened.state, batches, opened.dataset, "test", bf16=bf16, device=opened.device)
+    predict_split(path, opened.state, batches, opened.dataset, "test", bf16=bf16, device=opened.device)
     metrics = evaluate_table(path, slices=[], draws=0).overall.metrics
     tracker.log(name, opened.step, {key: m.value for key, m in metrics.items()})
 

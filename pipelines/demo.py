@@ -18,7 +18,7 @@ from features.durable.own import check_free, claim
 from features.prepare import prepare
 from features.spec import load_spec
 from features.synthetic import best_auc, simulate
-from pipelines.evaluate import Result, evaluate
+from pipelines.evaluate import EvaluationResult, evaluate
 from pipelines.prepare import report, with_source
 from pipelines.terminal import echo
 from pipelines.train import train
@@ -77,7 +77,7 @@ def best_lines(log: Path, period: tuple[int, int] | None) -> list[dict[str, Any]
     ]
 
 
-def summary(result: Result, run: Path, dataset: Path) -> str:
+def summary(result: EvaluationResult, run: Path, dataset: Path) -> str:
     """What a person wants to know at the end."""
     lines = [
         result.text(),

@@ -27,7 +27,7 @@ from pipelines.terminal import echo
 
 
 @dataclass(frozen=True)
-class Result:
+class EvaluationResult:
     """What an evaluation produced."""
 
     evaluation: Evaluation
@@ -126,7 +126,7 @@ def evaluate(
     baselines: list[str] | None = None,
     lines: list[dict[str, Any]] | None = None,
     line_file: Path | None = None,
-) -> Result:
+) -> EvaluationResult:
     """Score, measure, report, track.
 
     Args:
@@ -174,7 +174,7 @@ def evaluate(
             tracker.artifact(run_dir.report)
         if line_file is not None:
             append_line(line_file, result_line(run_dir, opened, evaluation, split))
-    return Result(evaluation, report, opened.step, compared)
+    return EvaluationResult(evaluation, report, opened.step, compared)
 
 
 def _compared_with(run_dir: RunDir, dataset: Dataset, kind: str, split: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ctr.generate.config import GenerateConfig, load_generate_config
 from ctr.generate.metrics import recalls
 from ctr.generate.ranking import Ranker
 from ctr.generate.recall_intervals import Recalls
-from ctr.generate.report import combine, write_report
+from ctr.generate.report import combine_reports, write_report
 from ctr.generate.retrieval import (
     Retrieved,
     as_markdown,
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.stage == "combine":
         if arguments.out is None:
             raise ConfigError("combine must be told by --out where the table goes")
-        echo(combine([run / "report" for run in arguments.runs], arguments.out))
+        echo(combine_reports([run / "report" for run in arguments.runs], arguments.out))
         return 0
     with RunDir.open(config.run, create=False) as run_dir:
         if arguments.stage == "decode":

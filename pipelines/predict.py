@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ctr.build import scoring_loader
 from ctr.runs.directory import RunDir
-from ctr.training.scoring import write_predictions
+from ctr.training.scoring import predict_split
 from pipelines.runs import OpenRun, open_run
 from pipelines.terminal import echo
 
@@ -33,7 +33,5 @@ def predict(run_dir: RunDir, opened: OpenRun, split: str) -> tuple[Path, int]:
     path = run_dir.predictions / f"{split}.parquet"
     loader = scoring_loader(opened.config, opened.dataset, split)
     bf16 = opened.config.train.precision == "bf16"
-    rows = write_predictions(
-        path, opened.state, loader, opened.dataset, split, bf16=bf16, device=opened.device
-    )
+    rows = predict_split(path, opened.state, loader, opened.dataset, split, bf16=bf16, device=opened.device)
     return path, rows

@@ -29,7 +29,7 @@ END = "<!-- results: end -->"
 _BLOCK = re.compile(r"(<!-- results: (\w+) (\S+) -->\n).*?" + END, re.DOTALL)
 _DIGITS = Decimal("0.0001")  # more than four decimals are rounded
 EMPTY = "–"
-Row = Sequence[str]
+TableRow = Sequence[str]
 
 
 def render_page(text: str, folder: Path) -> str:
@@ -116,7 +116,7 @@ def models(lines: Sequence[ResultLine]) -> str:
     return filled(head, rows)
 
 
-def _merged(lines: Sequence[ResultLine], name: str) -> Row:
+def _merged(lines: Sequence[ResultLine], name: str) -> TableRow:
     """Number of seeds, mean, lowest and highest; interval and difference are those of the first line."""
     figures = [line.metrics[name] for line in lines]
     means = [(len(line.seeds or (0,)), v) for line in lines if (v := line.metrics[name].value) is not None]
@@ -181,13 +181,13 @@ LAYOUTS: dict[str, Callable[[Sequence[ResultLine]], str]] = {
 }
 
 
-def filled(head: Row, rows: Sequence[Row]) -> str:
+def filled(head: TableRow, rows: Sequence[TableRow]) -> str:
     """A table without the columns that no line fills."""
     kept = [i for i in range(len(head)) if any(row[i] != EMPTY for row in rows)]
     return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
-def table(head: Row, rows: Sequence[Row]) -> str:
+def table(head: TableRow, rows: Sequence[TableRow]) -> str:
     """Markdown."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 

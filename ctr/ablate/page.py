@@ -12,7 +12,7 @@ from ctr.report.html import render_page
 from features.durable import replace_file
 from features.durable.own import claim, holds
 
-Table = tuple[list[str], list[list[str]]]  # head and rows
+HeadAndRows = tuple[list[str], list[list[str]]]  # head and rows
 _TEMPLATE = Path(__file__).with_name("report_template.html")
 
 
@@ -32,7 +32,7 @@ class ReportPage:
     title: str
     facts: Mapping[str, str]  # name → text, at the head
     heading: str  # of the tables
-    tables: Sequence[Table]  # those without rows are left out
+    tables: Sequence[HeadAndRows]  # those without rows are left out
     notes: Sequence[str]
     figures: Sequence[Picture]
     reading: Sequence[str]  # how to read it

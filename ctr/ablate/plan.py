@@ -15,18 +15,18 @@ from features.names import check_name
 from features.safe_yaml import apply_overrides, load_yaml
 from features.spec import explain
 
-Settings = tuple[str, ...] | dict[str, Any]  # [model.layers=3] or {model.layers: 3}
-Names = tuple[str, ...]
-Parts = Literal["features", "groups", "domains", "sides"] | Names
+Assignments = tuple[str, ...] | dict[str, Any]  # [model.layers=3] or {model.layers: 3}
+NameTuple = tuple[str, ...]
+Parts = Literal["features", "groups", "domains", "sides"] | NameTuple
 
 
 class VariantPlan(Knobs):
     """One change of the base. What it does not name stays as it is there."""
 
-    set: Settings = ()  # options of the run
-    drop: Names = ()  # features, domains, domain.side fields (* and ? as in a run), group:<token group>
-    keep: Names = ()  # … only these; empty: all
-    permute: Names = ()  # exchanged among rows when the trained model is tested; no training of its own
+    set: Assignments = ()  # options of the run
+    drop: NameTuple = ()  # features, domains, domain.side fields (* and ? as in a run), group:<token group>
+    keep: NameTuple = ()  # … only these; empty: all
+    permute: NameTuple = ()  # exchanged among rows when the trained model is tested; no training of its own
     max_len: Positive | dict[str, Positive] | None = None  # newest events, of every domain or by domain
     train_fraction: float | None = Field(default=None, gt=0, le=1)  # the newest part of the training period
     width: Positive | None = None  # of the embedding tables
@@ -37,7 +37,7 @@ class Plan(Knobs):
 
     name: str
     base: str | dict[str, Any]  # the configuration of a run: a file (relative to the plan) or written out
-    set: Settings = ()  # changes of the base that all variants share
+    set: Assignments = ()  # changes of the base that all variants share
     out: str | None = None  # directory; None = runs/ablate-<name>
     seeds: tuple[Count, ...] = Field(default=(1,), min_length=1)
     windows: Positive = 1  # rolling origin: the test part in so many windows (ctr.loader.periods)
@@ -51,7 +51,7 @@ class Plan(Knobs):
         default_factory=lambda: tuple(metric.name for metric in headlines()), min_length=1
     )
     noise: Literal["own", "pooled"] = "own"  # of training: each variant's own seeds, or one for all
-    slices: Names = ("history", "known_user", "item_age")  # slice_* columns of the predictions
+    slices: NameTuple = ("history", "known_user", "item_age")  # slice_* columns of the predictions
 
     @field_validator("seeds")
     @classmethod
@@ -92,7 +92,7 @@ def parse_plan(data: dict[str, Any], *, what: str = "plan", folder: Path = Path(
     return plan.model_copy(update={"base": base})
 
 
-def settings(changes: Settings) -> list[str]:
+def settings(changes: Assignments) -> list[str]:
     """Changes as `path=value` overrides.
 
     Example:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ctr.ablate.page import Picture, ReportPage, Table, write_page
+from ctr.ablate.page import HeadAndRows, Picture, ReportPage, write_page
 from ctr.ablate.plots import draw_all, si
 from ctr.ablate.results import AblationResults, VariantResult
 from ctr.compare import Judgement
@@ -48,7 +48,7 @@ def title(results: AblationResults) -> str:
     return f"Ablation {results.plan.name}"
 
 
-def table(results: AblationResults) -> Table:
+def table(results: AblationResults) -> HeadAndRows:
     """The first metric and the cost: the base, then the variants, the largest gain first."""
     name = METRICS[results.plan.metrics[0]].in_text
     head = ["variant", name, f"Δ {name}", "p (Holm)", "verdict", "detectable"]
@@ -69,7 +69,7 @@ def _row(line: VariantResult, results: AblationResults) -> list[str]:
     return [line.name, *quality, *_cost(line)]
 
 
-def others(results: AblationResults) -> Table:
+def others(results: AblationResults) -> HeadAndRows:
     """The other metrics: differences and verdicts."""
     names = {m: None for line in results.compared() for m in line.judgements if m != results.plan.metrics[0]}
     head = ["variant", *(cell for m in names for cell in (f"Δ {METRICS[m].in_text}", "verdict"))]

@@ -20,7 +20,7 @@ from ctr.runs.journal import read_rows
 
 SLICE_DRAWS = 300
 MAX_VALUES = 12  # of a slice
-Where = tuple[str, str]
+SliceValue = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class AblationResults:
 
     plan: Plan
     lines: list[VariantResult]  # the base first
-    slices: dict[Where, dict[str, Judgement]] = field(default_factory=dict)  # of the AUC, by variant
+    slices: dict[SliceValue, dict[str, Judgement]] = field(default_factory=dict)  # of the AUC, by variant
     stopped: list[Stopped] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # variant → why
     facts: dict[str, str] = field(default_factory=dict)
@@ -126,7 +126,7 @@ def _files(variant: Variant, plan: Plan, by_trial: Mapping[Trial, SubRun]) -> Fi
 
 
 def _cells(
-    files: Mapping[str, Files], names: Sequence[str], where: Where | None = None, *, draws: int = DRAWS
+    files: Mapping[str, Files], names: Sequence[str], where: SliceValue | None = None, *, draws: int = DRAWS
 ) -> dict[str, list[Cell]]:
     """Each variant's trainings beside the base's of the same seed and window."""
     cells: dict[str, list[Cell]] = {name: [] for name in names}
@@ -162,10 +162,10 @@ def _line(
     )
 
 
-def _slices(base: Files, plan: Plan) -> list[Where]:
+def _slices(base: Files, plan: Plan) -> list[SliceValue]:
     """Slice values that the base's predictions have, of the slices that the plan asks for."""
     wanted = [f"slice_{name}" for name in plan.slices]
-    found: dict[Where, None] = {}
+    found: dict[SliceValue, None] = {}
     for path in base.values():
         there = [name for name in wanted if name in pq.read_schema(path).names]
         table = pq.read_table(path, columns=there)
@@ -175,6 +175,6 @@ def _slices(base: Files, plan: Plan) -> list[Where]:
     return sorted(found, key=lambda where: (plan.slices.index(where[0]), where[1]))
 
 
-def _in_slice(files: Mapping[str, Files], names: Sequence[str], where: Where) -> dict[str, Judgement]:
+def _in_slice(files: Mapping[str, Files], names: Sequence[str], where: SliceValue) -> dict[str, Judgement]:
     judged = judge(_cells(files, names, where, draws=SLICE_DRAWS), metrics=("auc",))
     return {j.variant: j for j in judged if j.metric == "auc"}

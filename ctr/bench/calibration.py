@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ctr.bench.timing import Job, interleave
+from ctr.bench.timing import TimedCall, interleave
 
 SIDE = 2048  # of the square matrices
 GATHERED = 64  # floats of one gathered row
@@ -59,7 +59,7 @@ def matmul_gflops(*, rounds: int = 3, side: int = SIDE) -> float:
 
 def matrix_product(
     side: int = SIDE, dtype: torch.dtype = torch.float32, *, times: int = 1
-) -> tuple[Job, float]:
+) -> tuple[TimedCall, float]:
     """A product of two square matrices, `times` in a row, and its operations."""
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     out = torch.empty(side, side, dtype=dtype)
@@ -71,7 +71,7 @@ def matrix_product(
     return multiply, times * 2.0 * side**3
 
 
-def _matrix_jobs(side: int) -> tuple[dict[str, Job], dict[str, float]]:
+def _matrix_jobs(side: int) -> tuple[dict[str, TimedCall], dict[str, float]]:
     """Products in both precisions, and their operations."""
     made = {
         "matmul_fp32": matrix_product(side),
@@ -80,16 +80,16 @@ def _matrix_jobs(side: int) -> tuple[dict[str, Job], dict[str, float]]:
     return {name: job for name, (job, _) in made.items()}, {name: ops for name, (_, ops) in made.items()}
 
 
-def _memory_jobs(rows: int, uses: int) -> tuple[dict[str, Job], dict[str, float]]:
+def _memory_jobs(rows: int, uses: int) -> tuple[dict[str, TimedCall], dict[str, float]]:
     """A copy and two gathers, and the bytes that count."""
     large, small = torch.zeros(rows, GATHERED), torch.zeros(2048, GATHERED)
     source, target = torch.zeros(uses, GATHERED), torch.empty(uses, GATHERED)
 
-    def gather(table: Tensor) -> Job:
+    def gather(table: Tensor) -> TimedCall:
         index = torch.randint(len(table), (uses,))
         return lambda: torch.index_select(table, 0, index, out=target)
 
-    jobs: dict[str, Job] = {
+    jobs: dict[str, TimedCall] = {
         "copy": lambda: target.copy_(source),
         "gather_small": gather(small),
         "gather_large": gather(large),

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kernels.jagged_attention.ops import backward, forward
 from kernels.position_wise import ops as position_wise
 
-Shape = tuple[int, ...]
+Dimensions = tuple[int, ...]
 
 
 def count_flops(step: Callable[[], object]) -> int:
@@ -28,13 +28,13 @@ def count_flops(step: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def _attention(query: Shape, key: Shape, value: Shape, *rest: Any, **named: Any) -> int:
+def _attention(query: Dimensions, key: Dimensions, value: Dimensions, *rest: Any, **named: Any) -> int:
     """Q Kᵀ and its product with V: 2 R H N L (d + d)."""
     requests, heads, queries, width = query
     return 2 * requests * heads * queries * key[2] * (width + value[3])
 
 
-def _attention_backward(gradient: Shape, *inputs: Any, **named: Any) -> int:
+def _attention_backward(gradient: Dimensions, *inputs: Any, **named: Any) -> int:
     """Gradients of V, weights, Q and K: twice the forward; scores computed again do not count."""
     return 2 * _attention(*inputs)
 

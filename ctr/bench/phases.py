@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ctr.bench.timing import Clock
 from ctr.bench.workload import Workload
-
-Clock = Callable[[], float]
 
 LOADER = "waiting for the loader"
 LOOKUP = "lookup of the rows"

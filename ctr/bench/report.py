@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctr.bench.results import Cell, Report, ResultTable, SuiteResult, Target
+from ctr.bench.results import CellValue, Report, ResultTable, SuiteResult, Target
 from features.durable import replace_file
 from features.errors import ConfigError
 
@@ -54,14 +54,14 @@ def conditions(report: Report) -> str:
     """Command, machine, versions, settings and the limits of the machine."""
     environment, limits = report.environment, report.calibration
     names = {"cpu": "processor", "memory_gib": "memory, GiB", "gpu": "GPU"}
-    machine: list[list[Cell]] = [
+    machine: list[list[CellValue]] = [
         [names.get(key, key.replace("_", " ")), value] for key, value in environment.items()
     ]
-    settings: list[list[Cell]] = [
+    settings: list[list[CellValue]] = [
         [name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)]
         for name, value in report.settings.items()
     ]
-    calibrated: list[list[Cell]] = [[name, unit, limits[key]] for key, name, unit in LIMITS]
+    calibrated: list[list[CellValue]] = [[name, unit, limits[key]] for key, name, unit in LIMITS]
     lines = command(report, *(suite.suite for suite in report.suites))
     return "\n\n".join(
         [
@@ -86,13 +86,13 @@ def table(content: ResultTable) -> str:
 
 def targets(content: list[Target]) -> str:
     """What must hold, with the figures."""
-    rows: list[list[Cell]] = [
+    rows: list[list[CellValue]] = [
         [t.what, t.kind, t.bound, t.measured, "yes" if t.met else "**no**"] for t in content
     ]
     return table(ResultTable("", ["what", "must be", "bound", "measured", "met"], rows))
 
 
-def shown(cell: Cell) -> str:
+def shown(cell: CellValue) -> str:
     """A cell as text: three significant digits, thousands separated.
 
     Example:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from features.durable import replace_file
 
-Cell = str | int | float | None
+CellValue = str | int | float | None
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ResultTable:
 
     title: str
     columns: list[str]
-    rows: list[list[Cell]]
+    rows: list[list[CellValue]]
     note: str = ""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Job = Callable[[], object]
+TimedCall = Callable[[], object]
 Clock = Callable[[], float]
 
 
@@ -46,7 +46,7 @@ def ratio(numerator: Samples, denominator: Samples) -> float:
 
 
 def interleave(
-    jobs: Mapping[str, Job],
+    jobs: Mapping[str, TimedCall],
     *,
     rounds: int = 5,
     warmup: int = 1,
@@ -92,7 +92,7 @@ def exponent(points: Iterable[tuple[float, float]]) -> float:
     return float(np.polyfit(sizes, costs, 1)[0])
 
 
-def _timed(job: Job, clock: Clock) -> float:
+def _timed(job: TimedCall, clock: Clock) -> float:
     start = clock()
     job()
     return clock() - start

@@ -184,6 +184,7 @@ class QueryBoosting(nn.Module):
         norms: `norm` and `placement`, see `Residual`; with `none` it is the printed formula.
     """
 
+    # What `RankMixerBlock` takes, too: that has two residual connections where this has one.
     def __init__(
         self,
         tokens: int,

@@ -19,7 +19,7 @@ from ctr.compare.delong import DeLong, DeLongSums, MidRanks
 from ctr.compare.model_sums import ModelSums, add_groups
 from ctr.compare.sums import ClusterSums
 from ctr.metrics.clusters import pair_codes
-from ctr.metrics.external_sort import Columns, Order, RowBuffer
+from ctr.metrics.external_sort import NamedColumns, Order, RowBuffer
 from ctr.metrics.table import compared
 
 CHUNK_ROWS = 2_000_000
@@ -35,10 +35,10 @@ def score_column(model: int) -> str:
 def _ascending(score: str) -> Order:
     """Rows in the order of a score, without the codes of users and requests."""
 
-    def needed(rows: Columns) -> Columns:
+    def needed(rows: NamedColumns) -> NamedColumns:
         return {name: column for name, column in rows.items() if name not in ("user", "request")}
 
-    def ordered(rows: Columns) -> Columns:
+    def ordered(rows: NamedColumns) -> NamedColumns:
         at = np.argsort(rows[score])
         return {name: column[at] for name, column in rows.items()}
 
@@ -77,7 +77,7 @@ class Comparison:
     def __exit__(self, *error: object) -> None:
         self._rows.close()
 
-    def add(self, rows: Columns) -> None:
+    def add(self, rows: NamedColumns) -> None:
         """Take rows of `make_rows`, labels and scores checked."""
         self._clusters = max(self._clusters, int(rows["cluster"].max(initial=0)) + 1)
         self.rows, self.positives = self.rows + len(rows["label"]), self.positives + int(rows["label"].sum())
@@ -93,10 +93,10 @@ class Comparison:
             delongs = self._walk(stack, sums)
         return [table.result() for table in sums], delongs
 
-    def _sorted(self, rows: RowBuffer, order: str) -> Iterator[Columns]:
+    def _sorted(self, rows: RowBuffer, order: str) -> Iterator[NamedColumns]:
         return rows.chunks(order, max(1, self._chunk_rows // 2))
 
-    def _add_groups(self, rows: Columns, sums: list[ModelSums]) -> None:
+    def _add_groups(self, rows: NamedColumns, sums: list[ModelSums]) -> None:
         codes = {key: rows[key] for key in self._keys}
         if "user" in codes and "request" in codes:
             # A request belongs to one user; one id under several users is several requests.

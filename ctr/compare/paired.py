@@ -13,7 +13,7 @@ from ctr.compare.comparison import DRAWS, Comparison, score_column
 from ctr.compare.delong import DeLong
 from ctr.compare.sums import ClusterSums
 from ctr.metrics.clusters import Codes, clusters_of, codes_of
-from ctr.metrics.external_sort import Columns
+from ctr.metrics.external_sort import NamedColumns
 from ctr.metrics.ranking import check_rows
 from ctr.metrics.records import Floats
 from features.errors import DataError
@@ -116,7 +116,7 @@ def make_rows(
     *,
     unit: Codes,
     keys: Mapping[str, Codes],
-) -> Columns:
+) -> NamedColumns:
     """Columns for `Comparison.add`, (n,) each.
 
     Args:

@@ -12,7 +12,7 @@ from ctr.compare.files import open_predictions
 from ctr.compare.matching import OrderDiffersError, by_id, in_step
 from ctr.compare.paired import Paired, make_rows, pairs_of
 from ctr.metrics.clusters import codes_of
-from ctr.metrics.external_sort import Columns
+from ctr.metrics.external_sort import NamedColumns
 
 
 def compare_files(
@@ -60,7 +60,7 @@ def compare_files(
         return matched(by_id)
 
 
-def _rows(tables: Sequence[pa.Table], keys: Sequence[str]) -> Columns:
+def _rows(tables: Sequence[pa.Table], keys: Sequence[str]) -> NamedColumns:
     base = tables[0]
     columns = {key: base.column(key).to_numpy() for key in keys}
     rows = make_rows(

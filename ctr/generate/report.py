@@ -50,7 +50,7 @@ def write_report(folder: Path, rows: Figures, runs: Sequence[Recalls], *, k: int
     return text
 
 
-def combine(folders: Sequence[Path], out: Path) -> str:
+def combine_reports(folders: Sequence[Path], out: Path) -> str:
     """One table from the reports of several runs: means of all figures, recall with intervals.
 
     Args:

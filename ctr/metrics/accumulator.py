@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from ctr.metrics.bootstrap import draw_weights
 from ctr.metrics.clusters import clusters_of, codes_of
 from ctr.metrics.curves import Curves
-from ctr.metrics.external_sort import Columns, Order, RowBuffer
+from ctr.metrics.external_sort import NamedColumns, Order, RowBuffer
 from ctr.metrics.ranking import check_rows
 from ctr.metrics.records import Ints, Records, compress
 from ctr.metrics.table import METRICS
@@ -121,7 +121,7 @@ class MetricAccumulator:
             self._buffer = RowBuffer(_orders(present), limit=self._chunk_rows, prefix=_PREFIX)
         self._take(labels.astype(np.int64), scores, columns)
 
-    def _take(self, label: Ints, score: NDArray[np.float64], keys: Columns) -> None:
+    def _take(self, label: Ints, score: NDArray[np.float64], keys: NamedColumns) -> None:
         units = next(iter(keys.values()), np.zeros(len(label), dtype=np.int64))
         cluster = clusters_of(codes_of(units))
         columns = {"label": label, "score": score, "cluster": cluster, **keys}
@@ -169,7 +169,7 @@ def _orders(keys: tuple[str, ...]) -> dict[str, Order]:
 
 
 def _order(name: str) -> Order:
-    def records(columns: Columns) -> Columns:
+    def records(columns: NamedColumns) -> NamedColumns:
         label, cluster = columns["label"], columns["cluster"]
         minor = cluster if name == "score" else columns["score"]
         return Records(columns[name], minor, cluster, label, 1 - label)._asdict()

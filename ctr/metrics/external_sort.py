@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Columns = dict[str, NDArray[Any]]  # name → (n,), one value a row
+NamedColumns = dict[str, NDArray[Any]]  # name → (n,), one value a row
 
 
-def joined(parts: list[Columns]) -> Columns:
+def joined(parts: list[NamedColumns]) -> NamedColumns:
     """The rows of several parts, one after the other."""
     if len(parts) == 1:
         return parts[0]
@@ -38,14 +38,14 @@ class Order:
     """
 
     key: str
-    columns: Callable[[Columns], Columns] | None = None
-    reduce: Callable[[Columns], Columns] | None = None
+    columns: Callable[[NamedColumns], NamedColumns] | None = None
+    reduce: Callable[[NamedColumns], NamedColumns] | None = None
 
-    def take(self, columns: Columns) -> Columns:
+    def take(self, columns: NamedColumns) -> NamedColumns:
         """What this order needs of the buffer's rows, reduced."""
         return self.merge(columns if self.columns is None else self.columns(columns))
 
-    def merge(self, columns: Columns) -> Columns:
+    def merge(self, columns: NamedColumns) -> NamedColumns:
         """Rows that came together, reduced."""
         return columns if self.reduce is None else self.reduce(columns)
 
@@ -60,7 +60,7 @@ class _Run(NamedTuple):
         path, dtype = self.files[name]
         return np.memmap(path, dtype=dtype, mode="r")
 
-    def read(self, start: int, stop: int) -> Columns:
+    def read(self, start: int, stop: int) -> NamedColumns:
         """Rows [start, stop) of every column."""
         return {
             name: np.fromfile(path, dtype=dtype, count=stop - start, offset=start * dtype.itemsize)
@@ -83,7 +83,7 @@ class SortedRuns:
         self._directory, self._name, self._order = directory, name, order
         self._runs: list[_Run] = []
 
-    def add(self, columns: Columns) -> None:
+    def add(self, columns: NamedColumns) -> None:
         """Sort rows and write them as one run."""
         columns = self._order.take(columns)
         at = np.argsort(columns[self._order.key], kind="stable")
@@ -96,7 +96,7 @@ class SortedRuns:
             files[name] = (path, column.dtype)
         self._runs.append(_Run(files))
 
-    def chunks(self, chunk_rows: int) -> Iterator[Columns]:
+    def chunks(self, chunk_rows: int) -> Iterator[NamedColumns]:
         """All runs merged: ascending chunks, no value of the key in two of them.
 
         Every `step`-th key of each run is a sample; between two cuts taken from the sorted samples a run
@@ -127,7 +127,7 @@ class RowBuffer:
 
     def __init__(self, orders: Mapping[str, Order], *, limit: int, prefix: str) -> None:
         self._orders, self._limit, self._prefix = dict(orders), limit, prefix
-        self._held: list[Columns] = []
+        self._held: list[NamedColumns] = []
         self._rows = 0
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._runs: dict[str, SortedRuns] = {}
@@ -151,7 +151,7 @@ class RowBuffer:
         """Whether rows were written to disk."""
         return bool(self._runs)
 
-    def add(self, columns: Columns) -> None:
+    def add(self, columns: NamedColumns) -> None:
         """Take rows; the arrays must not change afterwards."""
         rows = len(next(iter(columns.values())))
         if self._rows + rows > self._limit:
@@ -174,7 +174,7 @@ class RowBuffer:
         for runs in self._runs.values():
             runs.add(columns)
 
-    def chunks(self, name: str, chunk_rows: int) -> Iterator[Columns]:
+    def chunks(self, name: str, chunk_rows: int) -> Iterator[NamedColumns]:
         """All rows in one of the orders: one chunk from memory, chunks of about `chunk_rows` from disk."""
         if self.on_disk:
             self._spill()

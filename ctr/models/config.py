@@ -7,12 +7,12 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from ctr.options.knobs import Kind, Positive
+from ctr.options.knobs import KindSection, Positive
 from ctr.tokens.config import AutoConfig, TokensConfig
 from features.dataset import Manifest
 
 
-class ModelConfig(TokensConfig, Kind):
+class ModelConfig(TokensConfig, KindSection):
     """How wide and deep, how tokens are made, and what the head reads."""
 
     layers: Positive = 2

@@ -13,11 +13,11 @@ from ctr.library.architectures import BodySizes
 from ctr.library.encoder import LibraryEncoder
 from ctr.models.config import ModelConfig
 from ctr.options.kinds import OneOf
-from ctr.options.knobs import Kind, Positive
+from ctr.options.knobs import KindSection, Positive
 from features.dataset import Manifest
 
 
-class EncoderConfig(Kind):
+class EncoderConfig(KindSection):
     """How a sequence is represented (HyFormer §3.4.1)."""
 
     expansion: float = Field(default=2.0, gt=0)  # hidden width of its feed-forward over d_model

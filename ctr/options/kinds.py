@@ -14,7 +14,7 @@ from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError, Validat
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from ctr.options.knobs import DROP_UNUSED, Kind, Knobs, default_of, section_of
+from ctr.options.knobs import DROP_UNUSED, KindSection, Knobs, default_of, section_of
 
 Path = tuple[str, ...]
 Wrong = tuple[Path, str, Any]  # option, what must hold, what came
@@ -29,7 +29,7 @@ class OneOf:
         default: the kind of a section that names none.
     """
 
-    kinds: Mapping[str, type[Kind]]
+    kinds: Mapping[str, type[KindSection]]
     default: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -38,12 +38,12 @@ class OneOf:
     def _validate(self, section: Any, info: ValidationInfo) -> Any:
         return self.read(section, context=info.context) if isinstance(section, Mapping) else section
 
-    def class_of(self, section: Mapping[str, Any]) -> type[Kind] | None:
+    def class_of(self, section: Mapping[str, Any]) -> type[KindSection] | None:
         """The class of a section, by its `kind`; None if there is no such kind."""
         kind = section.get("kind", self.default)
         return self.kinds[kind] if isinstance(kind, str) and kind in self.kinds else None
 
-    def read(self, section: Mapping[str, Any], *, context: dict[str, str] | None = None) -> Kind:
+    def read(self, section: Mapping[str, Any], *, context: dict[str, str] | None = None) -> KindSection:
         """The options of a section in plain data.
 
         Raises:
@@ -84,7 +84,7 @@ class OneOf:
                 text = f"is an option of {_listed(owners)}"
                 wrong += [((*path, *rest), text, leaf) for rest, leaf in differing[0].items()]
 
-    def _with_hints(self, error: ValidationError, own: type[Kind]) -> ValidationError:
+    def _with_hints(self, error: ValidationError, own: type[KindSection]) -> ValidationError:
         """The same error; where another kind allows the value, it says which."""
         lines: list[InitErrorDetails] = []
         for item in error.errors():
@@ -117,7 +117,7 @@ def differing(own: Knobs, usual: Any) -> dict[str, Any]:
     A section of another kind than `usual` is held against the defaults of its own kind, and named by it.
     """
     same = type(own) is type(usual)
-    found: dict[str, Any] = {} if same or not isinstance(own, Kind) else {"kind": own.kind}
+    found: dict[str, Any] = {} if same or not isinstance(own, KindSection) else {"kind": own.kind}
     for name, field in type(own).model_fields.items():
         value, default = getattr(own, name), getattr(usual, name) if same else default_of(field)
         if isinstance(value, Knobs):

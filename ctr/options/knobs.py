@@ -71,7 +71,7 @@ class Knobs(BaseModel):
         return kept
 
 
-class Kind(Knobs):
+class KindSection(Knobs):
     """A section that is of one of several kinds."""
 
     kind: str
@@ -85,7 +85,7 @@ def default_of(field: FieldInfo) -> Any:
 def section_of(field: FieldInfo) -> type[Knobs] | None:
     """The class of a section that has one kind only; None for plain values."""
     kind: Any = field.annotation
-    plain = not isinstance(kind, type) or not issubclass(kind, Knobs) or issubclass(kind, Kind)
+    plain = not isinstance(kind, type) or not issubclass(kind, Knobs) or issubclass(kind, KindSection)
     return None if plain else kind
 
 

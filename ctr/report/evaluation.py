@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from ctr.metrics import Evaluation, MetricValue, Summary
 from ctr.metrics.table import METRICS, shown
 from ctr.report.html import render_page
-from ctr.report.plots import History, draw_all, number, with_ends
+from ctr.report.plots import ValidationRows, draw_all, number, with_ends
 from features.durable import replace_file, sweep
 
 CAPTIONS = {
@@ -37,7 +37,7 @@ class ReportContext(TypedDict, total=False):
 
 
 def write_report(
-    out_dir: Path, *, evaluation: Evaluation, history: History, title: str, context: ReportContext
+    out_dir: Path, *, evaluation: Evaluation, history: ValidationRows, title: str, context: ReportContext
 ) -> Path:
     """Write index.html (pictures inside), the pictures as PNG, and metrics.json.
 

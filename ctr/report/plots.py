@@ -34,10 +34,10 @@ _STYLE: Any = {
     "legend.frameon": False,
     "figure.facecolor": "white",
 }
-History = Sequence[Mapping[str, Any]]
+ValidationRows = Sequence[Mapping[str, Any]]
 
 
-def draw_all(evaluation: Evaluation, history: History) -> dict[str, bytes]:
+def draw_all(evaluation: Evaluation, history: ValidationRows) -> dict[str, bytes]:
     """PNG images by name: roc, reliability, scores, and, where there is something to show, training, slices.
 
     Args:
@@ -164,7 +164,7 @@ def scores(curves: Curves) -> Figure:
     return figure
 
 
-def training(history: History) -> Figure | None:
+def training(history: ValidationRows) -> Figure | None:
     """Training loss and validation AUC over steps; None where the journal has neither."""
     loss, auc = _series(history, "train", "loss"), _series(history, "valid", "auc")
     panels = [p for p in (("Training loss", loss, ORANGE), ("Validation AUC", auc, BLUE)) if len(p[1])]
@@ -185,7 +185,7 @@ def training(history: History) -> Figure | None:
     return figure
 
 
-def _series(history: History, kind: str, name: str) -> np.ndarray:
+def _series(history: ValidationRows, kind: str, name: str) -> np.ndarray:
     """(step, value) rows of one kind, averaged down to at most MAX_POINTS."""
     rows = [
         (row["step"], row[name]) for row in history if row.get("kind") == kind and row.get(name) is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctr.ablate.page import Picture, ReportPage, Table, write_page
+from ctr.ablate.page import HeadAndRows, Picture, ReportPage, write_page
 from ctr.ablate.plots import si
 from ctr.scaling.fit import Curve, Parameter
 from ctr.scaling.plots import draw_all, label
@@ -59,7 +59,7 @@ def all_notes(results: SweepResults) -> Iterator[str]:
         yield f"{label(found.metric)}: the curve through all sizes predicts {said}, which was not trained"
 
 
-def predictions(results: SweepResults) -> Table:
+def predictions(results: SweepResults) -> HeadAndRows:
     """Every prediction and how it turned out."""
     position = results.axis if results.against == "x" else results.against
     head = ["metric", position, "predicted (95 %)", "observed", "inside"]
@@ -83,7 +83,7 @@ def predictions(results: SweepResults) -> Table:
     return head, rows
 
 
-def curves(results: SweepResults) -> Table:
+def curves(results: SweepResults) -> HeadAndRows:
     """Parameters with their intervals, of the curve that predicted and of that through all points."""
     head = ["curve", "α", "β", "γ", "R²", "noise of a training", "misfit p"]
     rows = []
@@ -122,7 +122,7 @@ def parameter(found: Parameter) -> str:
     return f"{value} ({found.low:.4f} to {found.high:.4f})"
 
 
-def points(results: SweepResults) -> Table:
+def points(results: SweepResults) -> HeadAndRows:
     """Mean and spread of the trainings of every size, with their cost."""
     metrics = [found.metric for found in results.findings]
     head = [results.axis, "", "trainings", *(label(m) for m in metrics)]

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ctr.ablate.ablation import Ablation, check
 from ctr.ablate.expand import Variant, base_config, variant
-from ctr.ablate.plan import Plan, Settings, VariantPlan, parse_plan
+from ctr.ablate.plan import Assignments, Plan, VariantPlan, parse_plan
 from ctr.ablate.subruns import SubRun, plan_subruns
 from ctr.config import RunConfig
 from ctr.metrics.table import MetricName
@@ -31,7 +31,7 @@ class SweepPoint(Knobs):
     """A size and the options of a run that make it."""
 
     x: Size
-    set: Settings
+    set: Assignments
 
 
 class Sweep(Knobs):
@@ -39,7 +39,7 @@ class Sweep(Knobs):
 
     name: str
     base: str | dict[str, Any]  # the configuration of a run: a file (relative to the sweep) or written out
-    set: Settings = ()  # changes of the base that all runs share
+    set: Assignments = ()  # changes of the base that all runs share
     out: str | None = None  # directory; None = runs/scaling-<name>
     seeds: tuple[Count, ...] = Field(default=(1, 2), min_length=1)
     axis: str = "size"  # history, width, layers, data, any numeric option of a run; with `points` a mere name

@@ -18,7 +18,7 @@ from features.dataset import Column, Dataset, IdValues, Manifest
 from features.errors import DataError
 
 if TYPE_CHECKING:
-    from features.raw import Level, Raw, RawEncoder
+    from features.raw import Raw, RawEncoder, RawLevel
 
 _CALENDAR = "calendar."  # the tables of features that follow from the time
 
@@ -52,7 +52,13 @@ class InlineFeatures:
         return self._columns("candidate", score_request.features, score_request.columns, shared)
 
     def _columns(
-        self, level: Level, encoded: Mapping[str, Sequence[Any]], raw: Raw, beside: Raw, *, prefix: str = ""
+        self,
+        level: RawLevel,
+        encoded: Mapping[str, Sequence[Any]],
+        raw: Raw,
+        beside: Raw,
+        *,
+        prefix: str = "",
     ) -> Columns:
         inline = inline_columns(self.manifest, level, encoded, what=f"{prefix}features")
         if not raw:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, mo
 from features.errors import DataError
 from features.spec import explain
 
-Number = int | float
+JsonNumber = int | float
 
 
 class FirstFault(FailFast):
@@ -19,8 +19,8 @@ class FirstFault(FailFast):
         return hash(FirstFault)
 
 
-Numbers = Annotated[list[Number], FirstFault()]
-Value = Number | Numbers  # an ID, several IDs, or the numbers of a dense feature
+Numbers = Annotated[list[JsonNumber], FirstFault()]
+Value = JsonNumber | Numbers  # an ID, several IDs, or the numbers of a dense feature
 Scalar = bool | int | Annotated[float, Field(allow_inf_nan=True)] | str | None  # logs have NaN for missing
 RawValue = Scalar | Annotated[list[Scalar], FirstFault()]
 Key = int | str

@@ -24,7 +24,7 @@ OPTIMIZERS = {
 }
 
 
-def check_name(name: str) -> str:
+def check_optimizer(name: str) -> str:
     """The name of an optimizer, as it is.
 
     Raises:

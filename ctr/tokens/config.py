@@ -7,12 +7,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, SerializeAsAny
 
 from ctr.options.kinds import OneOf
-from ctr.options.knobs import Count, Kind, Knobs, Positive, Share, Unused
+from ctr.options.knobs import Count, KindSection, Knobs, Positive, Share, Unused
 
 CLASSIFIER = "classifier"
 
 
-class TokenizerConfig(Kind):
+class TokenizerConfig(KindSection):
     """Non-sequence features → M tokens (HyFormer §3.3.1)."""
 
 

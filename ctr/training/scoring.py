@@ -113,7 +113,7 @@ def _in_file_order(ranks: list[dict[str, np.ndarray]]) -> Scores:
     return Scores(*merged)
 
 
-def write_predictions(
+def predict_split(
     path: Path,
     state: TrainingState,
     loader: BatchSource,

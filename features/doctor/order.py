@@ -13,7 +13,7 @@ from features.dataset import SPLITS, EventStore, SplitData
 from features.doctor.opened import CheckResult, Opened
 from features.past.history import pointers
 
-Check = Callable[[SplitData, EventStore, str], CheckResult]
+OrderCheck = Callable[[SplitData, EventStore, str], CheckResult]
 
 
 def rows_of_requests(opened: Opened) -> CheckResult:
@@ -52,7 +52,7 @@ def events_sorted(store: EventStore) -> CheckResult:
     return ("fail", f"{len(wrong)} events, the first is {wrong[0] + 1}") if len(wrong) else ("pass", "")
 
 
-def over_splits(opened: Opened, domain: str, check: Check) -> CheckResult:
+def over_splits(opened: Opened, domain: str, check: OrderCheck) -> CheckResult:
     """The first failure of a check over the parts."""
     for name, split in opened.splits.items():
         status, detail = check(split, opened.events[domain], domain)

@@ -31,6 +31,7 @@ READERS = {
 WITH_OPTIONS = {"competition": "features.sources.competition"}
 
 
+# `features.read.scan.open_files` takes the same: it does this for files.
 def open_tables(
     source: Source,
     *,

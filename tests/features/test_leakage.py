@@ -25,7 +25,7 @@ from tests.features.small_log import Tables, changed, prepared
 DAY = 86_400_000
 START = 1_700_000_000_000  # ms
 ALONE = "no feature alone tells the label"
-NEWS_SPEC: dict[str, Any] = {
+NEWS_SPEC: dict[str, Any] = {  # a whole spec of its own: each attack below changes one of its lines
     "name": "news",
     "source": {"tables": {t: {"path": f"{t}.parquet"} for t in ("shown", "clicks")}},
     "impressions": {

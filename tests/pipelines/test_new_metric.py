@@ -96,10 +96,10 @@ def test_two_models_are_compared_by_it(run: Path, tmp_path: Path, capsys: pytest
     table.to_csv(paths[0], index=False)
     table["score"] = 0.7 * table["score"] + 0.3 * table["label"]
     table.to_csv(paths[1], index=False)
-    command = ["evaluate", "--compare", *map(str, paths), "--metric", "brier", "--out", str(tmp_path)]
+    command = ["evaluate", "--compare", *map(str, paths), "--metric", "brier", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     assert "Brier score  better" in capsys.readouterr().out
-    [judged] = json.loads((tmp_path / "comparison.json").read_text())["judgements"]
+    [judged] = json.loads((tmp_path / "out" / "comparison.json").read_text())["judgements"]
     label, scores = table["label"], [pq.read_table(run / "predictions" / "test.parquet")["score"].to_numpy()]
     scores.append(table["score"])
     base, value = (brier_score_loss(label, score) for score in scores)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ctr.batch import Batch
-from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult
+from ctr.bench.results import CellValue, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import build_all, case_config, given_or_synthetic, sized
-from ctr.bench.timing import Job, interleave, ratio
+from ctr.bench.timing import TimedCall, interleave, ratio
 from ctr.bench.variants import ALL_OFF, BASELINE, VARIANTS, Implementation
 from ctr.bench.workload import Workload, first_batches
 from features.dataset import Dataset, Manifest
@@ -35,7 +35,7 @@ def run(settings: Settings) -> SuiteResult:
     few = case_config(settings, dataset, MODELS[0], requests=min(FEW, settings.requests))
     (small,) = first_batches(dataset, few, 1)
     columns = ["optimisation switched off", "instead", "relative difference"]
-    cells: list[list[Cell]] = [[v.name, v.instead, 0.0] for v in (*VARIANTS, ALL_OFF)]
+    cells: list[list[CellValue]] = [[v.name, v.instead, 0.0] for v in (*VARIANTS, ALL_OFF)]
     for name in MODELS:
         settings.say(f"ablate: {name}")
         found = _one_model(settings, workloads[name], batch, small, dataset)
@@ -87,7 +87,7 @@ def check_parity(workload: Workload, batch: Batch, variant: Implementation, mani
     return difference
 
 
-def _job(workload: Workload, batch: Batch, variant: Implementation) -> Job:
+def _job(workload: Workload, batch: Batch, variant: Implementation) -> TimedCall:
     def step() -> float:
         with variant.active():
             return workload.step(batch)

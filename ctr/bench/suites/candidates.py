@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult
+from ctr.bench.results import CellValue, Chart, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import HYFORMER, build_all, sized, synthetic
 from ctr.bench.timing import interleave
@@ -28,7 +28,7 @@ def run(settings: Settings) -> SuiteResult:
         jobs = {name: partial(w.step, batch) for name, w in workloads.items()}
         for name, taken in interleave(jobs, rounds=settings.rounds, budget=settings.budget / 5).items():
             cost[name].append((float(count), 1e3 * taken.median / REQUESTS))
-    rows: list[list[Cell]] = []
+    rows: list[list[CellValue]] = []
     for i, count in enumerate(counts):
         per_request = [cost[name][i][1] for name in HYFORMER]
         rows.append([count, *per_request, *(1e3 * count / ms for ms in per_request)])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import map_tensors
-from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import CellValue, Chart, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import synthetic
 from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Implementation
@@ -85,7 +85,7 @@ def _table(title: str, curves: dict[str, list[float]], *, note: str) -> ResultTa
     """A line per curve; the others are compared with the first."""
     expected = next(iter(curves.values()))
     steps = len(expected)
-    cells: list[list[Cell]] = [
+    cells: list[list[CellValue]] = [
         [name, c[0], sum(c[-20:]) / len(c[-20:]), *(difference(c, expected, n) for n in (steps // 2, steps))]
         for name, c in curves.items()
     ]

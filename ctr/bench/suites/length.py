@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import CellValue, Chart, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import HYFORMER, build_all, sized, synthetic
 from ctr.bench.timing import Samples, exponent, interleave, ratio
@@ -26,10 +26,10 @@ def run(settings: Settings) -> SuiteResult:
     lengths = QUICK_LENGTHS if settings.quick else LENGTHS
     cost = _cost_by_length(settings, lengths)
     growth = {name: _growth(points) for name, points in cost.items()}
-    rows: list[list[Cell]] = [
+    rows: list[list[CellValue]] = [
         [length, *(dict(points).get(length) for points in cost.values())] for length in map(float, lengths)
     ]
-    exponents: list[list[Cell]] = [[name, value] for name, value in growth.items()]
+    exponents: list[list[CellValue]] = [[name, value] for name, value in growth.items()]
     columns = ["events", *(f"{name}, ms" for name in cost)]
     note = f"A training step of {REQUESTS} requests of one row, per request; one domain, 7 fields."
     four, targets = _four_times(settings)
@@ -80,7 +80,7 @@ def _four_times(settings: Settings) -> tuple[ResultTable, list[Target]]:
         1: synthetic(settings, shape, "length-1"),
         FACTOR: synthetic(settings, shape.longer(FACTOR), "length-4"),
     }
-    rows: list[list[Cell]] = []
+    rows: list[list[CellValue]] = []
     targets: list[Target] = []
     workloads = {f: build_all(settings, d, HYFORMER, requests=settings.requests) for f, d in data.items()}
     for name in HYFORMER:

@@ -6,10 +6,10 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 
-from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import CellValue, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import build_all, given_or_synthetic, sized
-from ctr.bench.timing import Job, interleave
+from ctr.bench.timing import TimedCall, interleave
 from ctr.bench.workload import endless, first_batches, models, training_batches
 from ctr.config import RunConfig
 from features.dataset import Dataset
@@ -26,12 +26,12 @@ def run(settings: Settings) -> SuiteResult:
     config = workloads[next(iter(workloads))].config
     (batch,) = first_batches(dataset, config, 1)
     loading = _loading(settings, dataset, config)
-    jobs: dict[str, Job] = {name: partial(workload.step, batch) for name, workload in workloads.items()}
+    jobs: dict[str, TimedCall] = {name: partial(workload.step, batch) for name, workload in workloads.items()}
     settings.say("loader: models on a batch at hand")
     taken = interleave(jobs, rounds=settings.rounds, budget=settings.budget)
     speeds = {name: samples.per_second(batch.num_rows) for name, samples in taken.items()}
     fastest = max(speeds, key=lambda name: speeds[name])
-    cells: list[list[Cell]] = [[name, speed] for name, speed in (loading | speeds).items()]
+    cells: list[list[CellValue]] = [[name, speed] for name, speed in (loading | speeds).items()]
     table = ResultTable("Rows/s of the loader alone, and of the models", ["what", "rows/s"], cells)
     times = loading["loader, 1 thread"] / speeds[fastest]
     target = Target(f"loader over the fastest model ({fastest})", times, FACTOR, "at least")

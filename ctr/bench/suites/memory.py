@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from ctr.bench.memory import in_child
-from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import CellValue, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import case_config, given_or_synthetic, sized
 from ctr.bench.variants import ALL_OFF, BASELINE
@@ -25,7 +25,7 @@ def run(settings: Settings) -> SuiteResult:
     shape = replace(sized(Shape(), settings), requests=3 * settings.requests, rows_per_request=rows)
     dataset = given_or_synthetic(settings, shape, f"memory-{rows}")
     cases = [(name, BASELINE) for name in models()] + [(WITHOUT, ALL_OFF)]
-    cells: list[list[Cell]] = []
+    cells: list[list[CellValue]] = []
     targets: list[Target] = []
     for name, variant in cases:
         shown = name if variant is BASELINE else f"{name}, no optimisation"

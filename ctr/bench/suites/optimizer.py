@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult, Target
-from ctr.bench.timing import Job, interleave
+from ctr.bench.results import CellValue, Chart, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.timing import TimedCall, interleave
 from ctr.bench.variants import Implementation, update_whole_table
 from ctr.config import EmbeddingConfig
 from ctr.embedding import EmbeddingTables, make_tables
@@ -30,14 +30,14 @@ def run(settings: Settings) -> SuiteResult:
     for rows in sizes:
         settings.say(f"optimizer: {rows:,} rows")
         tables = make_tables({"table": rows}, EmbeddingConfig(dim=WIDTH, engine="torch"), seed=1)
-        jobs: dict[str, Job] = {"sparse": _update(tables, rows, touched)}
+        jobs: dict[str, TimedCall] = {"sparse": _update(tables, rows, touched)}
         if rows <= WHOLE_UP_TO:
             jobs["whole"] = _update(tables, rows, touched, variant=WHOLE)
         taken = interleave(jobs, rounds=4 * settings.rounds, warmup=2, budget=settings.budget / 5)
         sparse.append((float(rows), 1e3 * taken["sparse"].median))
         if "whole" in taken:
             whole.append((float(rows), 1e3 * taken["whole"].median))
-    cells: list[list[Cell]] = [[int(rows), ms, dict(whole).get(rows)] for rows, ms in sparse]
+    cells: list[list[CellValue]] = [[int(rows), ms, dict(whole).get(rows)] for rows, ms in sparse]
     columns = ["rows of the table", "touched rows, ms", "whole table, ms"]
     note = f"{touched:,} rows of width {WIDTH} looked up, their gradients applied by row-wise Adagrad."
     lines = {"touched rows": sparse, "whole table": whole}
@@ -53,7 +53,7 @@ def run(settings: Settings) -> SuiteResult:
 
 def _update(
     tables: EmbeddingTables, rows: int, touched: int, *, variant: Implementation | None = None
-) -> Job:
+) -> TimedCall:
     """Look up, take a gradient and apply it; other rows in every call."""
     generator = torch.Generator().manual_seed(rows)
     gradient = torch.randn(touched, WIDTH, generator=generator)

@@ -9,7 +9,7 @@ from functools import partial
 
 from ctr.batch import Batch
 from ctr.bench.link import DelayedLink
-from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import CellValue, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import case_config, given_or_synthetic, sized
 from ctr.bench.timing import Samples, interleave, ratio
@@ -33,8 +33,10 @@ COLUMNS = [
     "not waited for, staleness 1",
 ]
 
-Case = tuple[int, float]  # staleness, share
-Taken = dict[Case, tuple[Samples, Samples]]  # seconds of a step, and those of them that went by waiting
+OverlapCase = tuple[int, float]  # staleness, share
+Taken = dict[
+    OverlapCase, tuple[Samples, Samples]
+]  # seconds of a step, and those of them that went by waiting
 
 
 @dataclass
@@ -75,8 +77,8 @@ def run(settings: Settings) -> SuiteResult:
     return SuiteResult("overlap", "Communication behind computation", [table], targets=targets)
 
 
-def _rows(samples: Taken, usual: float) -> list[list[Cell]]:
-    rows: list[list[Cell]] = []
+def _rows(samples: Taken, usual: float) -> list[list[CellValue]]:
+    rows: list[list[CellValue]] = []
     for share in SHARES:
         milliseconds = [1000 * samples[s, share][0].median for s in (0, 1)]
         found = [
@@ -135,7 +137,7 @@ def _build(settings: Settings, dataset: Dataset, staleness: int) -> Timed:
 
 def _measure(settings: Settings, timed: dict[int, Timed], full: float) -> Taken:
     """All cases in turn, round after round; `full` seconds per byte make the all-reduce as long as a step."""
-    taken: dict[Case, list[tuple[float, float]]] = {(s, share): [] for share in SHARES for s in timed}
+    taken: dict[OverlapCase, list[tuple[float, float]]] = {(s, share): [] for share in SHARES for s in timed}
     for number in range(settings.rounds):
         settings.say(f"overlap: round {number + 1} of {settings.rounds}")
         for (staleness, share), seconds in taken.items():

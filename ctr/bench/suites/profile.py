@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch.profiler import ProfilerActivity, profile
 
 from ctr.bench.phases import LOADER, REST, Phases, watched
-from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult
+from ctr.bench.results import CellValue, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import given_or_synthetic, sized
 from ctr.bench.workload import Workload, bench_config, endless, training_batches
@@ -74,7 +74,7 @@ def _phases(taken: list[dict[str, float]], about: str) -> ResultTable:
     shown, lengths = ordered[len(ordered) // 2], [1e3 * sum(seconds.values()) for seconds in ordered]
     whole = sum(shown.values())
     parts = sorted(shown.items(), key=lambda item: -item[1])
-    rows: list[list[Cell]] = [[name, 1e3 * s, _share(s, whole)] for name, s in parts]
+    rows: list[list[CellValue]] = [[name, 1e3 * s, _share(s, whole)] for name, s in parts]
     rows.append(["whole step", 1e3 * whole, _share(whole, whole)])
     note = (
         f"{about}; the step of median length of {len(taken)}, which took {lengths[0]:.0f} to "
@@ -92,7 +92,7 @@ def _operators(step: Callable[[], None], steps: int) -> ResultTable:
     events = [event for event in profiler.key_averages() if not event.is_user_annotation]
     whole = sum(event.self_cpu_time_total for event in events)
     top = sorted(events, key=lambda event: -event.self_cpu_time_total)[:OPERATORS]
-    rows: list[list[Cell]] = [
+    rows: list[list[CellValue]] = [
         [
             f"`{event.key}`",
             event.count / steps,

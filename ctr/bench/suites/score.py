@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from ctr.batch import Batch, take_candidates
-from ctr.bench.results import Cell, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import CellValue, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.rewrite import take_requests
 from ctr.bench.score_load import load
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import case_config, synthetic
-from ctr.bench.timing import Job, interleave
+from ctr.bench.timing import TimedCall, interleave
 from ctr.bench.workload import Workload, first_batches
 from ctr.loader.columns import Columns
 from ctr.serving.cache import StateCache
@@ -43,7 +43,7 @@ def run(settings: Settings) -> SuiteResult:
     dataset = synthetic(settings, shape, "score")
     result = SuiteResult("score", "Cached scoring")
     for length in lengths:
-        rows: list[list[Cell]] = []
+        rows: list[list[CellValue]] = []
         for name in MODELS:
             settings.say(f"score: {length} events, {name}")
             case = Case(settings, dataset, name, length)
@@ -84,7 +84,7 @@ class Case:
         one_by_one = _rows_alone(self.batch, rows)
         want, got = self._forward(one_by_one), torch.from_numpy(self.scorer.score(self.request, candidates))
         torch.testing.assert_close(got[:rows], want, atol=1e-3, rtol=1e-3)
-        jobs: dict[str, Job] = {
+        jobs: dict[str, TimedCall] = {
             "kept": partial(self.scorer.score, self.request, candidates),
             "anew": partial(self._anew, self.request, candidates),
             "per row": partial(self._forward, _rows_alone(self.batch, 1)),
@@ -114,7 +114,7 @@ def _rows_alone(batch: Batch, rows: int) -> Batch:
     return take_requests(take_candidates(batch, index), torch.zeros_like(index), request_index=index)
 
 
-def _table(length: int, rows: list[list[Cell]]) -> ResultTable:
+def _table(length: int, rows: list[list[CellValue]]) -> ResultTable:
     ways = ("state kept", "encoded anew", "per row", f"{ROWS} rows a batch", "without history")
     columns = ["model", "candidates", *(f"{way}, 1/s" for way in ways), "anew over per row"]
     note = (
@@ -129,7 +129,7 @@ def _under_load(settings: Settings, dataset: Dataset, lengths: tuple[int, ...], 
     """Latency of the endpoint over HTTP."""
     length = GOAL_LENGTH if GOAL_LENGTH in lengths else max(lengths)
     count = min(GOAL_COUNT, most)
-    rows: list[list[Cell]] = []
+    rows: list[list[CellValue]] = []
     seconds = 0.3 if settings.quick else SECONDS
     for name in MODELS:
         settings.say(f"score: {name} under load")

@@ -8,10 +8,10 @@ from dataclasses import replace
 from ctr.batch import Batch
 from ctr.bench.calibration import SIDE, matrix_product
 from ctr.bench.flops import count_flops
-from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import CellValue, Chart, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import build_all, given_or_synthetic, sized
-from ctr.bench.timing import Job, Samples, interleave
+from ctr.bench.timing import Samples, TimedCall, interleave
 from ctr.bench.workload import Workload, endless, first_batches, models, training_batches
 from features.dataset import Dataset
 
@@ -61,7 +61,7 @@ def _measure(
     seconds, batch_rows, gflops = _step_times(settings, dataset, workloads)
     scale = gflops / PEER_GFLOPS
     speeds: dict[str, float] = {}
-    rows: list[list[Cell]] = []
+    rows: list[list[CellValue]] = []
     for name, samples in seconds.items():
         (batch,) = first_batches(dataset, workloads[name].config, 1)
         flops = _flops(workloads[name], batch) / batch.num_rows
@@ -99,7 +99,7 @@ def _step_times(
     counted: dict[str, list[int]] = {name: [] for name in workloads}
     with ExitStack() as stack:
 
-        def job(name: str, workload: Workload) -> Job:
+        def job(name: str, workload: Workload) -> TimedCall:
             batches = stack.enter_context(closing(endless(training_batches(dataset, workload.config))))
 
             def step() -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctr.bench.results import Cell, Chart, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import CellValue, Chart, ResultTable, Settings, SuiteResult, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import case_config, given_or_synthetic, sized
 from ctr.bench.timing import interleave, ratio
@@ -29,7 +29,7 @@ def run(settings: Settings) -> SuiteResult:
     """Time and bytes for each share, and the bytes of a real batch."""
     rows, uses = (20_000, 4_000) if settings.quick else (2_000_000, 400_000)
     weight = torch.randn(rows, WIDTH)
-    cells: list[list[Cell]] = []
+    cells: list[list[CellValue]] = []
     faster: list[tuple[float, float]] = []
     for share in SHARES:
         settings.say(f"unique: {share:.0%} unique")
@@ -72,7 +72,7 @@ def run(settings: Settings) -> SuiteResult:
     return SuiteResult("unique", "Unique pooling", tables, [chart], targets)
 
 
-def _one_share(settings: Settings, weight: Tensor, uses: int, share: float) -> list[Cell]:
+def _one_share(settings: Settings, weight: Tensor, uses: int, share: float) -> list[CellValue]:
     """A row of the table."""
     generator = torch.Generator().manual_seed(int(1000 * share))
     unique = torch.randperm(len(weight), generator=generator)[: max(1, round(share * uses))].sort().values
@@ -123,7 +123,7 @@ def pooled(weight: Tensor, unique: Tensor, inverse: Tensor, gradient: Tensor) ->
 
 def _bytes_of_a_batch(settings: Settings) -> ResultTable:
     """Bytes of IDs and rows of the first training batch, by the skew of its IDs or of the given data set."""
-    cells: list[list[Cell]] = []
+    cells: list[list[CellValue]] = []
     skews = (None,) if settings.dataset is not None else (1.0, 2.0, 4.0, 8.0)
     for skew in skews:
         shape = replace(sized(Shape(), settings), requests=settings.requests, skew=skew or 4.0)
@@ -147,6 +147,6 @@ def _bytes_of_a_batch(settings: Settings) -> ResultTable:
     return ResultTable("Bytes of a batch", columns, cells, note)
 
 
-def _number(cell: Cell) -> float:
+def _number(cell: CellValue) -> float:
     assert isinstance(cell, float)
     return cell

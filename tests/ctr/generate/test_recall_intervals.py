@@ -10,7 +10,7 @@ import pytest
 
 from ctr.generate.metrics import recall, recalls
 from ctr.generate.recall_intervals import Recalls, as_markdown, read_recalls, with_intervals, write_recalls
-from ctr.generate.report import combine, write_report
+from ctr.generate.report import combine_reports, write_report
 from features.errors import ConfigError, DataError
 
 USERS = 400
@@ -88,7 +88,7 @@ def test_reports_are_combined(tmp_path: Path) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder, run in zip(folders, runs, strict=True):
         write_report(folder, figures(run), [run], k=20, split="test")
-    text = combine(folders, tmp_path / "both")
+    text = combine_reports(folders, tmp_path / "both")
     mean = np.mean([run.recall["beam"].mean() for run in runs])
     facts = json.loads((tmp_path / "both" / "generation.json").read_text())
     assert facts["strategies"]["beam"]["recall@20"] == pytest.approx(mean)
@@ -96,8 +96,8 @@ def test_reports_are_combined(tmp_path: Path) -> None:
     assert "2 runs" in text and text in (tmp_path / "both" / "generation.md").read_text()
     assert (tmp_path / "both" / "generation.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ConfigError, match="two runs or more, got 1"):
-        combine([folders[0], folders[0]], tmp_path / "c")
+        combine_reports([folders[0], folders[0]], tmp_path / "c")
     write_report(folders[0], figures(made(users=50)), [made(users=50)], k=20, split="test")
     with pytest.raises(DataError, match="the same requests"):
-        combine(folders, tmp_path / "c")
+        combine_reports(folders, tmp_path / "c")
     assert not (tmp_path / "c").exists()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ctr.metrics import MetricAccumulator, Summary
-from ctr.metrics.external_sort import Columns, Order, RowBuffer, SortedRuns
+from ctr.metrics.external_sort import NamedColumns, Order, RowBuffer, SortedRuns
 from ctr.metrics.records import Records, compress
 
 
@@ -59,7 +59,7 @@ def test_an_error_leaves_no_temporary_files(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-def parts_of(columns: Columns, each: int) -> list[Columns]:
+def parts_of(columns: NamedColumns, each: int) -> list[NamedColumns]:
     rows = len(columns["key"])
     return [{n: c[k : k + each] for n, c in columns.items()} for k in range(0, rows, each)]
 

@@ -130,12 +130,17 @@ def test_an_option_that_changes_nothing_is_refused(kind: str, path: str, value: 
     assert f"model.{path.partition('.')[0]}" in str(caught.value) or path.split(".")[-1] in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", MODELS)
-def test_a_configuration_of_before_is_read_as_it_was_meant(kind: str) -> None:
+def model_of_before(kind: str) -> tuple[dict[str, Any], RunConfig]:
+    """The section `model` of a run of before, and what it is read as."""
     model = parse_yaml(BEFORE, "before") | {"kind": kind}
     if kind != "hyformer":
         model["encoder"]["recent"] = 50
-    config = parse_config({"dataset": "d", "run": "r", "model": model})
+    return model, parse_config({"dataset": "d", "run": "r", "model": model})
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_configuration_of_before_is_read_as_it_was_meant(kind: str) -> None:
+    _, config = model_of_before(kind)
     said = differing(config.model, model_config())
     assert said.pop("kind", "hyformer") == kind
     recent = {"encoder": {"recent": 30}} if kind == "hyformer" else {}
@@ -148,10 +153,7 @@ def test_a_configuration_of_before_is_read_as_it_was_meant(kind: str) -> None:
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_identity_in_a_checkpoint_of_before_is_equal(kind: str) -> None:
     """Also where options without effect had been set: they decided nothing."""
-    model = parse_yaml(BEFORE, "before") | {"kind": kind}
-    if kind != "hyformer":
-        model["encoder"]["recent"] = 50
-    config = parse_config({"dataset": "d", "run": "r", "model": model})
+    model, config = model_of_before(kind)
     now = identity(config, batches.manifest())
     before = {**now, "config": {**now["config"], "model": model}}
     assert completed(before) == now

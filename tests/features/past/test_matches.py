@@ -10,7 +10,7 @@ from features.past.matches import match_columns
 from features.spec import Match
 from tests.features.tables import Row, events, impressions, table, values_of
 
-MATCH_OUTPUTS = [
+MATCH_OUTPUTS = [  # written out: an output that is added must be defined below, too
     "count",
     "decayed",
     "recency",
