@@ -1,6 +1,6 @@
 """Point-in-time counters over impressions or events: how often, with label 1 how often, since when.
 
-Letters: N rows that ask, M rows of the past, P pairs (row, distinct value of the key in it).
+Letters: N rows of requests, M rows of the past, P pairs (row, distinct value of the key in it).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def counter_columns(
         >>> counter_columns(rows, "item", Counter(by=["item"], outputs=["count", "positives"])).rows()
         [(0, 0), (1, 1), (1, 1)]
     """
-    asked = _asked(rows, name, counter, events)
-    found = _outputs(asked, name, counter)
-    has_key = asked.keys.present(len(rows))
+    join = _as_of_join(rows, name, counter, events)
+    found = _outputs(join, name, counter)
+    has_key = join.keys.present(len(rows))
     seen = has_key & (found["count"] > 0)
     valid = {"since_last": seen, "since_first": seen}
     return pl.DataFrame(
@@ -66,24 +66,24 @@ def counter_columns(
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """The pairs of the rows that ask, and those of the past.
+class _AsOfJoin:
+    """The rows of the requests, and the rows of the past that each is joined with by its keys and its clock.
 
     Attributes:
-        rows: (N,) that ask.
-        table: (M,) rows of the past: the same, or events.
+        rows: (N,) impressions.
+        past_rows: (M,) the same, or events.
         keys: of the rows; P of them.
-        happened: of the table.
+        past_keys: of the rows of the past.
         since: int64 (P,) seconds, the oldest that counts; None for all.
-        key_clock: int64 (M,) when each row of the past and its key were known.
+        past_clock: int64 (M,) when each row of the past and its key were known.
     """
 
     rows: pl.DataFrame
-    table: pl.DataFrame
+    past_rows: pl.DataFrame
     keys: Keys
-    happened: Keys
+    past_keys: Keys
     since: np.ndarray | None
-    key_clock: np.ndarray
+    past_clock: np.ndarray
 
     @property
     def clock(self) -> np.ndarray:
@@ -96,15 +96,15 @@ class _Asked:
 
     def past(self, clock: np.ndarray) -> Past:
         """The pairs of the past, each with the clock (M,) of its row."""
-        row = self.happened.row
-        return Past(self.happened.code, clock=clock[row], time=self.table["__time"].to_numpy()[row])
+        row = self.past_keys.row
+        return Past(self.past_keys.code, clock=clock[row], time=self.past_rows["__time"].to_numpy()[row])
 
     def known(self, clock: np.ndarray) -> KnownPast:
         """The pairs of the past that were known strictly before each request, at `clock` (M,)."""
         return KnownPast.of(self.past(clock), self.keys.code, self.clock, since=self.since)
 
 
-def _asked(rows: pl.DataFrame, name: str, counter: Counter, events: pl.DataFrame | None) -> _Asked:
+def _as_of_join(rows: pl.DataFrame, name: str, counter: Counter, events: pl.DataFrame | None) -> _AsOfJoin:
     what = f"counter {name!r}"
     if events is None:
         (keys,) = encode_keys(rows, by=[counter.by], separator=counter.separator, what=what)
@@ -119,74 +119,74 @@ def _asked(rows: pl.DataFrame, name: str, counter: Counter, events: pl.DataFrame
     if late and {"since_last", "since_first"} & set(counter.outputs):
         raise ConfigError(f"{what}: {counter.event_by} is known later, so since_* is undefined; drop it")
     key_clock = table.select(pl.max_horizontal("__clock", *late)).to_series().to_numpy()
-    return _Asked(rows, table, keys, happened, since, key_clock)
+    return _AsOfJoin(rows, table, keys, happened, since, key_clock)
 
 
-def _happened(asked: _Asked) -> KnownPast:
+def _happened(join: _AsOfJoin) -> KnownPast:
     """All rows strictly before each request."""
-    if asked.table is not asked.rows:
-        return asked.known(asked.key_clock)
-    past = asked.past(asked.key_clock)
+    if join.past_rows is not join.rows:
+        return join.known(join.past_clock)
+    past = join.past(join.past_clock)
     start, end = past.before_own()
-    if asked.since is not None:
-        start = np.clip(past.since(asked.keys.code, asked.since), start, end)
+    if join.since is not None:
+        start = np.clip(past.since(join.keys.code, join.since), start, end)
     return KnownPast(past, start, end)
 
 
-def _outputs(asked: _Asked, name: str, counter: Counter) -> dict[str, np.ndarray]:
+def _outputs(join: _AsOfJoin, name: str, counter: Counter) -> dict[str, np.ndarray]:
     """The count and what else is asked for, (N,)."""
-    before, size, wanted = _happened(asked), len(asked.rows), set(counter.outputs)
+    before, size, wanted = _happened(join), len(join.rows), set(counter.outputs)
     past, start, end = before.past, before.start, before.end
-    found = {"count": asked.total(before.counts())}
+    found = {"count": join.total(before.counts())}
     if wanted & {"positives", "rate", "residual"}:
-        found |= _sums(asked, before, name, counter)
-    time = asked.rows["__time"].to_numpy()[asked.keys.row]
+        found |= _sums(join, before, name, counter)
+    time = join.rows["__time"].to_numpy()[join.keys.row]
     # The stand-ins for "never" lose against every other value of the row's list.
     if "since_last" in wanted:
         last = np.full(len(time), np.iinfo(np.int64).max)
         some = np.flatnonzero(end > start)
         last[some] = time[some] - past.time[end[some] - 1]
-        found["since_last"] = asked.keys.per_row(np.minimum, last, size)
+        found["since_last"] = join.keys.per_row(np.minimum, last, size)
     if "since_first" in wanted:
         first = np.full(len(time), -1)
         some = np.flatnonzero(end > start)
         first[some] = time[some] - past.time[start[some]]
-        found["since_first"] = asked.keys.per_row(np.maximum, first, size)
+        found["since_first"] = join.keys.per_row(np.maximum, first, size)
     return found
 
 
-def _sums(asked: _Asked, before: KnownPast, name: str, counter: Counter) -> dict[str, np.ndarray]:
+def _sums(join: _AsOfJoin, before: KnownPast, name: str, counter: Counter) -> dict[str, np.ndarray]:
     """positives, rate and residual (N,), of the labels or values that were known strictly before."""
-    value, clock = _values(asked.table, name, counter)
-    before = before if clock is None else asked.known(np.maximum(clock, asked.key_clock))
+    value, clock = _values(join.past_rows, name, counter)
+    before = before if clock is None else join.known(np.maximum(clock, join.past_clock))
 
     def sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The sum of the values that are there, and how many they are."""
         there = np.isfinite(values)
         if there.all():
-            return asked.total(before.sums(values[asked.happened.row])), asked.total(before.counts())
+            return join.total(before.sums(values[join.past_keys.row])), join.total(before.counts())
         filled = np.where(there, values, 0.0)
-        one, two = (asked.total(before.sums(v[asked.happened.row])) for v in (filled, there))
+        one, two = (join.total(before.sums(v[join.past_keys.row])) for v in (filled, there))
         return one, two
 
     positives, known = sums(value)
     found = {"positives": positives}
     if "rate" in counter.outputs:
-        running = _running(asked, value, clock)
+        running = _running(join, value, clock)
         found["rate"] = (positives + counter.prior * running) / (known + counter.prior)
     if counter.against is not None:
-        excess, known = sums(value - _numbers(asked.table, counter.against, name))
+        excess, known = sums(value - _numbers(join.past_rows, counter.against, name))
         found["residual"] = excess / (known + counter.prior)
     return found
 
 
-def _running(asked: _Asked, value: np.ndarray, clock: np.ndarray | None) -> np.ndarray:
+def _running(join: _AsOfJoin, value: np.ndarray, clock: np.ndarray | None) -> np.ndarray:
     """The mean (N,) of all values known strictly before each row, 0.5 before the first."""
-    at, there = asked.rows["__clock"].to_numpy(), np.isfinite(value)
-    happened = asked.table["__clock"].to_numpy() if clock is None else clock
+    at, there = join.rows["__clock"].to_numpy(), np.isfinite(value)
+    happened = join.past_rows["__clock"].to_numpy() if clock is None else clock
     zeros = np.zeros(int(there.sum()), dtype=np.int64)
-    every = Past(zeros, clock=happened[there], time=asked.table["__time"].to_numpy()[there])
-    if there.all() and clock is None and asked.table is asked.rows:
+    every = Past(zeros, clock=happened[there], time=join.past_rows["__time"].to_numpy()[there])
+    if there.all() and clock is None and join.past_rows is join.rows:
         return running_rate(every, value, every.before_own()[1])
     _, end = every.before(np.zeros(len(at), dtype=np.int64), at)
     return running_rate(every, value[there], end)

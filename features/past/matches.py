@@ -103,7 +103,7 @@ class _Found:
     start: np.ndarray  # (Q,) positions in `matches`
     end: np.ndarray
     clock: np.ndarray  # (P,) the latest clock of an event among a key's matches up to each
-    told: KnownPast  # the same pairs, in the order in which the outcomes were known
+    by_outcome: KnownPast  # the same pairs, in the order in which the outcomes were known
     user: np.ndarray  # (N,) codes
     history: Past  # events, by user
     user_start: np.ndarray  # (N,) positions in `history`
@@ -130,17 +130,28 @@ def _find(rows: pl.DataFrame, events: pl.DataFrame, running: np.ndarray, match: 
     field_clock = np.maximum(event_clock, events[late].to_numpy()) if late in events.columns else event_clock
     matches = Past(known.code, clock=field_clock[known.row], time=event_time[known.row])
     span = matches.before(asked.code, clock[asked.row])
-    latest, told = matches.clock, KnownPast(matches, *span)
+    latest, by_outcome = matches.clock, KnownPast(matches, *span)
     if late in events.columns:
         latest = matches.highest(event_clock[known.row][matches.order])
     if (outcome := _outcome_clock(events)) != "__clock":
         outcome_clock = np.maximum(field_clock, events[outcome].to_numpy())[known.row]
         outcomes = Past(known.code, clock=outcome_clock, time=event_time[known.row])
-        told = KnownPast.of(outcomes, asked.code, clock[asked.row])
+        by_outcome = KnownPast.of(outcomes, asked.code, clock[asked.row])
     history = Past(owner.code, clock=event_clock, time=event_time)
     user_span = history.before(user.code, clock)
     return _Found(
-        rows, events, asked, known.row, matches, *span, latest, told, user.code, history, *user_span, running
+        rows,
+        events,
+        asked,
+        known.row,
+        matches,
+        *span,
+        latest,
+        by_outcome,
+        user.code,
+        history,
+        *user_span,
+        running,
     )
 
 
@@ -204,7 +215,7 @@ def _since(found: _Found, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _positive_share(found: _Found, match: Match) -> np.ndarray:
     known, positive = _outcomes(found.events)
-    sums = [found.told.sums(f[found.event]) for f in (positive, known)]
+    sums = [found.by_outcome.sums(f[found.event]) for f in (positive, known)]
     return (found.total(sums[0]) + found.running) / (found.total(sums[1]) + 1)
 
 
