@@ -30,6 +30,9 @@ def claim(directory: Path, what: str, *, known: Callable[[Path], bool] = lambda 
     """
     if is_own(directory, what):
         return
+    if is_own(directory.parent):  # what lies in a directory of ours needs no marker of its own
+        directory.mkdir(exist_ok=True)
+        return
     check_free(directory, what, known=known)
     directory.mkdir(parents=True, exist_ok=True)
     replace_file(directory / MARKER, json.dumps({"made_by": "ctr", "what": what, "format": FORMAT}).encode())
@@ -50,8 +53,16 @@ def check_free(directory: Path, what: str, *, known: Callable[[Path], bool] = la
         )
 
 
-def is_own(directory: Path, what: str) -> bool:
-    """Whether the marker says that the directory was made for `what`, in a format that this version knows."""
+def is_own(directory: Path, what: str | None = None) -> bool:
+    """Whether the marker says that the directory was made for `what`, in a format that this version knows.
+
+    Args:
+        directory: which may be missing.
+        what: kind of content; None for any.
+
+    Raises:
+        ConfigError: it was made in another format.
+    """
     marker = directory / MARKER
     try:
         if marker.is_symlink() or marker.stat().st_size > _MOST:
@@ -59,10 +70,10 @@ def is_own(directory: Path, what: str) -> bool:
         found = json.loads(marker.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    made = isinstance(found, dict) and (found.get("made_by"), found.get("what")) == ("ctr", what)
+    made = isinstance(found, dict) and found.get("made_by") == "ctr" and what in (None, found.get("what"))
     if made and found.get("format") != FORMAT:
         raise ConfigError(
-            f"{directory} must be a {what} of format {FORMAT}, its {MARKER} says "
+            f"{directory} must be of format {FORMAT}, but its {MARKER} says "
             f"{found.get('format')!r:.40}; use the version of ctr that made it, or choose another place"
         )
     return made

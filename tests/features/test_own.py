@@ -90,7 +90,7 @@ def test_a_run_killed_in_its_first_moment_is_taken(tmp_path: Path) -> None:
 def test_a_later_format_is_named(tmp_path: Path) -> None:
     claim(tmp_path / "a", "run")
     (tmp_path / "a" / MARKER).write_text(json.dumps({"made_by": "ctr", "what": "run", "format": 2}))
-    with pytest.raises(ConfigError, match=r"must be a run of format 1, its .* says 2"):
+    with pytest.raises(ConfigError, match=r"must be of format 1, but its .* says 2"):
         RunDir.open(tmp_path / "a")
 
 
@@ -100,3 +100,9 @@ def test_a_file_or_a_dangling_link_is_in_the_way(tmp_path: Path) -> None:
     for name in ("file", "link"):
         with pytest.raises(ConfigError, match="must be a directory, but a file is there"):
             claim(tmp_path / name, "run")
+
+
+def test_what_lies_in_an_own_directory_needs_no_marker(tmp_path: Path) -> None:
+    claim(tmp_path / "run", "run")
+    claim(tmp_path / "run" / "report", "report")
+    assert list((tmp_path / "run" / "report").iterdir()) == []
