@@ -71,6 +71,8 @@ def check(spec: Spec, *, base: Path) -> None:
         DataError: the tables do not hold what the spec needs; all that is found is told at once.
     """
     time_bounds(spec.time_range)
+    if all(isinstance(share, float) and share < 1 for share in (spec.split.valid, spec.split.test)):
+        split_rows(np.arange(1000), np.arange(1000), spec.split)
     if spec.source.kind in WITH_OPTIONS or not (base / spec.source.path).exists():
         needed_columns(spec)  # a reader that reads everything at once, or nothing to be read
         if spec.source.kind != "files":

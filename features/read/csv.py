@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,12 +93,6 @@ class CsvFile:
     def _texts(self, block: Block, names: list[str], *, skip: bool) -> pl.DataFrame:
         """The columns of a block as texts, an empty field as null; the number of its records is proved."""
         positions = [str(self.names.index(name)) for name in names]
-        bad: list[pc.InvalidRow] = []
-
-        def refuse(row: pc.InvalidRow) -> str:
-            bad.append(row)
-            return "error"
-
         try:
             table = pc.read_csv(
                 pa.BufferReader(block.data),
@@ -110,7 +106,6 @@ class CsvFile:
                     delimiter=self.dialect.separator,
                     quote_char=self.dialect.quote if block.quoted and self.dialect.quote else False,
                     newlines_in_values=block.quoted,
-                    invalid_row_handler=refuse,
                 ),
                 convert_options=pc.ConvertOptions(
                     include_columns=positions,
@@ -121,7 +116,7 @@ class CsvFile:
                 ),
             )
         except pa.ArrowInvalid as error:
-            raise self._unreadable(block, bad, error) from None
+            raise self._unreadable(block, error) from None
         records = len(block.ends) - int(skip)
         if table.num_rows != records:
             raise DataError(
@@ -133,16 +128,15 @@ class CsvFile:
         assert isinstance(frame, pl.DataFrame)
         return frame.rename(dict(zip(positions, names, strict=True)))
 
-    def _unreadable(self, block: Block, bad: list[pc.InvalidRow], error: Exception) -> DataError:
-        if bad and bad[0].number is not None:
-            index = int(bad[0].number) - 1
-            line = int(block.lines[min(index, len(block.lines) - 1)])
-            return DataError(
-                f"{self.path}: every record must have {len(self.names)} fields, as its header has, but line "
-                f"{line} has {bad[0].actual_columns}: {bad[0].text.strip()!r:.120}; correct it, quote fields "
-                f"that hold the separator {self.dialect.separator!r}, or correct separator or quote in the "
-                "table"
-            )
+    def _unreadable(self, block: Block, error: Exception) -> DataError:
+        for index in range(len(block.ends)):
+            text = block.record(index)
+            if (fields := self._fields(text)) != len(self.names):
+                return DataError(
+                    f"{self.path}: every record must have {len(self.names)} fields, as its header has, but "
+                    f"line {block.lines[index]} has {fields}: {text.strip()!r:.120}; correct it, quote "
+                    f"fields that hold {self.dialect.separator!r}, or correct separator or quote in the table"
+                )
         try:
             block.data.decode()
         except UnicodeDecodeError as wrong:
@@ -152,6 +146,17 @@ class CsvFile:
                 "in the table, such as latin-1 or cp1252"
             )
         return DataError(f"{self.path} cannot be read as CSV: {error}; write it again")
+
+    def _fields(self, record: str) -> int:
+        """How many fields a record has."""
+        if self.dialect.quote is None:
+            return record.count(self.dialect.separator) + 1
+        lines = io.StringIO(record, newline="")
+        try:
+            reader = csv.reader(lines, delimiter=self.dialect.separator, quotechar=self.dialect.quote)
+            return len(next(reader, []))
+        except csv.Error:  # a field beyond the limit of that reader
+            return len(self.names)
 
     def _wrong(self, text: pl.Series, wrong: pl.Series, lines: pl.Series, kind: Kind) -> DataError:
         """The error for texts that do not convert."""

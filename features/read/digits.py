@@ -21,7 +21,7 @@ def dates_in_digits(values: pl.Series) -> str | None:
     """The form in which all values are dates, as in strftime; None if there is none.
 
     Example:
-        >>> dates_in_digits(pl.Series([24030112, 24030113])), dates_in_digits(pl.Series([1709251200]))
+        >>> dates_in_digits(pl.Series([24030112, 24030113])), dates_in_digits(pl.Series([1709299999]))
         ('%y%m%d%H', None)
     """
     if values.dtype == pl.String:

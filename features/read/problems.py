@@ -33,7 +33,7 @@ class Problems:
         try:
             yield
         except (ConfigError, DataError) as error:
-            self._found.append(error)
+            self._found += getattr(error, "problems", [error])
 
     def raise_all(self) -> None:
         """Raise what was collected, if anything.
@@ -44,6 +44,8 @@ class Problems:
         distinct = list({str(error): error for error in self._found}.values())
         if len(distinct) > 1:
             text = "\n".join(f"- {error}" for error in distinct)
-            raise type(distinct[0])(f"{len(distinct)} things must be corrected:\n{text}")
+            several = type(distinct[0])(f"{len(distinct)} things must be corrected:\n{text}")
+            several.problems = distinct  # type: ignore[union-attr]
+            raise several
         if distinct:
             raise distinct[0]

@@ -141,8 +141,8 @@ def _open(
     if counters is not None and (skipped := len(files) - len(table.parts)):
         counters[f"files.{name}.skipped"] = skipped
     frame = table.frame()
-    if dry and table.derived:
-        collect(frame.head(100), what=f"table {name!r} with its derived columns {list(table.derived)}")
+    if dry:
+        collect(frame.select([*table.read, *table.derived]).head(100), what=f"table {name!r}")
     return frame
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from features.dataset import SPLITS, Dataset, dense_values, id_values, read_arrow
 from features.errors import ConfigError, DataError
-from features.prepare import prepare
+from features.prepare import check, prepare
 from features.spec import parse_spec
 from tests.features.small_log import (
     RATINGS_SPEC,
@@ -300,3 +300,22 @@ def test_a_domain_without_events_is_a_normal_case(tmp_path: Path) -> None:
     data = prepared(tmp_path, spec, shop_tables())
     assert data.manifest.domains["view"].events == 0 and data.events("view").dense["dwell"].shape == (0, 1)
     assert (data.split("train").requests["end.view"].to_numpy() == 0).all()
+
+
+def test_a_dry_run_tells_all_that_the_beginnings_of_the_files_show(tmp_path: Path) -> None:
+    tables = rating_tables()
+    tables["movies"] = tables["movies"].with_columns(year=pl.lit("unknown"))
+    write_tables(tmp_path, tables)
+    right = changed(RATINGS_SPEC, features__year={"calendar": "weekday"})
+    check(parse_spec(right), base=tmp_path)
+    wrong = changed(RATINGS_SPEC, source__tables__ratings={"path": "rating.parquet"})
+    wrong["features"]["sex"] = {"column": "user.gender", "table": "sex"}
+    wrong["domains"]["ratings"]["where"] = {}
+    with pytest.raises(DataError) as error:
+        check(parse_spec(wrong), base=tmp_path)
+    text = str(error.value)
+    assert text.startswith("3 things must be corrected:\n- ") and text.count("things must") == 1
+    for part in ("no file matches 'rating.parquet'", "column 'gender'", "'year' must hold a number"):
+        assert part in text
+    with pytest.raises(ConfigError, match="sum to less than 1"):
+        check(parse_spec(changed(RATINGS_SPEC, split={"valid": 0.5, "test": 0.6})), base=tmp_path)

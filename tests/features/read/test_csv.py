@@ -127,6 +127,11 @@ def test_ragged_lines_are_named(tmp_path: Path, content: str, line: int, fields:
         read(tmp_path, content, ["user"])
 
 
+def test_ragged_lines_of_no_text_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must have 2 fields, as its header has, but line 3 has 1"):
+        read(tmp_path, b"user,price\na,1\n\xff\xff\n", ["user"])
+
+
 @pytest.mark.parametrize(
     "content",
     [
