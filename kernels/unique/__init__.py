@@ -15,12 +15,10 @@ from kernels.unique.cpu import make_unique
 
 __all__ = ["Column", "unique_ids", "unique_ids_on_device"]
 
-IdColumn = np.ndarray | Tensor
+IdArray = np.ndarray | Tensor
 
 
-def unique_ids(
-    columns: Sequence[IdColumn], *, rows: int | None = None
-) -> tuple[np.ndarray, list[np.ndarray]]:
+def unique_ids(columns: Sequence[IdArray], *, rows: int | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
     """Find the unique values of all columns together, in one pass: ``unique[inverse[j]] == columns[j]``.
 
     All columns given in one call share one ID space; columns of different tables go into different calls, so
