@@ -150,6 +150,7 @@ class TrackingConfig(Knobs):
     tags: dict[str, str] = {}
     log_every: Positive = 20  # steps between training rows in the journal
     system_every: float = Field(default=10.0, gt=0)  # seconds between memory and CPU samples
+    model_mb: Count = 500  # ctr evaluate logs checkpoints up to this size as MLflow models; 0 = never
 
 
 class PeriodConfig(Knobs):

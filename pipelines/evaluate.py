@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctr.baseline import BASELINES
 from ctr.metrics import Evaluation, evaluate_table
 from ctr.metrics.table import compared
 from ctr.report.evaluation import as_metric, format_metrics_table, write_report
+from ctr.report.figures import report_rows
 from ctr.report.plots import with_ends
 from ctr.report.result_line import append_line
 from ctr.runs.directory import RunDir
@@ -24,6 +25,9 @@ from features.errors import ConfigError
 from pipelines.baseline import evaluate_baseline
 from pipelines.compare import compare
 from pipelines.terminal import echo
+
+if TYPE_CHECKING:
+    from pipelines.runs import OpenRun
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def evaluate(
     # Here, because they load torch, which comparing predictions does not need.
     from pipelines.predict import predict
     from pipelines.result_line import result_line
-    from pipelines.runs import open_run
+    from pipelines.runs import keep_spec, open_run
     from pipelines.train import describe_dataset
 
     with RunDir.open(path, create=False) as run_dir:
@@ -166,15 +170,32 @@ def evaluate(
                 },
             },
         )
-        tracking = opened.config.tracking
-        tracker = Tracker(run_dir, uri=tracking.uri, experiment=tracking.experiment, system_seconds=0)
-        with tracker:
+        with _tracker(run_dir, opened) as tracker:
             tracker.begin(opened.step)
-            tracker.log(split, opened.step, {name: m.value for name, m in evaluation.overall.metrics.items()})
+            for kind, values in report_rows(evaluation, split=split, baselines=compared):
+                tracker.log(kind, opened.step, values)
+            if keep_spec(run_dir, opened.dataset):
+                tracker.artifact(run_dir.spec)
             tracker.artifact(run_dir.report)
+            _log_model(tracker, run_dir, opened)
         if line_file is not None:
             append_line(line_file, result_line(run_dir, opened, evaluation, split))
     return EvaluationResult(evaluation, report, opened.step, compared)
+
+
+def _tracker(run_dir: RunDir, opened: OpenRun) -> Tracker:
+    tracking = opened.config.tracking
+    return Tracker(run_dir, uri=tracking.uri, experiment=tracking.experiment, system_seconds=0)
+
+
+def _log_model(tracker: Tracker, run_dir: RunDir, opened: OpenRun) -> None:
+    """Have MLflow keep the weights as a model, unless they are too large."""
+    from pipelines.logged_model import OPENER
+
+    checkpoint = run_dir.checkpoints / f"step-{opened.step}"
+    size = sum(path.stat().st_size for path in checkpoint.iterdir())
+    if size <= opened.config.tracking.model_mb * 2**20:
+        tracker.model(checkpoint, dataset=opened.dataset.root, opener=OPENER)
 
 
 def _compared_with(run_dir: RunDir, dataset: Dataset, kind: str, split: str) -> dict[str, Any]:

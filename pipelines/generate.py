@@ -102,7 +102,13 @@ def train(config: GenerateConfig) -> Outcome:
         popularity=np.bincount(interactions(dataset, config)[1], minlength=len(ids.tokens)),
     )
     return fit(
-        config, dataset, state, make, world=world, prepare=lambda d: save_semantic_ids(d.path / FOLDER, ids)
+        config,
+        dataset,
+        state,
+        make,
+        world=world,
+        prepare=lambda d: save_semantic_ids(d.path / FOLDER, ids),
+        kind="generator",
     )
 
 

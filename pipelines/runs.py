@@ -14,7 +14,9 @@ from ctr.errors import CheckpointError
 from ctr.runs.directory import RunDir
 from ctr.training.state import TrainingState
 from features.dataset import Dataset
+from features.durable import replace_file
 from features.errors import ConfigError
+from features.names import under
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,14 @@ def open_run(run_dir: RunDir, *, dataset: Path | None = None, checkpoint: str = 
     chosen = latest if step == latest.step else load_checkpoint(run_dir.checkpoints / f"step-{step}")
     state.restore(chosen, weights_only=True)
     return OpenRun(config, data, state, device, chosen.step)
+
+
+def keep_spec(run_dir: RunDir, dataset: Dataset) -> bool:
+    """Copy the spec of the data set, if it has one, into the run directory; whether it is there."""
+    path = under(dataset.root, "spec.yaml")
+    if path.is_file():
+        replace_file(run_dir.spec, path.read_bytes())
+    return run_dir.spec.is_file()
 
 
 def _named_step(name: str, latest: Checkpoint) -> int:

@@ -34,6 +34,7 @@ from ctr.training.validation import selected_figure
 from features.dataset import Dataset
 from features.durable import replace_file
 from pipelines.display import NoDisplay, make_display
+from pipelines.runs import keep_spec
 from pipelines.terminal import echo
 
 
@@ -116,6 +117,7 @@ def fit(
     world: World,
     until: int | None = None,
     prepare: Callable[[RunDir], None] = lambda run_dir: None,
+    kind: str | None = None,
 ) -> Outcome:
     """Train in the run's directory, from its newest checkpoint on, with tracking and signals.
 
@@ -127,9 +129,13 @@ def fit(
         world: the processes that train together.
         until: pause at a step, and validate there.
         prepare: called with the locked run directory, before the first step.
+        kind: of the model, for tracking; None: that of the configuration.
     """
     display = make_display() if world.first else NoDisplay()
-    with start_run(config, dataset, state, world) as (run_dir, tracker), GracefulStop() as stop:
+    with (
+        start_run(config, dataset, state, world, kind=kind or config.model.kind) as (run_dir, tracker),
+        GracefulStop() as stop,
+    ):
         trainer = make_trainer(
             config, state, run_dir=run_dir, tracker=tracker, display=display, device=world.device, world=world
         )
@@ -139,6 +145,8 @@ def fit(
                 prepare(run_dir)
                 replace_file(run_dir.config, dump_config(config).encode())
                 tracker.artifact(run_dir.config)
+                if keep_spec(run_dir, dataset):
+                    tracker.artifact(run_dir.spec)
             try:
                 outcome = trainer.fit(stop, until=until)
                 if until is not None and trainer.valid is not None and outcome.stopped_by is None:
@@ -151,13 +159,14 @@ def fit(
 
 @contextmanager
 def start_run(
-    config: RunConfig, dataset: Dataset, state: TrainingState, world: World
+    config: RunConfig, dataset: Dataset, state: TrainingState, world: World, *, kind: str
 ) -> Iterator[tuple[RunDir, Tracker | SilentTracker]]:
     """The run's directory, locked by rank 0 alone, and its tracker; the other ranks only read."""
     if not world.first:
         yield RunDir(Path(config.run)), SilentTracker()
         return
-    tracking = config.tracking
+    tracking, data = config.tracking, describe_dataset(dataset)
+    tags = {"ctr.model": kind, "ctr.dataset": data["name"], "ctr.dataset_sha256": data["sha256"]}
     with RunDir.open(config.run) as run_dir:
         yield (
             run_dir,
@@ -166,8 +175,8 @@ def start_run(
                 uri=tracking.uri,
                 experiment=tracking.experiment,
                 config={**config.model_dump(mode="json"), **parameter_counts(state), "ranks": world.size},
-                dataset=describe_dataset(dataset),
-                tags=tracking.tags,
+                dataset=data,
+                tags={**tags, **tracking.tags},
                 system_seconds=tracking.system_every,
             ),
         )

@@ -1,7 +1,7 @@
 """The directory of one run, held by one job at a time.
 
 runs/<name>/
-  config.yaml   journal.jsonl   lock   tracking.json
+  config.yaml   spec.yaml (of the data set)   journal.jsonl   lock   tracking.json
   checkpoints/step-N/   predictions/<split>.parquet   report/
 """
 
@@ -42,6 +42,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
+        self.spec = path / "spec.yaml"
         self.journal_file = path / "journal.jsonl"
         self.tracking_file = path / "tracking.json"
         self.checkpoints = path / "checkpoints"

@@ -21,9 +21,8 @@ from ctr.errors import RetryableError
 from features.durable import replace_file
 from features.errors import DataError
 
-WALL_KINDS = frozenset(
-    {"session", "system", "artifact"}
-)  # a resumed run has more sessions, and their artifacts
+# A resumed run has more sessions, with their artifacts and models.
+WALL_KINDS = frozenset({"session", "system", "artifact", "model"})
 RESERVED = frozenset({"kind", "step", "wall", "not_finite"})
 Row = dict[str, Any]
 

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import Row, read_from
+from ctr.tracking.pyfunc import saved_model
 from ctr.tracking.rows import MAX_DIGEST, Point, PointIdentity, points, without_password
 from ctr.tracking.store import find_experiment, open_client
 from ctr.tracking.tracked_run import TrackedRun
@@ -25,6 +26,7 @@ BATCH = 1000  # MLflow's limit of metrics per call
 PARAM_BATCH = 100
 PROBE_SECONDS = 3.0
 UID_TAG = "ctr.uid"
+MODEL_TAG = "ctr.logged_model"
 _SETTINGS = {  # unless the user sets them
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds; MLflow's own defaults block for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -47,8 +49,9 @@ class Replica:
         self._tracked = tracked
         self._client: MlflowClient | None = None
         self._offset = 0
-        # What MLflow has already, per metric key, asked when first needed; None if the run is new.
-        self._there: dict[str, set[PointIdentity]] | None = {}
+        # What MLflow has already: the keys, asked once, and their points, asked when first needed.
+        self._keys: set[str] | None = None
+        self._there: dict[str, set[PointIdentity]] = {}
 
     def is_complete(self) -> bool:
         """Whether every row of the journal has been sent."""
@@ -65,7 +68,7 @@ class Replica:
             try:
                 self._send(self._client, rows)
             except Exception:
-                self._there = {}  # a part may have arrived: ask again
+                self._keys, self._there = None, {}  # a part may have arrived: ask again
                 raise
             self._offset = offset
 
@@ -97,7 +100,7 @@ class Replica:
             self.run_id = found[0].info.run_id
         else:
             new = client.create_run(experiment, tags={UID_TAG: who.uid}, run_name=who.name)
-            self.run_id, self._there = new.info.run_id, None
+            self.run_id, self._keys = new.info.run_id, set()
         return client
 
     def _send(self, client: MlflowClient, rows: list[Row]) -> None:
@@ -108,13 +111,20 @@ class Replica:
             metrics = [Metric(p.key, p.value, p.time_ms, p.step) for p in new[start : start + BATCH]]
             client.log_batch(self.run_id, metrics=metrics, synchronous=True)
             self.sent += len(metrics)
-        handlers = {"run": self._send_run, "session": self._send_session, "artifact": self._send_artifact}
+        handlers = {
+            "run": self._send_run,
+            "session": self._send_session,
+            "artifact": self._send_artifact,
+            "model": self._send_model,
+        }
         for row in rows:
             if row["kind"] in handlers:
                 handlers[row["kind"]](client, row)
 
     def _is_there(self, client: MlflowClient, point: Point) -> bool:
-        if self._there is None:
+        if self._keys is None:
+            self._keys = set(client.get_run(self.run_id).data.metrics)
+        if point.key not in self._keys:
             return False
         if point.key not in self._there:
             history = client.get_metric_history(self.run_id, point.key)
@@ -157,6 +167,16 @@ class Replica:
             client.log_artifacts(self.run_id, str(path), row["path"])
         elif path.is_file():
             client.log_artifact(self.run_id, str(path), str(Path(row["path"]).parent).strip(".") or None)
+
+    def _send_model(self, client: MlflowClient, row: Row) -> None:
+        """Copy a checkpoint as a model that MLflow loads, unless this one is there already."""
+        checkpoint = self._run.path / row["path"]
+        if not checkpoint.is_dir() or client.get_run(self.run_id).data.tags.get(MODEL_TAG) == row["path"]:
+            return
+        options = {"dataset": row["wall"]["dataset"], "opener": row["opener"]}
+        with saved_model(self._run.config, checkpoint, **options) as folder:
+            client.log_artifacts(self.run_id, str(folder), "model")
+        client.set_tag(self.run_id, MODEL_TAG, row["path"])
 
 
 def _check_answers(uri: str) -> None:

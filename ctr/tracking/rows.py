@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from ctr.runs.journal import RESERVED, Row
 
 MAX_KEY, MAX_PARAM, MAX_DIGEST = 250, 6000, 36
-SPECIAL_KINDS = frozenset({"run", "session", "artifact"})  # rows that hold no metrics
+SPECIAL_KINDS = frozenset({"run", "session", "artifact", "model"})  # rows that hold no metrics
+MAX_PART = 80
 _OUTSIDE = re.compile(r"[^A-Za-z0-9_.:/ -]")
 
 
@@ -40,21 +42,63 @@ def metric_key(name: str) -> str:
         >>> metric_key("test/auc/genre=Film-Noir")
         'test/auc/genre:3d:Film-Noir'
     """
-    safe = _OUTSIDE.sub(lambda match: f":{ord(match[0]):x}:", name)
-    return "/".join("_" if part in ("", ".", "..") else part for part in safe.split("/"))[:MAX_KEY]
+    return shortened("/".join(_safe(part) for part in name.split("/")), MAX_KEY)
+
+
+def key_part(text: str) -> str:
+    """Any text as one part of a metric key: different texts stay different, however long they are.
+
+    Example:
+        >>> key_part("a/b:c"), key_part(""), len(key_part("x" * 300))
+        ('a:2f:b:3a:c', '_', 80)
+    """
+    if text in ("_", ".", ".."):  # what an empty part and steps of a path would become
+        return "".join(f":{ord(character):x}:" for character in text)
+    return shortened(_safe(text.replace(":", ":3a:").replace("/", ":2f:")), MAX_PART)
+
+
+def _safe(part: str) -> str:
+    safe = _OUTSIDE.sub(lambda match: f":{ord(match[0]):x}:", part)
+    return "_" if safe in ("", ".", "..") else safe
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, or its beginning and a fingerprint of the whole.
+
+    Example:
+        >>> shortened("abcdefghijklmnop", 12)
+        'abc-f39dac6c'
+    """
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def points(row: Row) -> Iterator[Point]:
     """The numbers of a row as ``kind/name``, those under ``wall`` too; the rest stays in the journal.
 
+    A row that holds figures of parts of a split, such as its slices (`ctr.report.figures`), gives
+    ``<split>_<kind>/<name>/<figure>``; the parts of a name may be any text.
+
     Example:
         >>> row = {"kind": "best", "step": 3, "auc": 0.75, "note": "x", "wall": {"time": 1.5, "seconds": 9}}
         >>> [(p.key, p.value, p.time_ms) for p in points(row)]
         [('best/auc', 0.75, 1500), ('best/seconds', 9.0, 1500)]
+        >>> part = {"name": ["brand", "A/B"], "figures": {"auc": 0.7}}
+        >>> row = {"kind": "slices", "step": 3, "split": "test", "parts": [part], "wall": {"time": 1.5}}
+        >>> [p.key for p in points(row)]
+        ['test_slices/brand/A:2f:B/auc']
     """
     if row["kind"] in SPECIAL_KINDS:
         return
     time_ms = int(row["wall"]["time"] * 1000)
+    if "parts" in row:
+        for part in row["parts"]:
+            head = "/".join(key_part(name) for name in (f"{row['split']}_{row['kind']}", *part["name"]))
+            for name, value in part["figures"].items():
+                if isinstance(value, int | float):
+                    yield Point(metric_key(f"{head}/{name}"), float(value), time_ms, row["step"], False)
+        return
     values = {key: value for key, value in row.items() if key not in RESERVED}
     clock = {key: value for key, value in row["wall"].items() if key != "time"}
     for part, wall in ((values, False), (clock, True)):

@@ -112,6 +112,18 @@ class Tracker:
         relative = path.resolve().relative_to(self._run.path.resolve())
         self._run.journal.write("artifact", self._step, path=relative.as_posix())
 
+    def model(self, checkpoint: Path, *, dataset: Path, opener: str) -> None:
+        """Have a checkpoint copied to MLflow as a model (`ctr.tracking.pyfunc`).
+
+        Args:
+            checkpoint: directory of a step in the run directory.
+            dataset: where the data set lies.
+            opener: `module:function` that opens both.
+        """
+        path = checkpoint.resolve().relative_to(self._run.path.resolve()).as_posix()
+        wall = {"dataset": str(dataset.resolve())}
+        self._run.journal.write("model", self._step, path=path, opener=opener, wall=wall)
+
     def flush(self) -> None:
         """Force the journal to the disk; call it before a checkpoint is saved. Does not wait for MLflow."""
         self._run.journal.sync()
@@ -218,10 +230,12 @@ def sync(
         except StoreError:
             raise  # it says itself what to do
         except Exception as error:
-            where = without_password(target)
+            # A connection that fails is an OSError; whatever else is raised comes from a store that is there.
+            away = isinstance(error, OSError)
             raise RetryableError(
-                f"MLflow at {where} must take the rows of {path}, got {_short(error)}; "
-                f"start it, or name another with --uri, and run again"
+                f"MLflow at {without_password(target)} must take the rows of {path}, got {_short(error)}; "
+                f"{'start it' if away else 'correct what it refuses'}, or name another with --uri, and run "
+                "again"
             ) from error
         return replica.sent
 

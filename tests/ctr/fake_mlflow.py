@@ -33,7 +33,14 @@ class FakeRun:
         self.metrics: list[Metric] = []  # stricter than the database, which drops exact repetitions
         self.inputs: list[Any] = []
         self.artifacts: list[tuple[str, str | None]] = []
-        self.data = SimpleNamespace(params=self.params)
+        self.asked: list[str] = []  # keys whose history was asked for
+
+    @property
+    def data(self) -> SimpleNamespace:
+        """What the server tells at once: the latest value of each metric, parameters and tags."""
+        return SimpleNamespace(
+            params=self.params, tags=self.tags, metrics={m.key: m.value for m in self.metrics}
+        )
 
     def values(self) -> list[tuple[str, int, float]]:
         """Every metric value, without its time."""
@@ -86,6 +93,7 @@ class FakeServer:
         self.after()
 
     def get_metric_history(self, run_id: str, key: str) -> list[Metric]:
+        self.runs[run_id].asked.append(key)
         return [metric for metric in self.runs[run_id].metrics if metric.key == key]
 
     def update_run(self, run_id: str, status: str) -> None:

@@ -1,0 +1,86 @@
+"""A run's weights as an MLflow model: code that MLflow executes, and the files of a checkpoint.
+
+Nothing is pickled. MLflow stores the code as text ("models from code") beside config.yaml and
+the checkpoint, whose tensors are safetensors and whose hashes are checked when it is opened. The code needs
+this package; it names the function that opens the files, so that this folder knows nothing of models:
+
+    model = mlflow.pyfunc.load_model("runs:/<run>/model")
+    model.predict(pandas.DataFrame({"row_id": [84140, 84141]}))  # probabilities, those of `ctr predict`
+
+The data set is looked for where the run had it; elsewhere with `model_config={"dataset": "/there"}`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+# From configuration, checkpoint and data set to a function of row IDs, int64 (N,), that gives float64 (N,).
+Opener: TypeAlias = Callable[[Path, Path, Path], Callable[[np.ndarray], np.ndarray]]
+
+_CODE = '''"""A run of ctr-pipeline, opened from its checkpoint; for mlflow.pyfunc.load_model."""
+
+from {module} import {name}
+
+from ctr.tracking.pyfunc import offer
+
+offer({name})
+'''
+_REQUIRED = ("ctr-pipeline", "torch", "mlflow")
+
+
+def offer(opener: Opener) -> None:
+    """Give MLflow, which is executing a model's code, the model."""
+    from mlflow.models import set_model
+    from mlflow.pyfunc import PythonModel
+
+    class Scorer(PythonModel):
+        """Probabilities of impressions of the run's data set."""
+
+        def load_context(self, context: Any) -> None:
+            """Open the files; the data set must be the one that the run was trained on."""
+            files = context.artifacts
+            dataset = Path(context.model_config["dataset"])
+            self.score = opener(Path(files["config"]), Path(files["checkpoint"]), dataset)
+
+        # MLflow would take hints for a schema of the input.
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+            """Of the rows that the column row_id of a table, or a list, names, in its order, float64 (N,)."""
+            named = model_input["row_id"] if hasattr(model_input, "columns") else model_input
+            return self.score(np.asarray(named, dtype=np.int64).reshape(-1))
+
+    set_model(Scorer())
+
+
+@contextmanager
+def saved_model(config: Path, checkpoint: Path, *, dataset: str, opener: str) -> Iterator[Path]:
+    """A directory that `mlflow.pyfunc.load_model` opens, for as long as the block lasts.
+
+    Args:
+        config: the run's config.yaml.
+        checkpoint: directory of a step.
+        dataset: where the data set lies now.
+        opener: `module:function` of an `Opener`.
+    """
+    import mlflow.pyfunc
+
+    module, _, name = opener.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), name]):
+        raise ValueError(f"opener must be module:function, got {opener!r}")
+    with tempfile.TemporaryDirectory(prefix="ctr-model-") as folder:
+        code = Path(folder) / "model.py"
+        code.write_text(_CODE.format(module=module, name=name))
+        mlflow.pyfunc.save_model(
+            path=Path(folder) / "model",
+            python_model=code,
+            artifacts={"config": str(config), "checkpoint": str(checkpoint)},
+            model_config={"dataset": dataset},
+            pip_requirements=[f"{package}=={version(package)}" for package in _REQUIRED],
+        )
+        yield Path(folder) / "model"

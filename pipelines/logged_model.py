@@ -1,0 +1,42 @@
+"""What MLflow opens when it loads a logged run: configuration, checkpoint and data set to scores of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ctr.batch import Batch
+from ctr.build import build_state, open_dataset, pick_device, scoring_loader
+from ctr.checkpoint.checkpoint import load_checkpoint
+from ctr.config import load_config
+from ctr.serving.rows import score_rows
+from ctr.training.scoring import probability, score_batches
+from features.dataset import Dataset
+
+OPENER = f"{__name__}:open_rows"
+
+
+def open_rows(config: Path, checkpoint: Path, dataset: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from row IDs, int64 (N,), to click probabilities, float64 (N,).
+
+    Args:
+        config: config.yaml of the run.
+        checkpoint: directory of a step.
+        dataset: where the data set of the run lies now.
+
+    Raises:
+        CheckpointError: damaged, or of another configuration or data set.
+    """
+    run = load_config(config)
+    data = open_dataset(run, at=dataset)
+    device = pick_device(run.train.device)
+    state = build_state(run, data.manifest, device)
+    state.restore(load_checkpoint(checkpoint), weights_only=True)
+
+    def score(part: Dataset, name: str) -> Iterable[tuple[Batch, np.ndarray]]:
+        batches = scoring_loader(run, part, name).iterate(0)
+        return score_batches(state, batches, bf16=run.train.precision == "bf16", device=device)
+
+    return lambda row_id: probability(score_rows(data, row_id, score=score))
