@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kernels.unique.cpu import make_unique
 
-__all__ = ["Column", "unique_ids", "unique_ids_on_device"]
+__all__ = ["IdArray", "unique_ids", "unique_ids_on_device"]
 
 IdArray = np.ndarray | Tensor
 
