@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
+from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
@@ -14,6 +16,8 @@ import yaml
 
 LONGEST = 300  # lines of a source file
 MEDIAN = 150
+# Types that stand in several modules and mean the same in each: one line, not worth an import between rooms.
+SAME_TYPE = {"Positive", "Tables", "Tick"}
 
 
 def source_lines(root: Path) -> dict[str, int]:
@@ -25,6 +29,18 @@ def source_lines(root: Path) -> dict[str, int]:
         if path.suffix in (".py", ".cpp", ".h")
     )
     return {str(p.relative_to(root)): len(p.read_text(encoding="utf-8").splitlines()) for p in files}
+
+
+def types_of(source: str) -> set[str]:
+    """The classes and type aliases of a module that others may import."""
+    names: set[str] = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in names if re.fullmatch("[A-Z]+[a-z]\\w*", name)}
 
 
 def checks_of_make(makefile: str) -> list[str]:
@@ -39,6 +55,16 @@ def test_source_files_are_short(repo_root: Path) -> None:
     assert len(lines) > 200
     assert {name: n for name, n in lines.items() if n > LONGEST} == {}
     assert median(lines.values()) <= MEDIAN
+
+
+def test_a_type_has_a_name_of_its_own(repo_root: Path) -> None:
+    """A reader who meets a class or an alias finds one meaning for it in the whole project."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for file in source_lines(repo_root):
+        if file.endswith(".py"):
+            for name in types_of((repo_root / file).read_text(encoding="utf-8")):
+                places[name].append(file)
+    assert {name: files for name, files in places.items() if len(files) > 1 and name not in SAME_TYPE} == {}
 
 
 def test_hooks_and_make_check_are_one_list(repo_root: Path) -> None:

@@ -14,7 +14,7 @@ from ctr.metrics import Evaluation, MetricValue, Summary
 from ctr.metrics.table import METRICS
 from ctr.report.evaluation import as_metric
 
-Row = tuple[str, dict[str, Any]]  # kind and values
+ReportRow = tuple[str, dict[str, Any]]  # kind and values
 
 
 def report_rows(
@@ -23,7 +23,7 @@ def report_rows(
     split: str,
     baselines: Sequence[Mapping[str, Any]] = (),
     importance: Mapping[str, MetricValue] | None = None,
-) -> Iterator[Row]:
+) -> Iterator[ReportRow]:
     """The rows of a report.
 
     Args:
