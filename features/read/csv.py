@@ -15,6 +15,7 @@ from polars.io.plugins import register_io_source
 
 from features.errors import DataError
 from features.read.convert import MUST, TYPES, convert, remedy
+from features.read.io_source import served
 from features.read.locate import LINE
 from features.read.records import Block, Dialect, read_blocks
 from features.read.roles import Kind
@@ -52,13 +53,8 @@ class CsvFile:
         def frames(
             columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, batch: int | None
         ) -> Iterator[pl.DataFrame]:
-            for frame in self._frames({n: k for n, k in kinds.items() if columns is None or n in columns}):
-                frame = frame if columns is None else frame.select(columns)
-                frame = frame if predicate is None else frame.filter(predicate)
-                yield frame if rows is None else frame.head(rows)
-                rows = None if rows is None else rows - frame.height
-                if rows is not None and rows <= 0:
-                    return
+            wanted = {n: k for n, k in kinds.items() if columns is None or n in columns}
+            yield from served(self._frames(wanted), columns, predicate, rows)
 
         return register_io_source(frames, schema={**schema, LINE: pl.Int64()})
 

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from polars.io.plugins import register_io_source
 
+from features.read.io_source import served
+
 _OFFSET = re.compile(r"[+-]\d\d:?\d\d")
 
 
@@ -51,20 +53,21 @@ def scan_foreign(path: Path, schema: dict[str, pl.DataType]) -> pl.LazyFrame:
     def frames(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, batch: int | None
     ) -> Iterator[pl.DataFrame]:
-        names = list(schema) if columns is None else columns
-        with pq.ParquetFile(path) as file:
-            for piece in file.iter_batches(columns=names):
-                table = pa.Table.from_batches([piece]).select(names)
-                plain = table.cast(pa.schema([f.with_type(_in_utc(f.type)) for f in table.schema]))
-                frame = pl.from_arrow(plain)
-                assert isinstance(frame, pl.DataFrame)
-                frame = frame if predicate is None else frame.filter(predicate)
-                yield frame if rows is None else frame.head(rows)
-                rows = None if rows is None else rows - frame.height
-                if rows is not None and rows <= 0:
-                    return
+        yield from served(
+            _frames(path, list(schema) if columns is None else columns), columns, predicate, rows
+        )
 
     return register_io_source(frames, schema=schema)
+
+
+def _frames(path: Path, names: list[str]) -> Iterator[pl.DataFrame]:
+    with pq.ParquetFile(path) as file:
+        for piece in file.iter_batches(columns=names):
+            table = pa.Table.from_batches([piece]).select(names)
+            plain = table.cast(pa.schema([f.with_type(_in_utc(f.type)) for f in table.schema]))
+            frame = pl.from_arrow(plain)
+            assert isinstance(frame, pl.DataFrame)
+            yield frame
 
 
 def _in_utc(kind: pa.DataType) -> pa.DataType:

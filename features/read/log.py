@@ -37,7 +37,7 @@ from features.read.requests import number_requests
 from features.read.rows import read_columns
 from features.read.time_column import TimeColumn
 from features.read.zones import warn_of_zones
-from features.spec import Domain, Impressions, Label, Spec
+from features.spec import Domain, Entity, Impressions, Label, Spec
 
 Tables = dict[str, pl.LazyFrame]
 
@@ -251,33 +251,19 @@ def _join_entities(spec: Spec, log: Log, tables: Tables) -> None:
     """Add the `user.*` and `item.*` columns that are read to the rows, and `item.*` to the events."""
     shown = list(impression_reads(spec))
     features = [*spec.features.values(), *(f for d in spec.domains.values() for f in d.side.values())]
-    dense = {kind: dense_columns(features, kind) for kind in ("user", "item")}
+
+    def read(entity: Entity, what: str, reads: list[Read]) -> pl.DataFrame:
+        keys, dense = log.users if what == "user" else log.items, dense_columns(features, what)
+        names = _names(reads, what)
+        return read_entity(entity, what, names, log.counters, keys=keys, tables=tables, dense=dense)
+
     if spec.user is not None:
-        users = read_entity(
-            spec.user,
-            "user",
-            _names(shown, "user"),
-            log.counters,
-            keys=log.users,
-            tables=tables,
-            dense=dense["user"],
-        )
+        users = read(spec.user, "user", shown)
         log.rows = join_entity(log.rows, users, "user", log.counters, keys=log.users, what="impressions")
     if spec.item is None:
         return
     reads = {name: list(event_reads(spec, name)) for name, domain in spec.domains.items() if domain.item}
-    every = [*shown, *(read for domain in reads.values() for read in domain)]
-    items = _narrow(
-        read_entity(
-            spec.item,
-            "item",
-            _names(every, "item"),
-            log.counters,
-            keys=log.items,
-            tables=tables,
-            dense=dense["item"],
-        )
-    )
+    items = _narrow(read(spec.item, "item", [*shown, *(r for domain in reads.values() for r in domain)]))
     log.rows = join_entity(
         log.rows, _only(items, shown), "item", log.counters, keys=log.items, what="impressions"
     )

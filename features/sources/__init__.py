@@ -11,13 +11,12 @@ Logs of one's own need no reader: `kind: files` (features/read/scan.py) opens Pa
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from features.errors import ConfigError
-from features.read.roles import TableRoles
 from features.read.scan import check_tables, open_files
 from features.spec import Needed, Source
 
@@ -32,31 +31,21 @@ WITH_OPTIONS = {"competition": "features.sources.competition"}
 
 
 # `features.read.scan.open_files` takes the same: it does this for files.
-def open_tables(
-    source: Source,
-    *,
-    base: Path,
-    needed: Needed,
-    roles: Mapping[str, TableRoles] | None = None,
-    counters: dict[str, int] | None = None,
-    dry: bool = False,
-) -> dict[str, pl.LazyFrame]:
+def open_tables(source: Source, *, base: Path, needed: Needed, **reading: Any) -> dict[str, pl.LazyFrame]:
     """Open the raw tables that are needed, whatever the kind of their source.
 
     Args:
         source: `files`, or the name of a reader of this folder.
         base: the directory that `source.path` is relative to.
         needed: table → column → who reads it.
-        roles: what the columns of `files` are, table by table.
-        counters: gets `files.<table>.skipped` where files are left out (option `on_error: skip`).
-        dry: read no more than is needed to see that they can be read.
+        reading: `roles`, `counters` and `dry` of `open_files`; other readers know their columns.
 
     Raises:
         ConfigError: an unknown source, table or option.
         DataError: a file that is missing, unreadable or different from the others; a missing column.
     """
     if source.kind == "files":
-        return open_files(source, base=base, needed=needed, roles=roles or {}, counters=counters, dry=dry)
+        return open_files(source, base=base, needed=needed, **{"roles": {}, **reading})
     return check_tables(read_source(source, base=base, needed=needed), needed, kind=source.kind)
 
 
