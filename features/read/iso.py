@@ -9,8 +9,9 @@ import polars as pl
 
 from features.errors import ConfigError
 
-_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?)?( ?(Z|UTC|[+-]\d{2}:?\d{2}))?$"
-_ZONE = r"\d ?(Z|UTC|[+-]\d{2}:?\d{2})$"
+_OFFSET = r" ?(Z|UTC|[+-]\d{2}(?::?\d{2})?)"
+_ISO = rf"^\d{{4}}-\d{{2}}-\d{{2}}([T ]\d{{2}}:\d{{2}}(:\d{{2}}([.,]\d{{1,9}})?)?({_OFFSET})?)?$"
+_ZONE = rf"\d{_OFFSET}$"
 _DAY_LAST = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}"
 
 
@@ -36,7 +37,7 @@ def parse_iso(text: pl.Series) -> tuple[pl.Series, pl.Series]:
     clock = rest.str.slice(1)
     if zoned.any():
         zone = rest.str.extract(_ZONE)
-        clock = clock.str.replace(r" ?(Z|UTC|[+-]\d{2}:?\d{2})$", "")
+        clock = clock.str.replace(rf"{_OFFSET}$", "")
         shift = _seconds_east(zone)
     clock = clock.str.replace(",", ".", literal=True)
     clock = clock.set(clock == "", "00:00")
@@ -56,9 +57,9 @@ def _with_seconds(clock: pl.Series) -> pl.Series:
 
 def _seconds_east(zone: pl.Series) -> pl.Series:
     """How far a zone such as +02:00 is ahead of UTC."""
-    digits = zone.str.extract_groups(r"([+-])(\d{2}):?(\d{2})").struct.unnest()
+    digits = zone.str.extract_groups(r"([+-])(\d{2}):?(\d{2})?").struct.unnest()
     sign, hours, minutes = (digits.to_series(i) for i in range(3))
-    seconds = hours.cast(pl.Int64) * 3600 + minutes.cast(pl.Int64) * 60
+    seconds = hours.cast(pl.Int64) * 3600 + minutes.cast(pl.Int64, strict=False).fill_null(0) * 60
     return seconds.fill_null(0) * sign.replace_strict({"+": 1, "-": -1}, default=1, return_dtype=pl.Int64)
 
 

@@ -36,6 +36,7 @@ def seconds(values: pl.Series, *, unit: str = "auto", **column: str) -> list[flo
         "2024-03-01T12:00:00.000",
         "2024-03-01T13:00:00+01:00",
         "2024-03-01T05:30:00-0630",
+        "2024-03-01 14:00:00+02",
         "2024-03-01 12:00:00,000000",
         " 1709294400 ",
         "1709294400.0",
@@ -83,6 +84,8 @@ def test_a_format_reads_integers_too_and_what_it_leaves_out_is_the_least() -> No
         ("2024-13-01", "must read as ISO 8601"),
         ("2024-02-30T10:00:00", "must read as ISO 8601"),
         ("24-03-01", "must read as ISO 8601"),
+        ("2024-03-01+02", "must read as ISO 8601"),
+        ("2024-03-01 10:00:00 CET", "must read as ISO 8601"),
         ("now", "must read as ISO 8601"),
     ],
 )
