@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -81,6 +81,38 @@ class RawTable(Strict):
             raise ValueError("columns must be given where header is false, and only there")
         if self.quote is not None and self.quote == (self.separator or ","):
             raise ValueError(f"separator and quote must differ, both are {self.quote!r}")
+        return self
+
+
+class Packed(Strict):
+    """A column of several values: a list, or a text that holds one."""
+
+    column: str
+    separator: Annotated[str, Field(min_length=1)] | None = option(None)  # of a text
+    format: Literal["json"] | None = option(None)  # of a text that holds a JSON list
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Packed:
+        if self.separator is not None and self.format is not None:
+            raise ValueError("separator and format are two ways to read a text; give one")
+        return self
+
+
+class Explode(Packed):
+    """Impressions of which one line of the log holds several: every value becomes a row of its own.
+
+    The rows of a line are one request. They have the columns that `item`, `label` and `position` name, which
+    the table itself does not have. What was clicked stands behind `label_separator` in each value, as in
+    `N1-0 N2-1`, or is the list `clicked`, split as the column is.
+    """
+
+    label_separator: Annotated[str, Field(min_length=1)] | None = option(None)
+    clicked: str | None = option(None)
+
+    @model_validator(mode="after")
+    def _one_label(self) -> Explode:
+        if (self.label_separator is None) == (self.clicked is None):
+            raise ValueError("the label comes from label_separator or from clicked; give one of them")
         return self
 
 

@@ -24,7 +24,7 @@ from features.errors import ConfigError
 from features.known import KnownLater, Label
 from features.names import check_name
 from features.safe_yaml import dump_yaml, load_yaml
-from features.source import Source, option
+from features.source import Explode, Source, option
 
 
 def _is_empty(value: Any) -> bool:
@@ -60,6 +60,7 @@ class Impressions(Strict):
     tick: Tick = None  # what the times are rounded down to, where the table does not show it
     where: Where  # keep rows whose column holds one of the values
     outcomes: KnownLater  # columns that are known only after the impression: history, never features
+    explode: Explode | None = option(None)  # one line of the table holds all items of a request
     known: Names  # columns known at the request, although a counter or a domain of this table reads them
 
 

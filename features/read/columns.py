@@ -13,6 +13,7 @@ from features.spec import (
     Domain,
     Feature,
     IdFeature,
+    Impressions,
     PlainDense,
     SincePrevious,
     Spec,
@@ -46,6 +47,22 @@ def impression_reads(spec: Spec) -> Iterator[Read]:
     yield from ((c, "impressions.where") for c in shown.where)
     yield from ((c, "order") for c in spec.order)
     yield from input_reads(spec)
+
+
+def made_columns(shown: Impressions) -> set[str]:
+    """The columns that `explode` makes, which the table itself does not have."""
+    made = {shown.item, shown.label.column, *([shown.position] if shown.position else [])}
+    return made if shown.explode is not None else set()
+
+
+def raw_reads(spec: Spec) -> Iterator[Read]:
+    """What `impression_reads` needs of the tables: for columns that are made, those they are made of."""
+    made, explode = made_columns(spec.impressions), spec.impressions.explode
+    yield from (read for read in impression_reads(spec) if read[0] not in made)
+    if explode is not None:
+        yield explode.column, "impressions.explode"
+        if explode.clicked is not None:
+            yield explode.clicked, "impressions.explode"
 
 
 def input_reads(spec: Spec) -> Iterator[Read]:

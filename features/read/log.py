@@ -23,11 +23,14 @@ from features.read.columns import (
     event_rules,
     impression_reads,
     input_reads,
+    made_columns,
     origin,
+    raw_reads,
     row_rules,
     side_reads,
 )
 from features.read.entities import join_entity, read_entity
+from features.read.explode import PLACE, explode, of_line
 from features.read.ids import common_keys, key_values
 from features.read.known_clock import LABEL, OUTCOME
 from features.read.labels import label_of
@@ -96,9 +99,9 @@ def read_log(spec: Spec, tables: Tables) -> Log:
     events = {name: _read_events(spec, name, tables, counters) for name in spec.domains}
     rows, events, ticks = _with_clocks(spec, rows, events)
     rows, events, users, items = _coded(spec, rows, events)
-    rows, counters["impressions.duplicates"] = number_requests(rows, spec.impressions)
+    rows, counters["impressions.duplicates"] = number_requests(rows, of_line(spec.impressions))
     origin = Origin.of(rows, files)
-    log = Log(rows.drop(ROW, LINE, strict=False), events, users, items, origin, ticks, counters)
+    log = Log(rows.drop(ROW, LINE, PLACE, strict=False), events, users, items, origin, ticks, counters)
     log.rows = _only_read(log.rows, input_reads(spec))
     for name, domain in spec.domains.items():
         log.events[name] = _sorted_events(log.events[name], [*_key_columns(domain), *spec.order])
@@ -119,16 +122,17 @@ def _read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> pl.DataF
     table = tables[shown.table]
     rows = read_columns(
         table.with_row_index(ROW) if shown.where else table,
-        _names(impression_reads(spec), "own"),
+        _names(raw_reads(spec), "own"),
         counters,
         where=shown.where,
-        keys=keys,
+        keys=[c for c in keys if c not in made_columns(shown)],
         time=shown.time,
         dense=dense_columns(spec.features.values(), "own"),
         name="impressions",
         what=what,
     )
     rows = rows if ROW in rows.columns else rows.with_row_index(ROW)
+    rows = rows if shown.explode is None else explode(rows, shown, counters, what=what)
     for column in keys:
         if (missing := rows[column].is_null()).any():
             where = locate(rows, missing)

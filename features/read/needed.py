@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from features.errors import ConfigError
-from features.read.columns import Read, computed_columns, event_reads, impression_reads, is_pattern, origin
+from features.read.columns import Read, computed_columns, event_reads, is_pattern, origin, raw_reads
 from features.read.outcomes import outcomes, refuse_outcomes
 from features.read.problems import Problems
 from features.spec import DenseFeature, Domain, Entity, Feature, Needed, PlainDense, SincePrevious, Spec
@@ -27,7 +27,7 @@ def needed_columns(spec: Spec) -> Needed:
     needed: Needed = {}
     entities = {"user": spec.user, "item": spec.item}
     computed = computed_columns(spec)
-    _enter(needed, spec.impressions.table, impression_reads(spec), entities, computed, problems)
+    _enter(needed, spec.impressions.table, raw_reads(spec), entities, computed, problems)
     for name, domain in spec.domains.items():
         joined = {"item": spec.item if domain.item is not None else None}
         _enter(needed, domain.table, event_reads(spec, name), joined, [], problems)

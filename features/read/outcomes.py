@@ -50,6 +50,10 @@ def _declared(spec: Spec) -> dict[str, str]:
     reasons = {label.column: "the label column"}
     if label.known_at is not None:
         reasons[label.known_at] = "the time when the label is known"
+    if (packed := spec.impressions.explode) is not None:
+        for name in (packed.column, packed.clicked):
+            if name is not None:
+                reasons[name] = "one of the columns that rows and labels are made of by explode"
     for column, rule in spec.impressions.outcomes.items():
         reasons.setdefault(column, "an outcome by impressions.outcomes")
         if rule.known_at is not None:

@@ -20,9 +20,10 @@ from features.read.columns import (
     event_reads,
     event_rules,
     feature_columns,
-    impression_reads,
     is_pattern,
+    made_columns,
     origin,
+    raw_reads,
     row_rules,
 )
 from features.source import ColumnType
@@ -58,7 +59,9 @@ def table_roles(spec: Spec) -> dict[str, TableRoles]:
     """The roles of all columns that a spec reads: raw table → roles."""
     roles: dict[str, TableRoles] = {}
     entities = {"user": spec.user, "item": spec.item}
-    _enter(roles, spec.impressions.table, _impression_roles(spec), entities)
+    made = made_columns(spec.impressions)
+    shown = (found for found in _impression_roles(spec) if found[0] not in made)
+    _enter(roles, spec.impressions.table, shown, entities)
     for name, domain in spec.domains.items():
         _enter(roles, domain.table, _event_roles(spec, name), {"item": spec.item if domain.item else None})
     for entity in entities.values():
@@ -101,7 +104,8 @@ def kind_of(roles: set[Role], declared: ColumnType | None, *, what: str) -> Kind
     return "flag" if "flag" in roles else "float"
 
 
-def _label_role(label: Label) -> Role:
+def label_role(label: Label) -> Role:
+    """How a label's column is read, from its rule."""
     if label.at_least is not None:
         return "number"
     if label.equals is None or isinstance(label.equals, bool):
@@ -111,11 +115,14 @@ def _label_role(label: Label) -> Role:
 
 def _impression_roles(spec: Spec) -> Iterator[tuple[str, Role | None]]:
     shown = spec.impressions
-    yield from ((c, None) for c, _ in impression_reads(spec))
+    yield from ((c, None) for c, _ in raw_reads(spec))
+    if shown.explode is not None and shown.explode.format is not None:
+        packed = (shown.explode.column, shown.explode.clicked)
+        yield from ((c, "json") for c in packed if c is not None)
     yield from ((c, "category") for c in (shown.user, shown.item, shown.request) if c is not None)
     yield shown.time, "time"
     yield from ((r.known_at, "time") for r in row_rules(spec).values() if r.known_at is not None)
-    yield shown.label.column, _label_role(shown.label)
+    yield shown.label.column, label_role(shown.label)
     if shown.position is not None:
         yield shown.position, "number"
     yield from ((c, "order") for c in spec.order)
@@ -139,7 +146,7 @@ def _event_roles(spec: Spec, name: str) -> Iterator[tuple[str, Role | None]]:
         yield from ((c, "category") for c in counter.event_by)
         yield from ((c, "number") for c in [counter.value] if c is not None)
     if domain.outcome is not None:
-        yield domain.outcome.column, _label_role(domain.outcome)
+        yield domain.outcome.column, label_role(domain.outcome)
     yield from ((c, "order") for c in spec.order)
     for feature in domain.side.values():
         yield from _feature_roles(spec, feature)
