@@ -117,6 +117,7 @@ def scoring_loader(config: RunConfig, dataset: Dataset, split: str, *, world: Wo
             "order": "time",
             "batch_rows": 2 * config.loader.batch_rows,
             "micro_batches": 1,
+            "id_dropout": {},
         }
     )
     shard = Shard(world.rank, world.size, of="epoch") if world else None

@@ -104,6 +104,7 @@ class LoaderConfig(Knobs):
     prefetch: Positive = 4  # batches made ahead
     micro_batches: Positive = 1  # parts in which a step computes its batch: less memory, the same update
     max_len: dict[str, Positive] = {}  # shorter histories than the data set holds
+    id_dropout: dict[str, Share] = {}  # ID table → probability that an ID is unknown, in training alone
 
 
 class TrainConfig(Knobs):

@@ -135,6 +135,10 @@ class GenerateConfig(RunConfig):
             raise ValueError("model and lora belong to click models; describe the generator under generator")
         if self.train.metric != "ne":
             raise ValueError(f"train.metric must be ne for a generator, got {self.train.metric!r}")
+        if self.loader.id_dropout:
+            raise ValueError(
+                "loader.id_dropout belongs to click models: a generator predicts the IDs; delete it"
+            )
         if self.generator.token_filter.mode == "remove":
             raise ValueError("generator.token_filter.mode must be off or mask_loss, got 'remove'")
         return self

@@ -16,6 +16,7 @@ from ctr.batch import Batch
 from ctr.config import LoaderConfig
 from ctr.loader.collate import Collator
 from ctr.loader.columns import WindowData, read_window
+from ctr.loader.id_dropout import make_id_dropout
 from ctr.loader.plan import EpochPlan, plan_epoch, window_order
 from ctr.loader.prefetch import in_order
 from ctr.loader.shard import Shard, assign_requests, request_costs
@@ -49,7 +50,8 @@ class Loader:
         shard: the part that this rank makes.
 
     Raises:
-        ConfigError: max_len names an unknown domain or exceeds what the data set holds.
+        ConfigError: max_len names an unknown domain or exceeds what the data set holds, or id_dropout an
+            unknown table.
         DataError: no such split.
     """
 
@@ -76,7 +78,8 @@ class Loader:
         self._counts = [np.diff(data.row_offsets) for data in self._data]
         stores = {domain: dataset.events(domain) for domain in dataset.manifest.domains}
         lengths = history_lengths(dataset.manifest, config.max_len)
-        self._collate = Collator(dataset.manifest, stores, lengths, ngrams)
+        dropout = make_id_dropout(config.id_dropout, dataset.manifest, seed=seed)
+        self._collate = Collator(dataset.manifest, stores, lengths, ngrams, id_dropout=dropout)
         self._plan = cache(partial(_plan, self._counts, config, seed))
 
     def steps_per_epoch(self, epoch: int) -> int:
@@ -98,7 +101,7 @@ class Loader:
                 window, requests = plan.locate(self._batch_of(step, plan))
                 with lock:
                     data, order = open_window(window)
-                batch = self._shard_of(step, plan, data, order[requests])
+                batch = self._shard_of(step, plan, epoch, data, order[requests])
                 return batch.pin_memory() if self.pin else batch
             except Exception as error:
                 error.add_note(
@@ -121,24 +124,27 @@ class Loader:
         shard = self.shard
         return min(step * shard.stride + (shard.rank if shard.of == "epoch" else 0), plan.steps - 1)
 
-    def _shard_of(self, step: int, plan: EpochPlan, data: WindowData, picked: np.ndarray) -> Batch:
+    def _shard_of(
+        self, step: int, plan: EpochPlan, epoch: int, data: WindowData, picked: np.ndarray
+    ) -> Batch:
         """The batch of this rank; without requests where there are too few for all ranks."""
         shard = self.shard
         if shard.of == "epoch":
-            return self._collate(data, picked if step * shard.ranks + shard.rank < plan.steps else picked[:0])
+            own = picked if step * shard.ranks + shard.rank < plan.steps else picked[:0]
+            return self._collate(data, own, epoch)
         rows = int((data.row_offsets[picked + 1] - data.row_offsets[picked]).sum())
         own = self._split(data, picked, shard.ranks)[shard.rank]
-        batch = self._collate(data, own)
+        batch = self._collate(data, own, epoch)
         if shard.ranks > 1:
             batch = replace(batch, total_rows=rows)
-        return self._in_parts(batch, data, own, rows)
+        return self._in_parts(batch, epoch, data, own, rows)
 
-    def _in_parts(self, batch: Batch, data: WindowData, picked: np.ndarray, rows: int) -> Batch:
+    def _in_parts(self, batch: Batch, epoch: int, data: WindowData, picked: np.ndarray, rows: int) -> Batch:
         """The batch with its micro-batches, if there are several; their loss is a mean over `rows` rows."""
         if self.config.micro_batches == 1:
             return batch
         assigned = self._split(data, picked, self.config.micro_batches)
-        parts = (replace(self._collate(data, part), total_rows=rows) for part in assigned if len(part))
+        parts = (replace(self._collate(data, part, epoch), total_rows=rows) for part in assigned if len(part))
         return replace(batch, parts=tuple(parts))
 
     def _split(self, data: WindowData, picked: np.ndarray, count: int) -> list[np.ndarray]:

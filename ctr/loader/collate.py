@@ -6,7 +6,7 @@ B candidates, R requests, L events of one request, U unique IDs of one table.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ctr.batch import Batch, IdColumn, SequenceBatch
 from ctr.loader.columns import Columns, WindowData, event_columns, hide_unknown, ranges
+from ctr.loader.id_dropout import IdDropout
 from ctr.tokens.ngram import NgramField, ngram_ids
 from features.dataset import Column, EventStore, IdValues, Manifest
 from features.errors import DataError
@@ -42,6 +43,7 @@ class Collator:
         stores: event store of each domain.
         max_len: at most so many of the newest events, for each domain.
         ngrams: fields whose events also have IDs in n-gram tables.
+        id_dropout: in training, which IDs become unknown.
     """
 
     def __init__(
@@ -50,7 +52,10 @@ class Collator:
         stores: Mapping[str, EventStore],
         max_len: Mapping[str, int],
         ngrams: Sequence[NgramField] = (),
+        *,
+        id_dropout: IdDropout | None = None,
     ) -> None:
+        self.id_dropout = id_dropout
         self.table_of = column_tables(manifest, ngrams)
         self.rows = table_rows(manifest, ngrams)
         self.ngrams = ngrams
@@ -58,8 +63,8 @@ class Collator:
         self.max_len = max_len
         self.known_later = {d: [c for c in s.info.side if c.known_later] for d, s in stores.items()}
 
-    def __call__(self, window: WindowData, picked: np.ndarray) -> Batch:
-        """The batch of the requests at the positions `picked` of a window.
+    def __call__(self, window: WindowData, picked: np.ndarray, epoch: int = 0) -> Batch:
+        """The batch of the requests at the positions `picked` of a window; an epoch has its own ID dropout.
 
         Raises:
             DataError: an event after its request, a pointer outside the event store, an ID outside its table.
@@ -73,6 +78,10 @@ class Collator:
         ids_of |= {(CANDIDATE, name): ids for name, ids in candidates.ids.items()}
         for domain, history in histories.items():
             ids_of |= {(EVENT + domain, name): ids for name, ids in history.events.ids.items()}
+        if self.id_dropout is not None:
+            bags = {REQUEST: np.arange(len(picked) + 1), CANDIDATE: row_offsets}
+            bags |= {EVENT + domain: history.offsets for domain, history in histories.items()}
+            ids_of = self._dropped(self.id_dropout, ids_of, requests.plain["request_id"], bags, epoch)
         for field in self.ngrams:
             base = ids_of[EVENT + field.domain, field.column.name].values
             found = ngram_ids(base, histories[field.domain].offsets, field)
@@ -92,6 +101,23 @@ class Collator:
             user_id=_tensor(requests.plain["user_id"], np.int64),
             time=_tensor(requests.plain["time"], np.int64),
         )
+
+    def _dropped(
+        self,
+        dropout: IdDropout,
+        ids_of: dict[ColumnKey, IdValues],
+        request_id: np.ndarray,
+        offsets: dict[str, np.ndarray],
+        epoch: int,
+    ) -> dict[ColumnKey, IdValues]:
+        """The IDs with some of them unknown; `offsets` (R + 1,) tell the bags of each request by level."""
+        found = dict(ids_of)
+        for (level, name), ids in ids_of.items():
+            owner = np.repeat(request_id, np.diff(offsets[level]))
+            owner = owner if ids.offsets is None else np.repeat(owner, np.diff(ids.offsets))
+            values = dropout(self.table_of[level, name], ids.values, owner, epoch=epoch)
+            found[level, name] = replace(ids, values=values)
+        return found
 
     def _history(self, domain: str, requests: dict[str, np.ndarray]) -> PackedHistory:
         """The newest events of each request, at most `max_len`, up to the end of the request's pointer."""
