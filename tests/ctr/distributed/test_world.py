@@ -27,7 +27,12 @@ RUNS = {
     "in step": COMMON,
     "stale": (*COMMON, "optimizer.dense_staleness=1", "embedding.optimizer=adam", "embedding.eps=0.001"),
     "fewer requests than ranks": (*EPS, "loader.batch_rows=3", "train.max_steps=5"),
-    "many buckets": (*EPS, "distributed.bucket_mb=0.001", "train.max_steps=4"),
+    "many buckets": (
+        *EPS,
+        "distributed.bucket_mb=0.001",
+        "train.max_steps=4",
+        "loader.id_dropout={item: 0.3}",
+    ),
 }
 if fbgemm_available():
     SHARDED = ("embedding.engine=torchrec", "embedding.sharding=row_wise", "train.save_in_background=true")

@@ -51,6 +51,7 @@ VARIANTS = {
         "optimizer.ema_decay=0.9",
         "model.dropout=0.2",
         "loader.micro_batches=2",
+        "loader.id_dropout={item: 0.3}",
         "train.checkpoint_every=3",
         "train.non_finite=skip",
         "train.save_in_background=true",
