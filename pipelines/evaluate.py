@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctr.baseline import BASELINES
-from ctr.metrics import Evaluation, evaluate_table
+from ctr.metrics import Evaluation, MetricValue, evaluate_table
 from ctr.metrics.table import compared
 from ctr.report.evaluation import as_metric, format_metrics_table, write_report
 from ctr.report.figures import report_rows
@@ -38,12 +38,17 @@ class EvaluationResult:
     report: Path
     step: int
     comparison: list[dict[str, Any]]  # baselines and reference lines
+    importance: dict[str, MetricValue] = field(default_factory=dict)  # feature → loss of AUC without it
 
     def text(self) -> str:
         """The table of metrics, and below it what the model is compared with."""
         lines = [format_metrics_table(self.evaluation), *([""] if self.comparison else [])]
         for line in self.comparison:
             lines.append(f"{line['name']:45} AUC {with_ends(as_metric(line['auc']))}")
+        ranked = sorted(self.importance.items(), key=lambda item: -(item[1].value or 0.0))
+        if ranked:
+            lines += ["", f"AUC lost without a feature, {ranked[0][1].n:,} rows"]
+            lines += [f"{name:45} {with_ends(metric)}" for name, metric in ranked]
         return "\n".join(lines)
 
 
@@ -62,6 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--line", type=Path, metavar="FILE", help="append the result to a file of lines, as in docs/results/"
+    )
+    parser.add_argument(
+        "--importance",
+        type=int,
+        nargs="?",
+        const=20_000,
+        default=0,
+        metavar="ROWS",
+        help="measure what each feature is worth on a sample of about so many rows; default: 20000",
     )
     group = parser.add_argument_group("comparing predictions, with no model needed")
     group.add_argument(
@@ -88,6 +102,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Evaluate and print the table and where the report is, or compare."""
     if (arguments.run_dir is None) == (arguments.compare is None):
         raise ConfigError("give either the run directory to evaluate or --compare with two models or more")
+    if arguments.importance < 0:
+        raise ConfigError(f"--importance must be a number of rows, got {arguments.importance}")
     if arguments.compare:
         if arguments.line is not None:
             raise ConfigError("--line is for the evaluation of one run, got --compare; leave one out")
@@ -100,6 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
         dataset=arguments.dataset,
         baselines=arguments.baseline,
         line_file=arguments.line,
+        importance_rows=arguments.importance,
     )
     echo(f"{result.text()}\n\nreport: {result.report}")
 
@@ -130,6 +147,7 @@ def evaluate(
     baselines: list[str] | None = None,
     lines: list[dict[str, Any]] | None = None,
     line_file: Path | None = None,
+    importance_rows: int = 0,
 ) -> EvaluationResult:
     """Score, measure, report, track.
 
@@ -141,6 +159,7 @@ def evaluate(
         baselines: kinds of baselines to fit and show beside the model.
         lines: further lines of comparison for the report, such as the best possible AUC.
         line_file: a file of results that gets a line more, see `ctr.report.result_line`.
+        importance_rows: rows on which each feature's worth is measured; 0: it is not.
     """
     # Here, because they load torch, which comparing predictions does not need.
     from pipelines.predict import predict
@@ -154,6 +173,7 @@ def evaluate(
         evaluation = evaluate_table(predictions)
         compared = [_compared_with(run_dir, opened.dataset, kind, split) for kind in baselines or []]
         compared += lines or []
+        importance = _importance(opened, split, importance_rows) if importance_rows else {}
         report = write_report(
             run_dir.report,
             evaluation=evaluation,
@@ -161,6 +181,7 @@ def evaluate(
             title=f"{opened.config.model.kind} on {opened.dataset.manifest.name}, {split}",
             context={
                 "baselines": compared,
+                "importance": importance,
                 "config": opened.config.model_dump(mode="json"),
                 "facts": {
                     "run": path,
@@ -172,7 +193,8 @@ def evaluate(
         )
         with _tracker(run_dir, opened) as tracker:
             tracker.begin(opened.step)
-            for kind, values in report_rows(evaluation, split=split, baselines=compared):
+            found = report_rows(evaluation, split=split, baselines=compared, importance=importance)
+            for kind, values in found:
                 tracker.log(kind, opened.step, values)
             if keep_spec(run_dir, opened.dataset):
                 tracker.artifact(run_dir.spec)
@@ -180,7 +202,18 @@ def evaluate(
             _log_model(tracker, run_dir, opened)
         if line_file is not None:
             append_line(line_file, result_line(run_dir, opened, evaluation, split))
-    return EvaluationResult(evaluation, report, opened.step, compared)
+    return EvaluationResult(evaluation, report, opened.step, compared, importance)
+
+
+def _importance(opened: OpenRun, split: str, rows: int) -> dict[str, MetricValue]:
+    from ctr.ablate.importance import permutation_importance, sample_batches
+    from ctr.build import scoring_loader
+
+    batches = sample_batches(scoring_loader(opened.config, opened.dataset, split), rows)
+    bf16 = opened.config.train.precision == "bf16"
+    return permutation_importance(
+        opened.state, batches, opened.dataset.manifest, bf16=bf16, device=opened.device
+    )
 
 
 def _tracker(run_dir: RunDir, opened: OpenRun) -> Tracker:

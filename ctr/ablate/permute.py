@@ -22,6 +22,8 @@ from ctr.batch import Batch, IdColumn, SequenceBatch, take_bags, take_histories
 from ctr.tokens.ngram import field_of
 from ctr.training.scoring import BatchSource
 
+_STRIDE = 1_000_003  # batches after which the orders of one seed would be those of the next
+
 
 class PermutedBatches:
     """The batches of a source with some columns permuted; the same seed, the same permutation.
@@ -40,7 +42,8 @@ class PermutedBatches:
     def iterate(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """The batches of the source, permuted."""
         for i, batch in enumerate(self.source.iterate(epoch, start_step), start_step):
-            random = torch.Generator().manual_seed((self.seed << 32) + i)
+            # A generator on a CPU reads the lower 32 bits alone.
+            random = torch.Generator().manual_seed((self.seed * _STRIDE + i) % 2**32)
             yield permute_batch(batch, self.names, random)
 
 

@@ -9,14 +9,18 @@ from typing import Any, TypedDict
 from ctr.metrics import Evaluation, MetricValue, Summary
 from ctr.metrics.table import METRICS, shown
 from ctr.report.html import render_page
-from ctr.report.plots import ValidationRows, draw_all, number, with_ends
+from ctr.report.pictures import draw_all
+from ctr.report.plots import number, with_ends
+from ctr.report.training import ValidationRows
 from features.durable import replace_file, sweep
 
 CAPTIONS = {
     "roc": "ROC curve",
+    "precision_recall": "Precision over recall, as the threshold falls",
     "reliability": "Observed against predicted click rate; bars are 95 % of the rows taken as independent",
     "scores": "Distribution of the prediction in each class",
-    "training": "Loss and validation AUC over steps",
+    "training": "Loss of training and validation, and validation AUC, over steps",
+    "importance": "Loss of AUC when a feature is exchanged among rows of a sample, with 95 % intervals",
     "slices": "AUC of each slice with its 95 % interval and number of rows",
 }
 _TEMPLATE = Path(__file__).with_name("report_template.html")
@@ -29,11 +33,13 @@ class ReportContext(TypedDict, total=False):
         facts: name → value, shown at the head (run, data, split, model, commit …).
         baselines: lines to compare with: name, note, and any metric by its name, a number or a `MetricValue`.
         config: the resolved configuration, nested plain data.
+        importance: feature → what the AUC loses without it.
     """
 
     facts: Mapping[str, Any]
     baselines: Sequence[Mapping[str, Any]]
     config: Mapping[str, Any]
+    importance: Mapping[str, MetricValue]
 
 
 def write_report(
@@ -53,7 +59,7 @@ def write_report(
     Returns:
         Path of index.html.
     """
-    images = draw_all(evaluation, history)
+    images = draw_all(evaluation, history, context.get("importance"))
     page = render(evaluation, images=images, title=title, context=context)
     files = {f"{name}.png": image for name, image in images.items()}
     files["metrics.json"] = (evaluation.to_json() + "\n").encode()

@@ -212,6 +212,17 @@ def test_a_baseline_of_an_evaluation_can_be_compared_with_the_run(
     assert "LightGBM with IDs" in page and page.count(" to 0.") >= 10  # both lines, every interval
 
 
+def test_importance_is_in_report_and_journal(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = place / "run"
+    text = ctr(capsys, "evaluate", run, "--importance", 300)
+    assert "AUC lost without a feature" in text and "match_category" in text
+    assert (run / "report" / "importance.png").is_file()
+    row = [r for r in read_rows(run / "journal.jsonl") if r["kind"] == "importance"][-1]
+    assert {"item", "view"} <= {part["name"][0] for part in row["parts"]}
+    ctr(capsys, "evaluate", run)  # without it
+    assert not (run / "report" / "importance.png").exists()
+
+
 def test_sync_counts_values(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,3 +75,16 @@ def test_the_same_seed_gives_the_same_batches_and_each_batch_its_own_order() -> 
     items = [[values(b.candidate_ids["item"]) for b in made] for made in (one, two)]
     assert items[0] == items[1]
     assert items[0][0] != items[0][1]
+    orders = [
+        tuple(
+            map(
+                tuple,
+                (
+                    values(b.candidate_ids["item"])
+                    for b in PermutedBatches(Source(), ["item"], seed=s).iterate(0)
+                ),
+            )
+        )
+        for s in range(6)
+    ]
+    assert len(set(orders)) > 3  # another seed, another order

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from ctr.metrics import Evaluation, MetricValue, evaluate_table
+from ctr.report.curves import precision_recall
 from ctr.report.evaluation import format_metrics_table, render, write_report
-from ctr.report.plots import MAX_POINTS, _series, draw_all
+from ctr.report.pictures import draw_all
+from ctr.report.training import MAX_POINTS, _series, training
 
 NASTY = '<script>alert("x")</script> & $x$'
-PICTURES = ("roc", "reliability", "scores", "training", "slices")
+PICTURES = ("roc", "precision_recall", "reliability", "scores", "training", "importance", "slices")
 PNG = b"\x89PNG\r\n\x1a\n"
 HISTORY = [
     *({"kind": "train", "step": k, "loss": 1 / (k + 1), "ne": 1.0} for k in range(60)),
@@ -78,6 +80,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, evaluation: Evaluation) -> Pa
                 },
                 {"name": NASTY, "auc": 0.7, "note": NASTY},
             ],
+            "importance": {NASTY: MetricValue(value=0.02, low=0.01, high=0.03), "b": MetricValue(value=None)},
         },
     )
 
@@ -130,7 +133,7 @@ def test_undefined_and_empty_tables_are_drawn_and_matplotlib_stays_as_it_was() -
     before = dict(mpl.rcParams)
     for rows in (5, 0):
         result = evaluate_table({"label": np.zeros(rows), "score": np.full(rows, 0.5)})
-        assert set(draw_all(result, [])) == {"roc", "reliability", "scores"}
+        assert set(draw_all(result, [])) == {"roc", "precision_recall", "reliability", "scores"}
     assert dict(mpl.rcParams) == before
 
 
@@ -150,3 +153,32 @@ def test_the_terminal_table_is_aligned_and_complete(evaluation: Evaluation) -> N
     assert re.search(r"^Query AUC +– +no request ids were given$", text, re.M)
     slices = text.split("-----\n")[1].splitlines()
     assert len(slices) == 2 and slices[0].index("250 ") == slices[1].index("250 ")
+
+
+def test_validation_loss_stands_beside_training_loss() -> None:
+    """In one panel; journals that lack one of them are drawn with the other."""
+    train = [{"kind": "train", "step": step, "loss": 1 / step} for step in range(1, 50)]
+    valid = [{"kind": "valid", "step": step, "log_loss": 2 / step, "auc": 0.5} for step in (10, 20)]
+    for history, panels, lines in ((train + valid, 2, 3), (train, 1, 2), (valid, 2, 1)):
+        figure = training(history)
+        assert figure is not None and len(figure.axes) == panels
+        (loss, *_) = figure.axes
+        assert loss.get_title() == "Loss" and len(loss.lines) == lines
+        names = [text.get_text() for text in loss.get_legend().get_texts()]
+        assert names == [n for n, part in (("training", train), ("validation", valid)) if part[0] in history]
+    drawn = training(train + valid)
+    assert drawn is not None
+    assert drawn.axes[0].lines[-1].get_xydata().tolist() == [[10, 0.2], [20, 0.1]]
+    assert training([{"kind": "save", "step": 1}]) is None
+
+
+def test_precision_and_recall_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import precision_recall_curve
+
+    random = np.random.default_rng(3)
+    label, score = random.integers(0, 2, 300), random.integers(0, 40, 300) / 40  # with ties
+    curves = evaluate_table({"label": label, "score": score}, draws=0).overall.curves
+    (line,) = [x for x in precision_recall(curves).axes[0].lines if len(x.get_xdata()) > 2]
+    precision, recall, _ = precision_recall_curve(label, score)
+    expected = {(round(r, 9), round(p, 9)) for r, p in zip(recall, precision, strict=True) if r > 0}
+    assert {(round(r, 9), round(p, 9)) for r, p in line.get_xydata().tolist() if r > 0} == expected
