@@ -26,7 +26,6 @@ from ctr.training.scoring import BatchSource, probability, score_batches
 from ctr.training.state import TrainingState
 from features.dataset import Manifest
 
-ROWS = 20_000
 DRAWS = 200
 
 

@@ -49,10 +49,10 @@ def offer(opener: Opener) -> None:
             dataset = Path(context.model_config["dataset"])
             self.score = opener(Path(files["config"]), Path(files["checkpoint"]), dataset)
 
-        # MLflow would take hints for a schema of the input.
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-            """Of the rows that the column row_id of a table, or a list, names, in its order, float64 (N,)."""
-            named = model_input["row_id"] if hasattr(model_input, "columns") else model_input
+        # MLflow takes other hints than that of an array for a schema, and warns where there is none.
+        def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
+            """Of the rows that the column row_id of a table, an array or a list names, float64 (N,)."""
+            named: Any = model_input["row_id"] if hasattr(model_input, "columns") else model_input
             return self.score(np.asarray(named, dtype=np.int64).reshape(-1))
 
     set_model(Scorer())
