@@ -82,7 +82,7 @@ def values_of(frame: pl.DataFrame, feature: IdFeature, *, what: str) -> Values:
 
 
 def _flatten(column: pl.Series) -> pl.Series:
-    return column.filter(column.list.len() > 0).explode()
+    return column.explode(empty_as_null=False, keep_nulls=False)
 
 
 def _weights(frame: pl.DataFrame, feature: IdFeature, lengths: np.ndarray, what: str) -> np.ndarray:

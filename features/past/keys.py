@@ -130,7 +130,9 @@ def _encode(columns: Sequence[pl.Series], what: str) -> tuple[list[np.ndarray], 
 
 def _flat(column: pl.Series) -> pl.Series:
     """The values of a column, those of lists one after the other."""
-    return column.filter(column.list.len() > 0).explode() if isinstance(column.dtype, pl.List) else column
+    if not isinstance(column.dtype, pl.List):
+        return column
+    return column.explode(empty_as_null=False, keep_nulls=False)
 
 
 def _append(
