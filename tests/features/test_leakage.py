@@ -228,6 +228,7 @@ def test_items_that_are_new_after_training(tmp_path: Path) -> None:
     tables["shown"] = tables["shown"].with_columns(new.alias("item"))
     found = check(prepared(tmp_path, NEWS_SPEC, tables), "values are as well known after training as in it")
     assert found.status == "warn" and "unknown in training item 0.0%, later 100.0%" in found.detail
+    assert "let counts and matches carry what is new; on two logs" in found.detail
 
 
 def test_an_event_of_the_same_clock_as_its_request(tmp_path: Path) -> None:
