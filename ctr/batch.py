@@ -39,7 +39,7 @@ class SequenceBatch:
 
     offsets: Tensor  # int64 (R + 1,)
     max_length: int
-    time_gap: Tensor  # float32 (ΣL,): seconds from the event to its request, ≥ 0
+    time_gap: Tensor  # float32 (ΣL,): seconds from the event to its request, ≥ 0; 0 without times
     ids: dict[str, IdColumn] = field(default_factory=dict)
     dense: dict[str, Tensor] = field(default_factory=dict)  # float32 (ΣL, dim)
 

@@ -12,6 +12,7 @@
 
 origin.arrow: log_row (number in the table, from 0, its files one after the other), log_file (path from the
 source's path on) and, of text files, log_line (from 1); row i is that of row_id i. The digest leaves it out.
+A domain whose events came as lists has no times: `time` is null.
 requests.arrow: request_id, user_id (dense codes), time (s), clock, num_rows, known_user, start.<domain>,
 end.<domain> (pointers into the event store: the events strictly before the request, at most the last
 max_len), request-level features.
@@ -73,12 +74,15 @@ __all__ = [
 ]
 
 
+UNKNOWN_TIME = np.iinfo(np.int64).min
+
+
 @dataclass(frozen=True)
 class EventStore:
     """All events of a domain, sorted by (user, clock); zero-copy views of the memory-mapped file."""
 
     info: DomainInfo
-    time: np.ndarray  # int64 seconds
+    time: np.ndarray  # int64 seconds; UNKNOWN_TIME throughout where events have no times
     clock: np.ndarray  # int64
     user_id: np.ndarray  # int64
     ids: dict[str, IdValues]
@@ -157,6 +161,7 @@ class Dataset:
         table = read_arrow(under(self.root, "events") / f"{domain}.arrow")
         ids = {c.name: id_values(table, c) for c in info.side if c.kind != "dense"}
         dense = {c.name: dense_values(table, c) for c in info.side if c.kind == "dense"}
-        time, clock, user_id = (flat(table[name]).to_numpy() for name in ("time", "clock", "user_id"))
+        clock, user_id = (flat(table[name]).to_numpy() for name in ("clock", "user_id"))
+        time = flat(table["time"]).to_numpy() if info.timed else np.full(len(clock), UNKNOWN_TIME)
         known = {c.name: flat(table[f"known.{c.name}"]).to_numpy() for c in info.side if c.known_later}
         return EventStore(info, time, clock, user_id, ids, dense, known)

@@ -98,6 +98,12 @@ class Packed(Strict):
         return self
 
 
+class FromList(Packed):
+    """Histories without times: the items before the request, as a list in the impressions."""
+
+    order: Literal["oldest_first", "newest_first"]
+
+
 class Explode(Packed):
     """Impressions of which one line of the log holds several: every value becomes a row of its own.
 

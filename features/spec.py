@@ -24,7 +24,7 @@ from features.errors import ConfigError
 from features.known import KnownLater, Label
 from features.names import check_name
 from features.safe_yaml import dump_yaml, load_yaml
-from features.source import Explode, Source, option
+from features.source import Explode, FromList, Source, option
 
 
 def _is_empty(value: Any) -> bool:
@@ -133,6 +133,7 @@ class Domain(Strict):
     where: dict[str, list[Any]] = {}  # keep events whose column holds one of the values
     outcome: Label | None = None  # what makes an event a success; may be missing in an event
     max_len: Positive = 200
+    from_list: FromList | None = option(None)  # its events come as lists of the impressions, without times
     tick: Tick = None  # as of the impressions
     known_later: KnownLater  # columns that are known only some time after the event
     side: dict[str, IdFeature | CalendarFeature | SincePrevious | DenseFeature]
@@ -166,6 +167,17 @@ class Spec(Strict):
     tokens: dict[str, list[str]]  # semantic groups: token name → feature names
     slices: dict[str, str] = {}  # evaluation slices: name → column
     split: Split = Split()
+
+    @model_validator(mode="before")
+    @classmethod
+    def lists_of_impressions(cls, data: Any) -> Any:
+        """Lists without times are those of the impressions: table, user and time need not be said again."""
+        try:
+            shown = {key: data["impressions"][key] for key in ("table", "user", "time")}
+            domains = {n: {**shown, **d} if d.get("from_list") else d for n, d in data["domains"].items()}
+        except (KeyError, TypeError, AttributeError):
+            return data  # for the checks of the fields
+        return {**data, "domains": domains}
 
     @model_validator(mode="after")
     def consistent(self) -> Spec:

@@ -61,6 +61,7 @@ class Collator:
         self.ngrams = ngrams
         self.events = {domain: event_columns(store) for domain, store in stores.items()}
         self.max_len = max_len
+        self.timed = {domain: store.info.timed for domain, store in stores.items()}
         self.known_later = {d: [c for c in s.info.side if c.known_later] for d, s in stores.items()}
 
     def __call__(self, window: WindowData, picked: np.ndarray, epoch: int = 0) -> Batch:
@@ -135,6 +136,8 @@ class Collator:
         events = self.events[domain].take(rows)
         if late := self.known_later[domain]:
             events = hide_unknown(events, late, np.repeat(requests["clock"], stop - start))
+        if not self.timed[domain]:
+            return PackedHistory(offsets, np.zeros(len(rows), dtype=np.float32), events)
         gap = np.repeat(requests["time"], stop - start) - events.plain["time"]
         if len(gap) and gap.min() < 0:
             _refuse_future_event(domain, requests, offsets, gap)

@@ -97,6 +97,11 @@ class FeatureLookup:
         """Pointers to the events of a user strictly before a time."""
         found: dict[str, int] = {}
         for domain, store in self._stores.items():
+            if not store.info.timed:
+                raise DataError(
+                    f"domain {domain!r} holds lists without times, so that a time does not tell what lies "
+                    "before it; name a request_id"
+                )
             first, last = np.searchsorted(store.user_id, [user, user + 1]).tolist()
             # An event is past when its tick is over; without a length the request's and its are the same.
             tick = max(math.ceil(store.info.tick or 1), 1)

@@ -132,6 +132,12 @@ class SequenceTokenizers(nn.Module):
                 "add one to its spec"
             )
         self.domains = list(manifest.domains)
+        untimed = [name for name, info in manifest.domains.items() if not info.timed]
+        if merge and untimed and len(self.domains) > 1:
+            raise ConfigError(
+                f"merged sequences are ordered by time, but events of domains {untimed} have none; choose a "
+                "model with a sequence of its own per domain, or drop other domains by drop"
+            )
         self.merge = merge
         self.names = ["merged"] if merge else self.domains
         ngrams = ngram_fields(manifest, config.ngram, dim=dim)

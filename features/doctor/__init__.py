@@ -16,6 +16,7 @@ from features.doctor.opened import CheckResult, Opened, Status
 from features.doctor.order import (
     complete,
     events_sorted,
+    lists_in_order,
     over_splits,
     parts_in_order,
     rows_of_requests,
@@ -86,7 +87,10 @@ def _checks(opened: Opened) -> Iterator[tuple[str, CheckResult]]:
     for name, store in opened.events.items():
         yield f"{name}: events are sorted by user and clock", events_sorted(store)
         yield f"{name}: history is strictly before the request", over_splits(opened, name, strictly_before)
-        yield f"{name}: history is complete and the newest", over_splits(opened, name, complete)
+        if store.info.timed:
+            yield f"{name}: history is complete and the newest", over_splits(opened, name, complete)
+        else:
+            yield f"{name}: the lists show their order", lists_in_order(opened, name)
         yield f"{name}: some request has a history", some_history(opened, name)
     for name, table in opened.fitted["tables"].items():
         yield f"table {name}: fitted before the validation period", fitted_before(opened, table)
@@ -103,7 +107,7 @@ def _checks(opened: Opened) -> Iterator[tuple[str, CheckResult]]:
     yield "shuffled labels are told by nothing", shuffled_labels(opened)
     yield "users and items are found in their tables", joins_found(opened)
     yield "values are as well known after training as in it", unknown_values(opened)
-    for name in opened.events:
+    for name in (name for name, store in opened.events.items() if store.info.timed):
         yield f"{name}: events beside an impression of the same", beside_impressions(opened, name)
 
 

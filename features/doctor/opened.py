@@ -50,4 +50,5 @@ class Opened:
     def before(self, store: EventStore, side: str) -> np.ndarray:
         """Which events (bool) lie in the training period, with that field known in it."""
         bound, clock = self.first_outside, store.known.get(side, store.clock)
-        return np.ones(len(clock), dtype=bool) if bound is None else clock < bound
+        seen = clock if store.info.timed else clock + 1
+        return np.ones(len(clock), dtype=bool) if bound is None else seen < bound

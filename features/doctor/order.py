@@ -91,6 +91,19 @@ def complete(split: SplitData, store: EventStore, domain: str) -> CheckResult:
     return _which(wrong, request, "have another history than a new search finds")
 
 
+def lists_in_order(opened: Opened, domain: str) -> CheckResult:
+    """Lists of a user go on from one another at the end that is said to be the new one."""
+    counters = opened.data.manifest.counters
+    changed = counters.get(f"events.{domain}.lists_that_changed", 0)
+    anew = counters.get(f"events.{domain}.lists_stored_anew", 0)
+    if not changed:
+        return "warn", "no list differs from the one before of its user, so that nothing shows their order"
+    told = (
+        f"{anew:,} of {changed:,} lists that differ from the one before of their user share nothing with it"
+    )
+    return ("warn", f"{told}: compare from_list.order with the log") if 2 * anew > changed else ("pass", told)
+
+
 def some_history(opened: Opened, domain: str) -> CheckResult:
     """Not every history is empty, as it is when two tables give their times in different units."""
     for split in opened.splits.values():

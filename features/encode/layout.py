@@ -44,7 +44,7 @@ def split_tables(name: str, log: Log, ranges: SplitRanges, encoded: Encoded) -> 
     request = rows["__request"].to_numpy()
     first = np.flatnonzero(np.concatenate([[True], request[1:] != request[:-1]])[: len(request)])
     requests = _request_keys(rows, first) | {"known_user": _known_users(log.rows, rows[first], ranges)}
-    requests |= _history(spec, log, requests)
+    requests |= _history(spec, log, requests, rows[first])
     impressions = _impression_keys(rows, low, spec)
     own = {n: c.slice(low, high - low) for n, c in encoded.of_level("candidate").items()}
     info = SplitInfo(
@@ -71,13 +71,14 @@ def event_table(name: str, log: Log, encoded: Encoded) -> tuple[pa.Table, Domain
     """The event store of one domain, and its counts."""
     events = log.events[name]
     columns = {"user_id": "__user", "time": TIME, "clock": CLOCK}
-    keys = {column: events[source].to_numpy() for column, source in columns.items()}
+    keys = {column: events[source].to_arrow() for column, source in columns.items()}
     info = DomainInfo(
         events=events.height,
         max_len=encoded.spec.domains[name].max_len,
         side=encoded.side(name),
         time_range=_range(events[TIME]),
-        tick=log.ticks[name] if log.ticks_differ else None,
+        tick=log.ticks.get(name) if log.ticks_differ else None,
+        timed=encoded.spec.domains[name].from_list is None,
     )
     late = {f"known.{side}": clock for side, clock in encoded.known.get(name, {}).items()}
     return pa.table({**keys, **late, **encoded.of_domain(name)}), info
@@ -99,10 +100,17 @@ def _known_users(rows: pl.DataFrame, head: pl.DataFrame, ranges: SplitRanges) ->
     return (first < head[CLOCK]).fill_null(False).to_numpy()
 
 
-def _history(spec: Spec, log: Log, requests: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _history(
+    spec: Spec, log: Log, requests: dict[str, np.ndarray], head: pl.DataFrame
+) -> dict[str, np.ndarray]:
     """The pointers of the requests into every event store."""
     columns = {}
     for name, domain in spec.domains.items():
+        if domain.from_list is not None:
+            start, end = (head[f"__{part}.{name}"].to_numpy() for part in ("start", "end"))
+            columns[f"start.{name}"] = np.maximum(start, end - domain.max_len)
+            columns[f"end.{name}"] = end
+            continue
         events = log.events[name]
         columns[f"start.{name}"], columns[f"end.{name}"] = pointers(
             events["__user"].to_numpy(),
@@ -132,4 +140,4 @@ def _impression_keys(rows: pl.DataFrame, first_row: int, spec: Spec) -> dict[str
 
 
 def _range(values: pl.Series) -> tuple[int, int] | None:
-    return (int(values.min()), int(values.max())) if len(values) else None  # type: ignore[arg-type]
+    return (int(values.min()), int(values.max())) if values.count() else None  # type: ignore[arg-type]

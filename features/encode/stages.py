@@ -13,6 +13,7 @@ from features.encode.split import SplitRanges
 from features.encode.transform import encode_other, encode_table
 from features.encode.uses import Use, all_uses
 from features.past.counters import counter_columns
+from features.past.list_matches import list_match_columns
 from features.past.matches import match_columns
 from features.past.pages import page_columns
 from features.read.log import Log
@@ -55,7 +56,9 @@ def _compute(spec: Spec, log: Log) -> Iterator[Spec]:
         log.rows = log.rows.hstack(counter_columns(log.rows, name, counter, events))
         yield (spec := _without(spec, "counters", name))
     for name, match in spec.matches.items():
-        log.rows = log.rows.hstack(match_columns(log.rows, log.events[match.domain], name, match))
+        listed = spec.domains[match.domain].from_list is not None
+        compute = list_match_columns if listed else match_columns
+        log.rows = log.rows.hstack(compute(log.rows, log.events[match.domain], name, match))
         yield (spec := _without(spec, "matches", name))
     for name, page in spec.pages.items():
         columns = page_columns(log.rows, name, page, position=spec.impressions.position)

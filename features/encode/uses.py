@@ -71,7 +71,9 @@ def all_uses(spec: Spec, log: Log, ranges: SplitRanges) -> list[Use]:
     for name, domain in spec.domains.items():
         for side, feature in domain.side.items():
             clock, bound = known_from(log.events[name], feature), ranges.fit_before
-            before = np.ones(len(clock), dtype=bool) if bound is None else clock < bound
+            # An event of a list is known from the request on that first shows it, one clock later.
+            seen = clock if domain.from_list is None else clock + 1
+            before = np.ones(len(clock), dtype=bool) if bound is None else seen < bound
             uses.append(Use(name, side, feature, log, before, "event"))
     return uses
 

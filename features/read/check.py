@@ -6,8 +6,11 @@ import polars as pl
 
 from features.errors import DataError, first_line
 from features.read.columns import origin
+from features.read.explode import check_packed, clicked_lists
+from features.read.locate import table_name
 from features.read.problems import Problems
 from features.read.where import holds
+from features.source import Packed
 from features.spec import DenseFeature, Domain, Spec
 
 Tables = dict[str, pl.LazyFrame]
@@ -32,6 +35,7 @@ def check_types(spec: Spec, tables: Tables) -> None:
     for name, feature in spec.features.items():
         if isinstance(feature, DenseFeature):
             _check_dense(f"feature {name!r}", feature, shown.table, spec, schemas, problems)
+    _check_lists(spec, schemas[shown.table], problems)
     for name, domain in spec.domains.items():
         _check_domain(name, domain, spec, schemas, problems)
     problems.raise_all()
@@ -44,6 +48,17 @@ def _schema(name: str, table: pl.LazyFrame) -> pl.Schema:
         raise DataError(
             f"table {name!r} cannot be read: {first_line(error)}; correct derive or types"
         ) from None
+
+
+def _check_lists(spec: Spec, schema: pl.Schema, problems: Problems) -> None:
+    """What is packed into one cell of the impressions is a list, or a text that can be split."""
+    explode, what = spec.impressions.explode, table_name(spec.source, spec.impressions.table)
+    packed: list[Packed | None] = [domain.from_list for domain in spec.domains.values()]
+    packed += [] if explode is None else [explode, clicked_lists(explode)]
+    for one in packed:
+        if one is not None:
+            with problems.collect():
+                check_packed(schema[one.column], one, what=what)
 
 
 def _check_domain(

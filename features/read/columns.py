@@ -63,6 +63,9 @@ def raw_reads(spec: Spec) -> Iterator[Read]:
         yield explode.column, "impressions.explode"
         if explode.clicked is not None:
             yield explode.clicked, "impressions.explode"
+    for name, domain in spec.domains.items():
+        if domain.from_list is not None:
+            yield domain.from_list.column, f"domain {name!r}, from_list"
 
 
 def input_reads(spec: Spec) -> Iterator[Read]:
@@ -90,6 +93,12 @@ def event_reads(spec: Spec, name: str) -> Iterator[Read]:
             yield column, what
     yield from ((r.known_at, f"{what}, known_at") for r in event_rules(domain).values() if r.known_at)
     yield from side_reads(spec, name)
+
+
+def raw_event_reads(spec: Spec, name: str) -> Iterator[Read]:
+    """What `event_reads` needs of the tables: lists are read with the impressions."""
+    listed = spec.domains[name].from_list is not None
+    yield from (read for read in event_reads(spec, name) if not listed or origin(read[0])[0] != "own")
 
 
 def side_reads(spec: Spec, name: str) -> Iterator[Read]:

@@ -80,7 +80,8 @@ def packed_lists(rows: pl.DataFrame, packed: Packed, *, what: str) -> pl.Series:
     Raises:
         DataError: neither lists nor texts that are split, or a list with a missing value.
     """
-    column, name = as_list(rows[packed.column]), f"{what}: column {packed.column!r}"
+    name = check_packed(rows.schema[packed.column], packed, what=what)
+    column = as_list(rows[packed.column])
     if isinstance(column.dtype, TEXT) and packed.separator is not None:
         parts = column.cast(pl.String).str.split(packed.separator)
         column = parts.list.eval(pl.element().str.strip_chars()).list.eval(
@@ -88,16 +89,34 @@ def packed_lists(rows: pl.DataFrame, packed: Packed, *, what: str) -> pl.Series:
         )
     if column.dtype == pl.Null:
         column = column.cast(pl.List(pl.String))
-    if not isinstance(column.dtype, pl.List):
-        raise DataError(
-            f"{name} must hold lists, got {column.dtype}; give the separator of its texts, or format: json"
-        )
     if (wrong := column.list.eval(pl.element().is_null()).list.any()).any():
         raise DataError(
             f"{name} must hold a value in every place of its lists, but {locate(rows, wrong)} have missing "
             "ones; fill or drop them"
         )
     return pl.select(pl.when(column.is_null()).then(pl.lit([], column.dtype)).otherwise(column)).to_series()
+
+
+def check_packed(dtype: pl.DataType, packed: Packed, *, what: str) -> str:
+    """What the packed column is called in messages, if its type can hold lists.
+
+    Raises:
+        DataError: neither lists nor texts that are split.
+    """
+    name = f"{what}: column {packed.column!r}"
+    text = isinstance(dtype, TEXT) and packed.separator is not None
+    if not (text or isinstance(dtype, pl.List | pl.Array | pl.Null)):
+        raise DataError(
+            f"{name} must hold lists, got {dtype}; give the separator of its texts, or format: json"
+        )
+    return name
+
+
+def clicked_lists(rule: Explode) -> Packed | None:
+    """The column of what was clicked, split as that of what was shown."""
+    if rule.clicked is None:
+        return None
+    return Packed(column=rule.clicked, separator=rule.separator, format=rule.format)
 
 
 def of_line(shown: Impressions) -> Impressions:
@@ -129,8 +148,8 @@ def _with_labels(every: pl.DataFrame, shown: Impressions, rule: Explode, what: s
 
 def _clicks(rows: pl.DataFrame, rule: Explode, shown: Impressions, what: str) -> pl.DataFrame:
     """What was clicked in each line, once: `__row`, the item, and a label of 1."""
-    assert rule.clicked is not None
-    packed = Packed(column=rule.clicked, separator=rule.separator, format=rule.format)
+    packed = clicked_lists(rule)
+    assert packed is not None
     lists = packed_lists(rows, packed, what=what).list.unique().alias(shown.item)
     clicks = rows.select(ROW).with_columns(lists).filter(pl.col(shown.item).list.len() > 0)
     return clicks.explode(shown.item).with_columns(pl.lit(1, dtype=pl.Int8).alias(shown.label.column))

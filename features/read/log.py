@@ -34,6 +34,7 @@ from features.read.explode import PLACE, explode, of_line
 from features.read.ids import common_keys, key_values
 from features.read.known_clock import LABEL, OUTCOME
 from features.read.labels import label_of
+from features.read.listed import Lists, store_lists, take_lists, timed_domains
 from features.read.locate import FILE, LINE, ROW, locate, table_name
 from features.read.origin import Origin, file_starts
 from features.read.requests import number_requests
@@ -94,17 +95,23 @@ def read_log(spec: Spec, tables: Tables) -> Log:
         DataError: missing keys or times, bad labels, inconsistent requests, duplicate rows or entities.
     """
     counters: dict[str, int] = {}
-    rows = _read_rows(spec, tables, counters)
+    rows, lists = _read_rows(spec, tables, counters)
     files = file_starts(rows)
-    events = {name: _read_events(spec, name, tables, counters) for name in spec.domains}
+    events = {name: _read_events(spec, name, tables, counters) for name in timed_domains(spec)}
     rows, events, ticks = _with_clocks(spec, rows, events)
+    events = {name: lists[name].values if name in lists else events[name] for name in spec.domains}
     rows, events, users, items = _coded(spec, rows, events)
     rows, counters["impressions.duplicates"] = number_requests(rows, of_line(spec.impressions))
+    for name, own in lists.items():
+        rule = spec.domains[name].from_list
+        assert rule is not None
+        rows, events[name] = store_lists(rows, name, rule, own, events[name], counters)
     origin = Origin.of(rows, files)
     log = Log(rows.drop(ROW, LINE, PLACE, strict=False), events, users, items, origin, ticks, counters)
     log.rows = _only_read(log.rows, input_reads(spec))
     for name, domain in spec.domains.items():
-        log.events[name] = _sorted_events(log.events[name], [*_key_columns(domain), *spec.order])
+        if domain.from_list is None:
+            log.events[name] = _sorted_events(log.events[name], [*_key_columns(domain), *spec.order])
         log.events[name] = _only_read(log.events[name], side_reads(spec, name))
     _join_entities(spec, log, tables)
     return log
@@ -115,7 +122,7 @@ def _names(reads: Iterable[Read], kind: str) -> list[str]:
     return list(dict.fromkeys(name for k, name in (origin(c) for c, _ in reads) if k == kind))
 
 
-def _read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> pl.DataFrame:
+def _read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> tuple[pl.DataFrame, dict[str, Lists]]:
     shown = spec.impressions
     what = table_name(spec.source, shown.table)
     keys = [shown.user, shown.item, *([shown.request] if shown.request else [])]
@@ -132,6 +139,7 @@ def _read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> pl.DataF
         what=what,
     )
     rows = rows if ROW in rows.columns else rows.with_row_index(ROW)
+    rows, lists = take_lists(rows, spec, what=what)
     rows = rows if shown.explode is None else explode(rows, shown, counters, what=what)
     for column in keys:
         if (missing := rows[column].is_null()).any():
@@ -140,7 +148,7 @@ def _read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> pl.DataF
                 f"{what}: {column!r} must not be missing in an impression, {where} lack it; drop them"
             )
     label = label_of(rows, shown.label, what=what).alias(LABEL)
-    return _narrow(rows, keep=shown.time).with_columns(label)
+    return _narrow(rows, keep=shown.time).with_columns(label), lists
 
 
 def _read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int]) -> pl.DataFrame:
@@ -176,7 +184,7 @@ def _with_clocks(
     spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]
 ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], dict[str | None, float]]:
     roles: dict[str | None, Impressions | Domain] = {None: spec.impressions}
-    roles.update(spec.domains)
+    roles.update(timed_domains(spec))
     times = {name: _time_column(spec, role) for name, role in roles.items()}
     bounds = time_bounds(spec.time_range)
     warn_of_zones({None: rows, **events}, times)
@@ -211,7 +219,7 @@ def _coded(
     keys: dict[str, pl.Series] = {}
     for what in ("user", "item"):
         columns = [
-            _key_column(frame, getattr(role, what), f"{table_name(spec.source, role.table)}, {what} column")
+            _key_column(frame, _key_of(role, what), f"{table_name(spec.source, role.table)}, {what} column")
             for frame, role in zip(frames, roles, strict=True)
         ]
         keys[what] = all_keys(common_keys([c for c in columns if c is not None]))
@@ -219,6 +227,12 @@ def _coded(
             codes = np.full(frames[i].height, -1) if column is None else code_of(column, keys[what])
             frames[i] = frames[i].with_columns(pl.Series(f"__{what}", codes))
     return frames[0], dict(zip(events, frames[1:], strict=True)), keys["user"], keys["item"]
+
+
+def _key_of(role: Impressions | Domain, what: str) -> str | None:
+    """The column of users or items; of lists, the users are those of the rows."""
+    listed = isinstance(role, Domain) and role.from_list is not None
+    return None if listed and what == "user" else getattr(role, what)
 
 
 def _key_column(frame: pl.DataFrame, column: str | None, what: str) -> pl.Series | None:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from features.errors import ConfigError
-from features.read.columns import Read, computed_columns, event_reads, is_pattern, origin, raw_reads
+from features.read.columns import Read, computed_columns, is_pattern, origin, raw_event_reads, raw_reads
 from features.read.outcomes import outcomes, refuse_outcomes
 from features.read.problems import Problems
+from features.read.untimed import refuse_times
 from features.spec import DenseFeature, Domain, Entity, Feature, Needed, PlainDense, SincePrevious, Spec
 
 
@@ -22,6 +23,8 @@ def needed_columns(spec: Spec) -> Needed:
     with problems.collect():
         refuse_outcomes(spec)
     with problems.collect():
+        refuse_times(spec)
+    with problems.collect():
         if taken := [t for t in spec.tables if t.partition(".")[0] in ("calendar", "gap")]:
             raise ConfigError(f"tables calendar.* and gap.* are made for time features; rename {taken}")
     needed: Needed = {}
@@ -30,7 +33,7 @@ def needed_columns(spec: Spec) -> Needed:
     _enter(needed, spec.impressions.table, raw_reads(spec), entities, computed, problems)
     for name, domain in spec.domains.items():
         joined = {"item": spec.item if domain.item is not None else None}
-        _enter(needed, domain.table, event_reads(spec, name), joined, [], problems)
+        _enter(needed, domain.table, raw_event_reads(spec, name), joined, [], problems)
     named = [(c, "impressions.outcomes") for c in spec.impressions.outcomes]
     _enter(needed, spec.impressions.table, named, {}, [], problems)
     for name, domain in spec.domains.items():
@@ -101,7 +104,8 @@ def _entity_columns(what: str, entity: Entity | None, columns: dict[str, list[st
 
 def _expand_domain(domain: Domain, name: str, spec: Spec, columns: dict[str, list[str]]) -> Domain:
     item = spec.item if domain.item is not None else None
-    names = [*columns[domain.table], *_entity_columns("item", item, columns)]
+    own = columns[domain.table] if domain.from_list is None else [str(domain.item)]
+    names = [*own, *_entity_columns("item", item, columns)]
     side = {n: _expand(f, names, f"domain {name!r}, side {n!r}") for n, f in domain.side.items()}
     return domain.model_copy(update={"side": side})
 

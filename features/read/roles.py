@@ -63,7 +63,8 @@ def table_roles(spec: Spec) -> dict[str, TableRoles]:
     shown = (found for found in _impression_roles(spec) if found[0] not in made)
     _enter(roles, spec.impressions.table, shown, entities)
     for name, domain in spec.domains.items():
-        _enter(roles, domain.table, _event_roles(spec, name), {"item": spec.item if domain.item else None})
+        found = _event_roles(spec, name) if domain.from_list is None else _list_roles(spec, name)
+        _enter(roles, domain.table, found, {"item": spec.item if domain.item else None})
     for entity in entities.values():
         if entity is not None:
             roles.setdefault(entity.table, TableRoles()).columns.setdefault(entity.key, set()).add("category")
@@ -151,6 +152,14 @@ def _event_roles(spec: Spec, name: str) -> Iterator[tuple[str, Role | None]]:
     for feature in domain.side.values():
         yield from _feature_roles(spec, feature)
     yield from ((m.event, "category") for m in spec.matches.values() if m.domain == name)
+
+
+def _list_roles(spec: Spec, name: str) -> Iterator[tuple[str, Role | None]]:
+    """Of a domain whose events are lists: a table holds the lists, and what belongs to their items."""
+    rule = spec.domains[name].from_list
+    assert rule is not None
+    yield rule.column, None if rule.format is None else "json"
+    yield from (found for found in _event_roles(spec, name) if origin(found[0])[0] != "own")
 
 
 def _feature_roles(spec: Spec, feature: Feature | SincePrevious) -> Iterator[tuple[str, Role | None]]:

@@ -42,6 +42,8 @@ class DomainInfo(Strict):
     side: list[Column]
     time_range: tuple[int, int] | None
     tick: Tick = None
+    # False: the events came as lists, their time is missing, and their clocks only order them.
+    timed: bool = Field(default=True, exclude_if=lambda timed: timed)
 
 
 class SplitInfo(Strict):

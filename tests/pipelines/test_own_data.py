@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shlex
 import subprocess
@@ -10,10 +11,15 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from features.prepare import prepare
+from features.safe_yaml import parse_yaml
+from features.spec import parse_spec
 from pipelines.cli import main
-from tests.documents import Command, first_missing, saved_files, shown_commands
+from tests.documents import Command, fenced, first_missing, saved_files, shown_commands
+from tests.features.list_log import SPEC, random_lines, write_log
 
 
 def run(line: str, folder: Path, repo_root: Path) -> tuple[int, str]:
@@ -73,3 +79,28 @@ def test_the_whole_page_runs_as_written(page: Path, tmp_path: Path, repo_root: P
 
 def test_the_specs_of_the_page_are_saved(page: Path) -> None:
     assert sorted(saved_files(page)) == ["make_logs.py", "news.yaml", "run.yaml"]
+
+
+def test_the_domain_of_lists_prepares(page: Path, tmp_path: Path) -> None:
+    """The example has the names of the page's articles; the log of the tests calls them news."""
+    (example,) = [
+        block for block in fenced(page, "yaml") if "from_list" in block and "impressions" not in block
+    ]
+    lines = [one | {"history": " ".join(one["history"] or [])} for one in random_lines(4)]
+    write_log(tmp_path, lines)
+    new = {"news": "article", "topic": "section"}
+    for table in ("shown", "news"):
+        path = tmp_path / f"{table}.parquet"
+        pl.read_parquet(path).rename(new, strict=False).write_parquet(path)
+    text = (
+        json.dumps(
+            SPEC
+            | {"matches": {}, "features": {"news": SPEC["features"]["news"]}, "tokens": {"all": ["news"]}}
+        )
+        .replace('"news"', '"article"')
+        .replace("topic", "section")
+    )
+    spec = json.loads(text) | parse_yaml(example, "example")
+    spec["source"] = {"tables": {"shown": {"path": "shown.parquet"}, "article": {"path": "news.parquet"}}}
+    manifest = prepare(parse_spec(spec), tmp_path / "out", base=tmp_path)
+    assert manifest.domains["read"].events > 0 and not manifest.domains["read"].timed
