@@ -140,7 +140,7 @@ def test_ragged_lines_of_no_text_are_named(tmp_path: Path) -> None:
         "user,note\r\nä,1\r\nb,2\r\n".encode(),
         "user,note\rä,1\rb,2".encode(),
         '"user","note"\n"ä","1"\n"b","2"\n'.encode(),
-        gzip.compress("user,note\nä,1\n".encode()) + gzip.compress(b"b,2\n"),
+        gzip.compress("user,note\nä,1\n".encode(), mtime=0) + gzip.compress(b"b,2\n", mtime=0),
         "user,note\n\nä,1\n\n\nb,2\n\n".encode(),
         'user,note\nä,12" v\nb,"say ""hi"""\n'.encode(),
         "user,note\nä,1\nb,\xfc\n".encode()[:-3] + b"\xfc\n",  # no UTF-8, in a column that nobody reads
