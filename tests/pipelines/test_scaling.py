@@ -14,6 +14,7 @@ from ctr.ablate.task import Task
 from ctr.runs.journal import read_rows
 from ctr.scaling.predict import ROW
 from ctr.scaling.sweep import Chain, Sweep
+from features.durable.own import MARKER
 from features.errors import CtrError
 from features.safe_yaml import dump_yaml
 from pipelines.ablate_worker import work
@@ -208,7 +209,7 @@ def test_points_from_a_table_need_no_model_and_draws_their_picture(
     assert (
         "AUC at 160: computed from smaller sizes" in text and text.count("the interval; errors: curve") == 2
     )
-    assert {p.name for p in (tmp_path / "out" / "report").iterdir()} == {
+    assert {p.name for p in (tmp_path / "out" / "report").iterdir()} == {MARKER, 
         "index.html", "report.md", "results.json", "auc.png"
     }  # fmt: skip
     beta = results(tmp_path / "out")["metrics"]["auc"]["curve"]["beta"]
