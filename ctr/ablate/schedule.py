@@ -17,6 +17,7 @@ import psutil
 from ctr.ablate.subruns import SubRun
 from ctr.ablate.task import Task
 from ctr.errors import LockedError, RetryableError
+from ctr.runs.directory import RunDir
 
 TRIES = 5
 AGAIN = {LockedError.exit_code, RetryableError.exit_code}  # a worker whose parent was killed holds its lock
@@ -49,7 +50,7 @@ class ProcessWorker:
 
     def __init__(self, task: Task, *, threads: int) -> None:
         folder = Path(task.config.run)
-        folder.mkdir(parents=True, exist_ok=True)
+        RunDir.claim(folder)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         with (folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(

@@ -33,7 +33,15 @@ _HOPELESS = {
     errno.ELOOP,
 }
 _MOST_OF_A_ROW = 2**24  # bytes; the first row holds the configuration
-_EMPTY_RUN = {"journal.jsonl", "lock", "checkpoints", "predictions", "report", f"{TMP_PREFIX}probe"}
+_EMPTY_RUN = {
+    "journal.jsonl",
+    "lock",
+    "log.txt",
+    "checkpoints",
+    "predictions",
+    "report",
+    f"{TMP_PREFIX}probe",
+}
 
 
 class RunDir:
@@ -70,7 +78,7 @@ class RunDir:
                 f"{path} must be the directory of a run, but has no {run.journal_file.name}; check the name"
             )
         try:
-            claim(run.path, "run", known=_is_run)
+            cls.claim(run.path)
             run._make()
             run._acquire()
             run._probe()
@@ -95,6 +103,15 @@ class RunDir:
             ConfigError: naming it; nothing was touched.
         """
         check_free(path, "run", known=_is_run)
+
+    @staticmethod
+    def claim(path: Path) -> None:
+        """Make the directory of a run that another process will open.
+
+        Raises:
+            ConfigError: files are there that no run made; nothing was touched.
+        """
+        claim(path, "run", known=_is_run)
 
     journal: Journal
 
