@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -236,6 +237,9 @@ def test_sigkill_of_the_real_command(dataset: Path, whole: Path, tmp_path: Path)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+    for lock in subruns.glob("*/lock"):
+        with lock.open() as file:  # waits until the worker, which saves first, has ended and freed it
+            fcntl.flock(file, fcntl.LOCK_EX)
     finished = {path: path.stat().st_mtime_ns for path in subruns.glob("*/predictions/test.parquet")}
     assert 0 < len(finished) < 4
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
