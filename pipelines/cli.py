@@ -55,7 +55,7 @@ def guarded(job: Callable[[], int]) -> int:
     try:
         return job()
     except CtrError as error:
-        echo("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]), err=True)
+        echo(_with_notes(f"error: {error}", error), err=True)
         return error.exit_code
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,7 +64,7 @@ def guarded(job: Callable[[], int]) -> int:
         echo("interrupted", err=True)
         return 130
     except OSError as error:
-        echo(f"error: {error}; mend it and run the command again", err=True)
+        echo(_with_notes(f"error: {error}; mend it and run the command again", error), err=True)
         return 75
     except Exception as error:
         if _out_of_memory(error):
@@ -81,6 +81,10 @@ def guarded(job: Callable[[], int]) -> int:
             err=True,
         )
         return 1
+
+
+def _with_notes(text: str, error: Exception) -> str:
+    return "\n".join([text, *getattr(error, "__notes__", [])])
 
 
 def _out_of_memory(error: Exception) -> bool:

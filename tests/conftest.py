@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,33 @@ def repo_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session")
+def chaos_seed() -> int:
+    """Where the draw of kills and flips begins: CHAOS_SEED, or 0; `make chaos` prints it."""
+    return int(os.environ.get("CHAOS_SEED", "0"))
+
+
+@pytest.fixture
+def counted(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Keeps what a test has counted for the lines of `make chaos`, as in `counted(flips=40)`."""
+
+    def keep(**figures: int) -> None:
+        for name, count in figures.items():
+            record_property(f"figure {name}", count)
+
+    return keep
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        rows = [row for mark in item.iter_markers("fault") for row in mark.args]
+        item.user_properties += [("fault", row) for row in rows]
+        if rows and "chaos_seed" in getattr(item, "fixturenames", ()):
+            item.user_properties.append(("seed", int(os.environ.get("CHAOS_SEED", "0"))))
+    _skip_without_gpu(items)
+
+
+def _skip_without_gpu(items: list[pytest.Item]) -> None:
     wanted = [item for item in items if item.get_closest_marker("gpu")]
     if not wanted:
         return

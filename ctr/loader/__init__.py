@@ -73,7 +73,7 @@ class Loader:
         self.seed = seed
         self.patience = patience
         self.splits = (split,) if isinstance(split, str) else tuple(split)
-        self._manifest = dataset.manifest
+        self._root, self._manifest = dataset.root, dataset.manifest
         self._data = [dataset.split(name) for name in self.splits]
         self._counts = [np.diff(data.row_offsets) for data in self._data]
         stores = {domain: dataset.events(domain) for domain in dataset.manifest.domains}
@@ -90,24 +90,25 @@ class Loader:
     def iterate(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from `start_step` on; the batches before it are not made.
 
-        An exception while making a batch is raised where that batch would come, with a note of its number.
+        An exception while making a batch is raised where that batch would come, with notes of its thread, its
+        number and the files that it is made from.
         """
         plan = self._plan(epoch)
         lock, open_window = threading.Lock(), lru_cache(_OPEN_WINDOWS)(partial(self._open, plan, epoch))
 
         def make(step: int) -> Batch:
-            try:
-                fault_point("loader.batch", step)
-                window, requests = plan.locate(self._batch_of(step, plan))
-                with lock:
-                    data, order = open_window(window)
-                batch = self._shard_of(step, plan, epoch, data, order[requests])
-                return batch.pin_memory() if self.pin else batch
-            except Exception as error:
-                error.add_note(
-                    f"while making batch {step} of epoch {epoch} of split {' + '.join(self.splits)}"
-                )
-                raise
+            fault_point("loader.batch", step)
+            window, requests = plan.locate(self._batch_of(step, plan))
+            with lock:
+                data, order = open_window(window)
+            batch = self._shard_of(step, plan, epoch, data, order[requests])
+            return batch.pin_memory() if self.pin else batch
+
+        def describe(step: int) -> str:
+            split = self.splits[plan.windows[plan.locate(self._batch_of(step, plan))[0]].split]
+            return (
+                f"making batch {step} of epoch {epoch} from {self._root / split} and {self._root / 'events'}"
+            )
 
         config = self.config
         yield from in_order(
@@ -117,6 +118,7 @@ class Loader:
             ahead=config.prefetch,
             patience=self.patience,
             name="loader",
+            describe=describe,
         )
 
     def _batch_of(self, step: int, plan: EpochPlan) -> int:

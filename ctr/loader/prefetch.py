@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
@@ -15,8 +16,10 @@ from ctr.errors import RetryableError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Seconds that a thread may take to finish its item after the caller has stopped.
-_JOIN_SECONDS = 5.0
+_JOIN_SECONDS = 5.0  # that a thread may take to finish its item after the caller has stopped
+_LOOK_SECONDS = 1.0  # between two looks whether the threads are alive
+
+_RETRY = "the disk or network file system may hang or fail; check it, then start the job again"
 
 _Jobs = SimpleQueue["tuple[Future[Result], Item] | None"]
 
@@ -29,6 +32,7 @@ def in_order(
     ahead: int,
     patience: float,
     name: str = "worker",
+    describe: Callable[[Item], str] = str,
 ) -> Iterator[Result]:
     """Yield make(item) for every item in order, made by threads while the caller is busy.
 
@@ -42,18 +46,21 @@ def in_order(
         ahead: at most so many results are being made or wait, besides the one that the caller has.
         patience: seconds to wait for one result.
         name: of the threads.
+        describe: an item for messages: what is made, and from which files.
 
     Raises:
-        RetryableError: no result within `patience`; the threads are left behind and end with the process.
+        RetryableError: no result within `patience`, or a thread died; the threads are left behind and end
+            with the process.
 
     Example:
         >>> list(in_order(lambda x: x * x, range(4), workers=2, ahead=2, patience=60))
         [0, 1, 4, 9]
     """
     jobs: _Jobs = SimpleQueue()
+    doing: dict[str, str] = {}  # thread → what it is making
     # Daemons: a thread stuck in a dead file system must not keep the process alive.
     threads = [
-        threading.Thread(target=_work, args=(jobs, make), name=f"{name}-{i}", daemon=True)
+        threading.Thread(target=_work, args=(jobs, make, doing, describe), name=f"{name}-{i}", daemon=True)
         for i in range(workers)
     ]
     for thread in threads:
@@ -69,7 +76,7 @@ def in_order(
     try:
         submit(ahead)
         while waiting:
-            result = _result(waiting.popleft(), patience, name)
+            result = _result(waiting.popleft(), patience, threads, doing)
             submit(1)  # it is made while the caller works with this result
             yield result
     finally:
@@ -81,22 +88,36 @@ def in_order(
             thread.join(_JOIN_SECONDS)
 
 
-def _work(jobs: _Jobs, make: Callable[[Item], Result]) -> None:
+def _work(
+    jobs: _Jobs, make: Callable[[Item], Result], doing: dict[str, str], describe: Callable[[Item], str]
+) -> None:
+    thread = threading.current_thread().name
     while (job := jobs.get()) is not None:
         future, item = job
         if not future.set_running_or_notify_cancel():
             continue
+        doing[thread] = "at its first line"
         try:
+            doing[thread] = describe(item)
             future.set_result(make(item))
-        except BaseException as error:
+        except Exception as error:
+            error.add_note(f"in thread {thread}, {doing[thread]}")
             future.set_exception(error)
+        except BaseException as error:  # such as SystemExit, which must not end the job as if all were done
+            future.set_exception(RetryableError(f"thread {thread} died {doing[thread]}: {error!r}; {_RETRY}"))
+        del doing[thread]
 
 
-def _result(future: Future[Result], patience: float, name: str) -> Result:
-    wait([future], timeout=patience)
+def _result(
+    future: Future[Result], patience: float, threads: list[threading.Thread], doing: dict[str, str]
+) -> Result:
+    end = time.monotonic() + patience
+    while not future.done() and (left := end - time.monotonic()) > 0 and any(t.is_alive() for t in threads):
+        wait([future], timeout=min(left, _LOOK_SECONDS))
     if not future.done():
+        stuck = [f"thread {name} is {what}" for name, what in sorted(doing.copy().items())]
         raise RetryableError(
-            f"{name} threads must make a batch within {patience:g} s, got none; the disk or network file "
-            "system may hang: check it, then start the job again"
+            f"a batch must be made within {patience:g} s, but {'; '.join(stuck) or 'no thread is at work'}: "
+            f"{_RETRY}"
         )
     return future.result()

@@ -34,6 +34,7 @@ BAD: list[Any] = [
 BAD += ["a b", "a\0b", "é", "a²", "x" * 129, None, 3, b"a", "C:x", "~root", "%2e%2e"]
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("name", BAD)
 def test_bad_names(name: Any) -> None:
     with pytest.raises(ConfigError, match=r"^a run name must start with .*, got .*; rename it$"):
@@ -48,6 +49,7 @@ def test_long_names_are_shortened_in_the_message() -> None:
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.fault(34)
 @given(st.lists(st.text(max_size=8), max_size=4))
 def test_under_stays_under(parts: list[str]) -> None:
     try:
@@ -57,6 +59,7 @@ def test_under_stays_under(parts: list[str]) -> None:
     assert path.resolve().is_relative_to(Path("root").resolve())
 
 
+@pytest.mark.fault(34)
 def test_symbolic_links_out_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     (root / "real").mkdir(parents=True)

@@ -39,6 +39,7 @@ def content(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
 
 
+@pytest.mark.fault(41)
 def test_a_foreign_directory_is_no_run(foreign: Path) -> None:
     before = content(foreign)
     with pytest.raises(ConfigError, match=r"site must be new, empty, or a run that ctr made, but holds"):
@@ -46,6 +47,7 @@ def test_a_foreign_directory_is_no_run(foreign: Path) -> None:
     assert content(foreign) == before
 
 
+@pytest.mark.fault(41)
 def test_a_foreign_directory_is_no_dataset(foreign: Path) -> None:
     before = content(foreign)
     with (
@@ -56,6 +58,7 @@ def test_a_foreign_directory_is_no_dataset(foreign: Path) -> None:
     assert content(foreign) == before
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize("option", ["--data", "--run"])
 def test_the_demo_removes_nothing_foreign(
     foreign: Path,

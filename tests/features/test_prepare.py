@@ -144,6 +144,7 @@ def test_weights_follow_their_values(shop: Dataset) -> None:
         assert ids.weights[start:end].tolist() == [1.0 + i for i in range(end - start)]
 
 
+@pytest.mark.fault(22)
 def test_order_of_the_input_does_not_matter(tmp_path: Path) -> None:
     """Fault 22: shuffled tables give the same dataset, byte for byte; so does running twice."""
     for spec, tables in ((RATINGS_SPEC, rating_tables()), (SHOP_SPEC, shop_tables())):
@@ -171,6 +172,7 @@ def test_future_values_do_not_reach_the_fit(tmp_path: Path) -> None:
     assert [first.files[f] for f in same] == [second.files[f] for f in same]
 
 
+@pytest.mark.fault(15)
 def test_bad_ids_of_any_size_have_a_row(tmp_path: Path) -> None:
     """Fault 15: negative and huge IDs are values like any other, in vocabularies and hashes."""
     tables = rating_tables()

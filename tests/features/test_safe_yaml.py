@@ -12,6 +12,7 @@ from features.errors import ConfigError
 from features.safe_yaml import apply_overrides, dump_yaml, load_yaml, parse_yaml
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -53,6 +54,7 @@ def test_nan_is_read() -> None:
     assert math.isnan(parse_yaml("a: .nan", "t")["a"])
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -83,6 +85,7 @@ def test_refused_with_the_line(text: str, message: str) -> None:
         parse_yaml(text, "t")
 
 
+@pytest.mark.fault(33)
 def test_alias_bomb_is_refused() -> None:
     lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 10)]
@@ -90,6 +93,7 @@ def test_alias_bomb_is_refused() -> None:
         parse_yaml("\n".join(lines), "bomb")
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, "{a: " * 20_000, "- " * 50_000, "".join(" " * i + "a:\n" for i in range(60))]
 )
@@ -107,6 +111,7 @@ def test_nesting_of_50_levels_is_read() -> None:
         parse_yaml("a: " + "[" * 49 + "7" + "]" * 49, "t")
 
 
+@pytest.mark.fault(33)
 def test_size_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "big.yaml"
     path.write_text("a: " + "x" * 1_000_000)

@@ -140,6 +140,7 @@ def test_a_directory_that_is_no_run_is_refused_and_left_alone(
     assert not (tmp_path / "gone").exists() and not list((tmp_path / "empty").iterdir())
 
 
+@pytest.mark.fault(40)
 def test_changed_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = tiny_dataset(tmp_path)
     events = dataset / "events" / "view.arrow"

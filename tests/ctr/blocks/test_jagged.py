@@ -30,6 +30,7 @@ def test_places_ages_and_segments(lengths: list[int]) -> None:
     assert jagged.segment_ids().tolist() == [row for row, n in enumerate(lengths) for _ in range(n)]
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize("lengths", ALL_LENGTHS, ids=str)
 def test_mean_pool_of_an_empty_history_is_zero(lengths: list[int]) -> None:
     jagged, events = build(lengths)

@@ -136,6 +136,7 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     assert found is not None and found.state == {"again": True} and os.listdir(tmp_path) == ["step-1"]
 
 
+@pytest.mark.fault(4)
 def test_forty_flipped_bits_are_all_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save(tmp_path, 1)
     newest = save(tmp_path, 2)
@@ -153,6 +154,7 @@ def test_forty_flipped_bits_are_all_found(tmp_path: Path, caplog: pytest.LogCapt
     assert load_latest(tmp_path).step == 2  # type: ignore[union-attr]
 
 
+@pytest.mark.fault(4)
 def test_warning_names_file_and_both_hashes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save(tmp_path, 1)
     path = save(tmp_path, 2) / TENSORS
@@ -196,6 +198,7 @@ def linked_file(path: Path) -> None:
     (path / TENSORS).symlink_to(path.parent / "elsewhere")
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize(
     "damage",
     [drop, cut, empty_state, no_manifest, renamed_step, deep_manifest, extra_file, linked_file],
@@ -225,6 +228,7 @@ class Bomb:
         return (Path.touch, (self.sentinel,))
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("name", [".metadata", "model.pt", "python_model.pkl", TENSORS, STATE, MANIFEST])
 def test_a_pickle_is_refused_and_never_run(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / "c", 1)
@@ -242,6 +246,7 @@ def test_a_pickle_is_refused_and_never_run(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "sentinel").exists(), "the bomb must work for the test to mean something"
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/../../secret"])
 def test_a_manifest_cannot_name_files_outside(tmp_path: Path, name: str) -> None:
     path = save(tmp_path, 1)
@@ -262,6 +267,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("point", POINTS)
 def test_kill_at_any_point_leaves_a_valid_checkpoint(killed: Path, point: str) -> None:
     root = killed / point
@@ -272,6 +278,7 @@ def test_kill_at_any_point_leaves_a_valid_checkpoint(killed: Path, point: str) -
     assert sorted(os.listdir(root)) == [f"step-{step}" for step in range(1, expected + 1)]
 
 
+@pytest.mark.fault(2)
 def test_kill_at_any_time_leaves_only_whole_checkpoints(killed: Path) -> None:
     saved = 0
     for root in killed.glob("random-*"):

@@ -101,6 +101,7 @@ def test_several_processes(outcomes: dict[str, list[str | None]], scenario: str)
         assert wrong is None, f"rank {rank}: {wrong}"
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize("engine", ["torch", "fbgemm"])
 @pytest.mark.parametrize("saved", ["row_wise-of-2", "column_wise-of-3", "mixed-of-3"])
 def test_one_process_loads_what_several_saved(
@@ -134,6 +135,7 @@ def test_each_part_is_written_once_by_its_rank(outcomes: dict[str, list[str | No
     assert stored < 4 * 358 * 17 + 3 * 6000 + 6000  # tables with their sums, random states, headers
 
 
+@pytest.mark.fault(8)
 def test_a_run_of_three_goes_on_with_two_as_if_it_had_been_one(
     outcomes: dict[str, list[str | None]], folder: Path, tmp_path: Path
 ) -> None:
@@ -150,6 +152,7 @@ def test_a_run_of_three_goes_on_with_two_as_if_it_had_been_one(
         torch.testing.assert_close(ours.tensors[name], theirs.tensors[name], **bounds)
 
 
+@pytest.mark.fault(5)
 def test_a_lost_file_is_named(outcomes: dict[str, list[str | None]], folder: Path) -> None:
     target = folder / "lost" / "step-4"
     target.mkdir(parents=True)
@@ -160,6 +163,7 @@ def test_a_lost_file_is_named(outcomes: dict[str, list[str | None]], folder: Pat
         load_checkpoint(target)
 
 
+@pytest.mark.fault(2)
 def test_a_kill_inside_a_background_save_leaves_the_one_before(tmp_path: Path) -> None:
     first, last = start_ranks(2, shard_jobs.dies_in_a_save, tmp_path, timeout=20.0)()
     assert last.exit_code == -9

@@ -100,6 +100,7 @@ def test_the_job_of_several_equals_the_job_of_one(
         assert steps(tmp_path / name / "checkpoints") == steps(alone / name / "checkpoints")
 
 
+@pytest.mark.fault(8)
 def test_every_row_is_dealt_once_and_the_work_is_even(dataset: Path) -> None:
     found = results(run_ranks(3, rank_jobs.shares, dataset, ("loader.batch_rows=30",)))
     assert len({len(batches) for batches in found}) == 1
@@ -143,6 +144,7 @@ def test_collectives_replicas_and_randomness(dataset: Path) -> None:
     assert results(two()) == [[], [], []]
 
 
+@pytest.mark.fault(3, 17)
 def test_ranks_skip_and_stop_together(dataset: Path, alone: Path, tmp_path: Path) -> None:
     """A bad loss on one rank drops the step on all; a signal to one stops all."""
     skip = start_ranks(2, rank_jobs.skip_on_last_rank, dataset, tmp_path / "skip", SKIPPING)
@@ -157,6 +159,7 @@ def test_ranks_skip_and_stop_together(dataset: Path, alone: Path, tmp_path: Path
     close(tmp_path / "stop", alone / "in step")
 
 
+@pytest.mark.fault(35)
 @pytest.mark.parametrize("how", ["killed", "silent", "mistaken"])
 def test_a_lost_rank_ends_the_others_with_a_clear_message(how: str) -> None:
     found = run_ranks(3, rank_jobs.die, how, timeout=3.0)
@@ -179,6 +182,7 @@ def restarted(dataset: Path, alone: Path, folder: Path, start: Callable[[str], t
     close(folder / "run", alone / "stale")
 
 
+@pytest.mark.fault(35)
 def test_torchrun_starts_again_after_a_killed_rank_and_ends_with_the_right_result(
     dataset: Path, alone: Path, tmp_path: Path
 ) -> None:

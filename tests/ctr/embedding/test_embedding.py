@@ -228,6 +228,7 @@ def test_no_ids(engine: str, optimizer: str) -> None:
     tables.apply_gradients()
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize(("engine", "optimizer"), EACH_ENGINE)
 def test_wrong_ids_are_named(engine: str, optimizer: str) -> None:
     tables = make(engine, optimizer)

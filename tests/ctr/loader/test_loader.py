@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from itertools import islice, pairwise
@@ -261,6 +262,7 @@ def slice_of(dataset: Dataset, name: str) -> dict[str, Any]:
     return {column: table[column] for column in table.column_names}
 
 
+@pytest.mark.fault(18)
 def test_a_domain_without_events(tmp_path: Path) -> None:
     def drop(columns: dict[str, Any]) -> dict[str, Any]:
         return {name: values.slice(0, 0) for name, values in columns.items()}
@@ -282,6 +284,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> N
     changed.replace(path)
 
 
+@pytest.mark.fault(19)
 def test_an_event_after_its_request_is_refused(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "leak")
     rewrite(root / "events" / "buy.arrow", lambda c: {**c, "time": [t + 5000 for t in c["time"].to_pylist()]})
@@ -301,6 +304,7 @@ def test_a_pointer_outside_the_store_is_refused(tmp_path: Path) -> None:
         list(loader(Dataset(root, verify=False)).iterate(0))
 
 
+@pytest.mark.fault(15)
 def test_an_id_outside_its_table_is_refused(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "id")
     rewrite(root / "events" / "view.arrow", lambda c: {**c, "id.brand": [30] * len(c["time"])})
@@ -321,6 +325,7 @@ def test_wrong_lengths_are_named(dataset: Dataset) -> None:
         loader(dataset, max_len={"view": 11})
 
 
+@pytest.mark.fault(30)
 def test_an_exception_of_a_worker_arrives_where_its_batch_would(dataset: Dataset) -> None:
     before = threading.active_count()
     batches = loader(dataset, workers=2).iterate(0)
@@ -328,7 +333,11 @@ def test_an_exception_of_a_worker_arrives_where_its_batch_would(dataset: Dataset
         assert len(list(islice(batches, 5))) == 5
         with pytest.raises(InjectedFault) as caught:
             next(batches)
-    assert caught.value.__notes__ == ["while making batch 5 of epoch 0 of split train"]
+    [note] = caught.value.__notes__
+    root = dataset.root
+    assert re.fullmatch(
+        rf"in thread loader-[01], making batch 5 of epoch 0 from {root}/train and {root}/events", note
+    )
     assert threading.active_count() == before
 
 

@@ -91,6 +91,7 @@ def test_ties_of_the_clock_are_not_cut() -> None:
             window_cuts(np.array(clock), 3)
 
 
+@pytest.mark.fault(23)
 def test_what_cannot_be_is_refused(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="window must be less than"):
         view(dataset, windows=2, window=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
@@ -68,13 +69,52 @@ def test_an_exception_comes_in_its_place_and_ends_the_threads() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.fault(30)
 def test_a_hanging_worker_does_not_hang_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says which thread hangs, and in what."""
     monkeypatch.setattr("ctr.loader.prefetch._JOIN_SECONDS", 0.01)
     release = threading.Event()
-    results = in_order(lambda i: release.wait(), range(2), workers=1, ahead=1, patience=0.05, name="loader")
-    with pytest.raises(
-        RetryableError, match=r"loader threads must make a batch within 0.05 s, got none; the disk"
-    ):
+    results = in_order(
+        lambda i: i or release.wait(),
+        range(3),
+        workers=2,
+        ahead=2,
+        patience=0.05,
+        name="loader",
+        describe=lambda i: f"making batch {i} from train/",
+    )
+    with pytest.raises(RetryableError) as caught:
         next(results)
+    assert re.fullmatch(
+        r"a batch must be made within 0.05 s, but thread loader-[01] is making batch 0 from train/: the disk "
+        "or network file system may hang or fail; check it, then start the job again",
+        str(caught.value),
+    )
     assert all(t.daemon for t in threading.enumerate() if t.name.startswith("loader"))
     release.set()
+
+
+@pytest.mark.fault(30)
+def test_a_thread_that_exits_is_no_end_of_the_data() -> None:
+    """sys.exit(0) in a thread would end the training as if all had gone well."""
+
+    def leave(i: int) -> int:
+        if i == 1:
+            raise SystemExit(0)
+        return i
+
+    results = in_order(
+        leave, range(3), workers=1, ahead=1, patience=60, name="loader", describe="at {}".format
+    )
+    assert next(results) == 0
+    with pytest.raises(RetryableError, match=r"thread loader-0 died at 1: SystemExit\(0\)") as caught:
+        next(results)
+    assert caught.value.exit_code == 75
+
+
+@pytest.mark.fault(30)
+def test_a_thread_that_is_gone_is_noticed_before_the_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in looks, not in seconds: the patience is more than a year."""
+    monkeypatch.setattr("ctr.loader.prefetch._work", lambda *_: None)
+    with pytest.raises(RetryableError, match="no thread is at work"):
+        next(in_order(str, range(3), workers=2, ahead=1, patience=4e7))

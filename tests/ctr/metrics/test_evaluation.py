@@ -44,6 +44,7 @@ def test_slices_are_the_figures_of_their_rows() -> None:
         )
 
 
+@pytest.mark.fault(24)
 def test_a_day_of_one_class_is_null_with_its_reason() -> None:
     result = json.loads(evaluate_table(table_of(), draws=20).to_json())
     planted = result["slices"]["day"]["3"]["metrics"]["auc"]
@@ -105,6 +106,7 @@ def test_unknown_slices_and_unreadable_files_are_refused(tmp_path: Path) -> None
         evaluate_table(tmp_path / "absent.parquet")
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("chunk_rows", [10, 10**6])
 def test_a_flipped_bit_in_a_page_is_found(tmp_path: Path, chunk_rows: int) -> None:
     path = tmp_path / "flipped.parquet"

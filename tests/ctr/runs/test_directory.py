@@ -69,6 +69,7 @@ def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
 
 
+@pytest.mark.fault(29)
 def test_second_job_is_told_who_holds_the_run_and_kill_frees_it(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True

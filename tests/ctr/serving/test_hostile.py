@@ -62,6 +62,7 @@ def body_of(field: str, value: str, *, size: int, named: bool) -> bytes:
     return f'{{"request_id":60,"{field}":[{",".join([value] * (size // (len(value) + 1)))}]}}'.encode()
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("size", [MIB // 32, pytest.param(37 * MIB // 10, marks=pytest.mark.slow)])
@@ -76,6 +77,7 @@ def test_wrong_values_in_a_million_places(port: int, field: str, named: bool, si
     assert get(port, "/health")["status"] == "ok"
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize(
     ("body", "says"),
     [
@@ -138,6 +140,7 @@ HALF_HEAD = b"POST /score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: applic"
 HALF_BODY = HALF_HEAD + b"ation/json\r\nContent-Length: 50\r\n\r\n{"
 
 
+@pytest.mark.fault(39)
 @pytest.mark.parametrize("begin", [b"", b"P", HALF_HEAD, HALF_BODY])
 def test_silent_and_half_open_connections_are_dropped(service: ScoreService, begin: bytes) -> None:
     with serving_in_thread(service, Limits(idle=0.3, reading=0.3)) as port:
@@ -146,6 +149,7 @@ def test_silent_and_half_open_connections_are_dropped(service: ScoreService, beg
         assert ask(port, GOOD)[0] == 200
 
 
+@pytest.mark.fault(39)
 def test_one_that_sends_its_head_letter_by_letter_is_dropped(service: ScoreService) -> None:
     with (
         serving_in_thread(service, Limits(idle=0.5)) as port,
@@ -167,6 +171,7 @@ def test_a_connection_that_keeps_quiet_after_its_answer_is_dropped(service: Scor
         assert is_dropped(first)
 
 
+@pytest.mark.fault(39)
 def test_silent_connections_shut_nobody_out(service: ScoreService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.BoundedConnection, "most", 16)
     with serving_in_thread(service, Limits(idle=60.0)) as port:

@@ -129,6 +129,7 @@ def test_a_resumed_run_sends_each_step_once_to_the_same_run(
     assert sorted(keys) == sorted((key, s) for key in ("train/loss", "train/rows_per_s") for s in range(1, 9))
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("hook", ["before", "after"])
 def test_a_server_that_dies_in_a_batch_loses_and_repeats_nothing(
     run: RunDir, servers: dict[str, FakeServer], hook: str
@@ -193,6 +194,7 @@ def test_status_tells_how_the_run_ended(
     assert read_rows(run.journal_file)[-1]["wall"]["status"] == status
 
 
+@pytest.mark.fault(28)
 def test_tracker_catches_up_when_the_server_comes_back(
     run: RunDir, servers: dict[str, FakeServer], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -235,6 +237,7 @@ def test_system_metrics_are_sampled(run: RunDir) -> None:
 # Servers that are not there.
 
 
+@pytest.mark.fault(27)
 def test_closed_port_warns_trains_on_and_sync_replays(
     tmp_path: Path, servers: dict[str, FakeServer], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,6 +259,7 @@ def test_closed_port_warns_trains_on_and_sync_replays(
     assert servers[A].run.info.status == "FINISHED"
 
 
+@pytest.mark.fault(28)
 def test_a_server_that_never_answers_holds_nothing_up(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -270,6 +274,7 @@ def test_a_server_that_never_answers_holds_nothing_up(
     assert sum(row["kind"] == "train" for row in read_rows(run.journal_file)) == 100
 
 
+@pytest.mark.fault(28)
 def test_close_does_not_wait_longer_than_told(run: RunDir, servers: dict[str, FakeServer]) -> None:
     hold = threading.Event()
     servers[A].before = lambda: hold.wait() and None

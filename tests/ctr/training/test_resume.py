@@ -78,6 +78,7 @@ def skipped(name: str) -> str:
     return "loss:3:nan,loss:8:nan,loss:9:nan" if name in ("skipped steps", "stale") else ""
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in VARIANTS]
 )
@@ -123,10 +124,12 @@ def killed_runs_equal(dataset: Path, folder: Path, faults: Sequence[str]) -> Non
     assert not list(run.rglob(".tmp-*"))
 
 
+@pytest.mark.fault(1, 2)
 def test_kill_9_at_a_step_and_inside_a_save(dataset: Path, tmp_path: Path) -> None:
     killed_runs_equal(dataset, tmp_path, ["step:5:kill", "ckpt.before_rename:12:kill"])
 
 
+@pytest.mark.fault(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_kill_9_anywhere(seed: int, dataset: Path, tmp_path: Path) -> None:
@@ -139,6 +142,7 @@ def test_kill_9_anywhere(seed: int, dataset: Path, tmp_path: Path) -> None:
     killed_runs_equal(dataset, tmp_path, [in_loader, *(fault for _, fault in sorted(at_steps + in_saves))])
 
 
+@pytest.mark.fault(3)
 @pytest.mark.slow
 def test_sigterm_from_outside(dataset: Path, tmp_path: Path) -> None:
     """kill -TERM of a real process: exit 143 soon, saved at its last step, and resumed to the same end."""

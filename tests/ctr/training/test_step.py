@@ -79,6 +79,7 @@ def test_rates_of_weights_and_rows_follow_one_schedule(dataset: Dataset) -> None
         assert state.tables.lr == config.embedding.lr * factor
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("what", ["loss", "logit"])
 def test_a_bad_loss_stops_before_anything_is_updated(dataset: Dataset, engine: str, what: str) -> None:
@@ -112,6 +113,7 @@ class _BadGradient(torch.autograd.Function):
         return gradient * float("nan")
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("what", ["weight", "rows"])
 def test_a_bad_gradient_stops_before_anything_is_updated(dataset: Dataset, engine: str, what: str) -> None:
@@ -140,6 +142,7 @@ class _Wrapped(nn.Module):
         return self.model(batch, {table: _BadGradient.apply(part) for table, part in rows.items()})
 
 
+@pytest.mark.fault(17)
 def test_skipping_counts_steps_in_a_row_and_stops_behind_the_cap(dataset: Dataset) -> None:
     options = ("train.non_finite=skip", "train.max_skipped=2", "optimizer.ema_decay=0.9")
     _, state, updates, batches = start(dataset, *options)

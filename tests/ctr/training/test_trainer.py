@@ -49,6 +49,7 @@ class Stopping:
     def stop(self) -> None: ...
 
 
+@pytest.mark.fault(3)
 def test_sigterm_saves_that_step_and_ends_143(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +68,7 @@ def test_sigterm_saves_that_step_and_ends_143(
     assert ours.pop("steps") == [5, *theirs.pop("steps")] and ours == theirs
 
 
+@pytest.mark.fault(29)
 def test_one_job_at_a_time(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     config = write_config(tmp_path / "run.yaml", dataset, run)
@@ -76,6 +78,7 @@ def test_one_job_at_a_time(dataset: Path, tmp_path: Path, capsys: pytest.Capture
     assert not steps(run / "checkpoints")
 
 
+@pytest.mark.fault(7)
 def test_checkpoint_of_another_configuration_or_data_set_is_refused(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(tiny_config(dataset, run))
@@ -97,6 +100,7 @@ def test_checkpoint_of_another_configuration_or_data_set_is_refused(dataset: Pat
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.fault(8)
 def test_what_does_not_decide_the_course_may_change(dataset: Path, tmp_path: Path) -> None:
     """Threads, paths, tracking and the number of kept checkpoints: a run may go on with others."""
     run, whole = tmp_path / "run", tmp_path / "whole"
@@ -156,6 +160,7 @@ def test_max_steps_ends_inside_an_epoch_with_an_evaluation(dataset: Path, tmp_pa
     assert rows(run, "train")[-1]["lr"] < 0.01  # the schedule ends there too
 
 
+@pytest.mark.fault(17)
 def test_a_step_that_is_not_finite_ends_with_code_4_and_keeps_the_last_checkpoint(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +174,7 @@ def test_a_step_that_is_not_finite_ends_with_code_4_and_keeps_the_last_checkpoin
     assert main(["train", str(config)]) == 0
 
 
+@pytest.mark.fault(17)
 def test_the_cap_of_skipped_steps_holds_across_a_restart(dataset: Path, tmp_path: Path) -> None:
     options = ("train.non_finite=skip", "train.max_skipped=3", "train.checkpoint_every=1")
     bad = ",".join(f"loss:{step}:nan" for step in range(4, 12))
@@ -207,6 +213,19 @@ def test_averaged_weights_are_saved_beside_the_models_own(dataset: Path, tmp_pat
             parts[part][rest] = tensor
     assert parts["average"] and parts["average"].keys() <= parts["model"].keys()
     assert any(not torch.equal(t, parts["model"][name]) for name, t in parts["average"].items())
+
+
+@pytest.mark.fault(30)
+def test_a_read_error_of_a_loader_thread_is_retryable_and_names_thread_and_files(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "run.yaml", dataset, tmp_path / "run")
+    with injected("loader.batch:3:enospc"):
+        assert main(["train", str(config)]) == 75
+    text = capsys.readouterr().err
+    assert "No space left on device" in text
+    assert f"in thread loader-0, making batch 3 of epoch 0 from {dataset / 'train'}" in text
+    assert endings(tmp_path / "run") == ["FAILED"]
 
 
 def test_what_selects_the_best_step() -> None:

@@ -60,6 +60,7 @@ def test_a_prepared_dataset_is_healthy(tmp_path: Path, name: str) -> None:
         assert word in diagnosis.text()
 
 
+@pytest.mark.fault(19)
 def test_one_event_of_the_same_clock_is_a_leak(data: Dataset) -> None:
     """Fault 19: a request that points at its own rating, the event with the same clock."""
 

@@ -46,6 +46,7 @@ def test_a_tie_belongs_to_the_earlier_part() -> None:
     assert parts([0, 1, 2, 3, 4, 5, 6, 7, 8, 8], 0.2, 0) == [8, 2, 0]
 
 
+@pytest.mark.fault(23)
 @given(st.lists(st.integers(0, 40), min_size=30, max_size=60), st.floats(0.01, 0.4), st.floats(0.01, 0.4))
 def test_no_clock_lies_in_two_parts(clock: list[int], valid: float, test: float) -> None:
     clock = sorted(clock)
@@ -59,6 +60,7 @@ def test_no_clock_lies_in_two_parts(clock: list[int], valid: float, test: float)
     assert sizes[0] >= int(round((1 - valid - test) * len(clock), 6))
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(
     ("valid", "test", "error", "message"),
     [

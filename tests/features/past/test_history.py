@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,12 +27,14 @@ def check(events: Pairs, requests: Pairs, max_len: int) -> None:
         assert list(range(start[i], end[i])) == brute_force(events, *request, max_len)
 
 
+@pytest.mark.fault(19)
 @given(events=pairs, requests=pairs, max_len=st.integers(1, 4))
 def test_pointers_equal_brute_force(events: Pairs, requests: Pairs, max_len: int) -> None:
     """Ties are excluded, users are kept apart, and only the newest are kept."""
     check(events, requests, max_len)
 
 
+@pytest.mark.fault(19)
 @given(events=huge, requests=huge)
 def test_pointers_of_extreme_codes_and_clocks(events: Pairs, requests: Pairs) -> None:
     """Clocks in nanoseconds and sparse user codes overflow no composite key."""

@@ -19,6 +19,7 @@ def frame(values: list[object], **more: list[object]) -> pl.DataFrame:
     return pl.DataFrame({"at": values, **more}, strict=False)
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(
     ("values", "unit"),
     [
@@ -44,6 +45,7 @@ def test_fractions_of_seconds_are_kept() -> None:
     assert (ticks.unit, ticks.length) == ("us", 1)
 
 
+@pytest.mark.fault(20)
 def test_mixed_units_are_refused_with_rows_and_files() -> None:
     """Fault 20."""
     table = frame([1_500_000_000, 1_500_000_000_000, 1_500_000_100], __row=[0, 1, 2], __file=["a", "b", "a"])

@@ -28,6 +28,7 @@ def test_rules(values: list[object], rule: dict[str, object], wanted: list[int])
     assert label.to_list() == wanted and label.dtype == pl.Int8
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("bad", [2, -1, 0.5, float("nan"), None, "1"])
 @pytest.mark.parametrize("rule", [{}, {"equals": 1}])
 def test_bad_labels_are_refused(bad: object, rule: dict[str, object]) -> None:
@@ -38,11 +39,13 @@ def test_bad_labels_are_refused(bad: object, rule: dict[str, object]) -> None:
         label_of(rows([0, bad]), Label(column="click", **rule), what="shown")
 
 
+@pytest.mark.fault(14)
 def test_error_has_count_and_first_rows() -> None:
     with pytest.raises(DataError, match=r"7 rows \(rows 1, 2, 3, 4, 5, …\) hold \[2, 2, 2, 2, 2\]"):
         label_of(rows([1, *[2] * 7, 0]), Label(column="click"), what="shown")
 
 
+@pytest.mark.fault(21)
 def test_duplicates() -> None:
     """Fault 21."""
     table = pl.DataFrame({"user": [1, 1, 1], "item": [2, 2, 3], "__row": [0, 1, 2]})

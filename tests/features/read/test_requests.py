@@ -71,6 +71,7 @@ def test_context_must_not_vary_inside_a_request() -> None:
         number_requests(table, SHOWN)
 
 
+@pytest.mark.fault(21)
 def test_duplicates_are_counted(tmp_path: Path) -> None:
     """Fault 21, through the whole pipeline."""
     tables = shop_tables()
@@ -123,6 +124,7 @@ def test_outcomes_may_be_missing() -> None:
     assert found.to_list() == [1, None, None, 0] and found.dtype == pl.Int8
 
 
+@pytest.mark.fault(20)
 def test_one_of_three_files_in_another_unit(tmp_path: Path) -> None:
     """Fault 20, with the file's name."""
     tables = rating_tables()

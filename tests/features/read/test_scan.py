@@ -47,6 +47,7 @@ def test_csv_renamed_with_a_separator_under_a_path_with_odd_characters(tmp_path:
     assert table["user"].to_list() == ["1", "2", "3"] and table["price"].to_list() == ["1", "2", "2.5"]
 
 
+@pytest.mark.fault(12)
 def test_missing_column_names_file_and_reader(tmp_path: Path) -> None:
     """Fault 12."""
     write(tmp_path / "a.parquet", user=[1], item=[1])
@@ -56,6 +57,7 @@ def test_missing_column_names_file_and_reader(tmp_path: Path) -> None:
     assert opened(tmp_path, optional={"item": 7})["item"].to_list() == [1, 7]
 
 
+@pytest.mark.fault(11)
 def test_changed_type_names_both_files_and_types(tmp_path: Path) -> None:
     """Fault 11."""
     write(tmp_path / "a.parquet", user=[1], item=[1])
@@ -66,6 +68,7 @@ def test_changed_type_names_both_files_and_types(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+@pytest.mark.fault(13)
 def test_extra_columns_are_left_out_with_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -80,6 +83,7 @@ def test_extra_columns_are_left_out_with_one_warning(
     ]
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 def test_empty_files_are_named(tmp_path: Path, suffix: str) -> None:
     """Fault 9."""
@@ -88,6 +92,7 @@ def test_empty_files_are_named(tmp_path: Path, suffix: str) -> None:
         opened(tmp_path, path=f"*.{suffix}", format=suffix)
 
 
+@pytest.mark.fault(9)
 def test_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", user=list(range(1000)), item=list(range(1000)))
     path.write_bytes(path.read_bytes()[:-100])
@@ -98,6 +103,7 @@ def test_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+@pytest.mark.fault(10)
 def test_flipped_bit_in_a_page_is_found(tmp_path: Path) -> None:
     """Fault 10: with page checksums, which Polars alone does not verify."""
     path = tmp_path / "a.parquet"
@@ -143,6 +149,7 @@ def test_packed_csv_is_read_and_its_bombs_are_refused(tmp_path: Path, packed: st
         opened(tmp_path, path="*.csv", format="csv")
 
 
+@pytest.mark.fault(9)
 def test_files_that_cannot_be_read_are_skipped_and_counted_where_asked(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

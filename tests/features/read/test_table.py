@@ -64,6 +64,7 @@ def test_types_are_widened_without_loss(
     assert set(map(str, both(tmp_path, other, one, role).to_list())) == set(map(str, values))
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize(
     ("one", "other", "role", "message"),
     [

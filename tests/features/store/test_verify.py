@@ -61,6 +61,7 @@ def flips(seed: int) -> Iterator[random.Random]:
     yield from (random.Random(draw.random()) for _ in range(80))
 
 
+@pytest.mark.fault(10, 40)
 def test_80_flips_over_all_files_are_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = sorted(path for path in root.rglob("*") if path.is_file())
     for number, draw in enumerate(flips(seed=20)):
@@ -87,6 +88,7 @@ def test_a_series_of_processes_hashes_once(root: Path, monkeypatch: pytest.Monke
     assert len(seen) == files
 
 
+@pytest.mark.fault(40)
 def test_a_change_that_keeps_size_and_time_is_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Dataset(root)
     path = root / "train" / "impressions.arrow"
