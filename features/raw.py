@@ -17,13 +17,14 @@ import polars as pl
 from features.dataset import Column, Dataset, IdValues
 from features.encode.fitted import Fitted
 from features.encode.raw_values import WrongValue, numbers, series, vectors
+from features.encode.scale import are_known
 from features.encode.tables import Bucketizer, FittedTable, Vocabulary
 from features.encode.transform import calendar_ids
 from features.encode.values import values_of
 from features.errors import DataError
 from features.names import under
 from features.read.columns import feature_columns, is_of_request
-from features.spec import CalendarFeature, IdFeature, load_spec
+from features.spec import CalendarFeature, DenseFeature, IdFeature, load_spec
 
 RawLevel = Literal["request", "candidate"]
 Raw = Mapping[str, Sequence[Any]]  # column → a value per owner
@@ -121,7 +122,18 @@ class RawEncoder:
                         found[name] = numbers(given[name])
                     else:
                         found |= zip(scalars, vectors(given[name], len(scalars)).T, strict=True)
+        self._refuse_missing(column, found, what)
         return self.fitted.dense(column).scale(found)
+
+    def _refuse_missing(self, column: Column, found: Mapping[str, np.ndarray], what: str) -> None:
+        feature = self.spec.features[column.name]
+        if isinstance(feature, DenseFeature) and feature.missing == "error":
+            for name, values in found.items():
+                if not are_known(values).all():
+                    raise DataError(
+                        f"{what}.{name} must hold a finite number for each (the spec says missing: error), "
+                        f"got {values[~are_known(values)][0]}"
+                    )
 
     def _ids(self, column: Column, given: Raw, what: str) -> IdValues:
         feature = self.spec.features[column.name]

@@ -102,11 +102,13 @@ class CalendarFeature(Strict):
 
 
 class DenseFeature(Strict):
-    """Numeric columns, scaled with values fitted on the training period; missing = 0 and an indicator."""
+    """Numeric columns, scaled with values fitted on the training period."""
 
     columns: list[str]  # names or patterns such as count.user.*
     scale: Literal["none", "standard", "log", "quantile"] = "standard"
     clip: float = Field(default=5.0, gt=0)  # of the scaled value
+    # null, NaN and infinite values: 0 with an indicator beside it, or refused
+    missing: Literal["indicator", "error"] = option("indicator")
 
 
 class PlainDense(DenseFeature):

@@ -150,7 +150,7 @@ def fit(
             try:
                 outcome = trainer.fit(stop, until=until)
                 if until is not None and trainer.valid is not None and outcome.stopped_by is None:
-                    tracker.log("rung", outcome.steps, trainer.validation_metrics())
+                    tracker.log("rung", outcome.steps, trainer.validation_metrics(trainer.valid))
             finally:
                 display.stop()
             tracker.close("FINISHED" if outcome.stopped_by is None else "KILLED")

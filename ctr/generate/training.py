@@ -23,6 +23,7 @@ from ctr.loader import Loader
 from ctr.loader.view import DatasetView
 from ctr.runs.identity import identity
 from ctr.training.optim import AveragedWeights, make_optimizer
+from ctr.training.scoring import BatchSource
 from ctr.training.state import Progress, TrainingState
 from ctr.training.step import StepResult
 from ctr.training.trainer import Trainer
@@ -66,14 +67,13 @@ class GeneratorTrainer(Trainer):
         """Without clicks: their share says nothing of this loss."""
         super()._record(replace(result, positives=0.0), at_end)
 
-    def validation_metrics(self) -> dict[str, float | None]:
+    def validation_metrics(self, valid: BatchSource) -> dict[str, float | None]:
         """`loss`, nats per item, and `ne`."""
-        assert self.valid is not None
         total, base, count = 0.0, 0.0, 0
         share = np.log((self.popularity + 1) / (self.popularity + 1).sum())
         with torch.inference_mode(), self.state.for_scoring() as model:
             assert isinstance(model, NextBehaviour)
-            for batch in self.valid.iterate(0):
+            for batch in valid.iterate(0):
                 moved = batch.to(self.device)
                 found = model.predictions(moved)
                 total += found.losses[found.of_target].double().sum().item()

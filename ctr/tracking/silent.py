@@ -24,7 +24,7 @@ class SilentTracker:
     def flush(self) -> None:
         """See `Tracker.flush`."""
 
-    def close(self, status: str = "FINISHED", *, timeout: float = 30.0) -> bool:
+    def close(self, status: str = "FINISHED", *, timeout: float | None = None) -> bool:
         """See `Tracker.close`."""
         return True
 

@@ -20,6 +20,8 @@ from ctr.tracking.system import SystemSampler
 from ctr.tracking.tracked_run import code_commit, keep_run, known_run
 
 MAX_WAIT = 60.0  # seconds between two tries while MLflow is away
+# Seconds that the end of a session waits for MLflow; whoever sent a signal waits for the job.
+PATIENCE = {"FINISHED": 30.0, "FAILED": 30.0, "KILLED": 5.0}
 _log = logging.getLogger(__name__)
 
 
@@ -128,12 +130,12 @@ class Tracker:
         """Force the journal to the disk; call it before a checkpoint is saved. Does not wait for MLflow."""
         self._run.journal.sync()
 
-    def close(self, status: str = "FINISHED", *, timeout: float = 30.0) -> bool:
+    def close(self, status: str = "FINISHED", *, timeout: float | None = None) -> bool:
         """End the session; safe to call twice.
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            timeout: seconds to wait at most for the rest to reach MLflow.
+            timeout: seconds to wait at most for the rest to reach MLflow; None: those of `PATIENCE`.
 
         Returns:
             True if MLflow has everything (or is not used).
@@ -148,7 +150,7 @@ class Tracker:
             self._run.journal.sync()
         finally:
             self._closing.set()
-        return self._await_replica(timeout)
+        return self._await_replica(PATIENCE[status] if timeout is None else timeout)
 
     def _await_replica(self, timeout: float) -> bool:
         if self._thread is None or self._replica is None:

@@ -38,11 +38,12 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     finished: bool = False
+    evaluation_due: bool = False  # a signal came before or in the evaluation of this step
     running: RunningLoss = field(default_factory=RunningLoss)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, restored by `from_json`."""
-        return asdict(self)
+        """Plain data, restored by `from_json`; `evaluation_due` is written where it says something."""
+        return {name: value for name, value in asdict(self).items() if name != "evaluation_due" or value}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Progress:

@@ -27,10 +27,10 @@ from ctr.loader import Loader
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
 from ctr.tracking import SilentTracker, Tracker
-from ctr.training.scoring import score_split
+from ctr.training.scoring import BatchSource, score_split
 from ctr.training.state import Progress, TrainingState
 from ctr.training.step import StepResult, Updates, objective_of_clicks
-from ctr.training.validation import describe, figures_of, selection_value
+from ctr.training.validation import Interrupted, UntilSignal, describe, figures_of, selection_value
 from features.durable.faults import fault_point
 from features.errors import ConfigError
 
@@ -90,7 +90,7 @@ class Trainer:
         self.config = config
         self.state = state
         self.train = train
-        self.valid = valid
+        self.valid: BatchSource | None = valid
         self.run_dir = run_dir
         self.tracker = tracker
         self.display = display
@@ -113,6 +113,7 @@ class Trainer:
         self._writer = CheckpointWriter(run_dir.checkpoints, world=self.world) if behind else None
         self._clock = time.monotonic()
         self._rows_since = 0
+        self._saved: int | None = None  # the step that this process saved last
 
     @property
     def progress(self) -> Progress:
@@ -122,20 +123,25 @@ class Trainer:
     def fit(self, stop: GracefulStop, *, until: int | None = None) -> Outcome:
         """Train to the end, early stopping, a signal or a pause; saves in each case. Call `resume` before.
 
+        After a signal the step under way is finished and saved. An evaluation that is due then, or under way
+        in a single process, is made when the run goes on.
+
         Args:
             stop: rises with a signal.
             until: pause when so many steps are done; a later call goes on as if there had been no pause.
         """
         self.display.start(step=self.progress.step, total=self.total_steps)
         self._clock = time.monotonic()
-        there = until is not None and self.progress.step >= until
+        if self.progress.evaluation_due:
+            self._evaluate(stop)
+            self._save()
+        there = self.progress.evaluation_due or (until is not None and self.progress.step >= until)
         for batch, last_of_epoch in () if there else self._batches():
-            result = self._one_step(batch, last_of_epoch, stopping=stop.requested)
-            stopping = result.stopping if self.world.size > 1 else stop.requested
-            if stopping or self.progress.step == until:
+            stopping = self._one_step(batch, last_of_epoch, stop)
+            pausing = stopping or self.progress.step == until
+            if pausing and self._saved != self.progress.step:
                 self._save()
-                break
-            if self.progress.finished:
+            if pausing or self.progress.finished:
                 break
         if self._writer is not None:
             self._writer.wait()
@@ -173,11 +179,12 @@ class Trainer:
             for batch in self.train.iterate(self.progress.epoch, self.progress.step_in_epoch):
                 yield batch, self.progress.step_in_epoch + 1 == steps
 
-    def _one_step(self, batch: Batch, last_of_epoch: bool, *, stopping: bool) -> StepResult:
+    def _one_step(self, batch: Batch, last_of_epoch: bool, stop: GracefulStop) -> bool:
+        """Train on a batch, record, evaluate and save what is due; says whether to stop."""
         progress = self.progress
         fault_point("step", progress.step)
         on_device = batch.to(self.device, non_blocking=True)
-        result = self.updates.step(on_device, progress.step, stopping=stopping)
+        result = self.updates.step(on_device, progress.step, stopping=stop.requested)
         progress.step += 1
         progress.epoch, progress.step_in_epoch = (
             (progress.epoch + 1, 0) if last_of_epoch else (progress.epoch, progress.step_in_epoch + 1)
@@ -188,12 +195,17 @@ class Trainer:
             self.updates.finish()
         every = self.config.train.evaluate_every
         evaluates = self.valid is not None and (at_end or (self._due(every) if every else last_of_epoch))
-        if evaluates:
-            self._evaluate()
         progress.finished = progress.finished or at_end
+        progress.evaluation_due = evaluates
+        if evaluates and not self._stops(result, stop):
+            self._evaluate(stop)
         if evaluates or progress.finished or self._due(self.config.train.checkpoint_every):
             self._save()
-        return result
+        return self._stops(result, stop)
+
+    def _stops(self, result: StepResult, stop: GracefulStop) -> bool:
+        """Whether a signal has come; of several ranks those are counted that came before the step."""
+        return result.stopping if self.world.size > 1 else stop.requested
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.progress.step % every == 0
@@ -231,19 +243,25 @@ class Trainer:
         sent = self.state.tables.traffic()
         return dict(zip(sent, self.world.sums(*sent.values()), strict=True)) if sent else {}
 
-    def _evaluate(self) -> None:
-        """Score the validation split, remember the best, decide on early stopping."""
+    def _evaluate(self, stop: GracefulStop) -> None:
+        """Score the validation split, remember the best, decide on early stopping; or stop at a signal."""
         assert self.valid is not None
-        started = time.monotonic()
-        figures = self.validation_metrics()
-        progress = self.progress
+        started, progress = time.monotonic(), self.progress
+        try:  # several ranks would stop at different batches
+            valid = UntilSignal(self.valid, stop) if self.world.size == 1 else self.valid
+            figures = self.validation_metrics(valid)
+        except Interrupted:
+            progress.evaluation_due = True
+            return
+        progress.evaluation_due = False
         value = selection_value(figures, self.config.train.metric)
         better = value is not None and (progress.best_value is None or value > progress.best_value)
         if better:
             progress.best_value, progress.best_step = value, progress.step
         progress.evaluations_without_gain = 0 if better else progress.evaluations_without_gain + 1
         patience = self.config.train.early_stopping
-        progress.finished = bool(patience) and progress.evaluations_without_gain >= patience
+        if patience and progress.evaluations_without_gain >= patience:
+            progress.finished = True
         seconds = time.monotonic() - started
         self.tracker.log("valid", progress.step, figures, wall={"seconds": seconds})
         if better:
@@ -252,11 +270,10 @@ class Trainer:
         self.display.message(f"step {progress.step}: validation {shown}{'  (best so far)' if better else ''}")
         self._clock += seconds  # rows/s speak of training alone
 
-    def validation_metrics(self) -> dict[str, float | None]:
+    def validation_metrics(self, valid: BatchSource) -> dict[str, float | None]:
         """Figures of the validation split, the same on all ranks, without intervals; None if undefined."""
-        assert self.valid is not None
         bf16 = self.config.train.precision == "bf16"
-        scores = score_split(self.state, self.valid, bf16=bf16, device=self.device, world=self.world)
+        scores = score_split(self.state, valid, bf16=bf16, device=self.device, world=self.world)
         return self.world.broadcast_json(None if scores is None else figures_of(scores))
 
     def _save(self) -> None:
@@ -272,3 +289,4 @@ class Trainer:
             keep_last=self.config.train.keep_last,
             keep={progress.best_step} if progress.best_step is not None else set(),
         )
+        self._saved = progress.step

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ctr.batch import Batch
 from ctr.metrics import METRICS, MetricAccumulator
 from ctr.metrics.table import headlines, validated
-from ctr.training.scoring import Scores
+from ctr.runs.signals import GracefulStop
+from ctr.training.scoring import BatchSource, Scores
+
+
+class Interrupted(Exception):
+    """A signal came while a split was scored."""
+
+
+@dataclass(frozen=True)
+class UntilSignal:
+    """The batches of a source, until a signal comes."""
+
+    source: BatchSource
+    stop: GracefulStop
+
+    def iterate(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """As of the source.
+
+        Raises:
+            Interrupted: there is a signal.
+        """
+        for batch in self.source.iterate(epoch, start_step):
+            if self.stop.requested:
+                raise Interrupted
+            yield batch
 
 
 def figures_of(scores: Scores) -> dict[str, float | None]:

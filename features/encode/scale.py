@@ -45,7 +45,7 @@ class Scaler:
             with np.errstate(over="ignore"):  # what becomes infinite is clipped
                 scaled = ((_log(values) if self.kind == "log" else values) - self.mean) / self.std
         scaled = scaled if self.kind == "none" else np.clip(scaled, -self.clip, self.clip)
-        return np.where(_known(values), scaled, 0.0).astype(np.float32)
+        return np.where(are_known(values), scaled, 0.0).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
         """What was fitted, as plain data."""
@@ -75,7 +75,7 @@ def fit_scaler(values: np.ndarray, feature: DenseFeature) -> Scaler:
         >>> scaler.apply(np.array([2.0, 3.0, np.nan])).tolist()
         [0.0, 1.0, 0.0]
     """
-    known = values[_known(values)]
+    known = values[are_known(values)]
     missing = len(known) < len(values)
     if feature.scale == "none" or not len(known):
         return Scaler(feature.scale, feature.clip, missing=missing)
@@ -106,7 +106,7 @@ class FittedDense:
     def scale(self, numbers: Mapping[str, np.ndarray]) -> np.ndarray:
         """float32 (rows, dim) of float64 columns, NaN = missing."""
         scaled = [s.apply(numbers[c]) for c, s in self.scalers.items()]
-        flags = [~_known(numbers[c]) for c, s in self.scalers.items() if s.missing]
+        flags = [~are_known(numbers[c]) for c, s in self.scalers.items() if s.missing]
         return np.stack([*scaled, *flags], axis=1).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
@@ -128,11 +128,17 @@ def fit_dense(
     return FittedDense(scalers)
 
 
+def missing_in(frame: pl.DataFrame, feature: DenseFeature, *, what: str) -> np.ndarray:
+    """Which rows lack a value in any column of a feature, bool (rows,)."""
+    numbers = _numbers(frame, feature.columns, what)
+    return np.logical_or.reduce([~are_known(values) for values in numbers.values()])
+
+
 def count_not_finite(frame: pl.DataFrame, feature: DenseFeature) -> int:
     """How many values are NaN, infinite or absurdly large, rather than missing."""
     every = [s for c in feature.columns for s in _scalars(frame[c])]
     floats = [s.drop_nulls().cast(pl.Float64) for s in every if s.dtype.is_float()]
-    return sum(int((~_known(c.to_numpy())).sum()) for c in floats)
+    return sum(int((~are_known(c.to_numpy())).sum()) for c in floats)
 
 
 def _scalars(column: pl.Series) -> list[pl.Series]:
@@ -148,8 +154,8 @@ def _numbers(frame: pl.DataFrame, columns: list[str], what: str) -> dict[str, np
     return {s.name: numeric(s, what=f"{what}: column {s.name!r}") for s in every}
 
 
-def _known(values: np.ndarray) -> np.ndarray:
-    """Which values are numbers; NaN compares false."""
+def are_known(values: np.ndarray) -> np.ndarray:
+    """Which values are numbers and not missing, NaN, infinite or absurdly large; NaN compares false."""
     return np.abs(values) < _HUGE
 
 

@@ -10,12 +10,14 @@ import polars as pl
 import pyarrow as pa
 
 from features.encode.encoded import Encoded
-from features.encode.scale import count_not_finite, fit_dense
+from features.encode.scale import count_not_finite, fit_dense, missing_in
 from features.encode.tables import FittedTable, Hash, fit_table, log_buckets
 from features.encode.uses import Use, known_from
 from features.encode.values import Values, values_of
+from features.errors import DataError
 from features.read.clock import CLOCK, TIME
 from features.read.ids import key_values
+from features.read.locate import locate
 from features.spec import (
     CalendarFeature,
     DenseFeature,
@@ -104,6 +106,8 @@ def encode_other(use: Use, encoded: Encoded) -> None:
 def _encode_dense(use: Use, encoded: Encoded) -> Column:
     assert isinstance(use.feature, DenseFeature)
     frame = use.frame.select(use.feature.columns)
+    if use.feature.missing == "error":
+        _refuse_missing(use, missing_in(frame, use.feature, what=use.what))
     training = frame.filter(pl.Series(use.training))
     fitted = fit_dense(training, use.feature, what=use.what, may_be_missing=use.known_later)
     matrix = np.empty((frame.height, len(fitted.fields)), dtype=np.float32)
@@ -124,6 +128,16 @@ def _encode_dense(use: Use, encoded: Encoded) -> Column:
         fields=fitted.fields,
         known_later=_note_known(use, encoded),
     )
+
+
+def _refuse_missing(use: Use, wrong: np.ndarray) -> None:
+    if wrong.any():
+        rows = use.log.origin.rows() if use.domain is None else use.frame
+        raise DataError(
+            f"{use.what} must hold a finite number in every row (missing: error), but "
+            f"{locate(rows, pl.Series(wrong))} hold null, NaN or an infinite one; mend the log, or leave "
+            "missing out for an indicator"
+        )
 
 
 def _note_known(use: Use, encoded: Encoded) -> bool:

@@ -121,4 +121,4 @@ def _expand(feature: Feature | SincePrevious, names: list[str], what: str) -> Fe
         if not found:
             raise ConfigError(f"{what}: pattern {pattern!r} matches no column; there are {names}")
         columns |= dict.fromkeys(found)
-    return PlainDense(columns=list(columns), scale=feature.scale, clip=feature.clip)
+    return PlainDense(**{**dict(feature), "columns": list(columns)})

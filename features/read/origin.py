@@ -33,17 +33,25 @@ class Origin:
         line = rows[LINE].cast(pl.Int64).to_numpy() if LINE in rows.columns else None
         return cls(rows[ROW].cast(pl.Int64).to_numpy(), line, files)
 
+    def rows(self) -> pl.DataFrame:
+        """The reserved columns again, for `locate`."""
+        files = pl.Series([path for _, path in self.files], dtype=pl.String)
+        known = {LINE: self.line, FILE: files.gather(self._file()) if self.files else None}
+        return pl.DataFrame({ROW: self.row} | {name: v for name, v in known.items() if v is not None})
+
     def table(self, root: Path) -> pa.Table:
         """Columns log_row, and log_line and log_file (path from `root` on) where they are known."""
         columns: dict[str, pa.Array] = {"log_row": pa.array(self.row)}
         if self.line is not None:
             columns["log_line"] = pa.array(self.line)
         if self.files:
-            starts, paths = zip(*self.files, strict=True)
-            index = np.searchsorted(np.array(starts), self.row, side="right") - 1
-            names = pa.array([os.path.relpath(path, root) for path in paths], pa.string())
-            columns["log_file"] = pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), names)
+            names = pa.array([os.path.relpath(path, root) for _, path in self.files], pa.string())
+            columns["log_file"] = pa.DictionaryArray.from_arrays(pa.array(self._file(), pa.int32()), names)
         return pa.table(columns)
+
+    def _file(self) -> np.ndarray:
+        """Which of the files each row is in."""
+        return np.searchsorted(np.array([start for start, _ in self.files]), self.row, side="right") - 1
 
 
 def file_starts(rows: pl.DataFrame) -> list[tuple[int, str]]:

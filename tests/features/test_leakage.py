@@ -82,6 +82,7 @@ def check(data: Dataset, name: str) -> Check:
     return next(c for c in examine(data.root).checks if c.name == name)
 
 
+@pytest.mark.fault(19)
 def test_the_log_itself_has_no_leak(tmp_path: Path) -> None:
     diagnosis = examine(prepared(tmp_path, changed(NEWS_SPEC, **MATCH), news_log()).root)
     assert diagnosis.healthy and not [c for c in diagnosis.checks if c.status == "warn"], diagnosis.text()

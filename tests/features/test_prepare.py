@@ -9,6 +9,7 @@ import pytest
 from features.dataset import SPLITS, Dataset, dense_values, id_values, read_arrow
 from features.errors import ConfigError, DataError
 from features.prepare import check, prepare
+from features.raw import RawEncoder
 from features.spec import parse_spec
 from tests.features.small_log import (
     RATINGS_SPEC,
@@ -189,6 +190,37 @@ def test_bad_ids_of_any_size_have_a_row(tmp_path: Path) -> None:
         for split in SPLITS:
             ids = id_values(data.split(split).impressions, data.manifest.column("item")).values
             assert ids.min() >= 1 and ids.max() < data.manifest.tables["item"].rows
+
+
+@pytest.mark.fault(16)
+@pytest.mark.parametrize("bad", [None, float("nan"), float("inf"), -float("inf")])
+def test_a_dense_value_that_must_be_there(tmp_path: Path, bad: float | None) -> None:
+    """missing: error refuses what is else an indicator, with its rows, when prepared and when scored."""
+    tables = rating_tables()
+    year = pl.col("year").fill_null(1990).cast(pl.Float64)
+    tables["movies"] = tables["movies"].with_columns(year)
+    tables["ratings"] = tables["ratings"].filter(
+        pl.col("movie_id").is_in(tables["movies"]["movie_id"].to_list())
+    )
+    spec = changed(RATINGS_SPEC, features__year={"columns": ["item.y*r"], "missing": "error"})
+    data = prepared(tmp_path / "whole", spec, tables)
+    assert data.manifest.column("year").fields == ["item.year"]
+    with pytest.raises(DataError, match=r"columns.item.year must hold a finite number .*error\), got"):
+        RawEncoder(data).encode("candidate", {"item.year": [1.0, bad]}, what="columns")
+    movie = tables["ratings"]["movie_id"][3]
+    wrong = pl.when(pl.col("movie_id") == movie).then(pl.lit(bad, dtype=pl.Float64)).otherwise("year")
+    tables["movies"] = tables["movies"].with_columns(wrong.alias("year"))
+    count = tables["ratings"].filter(pl.col("movie_id") == movie).height
+    with pytest.raises(
+        DataError,
+        match=rf"feature 'year' must .*\(missing: error\), but {count} rows \(rows .*ratings.parquet\) hold",
+    ):
+        prepared(tmp_path / "broken", spec, tables)
+    data = prepared(tmp_path / "marked", changed(spec, features__year={"columns": ["item.year"]}), tables)
+    flags = np.concatenate(
+        [dense_values(data.split(s).impressions, data.manifest.column("year"))[:, 1] for s in SPLITS]
+    )
+    assert flags.sum() == count
 
 
 def test_label_column_is_no_feature(tmp_path: Path) -> None:

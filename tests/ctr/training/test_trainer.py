@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from ctr.checkpoint.checkpoint import load_latest, steps
 from ctr.errors import CheckpointError, NonFiniteError
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import read_rows
-from ctr.training.validation import selection_value
+from ctr.tracking import Tracker
+from ctr.training import trainer
+from ctr.training.step import Updates
+from ctr.training.validation import UntilSignal, selection_value
 from features.durable.faults import InjectedFault, injected
 from features.errors import ConfigError
 from pipelines import train as command
@@ -35,11 +39,13 @@ def rows(run: Path, kind: str) -> list[dict[str, Any]]:
 class Stopping:
     """A display that raises a signal behind a step, as a scheduler may at any moment."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, calls: list[str] | None = None) -> None:
         self.at = at
+        self.calls = [] if calls is None else calls
 
     def step(self, *, step: int, rows: int, figures: dict[str, float]) -> None:
         if step == self.at:
+            self.calls.append("signal")
             signal.raise_signal(signal.SIGTERM)
 
     def start(self, *, step: int, total: int) -> None: ...
@@ -49,23 +55,91 @@ class Stopping:
     def stop(self) -> None: ...
 
 
+class Counting:
+    """What a training does behind a signal, by the calls that it makes."""
+
+    def __init__(self, patched: pytest.MonkeyPatch) -> None:
+        self.display = Stopping(0)
+        self.calls: list[str] = []
+        for owner, name in (
+            (Updates, "step"),
+            (trainer, "save_checkpoint"),
+            (trainer, "figures_of"),
+            (UntilSignal, "iterate"),
+        ):
+            self._watch(patched, owner, name)
+        patched.setattr(command, "make_display", lambda: self.display)
+
+    def _watch(self, patched: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            self.calls.append(name)
+            return real(*arguments, **options)
+
+        patched.setattr(owner, name, watched)
+
+
 @pytest.mark.fault(3)
+@pytest.mark.parametrize("at", [5, 6, 2 * STEPS_PER_EPOCH], ids=["between", "evaluation due", "last"])
 def test_sigterm_saves_that_step_and_ends_143(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: int, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: Callable[..., None]
 ) -> None:
-    """Signal at step 5 of 12, where nothing else would save; the same command then ends like a whole run."""
+    """Behind the signal comes one save and no other work; the same command then ends like a whole run."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     options = ("model.dropout=0.2", "train.keep_last=9")
     config = write_config(tmp_path / "run.yaml", dataset, run, *options)
     with monkeypatch.context() as patched:
-        patched.setattr(command, "make_display", lambda: Stopping(5))
+        watch = Counting(patched)
+        watch.display = Stopping(at, watch.calls)
         assert main(["train", str(config)]) == 143
-    assert steps(run / "checkpoints") == [5] and endings(run) == ["KILLED"]
+    behind = watch.calls[watch.calls.index("signal") + 1 :]
+    assert behind == ["save_checkpoint"]
+    counted(signals=1, calls_behind_them=len(behind))
+    assert steps(run / "checkpoints")[-1] == at and endings(run) == ["KILLED"]
     assert main(["train", str(config)]) == 0
     assert endings(run) == ["KILLED", "FINISHED"]
     train(tiny_config(dataset, whole, *options))
     ours, theirs = outcome_of(run), outcome_of(whole)
-    assert ours.pop("steps") == [5, *theirs.pop("steps")] and ours == theirs
+    assert set(ours.pop("steps")) == {at, *theirs.pop("steps")} and ours == theirs
+
+
+@pytest.mark.fault(3)
+def test_a_signal_in_an_evaluation_ends_it_and_the_next_start_makes_it(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the next start is stopped in it again."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    options = ("train.early_stopping=3", "train.evaluate_every=4")
+    config = write_config(tmp_path / "run.yaml", dataset, run, *options)
+    real = trainer.score_split
+
+    def signalled(*arguments: Any, **rest: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return real(*arguments, **rest)
+
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(trainer, "score_split", signalled)
+            assert main(["train", str(config)]) == 143
+        assert steps(run / "checkpoints") == [4] and not rows(run, "valid")
+    assert main(["train", str(config)]) == 0
+    train(tiny_config(dataset, whole, *options))
+    assert outcome_of(run) == outcome_of(whole)
+
+
+@pytest.mark.fault(3)
+def test_who_sends_a_signal_waits_five_seconds_for_mlflow(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most, and nobody in the test: what the end of the session asks for is written down."""
+    waits: list[float] = []
+    monkeypatch.setattr(Tracker, "_await_replica", lambda self, timeout: waits.append(timeout) or True)
+    monkeypatch.setattr(command, "make_display", lambda: Stopping(5))
+    assert main(["train", str(write_config(tmp_path / "run.yaml", dataset, tmp_path / "run"))]) == 143
+    monkeypatch.setattr(command, "make_display", lambda: Stopping(0))
+    assert main(["train", str(tmp_path / "run.yaml")]) == 0
+    assert waits == [5.0, 30.0]
 
 
 @pytest.mark.fault(29)

@@ -34,6 +34,7 @@ def test_nan_is_missing_wherever_it_stands() -> None:
     assert found.rows() == [(1.0, [1.0, None], [1.0, None], None), (None, None, None, 2.0)]
 
 
+@pytest.mark.fault(16)
 def test_infinite_numbers_are_missing_and_counted_but_not_of_ids(caplog: pytest.LogCaptureFixture) -> None:
     frame = pl.DataFrame({"a": [1.0, float("inf"), -float("inf")], "id": [float("inf"), 1.0, 2.0]})
     with caplog.at_level(logging.WARNING):
@@ -93,6 +94,7 @@ def test_one_missing_value_reaches_no_other_row() -> None:
     assert [row[2] for row in found] == pytest.approx(rates)
 
 
+@pytest.mark.fault(16)
 def test_nan_and_null_give_the_same_data_set(tmp_path: Path) -> None:
     spec = changed(
         SHOP_SPEC,
