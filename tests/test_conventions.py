@@ -67,6 +67,25 @@ def test_a_type_has_a_name_of_its_own(repo_root: Path) -> None:
     assert {name: files for name, files in places.items() if len(files) > 1 and name not in SAME_TYPE} == {}
 
 
+@pytest.mark.fault(36)
+def test_no_duration_reads_the_clock_of_the_day(repo_root: Path) -> None:
+    """It may be set back while the program runs; these say when something was, never how long."""
+    reads = re.compile(
+        r"time\.time\(|time_ns\(|datetime\.now\(|utcnow\(|\.today\(|time\.strftime\(|localtime\("
+    )
+    found = [
+        f"{file}: {read}"
+        for file in source_lines(repo_root)
+        for read in reads.findall((repo_root / file).read_text(encoding="utf-8"))
+    ]
+    assert sorted(found) == [
+        "ctr/runs/directory.py: time.strftime(",  # in the lock: since when a job holds the run
+        "ctr/runs/journal.py: time.time(",  # of a row
+        "features/read/times.py: datetime.now(",  # the years that a log may hold
+        "pipelines/result_line.py: time.strftime(",  # of a date that is given
+    ]
+
+
 def test_hooks_and_make_check_are_one_list(repo_root: Path) -> None:
     config = yaml.safe_load((repo_root / ".pre-commit-config.yaml").read_text())
     (repository,) = config["repos"]

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 
@@ -23,6 +25,7 @@ from ctr.tracking.tracked_run import keep_run, known_run
 from tests.ctr.fake_mlflow import FakeServer, install
 
 A, B = "fake:a", "fake:b"
+SETTINGS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # seconds; attempts
 
 
 @pytest.fixture
@@ -272,6 +275,68 @@ def test_a_server_that_never_answers_holds_nothing_up(
         assert not tracker.close(timeout=5.0)
     assert "TimeoutError" in caplog.text
     assert sum(row["kind"] == "train" for row in read_rows(run.journal_file)) == 100
+
+
+@pytest.mark.fault(27, 28)
+@pytest.mark.parametrize("answered", [0, 2], ids=["from the start", "in the middle"])
+def test_no_row_waits_for_a_server_that_hangs(
+    run: RunDir, servers: dict[str, FakeServer], answered: int, counted: Callable[..., None]
+) -> None:
+    """Rows are written while a call hangs, by a thread that never calls the server itself."""
+    callers, hanging, hold = list[str](), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        callers.append(threading.current_thread().name)
+        if len(callers) > answered:
+            hanging.set()
+            hold.wait()
+
+    servers[A].before = hang
+    tracker = Tracker(run, uri=A, flush_seconds=0, system_seconds=0)
+    written = 0
+
+    def train() -> None:
+        nonlocal written
+        tracker.resume_at(0)
+        behind = 0
+        while behind < 100:  # rows written while the server hangs
+            behind += hanging.is_set()
+            written += 1
+            tracker.log("train", written, {"loss": 1.0})
+            tracker.flush()
+
+    training = threading.Thread(target=train, name="training", daemon=True)
+    training.start()
+    training.join(60)
+    waiting = training.is_alive()
+    hold.set()
+    assert not waiting, "a row waited for the server"
+    assert tracker.close()
+    assert callers.count("training") == 0 and set(callers) == {"ctr-mlflow"}
+    assert [step for key, step, _ in servers[A].run.values()] == list(range(1, written + 1))
+    counted(rows_beside_a_hanging_server=100, waits=callers.count("training"))
+
+
+@pytest.mark.fault(27)
+def test_a_server_that_is_down_is_given_up_within_five_seconds(
+    run: RunDir, servers: dict[str, FakeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time-outs that are set, one attempt each: nobody waits here."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    asked: list[tuple[str, float]] = []
+
+    def refused(url: str, timeout: float) -> None:
+        asked.append((url, timeout))
+        raise URLError("refused")
+
+    monkeypatch.setattr(replica_module, "urlopen", refused)
+    tracked = replica(run, "http://127.0.0.1:9")
+    with pytest.raises(URLError):
+        tracked.pump()
+    assert asked == [("http://127.0.0.1:9/health", 3.0)]
+    replica(run, A).pump()
+    assert {name: os.environ[name] for name in SETTINGS} == SETTINGS
 
 
 @pytest.mark.fault(28)

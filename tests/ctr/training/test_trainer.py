@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -287,6 +290,36 @@ def test_averaged_weights_are_saved_beside_the_models_own(dataset: Path, tmp_pat
             parts[part][rest] = tensor
     assert parts["average"] and parts["average"].keys() <= parts["model"].keys()
     assert any(not torch.equal(t, parts["model"][name]) for name, t in parts["average"].items())
+
+
+@pytest.mark.fault(27, 28)
+def test_a_server_that_never_answers_changes_nothing_of_a_run(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctr.tracking.replica.PROBE_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        train(tiny_config(dataset, tmp_path / "silent", f"tracking.uri={uri}"))
+    train(tiny_config(dataset, tmp_path / "none"))
+    assert outcome_of(tmp_path / "silent") == outcome_of(tmp_path / "none")
+    assert endings(tmp_path / "silent") == ["FINISHED"]
+
+
+@pytest.mark.fault(36)
+def test_a_clock_that_runs_back_changes_nothing_of_a_run(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour earlier at every look: durations and speeds come from a clock that only rises."""
+    looks = itertools.count()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: 1_800_000_000.0 - 3600 * next(looks))
+        train(tiny_config(dataset, tmp_path / "back", "tracking.system_every=0.01"))
+    train(tiny_config(dataset, tmp_path / "forth"))
+    assert outcome_of(tmp_path / "back") == outcome_of(tmp_path / "forth")
+    walls = [row["wall"] for row in read_rows(tmp_path / "back" / "journal.jsonl")]
+    assert walls[0]["time"] > walls[-1]["time"] and next(looks) > 3
+    spans = [value for wall in walls for name, value in wall.items() if name in ("seconds", "rows_per_s")]
+    assert len(spans) > 5 and min(spans) > 0
 
 
 @pytest.mark.fault(30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -157,6 +158,21 @@ def test_what_spark_writes(tmp_path: Path) -> None:
         assert table["day"].to_list() == [f"2024-03-0{d}" for d in (1, 2, 3)]
         assert table["at"].to_list() == [DAY] * 3
     assert read(tmp_path, {"day": {"time"}}, path="log", types={"day": "time"})["day"][0] == DAY
+
+
+@pytest.mark.fault(36)
+def test_text_that_is_no_utf_8_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    """A writer may put any bytes into a text column; they are never changed into other text."""
+    offsets, content = pa.py_buffer(struct.pack("<4i", 0, 1, 3, 4)), pa.py_buffer(b"a\xff\xfeb")
+    broken = pa.Array.from_buffers(pa.string(), 3, [None, offsets, content])
+    rows = pa.table({"x": [1, 2, 3], "text": broken})
+    pq.write_table(rows, tmp_path / "1.parquet")
+    with pytest.raises(DataError, match=r"(1\.parquet|table).*cannot be read.*UTF-8"):
+        read(tmp_path, {"text": {"category"}})
+    assert read(tmp_path, {"x": {"category"}}).height == 3
+    pq.write_table(rows.set_column(1, "text", broken.view(pa.binary())), tmp_path / "1.parquet")
+    with pytest.raises(DataError, match=r"bytes must be UTF-8 text, got others, such as b'.xff.xfe'"):
+        read(tmp_path, {"text": {"category"}})
 
 
 @pytest.mark.parametrize("mark", ["_delta_log/0.json", ".hoodie/a", "metadata/version-hint.text"])

@@ -179,10 +179,21 @@ def test_zones_are_converted_and_meet_naive_times_by_declaration_alone() -> None
     with pytest.raises(DataError, match=r"either all times name a zone or none.*set time_zone"):
         seconds(both)
     assert seconds(both, zone="Europe/Berlin")[:2] == seconds(berlin) * 2
-    with pytest.raises(DataError, match="must exist once in Europe/Berlin"):
-        seconds(pl.Series(["2024-03-31 02:30"]), zone="Europe/Berlin")
     with pytest.raises(ConfigError, match="must be a name of the IANA list"):
         seconds(local, zone="Berlin")
+
+
+@pytest.mark.fault(36)
+@pytest.mark.parametrize("turned", ["2024-03-31 02:30", "2024-10-27 02:30"])
+def test_times_that_exist_never_or_twice_are_refused(turned: str) -> None:
+    """When clocks are turned; one minute before and after they are not."""
+    for values in (pl.Series([turned]), pl.Series([datetime.fromisoformat(turned)])):
+        with pytest.raises(DataError, match=r"must exist once in Europe/Berlin.*write the times in UTC"):
+            seconds(values, zone="Europe/Berlin")
+        assert len(seconds(values, zone="UTC")) == 1
+    beside = pl.Series(["2024-03-31 01:59", "2024-03-31 03:00", "2024-10-27 01:59", "2024-10-27 03:00"])
+    found = seconds(beside, zone="Europe/Berlin")
+    assert [found[1] - found[0], found[3] - found[2]] == [60, 60 + 2 * 3600]
 
 
 @pytest.mark.parametrize(
