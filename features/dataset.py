@@ -146,7 +146,7 @@ class Dataset:
 
     def keys(self, what: Literal["users", "items"]) -> pa.Array | None:
         """The raw key of every code, as it was read, integers or text; None where the directory has none."""
-        path = under(self.root, "keys") / f"{what}.parquet"
+        path = under(self.root, "keys", f"{what}.parquet")
         if not path.is_file():
             return None
         return pq.read_table(path, columns=["code", "key"]).sort_by("code")["key"].combine_chunks()
@@ -158,7 +158,7 @@ class Dataset:
     def events(self, domain: str) -> EventStore:
         """The event store of one domain."""
         info = self.manifest.domains[domain]
-        table = read_arrow(under(self.root, "events") / f"{domain}.arrow")
+        table = read_arrow(under(self.root, "events", f"{domain}.arrow"))
         ids = {c.name: id_values(table, c) for c in info.side if c.kind != "dense"}
         dense = {c.name: dense_values(table, c) for c in info.side if c.kind == "dense"}
         clock, user_id = (flat(table[name]).to_numpy() for name in ("clock", "user_id"))

@@ -13,6 +13,7 @@ from ctr.options.knobs import Count, Knobs, Positive, Share
 from ctr.options.overrides import change
 from ctr.tokens.config import TokenFilterConfig
 from features.errors import ConfigError
+from features.names import check_name
 from features.safe_yaml import load_yaml
 from features.spec import explain
 
@@ -129,6 +130,8 @@ class GenerateConfig(RunConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        for name in self.strategies:
+            check_name(name, "strategy")
         if self.strategy not in self.strategies:
             raise ValueError(f"strategy must be one of {', '.join(self.strategies)}, got {self.strategy!r}")
         if self.model != model_config() or self.lora is not None:

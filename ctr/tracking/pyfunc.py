@@ -21,6 +21,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from features.errors import ConfigError
+
 # From configuration, checkpoint and data set to a function of row IDs, int64 (N,), that gives float64 (N,).
 Opener: TypeAlias = Callable[[Path, Path, Path], Callable[[np.ndarray], np.ndarray]]
 
@@ -32,6 +34,7 @@ from ctr.tracking.pyfunc import offer
 
 offer({name})
 '''
+_OWN = ("pipelines", "ctr")
 _REQUIRED = ("ctr-pipeline", "torch", "mlflow")
 
 
@@ -67,12 +70,17 @@ def saved_model(config: Path, checkpoint: Path, *, dataset: str, opener: str) ->
         checkpoint: directory of a step.
         dataset: where the data set lies now.
         opener: `module:function` of an `Opener`.
+
+    Raises:
+        ConfigError: the opener is not of this program.
     """
     import mlflow.pyfunc
 
     module, _, name = opener.partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), name]):
-        raise ValueError(f"opener must be module:function, got {opener!r}")
+    parts = module.split(".")
+    # It is read from a journal, which may come from elsewhere, and MLflow imports it.
+    if not all(part.isidentifier() for part in [*parts, name]) or parts[0] not in _OWN:
+        raise ConfigError(f"opener must be module:function of {' or '.join(_OWN)}, got {opener!r:.80}")
     with tempfile.TemporaryDirectory(prefix="ctr-model-") as folder:
         code = Path(folder) / "model.py"
         code.write_text(_CODE.format(module=module, name=name))

@@ -18,6 +18,7 @@ from ctr.tracking.pyfunc import saved_model
 from ctr.tracking.rows import MAX_DIGEST, Point, PointIdentity, points, without_password
 from ctr.tracking.store import find_experiment, open_client
 from ctr.tracking.tracked_run import TrackedRun
+from features.names import under
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -163,15 +164,19 @@ class Replica:
                 client.set_tag(self.run_id, key, value)
 
     def _send_artifact(self, client: MlflowClient, row: Row) -> None:
-        path = self._run.path / row["path"]
+        path = self._path(row)
         if path.is_dir():
             client.log_artifacts(self.run_id, str(path), row["path"])
         elif path.is_file():
             client.log_artifact(self.run_id, str(path), str(Path(row["path"]).parent).strip(".") or None)
 
+    def _path(self, row: Row) -> Path:
+        """What a row names; a journal may come from elsewhere, and sends nothing but files of its run."""
+        return under(self._run.path, *str(row["path"]).split("/"))
+
     def _send_model(self, client: MlflowClient, row: Row) -> None:
         """Copy a checkpoint as a model that MLflow loads, unless this one is there already."""
-        checkpoint = self._run.path / row["path"]
+        checkpoint = self._path(row)
         if not checkpoint.is_dir() or client.get_run(self.run_id).data.tags.get(MODEL_TAG) == row["path"]:
             return
         options = {"dataset": row["wall"]["dataset"], "opener": row["opener"]}

@@ -18,6 +18,7 @@ from ctr.tracking.rows import params, tracking_uri, without_password
 from ctr.tracking.store import StoreError
 from ctr.tracking.system import SystemSampler
 from ctr.tracking.tracked_run import code_commit, keep_run, known_run
+from features.errors import CtrError
 
 MAX_WAIT = 60.0  # seconds between two tries while MLflow is away
 # Seconds that the end of a session waits for MLflow; whoever sent a signal waits for the job.
@@ -215,6 +216,7 @@ def sync(
 
     Raises:
         LockedError: the run is still going on.
+        ConfigError: the journal names files outside the run.
         RetryableError: MLflow cannot be reached, or refuses.
     """
     with RunDir.open(path, create=False) as run:
@@ -229,7 +231,7 @@ def sync(
             sessions = [row["wall"] for row in read_rows(run.journal_file) if row["kind"] == "session"]
             if sessions and sessions[-1]["event"] == "start":
                 replica.terminate("FAILED")
-        except StoreError:
+        except CtrError:
             raise  # it says itself what to do
         except Exception as error:
             # A connection that fails is an OSError; whatever else is raised comes from a store that is there.

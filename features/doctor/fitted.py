@@ -40,7 +40,7 @@ def counts_equal(opened: Opened, table: str) -> CheckResult:
     for values in _happened_ids(opened, table):
         happened += np.bincount(values, minlength=info.rows)
     seen = np.where(shown > 0, shown, happened)  # as features.encode.tables.fit_table counts
-    book = pq.read_table(under(opened.data.root, "fitted") / f"{table}.parquet")
+    book = pq.read_table(under(opened.data.root, "fitted", f"{table}.parquet"))
     wrong = np.flatnonzero(seen[book["id"].to_numpy()] != book["count"].to_numpy())
     if len(wrong):
         return "fail", f"{len(wrong)} values, the first is {book['value'][int(wrong[0])].as_py()!r}"

@@ -290,6 +290,7 @@ def test_kill_at_any_time_leaves_only_whole_checkpoints(killed: Path) -> None:
     assert saved >= 20
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("point", POINTS[:4])
 def test_a_full_disk_leaves_the_directory_clean(tmp_path: Path, point: str) -> None:
     save(tmp_path, 1)
@@ -298,6 +299,7 @@ def test_a_full_disk_leaves_the_directory_clean(tmp_path: Path, point: str) -> N
     assert os.listdir(tmp_path) == ["step-1"] and load_latest(tmp_path).step == 1  # type: ignore[union-attr]
 
 
+@pytest.mark.fault(25)
 def test_a_real_file_size_limit_leaves_the_directory_clean(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
@@ -309,6 +311,7 @@ def test_a_real_file_size_limit_leaves_the_directory_clean(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.fault(26)
 def test_a_vanished_run_directory_is_retryable(tmp_path: Path) -> None:
     with pytest.raises(RetryableError, match="No such file"):
         save(tmp_path / "gone" / "checkpoints", 1)

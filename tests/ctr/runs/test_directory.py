@@ -60,6 +60,7 @@ def test_open_sweeps_unfinished_files_and_keeps_the_rest(tmp_path: Path) -> None
     assert (run.predictions / "test.parquet").exists() and outside.is_dir()
 
 
+@pytest.mark.fault(26)
 def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"must be writable, got .*Not a directory"):
@@ -165,6 +166,7 @@ def test_reading_goes_on_from_an_offset(open_journal: OpenJournal) -> None:
     assert end == journal.path.stat().st_size and read_from(journal.path, end, limit=1) == ([], end)
 
 
+@pytest.mark.fault(26)
 def test_a_deleted_journal_is_noticed_at_the_next_sync(open_journal: OpenJournal) -> None:
     journal = open_journal("j")
     journal.write("train", 1)
@@ -173,6 +175,7 @@ def test_a_deleted_journal_is_noticed_at_the_next_sync(open_journal: OpenJournal
         journal.sync()
 
 
+@pytest.mark.fault(25)
 def test_a_full_disk_leaves_whole_rows_only(tmp_path: Path) -> None:
     code = (
         "import resource, sys; from pathlib import Path; from ctr.runs.journal import Journal\n"

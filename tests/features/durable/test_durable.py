@@ -43,6 +43,7 @@ def renames_a_path(name: str, call: ast.Call) -> bool:
     return not mapping and not isinstance(given, ast.Dict | ast.DictComp | ast.Constant)
 
 
+@pytest.mark.fault(44)
 def test_every_rename_goes_through_the_helper() -> None:
     """So that each has its fault points, and none forgets to force the name to the disk."""
     places = {
@@ -69,6 +70,7 @@ def points() -> list[str]:
     return sorted(found)
 
 
+@pytest.mark.fault(44)
 def test_every_rename_has_a_point_of_its_own() -> None:
     assert len(points()) == len(set(points())) > 8 and "ckpt" in points()
 
@@ -116,6 +118,7 @@ def test_a_directory_that_a_killed_process_left_is_removed(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("fault", ["dataset.aside.before", "dataset.before"])
 def test_a_full_disk_leaves_the_dataset_that_was_there(tmp_path: Path, fault: str) -> None:
     out = tmp_path / "dataset"

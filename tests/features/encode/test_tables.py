@@ -51,6 +51,7 @@ def test_integers_and_strings_share_a_table() -> None:
     assert fitted.look_up(strings(["8", "7"]), what=WHAT).tolist() == [3, 2]
 
 
+@pytest.mark.fault(15, 36)
 @pytest.mark.parametrize(
     "values", [pl.Series([-1, 2**31, 2**63 - 1, -(2**63)]), strings(["", "é", "x" * 999])]
 )
@@ -60,6 +61,7 @@ def test_hash_has_a_row_for_anything(values: pl.Series) -> None:
     assert ids[-1] == 0 and (ids[:-1] >= 1).all() and (ids <= 5).all() and fitted.info.rows == 6
 
 
+@pytest.mark.fault(36)
 def test_hashes_stay_the_same() -> None:
     """Golden values: a stored dataset must mean the same in every version."""
     assert hashes(pl.Series([0, -1])).tolist() == [16294208416658607535, 16490336266968443936]

@@ -151,6 +151,7 @@ def test_forms_of_one_table(tmp_path: Path, content: bytes) -> None:
     assert read(tmp_path, content, ["user"])["user"].to_list() == ["ä", "b"]
 
 
+@pytest.mark.fault(36)
 def test_encodings(tmp_path: Path) -> None:
     text = "user,note\nä,1\nb,2\n"
     for name in ("latin-1", "utf-16", "cp1252", "utf-8-sig"):

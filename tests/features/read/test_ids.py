@@ -41,6 +41,7 @@ def test_keys(values: pl.Series, keys: list[object]) -> None:
     assert key_values(values, what="user").to_list() == keys
 
 
+@pytest.mark.fault(36)
 @pytest.mark.parametrize(
     ("values", "message"),
     [

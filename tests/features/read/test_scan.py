@@ -117,6 +117,7 @@ def test_flipped_bit_in_a_page_is_found(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+@pytest.mark.fault(32)
 def test_bombs_are_refused(tmp_path: Path) -> None:
     """Fault 32: by the sizes in the footer, before anything is unpacked."""
     write(tmp_path / "a.parquet", user=list(range(1000)), item=list(range(1000)))
@@ -124,6 +125,7 @@ def test_bombs_are_refused(tmp_path: Path) -> None:
         opened(tmp_path, options={"max_bytes": 1000})
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize("packed", ["gzip", "zstd"])
 def test_packed_csv_is_read_and_its_bombs_are_refused(tmp_path: Path, packed: str) -> None:
     """Fault 32: 400 MB of zeros in less than 1 MB; the bytes are counted while they are unpacked."""
