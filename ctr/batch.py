@@ -40,6 +40,7 @@ class SequenceBatch:
     offsets: Tensor  # int64 (R + 1,)
     max_length: int
     time_gap: Tensor  # float32 (ΣL,): seconds from the event to its request, ≥ 0; 0 without times
+    clock_gap: Tensor  # int64 (ΣL,): ticks of the data set's clock back from a moment of the request's own
     ids: dict[str, IdColumn] = field(default_factory=dict)
     dense: dict[str, Tensor] = field(default_factory=dict)  # float32 (ΣL, dim)
 
@@ -124,6 +125,7 @@ def take_events(events: SequenceBatch, index: Tensor, offsets: Tensor) -> Sequen
         offsets=offsets,
         max_length=int(lengths.max()) if lengths.numel() else 0,
         time_gap=events.time_gap[index],
+        clock_gap=events.clock_gap[index],
         ids={name: take_bags(column, index) for name, column in events.ids.items()},
         dense={name: values[index] for name, values in events.dense.items()},
     )

@@ -70,7 +70,9 @@ class Implementation:
             yield
 
 
-def gather_first(self: SequenceTokenizer, events: SequenceBatch, rows: UniqueRows) -> Jagged:
+def gather_first(
+    self: SequenceTokenizer, events: SequenceBatch, rows: UniqueRows, ages: Tensor | None = None
+) -> Jagged:
     """`SequenceTokenizer.forward` that gathers each column's embeddings (V, E), then maps every one."""
     seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
     numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
@@ -79,7 +81,8 @@ def gather_first(self: SequenceTokenizer, events: SequenceBatch, rows: UniqueRow
         token = token + linear(look_up(rows[str(column.table)], events.ids[column.name]))
     layout = Jagged(token, events.offsets, events.max_length)
     if self.position is not None:
-        token = token + self.position(layout.ages().clamp(max=self.position.num_embeddings - 1))
+        own = layout.ages() if ages is None else ages
+        token = token + self.position(own.clamp(max=self.position.num_embeddings - 1))
     return layout.with_values(self.dropout(self.norm(token)))
 
 

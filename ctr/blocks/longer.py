@@ -125,29 +125,31 @@ class CrossCausalAttention(CausalLayer):
     """The first layer: queries O = [G; H_S], keys R = [G; H]; only the m + k queries are computed."""
 
     def forward(
-        self, globals_: Tensor, queries: EventQueries, events: Jagged, requests: RequestMap
-    ) -> tuple[Tensor, Jagged]:
+        self, globals_: Tensor, queries: EventQueries | None, events: Jagged, requests: RequestMap
+    ) -> tuple[Tensor, Jagged | None]:
         """One layer.
 
         Args:
             globals_: (B, m, D), the global tokens of each candidate.
-            queries: H_S, chosen from `events` by `SelectQueries`.
+            queries: H_S, chosen from `events` by `SelectQueries`; None in the last layer of a stack, whose
+                sequence tokens nobody reads.
             events: H, values (ΣL, D).
             requests: maps B to R.
 
         Returns:
-            The global tokens (B, m, D) and the sequence tokens (Σn, D).
+            The global tokens (B, m, D) and the sequence tokens (Σn, D), None without queries.
         """
         kv = self.project_kv(events)
-        return self.read(globals_, kv, requests), self.encode(queries, kv)
+        read = self.read(globals_, kv, requests)
+        return read, None if queries is None else self.encode(queries, kv)
 
 
 class SelfCausalAttention(CausalLayer):
     """A following layer: the m + k tokens [G; H_S] are queries and keys, under the same mask."""
 
     def forward(
-        self, globals_: Tensor, tokens: Jagged, requests: RequestMap, *, prefix: int = 0
-    ) -> tuple[Tensor, Jagged]:
+        self, globals_: Tensor, tokens: Jagged, requests: RequestMap, *, prefix: int = 0, last: bool = False
+    ) -> tuple[Tensor, Jagged | None]:
         """One layer.
 
         Args:
@@ -155,12 +157,14 @@ class SelfCausalAttention(CausalLayer):
             tokens: H_S, values (Σn, D), in the order of the events.
             requests: maps B to R.
             prefix: P, the number of request-level global tokens in front of each request's events.
+            last: whether nobody reads the sequence tokens, so that they are not computed.
 
         Returns:
-            The global tokens (B, m, D) and the sequence tokens (Σn, D).
+            The global tokens (B, m, D) and the sequence tokens (Σn, D), None in the last layer.
         """
         kv = self.project_kv(tokens)
-        return self.read(globals_, kv, requests), self.encode(causal(tokens, prefix=prefix), kv)
+        read = self.read(globals_, kv, requests)
+        return read, None if last else self.encode(causal(tokens, prefix=prefix), kv)
 
 
 def causal(tokens: Jagged, *, prefix: int = 0) -> EventQueries:

@@ -64,6 +64,8 @@ class PerTokenLinear(nn.Module):
         fan_in: weights start uniform in ±1/√fan_in; `inputs` unless the map is a part of a wider one.
     """
 
+    MAPS = ("weight",)
+
     def __init__(
         self, tokens: int, inputs: int, outputs: int, *, bias: bool = True, fan_in: int | None = None
     ) -> None:

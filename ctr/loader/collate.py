@@ -32,6 +32,7 @@ class PackedHistory:
 
     offsets: np.ndarray  # int64 (R + 1,)
     time_gap: np.ndarray  # float32 (ΣL,)
+    clock_gap: np.ndarray  # int64 (ΣL,)
     events: Columns
 
 
@@ -136,12 +137,13 @@ class Collator:
         events = self.events[domain].take(rows)
         if late := self.known_later[domain]:
             events = hide_unknown(events, late, np.repeat(requests["clock"], stop - start))
+        clock_gap = _clock_gap(requests, stop - start, events.plain["clock"])
         if not self.timed[domain]:
-            return PackedHistory(offsets, np.zeros(len(rows), dtype=np.float32), events)
+            return PackedHistory(offsets, np.zeros(len(rows), dtype=np.float32), clock_gap, events)
         gap = np.repeat(requests["time"], stop - start) - events.plain["time"]
         if len(gap) and gap.min() < 0:
             _refuse_future_event(domain, requests, offsets, gap)
-        return PackedHistory(offsets, gap.astype(np.float32), events)
+        return PackedHistory(offsets, gap.astype(np.float32), clock_gap, events)
 
     def _make_unique(
         self, ids_of: dict[ColumnKey, IdValues]
@@ -186,6 +188,15 @@ def table_rows(manifest: Manifest, ngrams: Sequence[NgramField] = ()) -> dict[st
     return rows | {table.name: table.rows for field in ngrams for table in field.tables}
 
 
+def _clock_gap(requests: dict[str, np.ndarray], lengths: np.ndarray, clock: np.ndarray) -> np.ndarray:
+    """Ticks from each event to its request; to tick 0 where a request that is served live has no clock.
+
+    Only the order of one request's events is read from it, which no moment of the request changes.
+    """
+    now = requests.get("clock")
+    return -clock if now is None else np.repeat(now, lengths) - clock
+
+
 def _refuse_future_event(
     domain: str, requests: dict[str, np.ndarray], offsets: np.ndarray, gap: np.ndarray
 ) -> None:
@@ -204,6 +215,7 @@ def _sequence(history: PackedHistory, ids: dict[str, IdColumn]) -> SequenceBatch
         offsets=torch.from_numpy(history.offsets),
         max_length=int(lengths.max()) if len(lengths) else 0,
         time_gap=torch.from_numpy(history.time_gap),
+        clock_gap=torch.from_numpy(history.clock_gap),
         ids=ids,
         dense=_tensors(history.events.dense),
     )

@@ -42,12 +42,11 @@ def read_window(data: SplitData, window: Window, manifest: Manifest) -> WindowDa
     """Map the columns of a window; copies only those that cross record batches."""
     rows = data.row_offsets[window.start : window.stop + 1]
     pointers = [f"{side}.{domain}" for domain in manifest.domains for side in ("start", "end")]
-    clock = ["clock"] if any(c.known_later for d in manifest.domains.values() for c in d.side) else []
     return WindowData(
         read_columns(
             data.requests.slice(window.start, window.stop - window.start),
             [c for c in manifest.features if c.level == "request"],
-            ["request_id", "user_id", "time", *clock, *pointers],
+            ["request_id", "user_id", "time", "clock", *pointers],
         ),
         read_columns(
             data.impressions.slice(rows[0], rows[-1] - rows[0]),
@@ -71,7 +70,7 @@ def read_columns(table: pa.Table, features: Iterable[Column], plain: Iterable[st
 def event_columns(store: EventStore) -> Columns:
     """The columns of all events of a domain."""
     known = {f"known.{side}": clock for side, clock in store.known.items()}
-    return Columns({"time": store.time, **known}, store.ids, store.dense)
+    return Columns({"time": store.time, "clock": store.clock, **known}, store.ids, store.dense)
 
 
 def hide_unknown(events: Columns, side: Iterable[Column], clock: np.ndarray) -> Columns:

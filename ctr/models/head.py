@@ -52,6 +52,8 @@ class Head(nn.Module):
 class DenseShortcut(nn.Module):
     """A logistic regression on all dense features, from zero weights, beside the deep part."""
 
+    MAPS = ("weight",)
+
     def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__()
         self.of_request = [c.name for c in columns if c.kind == "dense" and c.level == "request"]

@@ -22,7 +22,8 @@ Compliance with the paper (docs/models/hyformer.md says more):
 
 Documented deviations, each with its option:
 
-    norms and residuals, which the paper does not print           norm; pre-norm throughout
+    norms, which the paper does not print                         norm; pre-norm throughout
+    the residual around decoding, which it does not print         decoding_residual
     what a layer l > 1 encodes: read in two ways                  encoder_input
     boosted NS tokens go on to the next layer: not printed        update_ns_tokens
     which tokens the MLP reads                                    head_reads
@@ -72,6 +73,7 @@ class HyFormerConfig(ModelConfig):
     query_inputs: Literal["all", "candidate"] = "all"  # … and of the non-sequence tokens
     merge_sequences: bool = False  # the paper's ablation: one merged sequence
     update_ns_tokens: bool = True  # NS tokens carry on boosted to the next layer, or start from F again
+    decoding_residual: bool = True  # Q + CrossAttn(Q, K, V); false: what is printed, CrossAttn alone
     attention_sink: bool = False  # queries may also read nothing, so that amounts can be told
     # Which tokens of the top layer the MLP reads; the base has two of the choices.
     head_reads: Literal["all", "queries", "mean"] = "all"  # type: ignore[assignment]
@@ -124,7 +126,13 @@ class HyFormerLayer(nn.Module):
         width, heads = config.d_model, config.heads
         self.encoders = nn.ModuleList(config.encoder.build(config, events) for events in longest)
         self.decoding = QueryDecoding(
-            width, heads, queries, norm=config.norm, dropout=config.dropout, sink=config.attention_sink
+            width,
+            heads,
+            queries,
+            norm=config.norm,
+            residual=config.decoding_residual,
+            dropout=config.dropout,
+            sink=config.attention_sink,
         )
         self.boosting = QueryBoosting(
             sum(queries) + ns_tokens,

@@ -121,13 +121,16 @@ class LongerTower(nn.Module):
     def forward(
         self, globals_: Tensor, events: Jagged, requests: RequestMap, prefix: Tensor | None = None
     ) -> Tensor:
-        """(B, m, W); `prefix` (R, P, W): request-level global tokens that events may see."""
+        """(B, m, W); `prefix` (R, P, W): request-level global tokens that events may see.
+
+        The last layer computes no sequence tokens: the head reads global tokens alone.
+        """
         events, queries = self._begin(events, prefix)
-        globals_, tokens = self.layers[0](globals_, queries, events, requests)
-        for layer in self.layers[1:]:
-            globals_, tokens = layer(
-                globals_, tokens, requests, prefix=0 if prefix is None else prefix.shape[1]
-            )
+        first, *others = self.layers
+        globals_, tokens = first(globals_, queries if others else None, events, requests)
+        shown = 0 if prefix is None else prefix.shape[1]
+        for layer in others:
+            globals_, tokens = layer(globals_, tokens, requests, prefix=shown, last=layer is others[-1])
         return globals_
 
     def encode(self, events: Jagged, prefix: Tensor | None = None) -> list[KeyValues]:

@@ -102,11 +102,11 @@ class RequestCollator:
         """Whether `after` is `before` and later events behind it, in the order of all domains together."""
         if any(a[0] != b[0] or a[1] > b[1] for a, b in zip(before, after, strict=True)):
             return False
-        times = [self._of_request.events[domain].plain["time"] for domain in self.max_len]
-        spans = list(zip(times, before, after, strict=True))
-        old = [int(time[b[1] - 1]) for time, b, _ in spans if b[1] > b[0]]
-        new = [int(time[b[1]]) for time, b, a in spans if a[1] > b[1]]
-        return len(times) == 1 or not old or not new or min(new) > max(old)
+        clocks = [self._of_request.events[domain].plain["clock"] for domain in self.max_len]
+        spans = list(zip(clocks, before, after, strict=True))
+        old = [int(clock[b[1] - 1]) for clock, b, _ in spans if b[1] > b[0]]
+        new = [int(clock[b[1]]) for clock, b, a in spans if a[1] > b[1]]
+        return len(clocks) == 1 or not old or not new or min(new) > max(old)
 
 
 def _refuse_late_fields(manifest: Manifest) -> None:

@@ -32,7 +32,8 @@ class SequenceTokenizer(nn.Module):
 
     e_j: embedding of side information j (item, category, outcome, …); gap: seconds from the event to the
     request, so the absolute time difference of LONGER §2 as a log2 bucket and as a number; P: a learnable
-    position counted from the newest event (age 0), the oldest ones sharing the last row.
+    position counted from the newest event (age 0), the oldest ones sharing the last row. In a merged
+    sequence the newest event of all domains has age 0, and each domain has its own P.
 
     Differs from the paper: it concatenates the time difference; a linear map of a concatenation is this sum.
     """
@@ -58,14 +59,15 @@ class SequenceTokenizer(nn.Module):
         self.ngram_fields = list(ngrams)
         self.ngram_index = {field.column.name: i for i, field in enumerate(ngrams)}
 
-    def forward(self, events: SequenceBatch, rows: UniqueRows) -> Jagged:
-        """Tokens (ΣL, D), the oldest event first."""
+    def forward(self, events: SequenceBatch, rows: UniqueRows, ages: Tensor | None = None) -> Jagged:
+        """Tokens (ΣL, D), the oldest event first; `ages` (ΣL,) int64 where these are part of a sequence."""
         seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
         numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
         layout = Jagged(events.time_gap, events.offsets, events.max_length)
         plain = [(self.gap_bucket.weight, self._bucket(seconds))]
         if self.position is not None:
-            plain.append((self.position.weight, self._age(layout, len(self.position.weight))))
+            own = layout.ages() if ages is None else ages
+            plain.append((self.position.weight, own.clamp(max=len(self.position.weight) - 1)))
         mapped: list[tuple[Tensor, nn.Module, Tensor]] = []
         token = self.of_numbers(torch.cat(numbers, dim=-1))
         for column, linear in zip(self.side, self.maps, strict=True):
@@ -88,30 +90,40 @@ class SequenceTokenizer(nn.Module):
         """The number of embeddings whose mean is a field's vector: 1, except for fields with n-grams."""
         return 1 + sum(len(field.tables) for field in self.ngram_fields if field.column.name == name)
 
-    @staticmethod
-    def _age(layout: Jagged, positions: int) -> Tensor:
-        """Position counted from the newest event, which is 0; the oldest events share the last one."""
-        return layout.ages().clamp(max=positions - 1)
-
     def _bucket(self, gap: Tensor) -> Tensor:
         """⌊log2(1 + gap)⌋, the last bucket for all longer gaps; exact on every device, unlike a log."""
         power = torch.frexp(1 + gap).exponent - 1
         return power.long().clamp(max=self.gap_bucket.num_embeddings - 1)
 
 
-def merge_by_time(sequences: Sequence[Jagged], gaps: Sequence[Tensor]) -> Jagged:
-    """All sequences of a request as one, ordered by time (HyFormer's ablation "merged sequences", Table 2).
+class MergedOrder:
+    """All sequences of a request as one, in the order of the data set's clock; ties in the domains' order.
+
+    The clock is in whole ticks of the data set. Seconds in float32 are not enough: from 194 days on they are
+    two seconds apart, and a clock may be finer than a second.
 
     Args:
-        sequences: S sequences with values (ΣL_s, D).
-        gaps: their time gaps (ΣL_s,) in seconds; the largest is the oldest.
+        sequences: S sequences whose values (ΣL_s,) int64 are their clock gaps; the largest is the oldest.
     """
-    segment = torch.cat([s.segment_ids() for s in sequences])
-    order = torch.cat(list(gaps)).argsort(descending=True, stable=True)
-    order = order[segment[order].argsort(stable=True)]
-    lengths = torch.stack([s.lengths for s in sequences]).sum(dim=0)
-    values = torch.cat([s.values for s in sequences]).index_select(0, order)
-    return Jagged.from_lengths(values, lengths, max_length=sum(s.max_length for s in sequences))
+
+    def __init__(self, sequences: Sequence[Jagged]) -> None:
+        segment = torch.cat([s.segment_ids() for s in sequences])
+        rows = torch.cat([s.values for s in sequences]).argsort(descending=True, stable=True)
+        rows = rows[segment[rows].argsort(stable=True)]
+        lengths = torch.stack([s.lengths for s in sequences]).sum(dim=0)
+        self.sizes = [len(s.values) for s in sequences]
+        # Rows of the sequences put one behind the other.
+        self.rows = Jagged.from_lengths(rows, lengths, max_length=sum(s.max_length for s in sequences))
+
+    def merge(self, sequences: Sequence[Jagged]) -> Jagged:
+        """Sequences with values (ΣL_s, D) as one."""
+        every = torch.cat([s.values for s in sequences])
+        return self.rows.with_values(every.index_select(0, self.rows.values))
+
+    def ages(self) -> list[Tensor]:
+        """(ΣL_s,) int64 of each sequence: the age of its events among those of all, 0 is the newest."""
+        every = torch.empty_like(self.rows.values).index_copy(0, self.rows.values, self.rows.ages())
+        return list(every.split(self.sizes))
 
 
 class SequenceTokenizers(nn.Module):
@@ -138,7 +150,7 @@ class SequenceTokenizers(nn.Module):
                 f"merged sequences are ordered by time, but events of domains {untimed} have none; choose a "
                 "model with a sequence of its own per domain, or drop other domains by drop"
             )
-        self.merge = merge
+        self.merge, self.positions = merge, config.positions
         self.names = ["merged"] if merge else self.domains
         ngrams = ngram_fields(manifest, config.ngram, dim=dim)
         self.tokenizers = nn.ModuleList(
@@ -152,9 +164,15 @@ class SequenceTokenizers(nn.Module):
     def forward(self, batch: Batch, rows: UniqueRows) -> list[Jagged]:
         """One sequence of tokens (ΣL, D) per name in `names`, the oldest event first."""
         events = [batch.sequences[name] for name in self.domains]
-        tokens = [tokenize(e, rows) for tokenize, e in zip(self.tokenizers, events, strict=True)]
-        tokens = self.filters(tokens, events)
-        if self.tag is not None:
-            tagged = [t.with_values(t.values + tag) for t, tag in zip(tokens, self.tag, strict=True)]
-            return [merge_by_time(tagged, [e.time_gap for e in events])]
-        return tokens
+        if self.tag is None:
+            return self._tokens(events, rows, [None] * len(events))
+        order = MergedOrder([Jagged(e.clock_gap, e.offsets, e.max_length) for e in events])
+        tokens = self._tokens(events, rows, order.ages() if self.positions else [None] * len(events))
+        return [order.merge([t.with_values(t.values + tag) for t, tag in zip(tokens, self.tag, strict=True)])]
+
+    def _tokens(
+        self, events: Sequence[SequenceBatch], rows: UniqueRows, ages: Sequence[Tensor | None]
+    ) -> list[Jagged]:
+        """The tokens of each domain; see `SequenceTokenizer.forward`."""
+        parts = zip(self.tokenizers, events, ages, strict=True)
+        return self.filters([tokenize(own, rows, age) for tokenize, own, age in parts], events)

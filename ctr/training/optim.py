@@ -10,17 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from ctr.config import OptimizerConfig
+from ctr.training.parameter_kinds import parameter_kinds
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only (not on biases, norms and single vectors)."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    """AdamW; weight decay on the weights of maps, not on biases, norms, embeddings and tokens."""
+    kinds, numbers = parameter_kinds(model), _numbers(model)
+    groups = []
+    for decayed in (True, False):
+        names = [name for name, kind in kinds.items() if (kind == "map") == decayed]
+        groups.append(
+            {
+                "params": [model.get_parameter(name) for name in names],
+                "weight_decay": config.weight_decay if decayed else 0.0,
+                "numbers": [numbers[name] for name in names],
+            }
+        )
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def _numbers(model: nn.Module) -> dict[str, int]:
+    """The number of each parameter in checkpoints: matrices first, then vectors, in the model's order."""
+    ordered = sorted(model.named_parameters(), key=lambda named: named[1].ndim < 2)
+    return {name: number for number, (name, _) in enumerate(ordered)}
 
 
 def rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
@@ -40,20 +52,28 @@ def rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as flat names: `<parameter index>.<state name>`."""
-    state = optimizer.state_dict()["state"]
+    """The optimizer's state as flat names: `<parameter number>.<state name>`."""
+    state, numbers = optimizer.state_dict()["state"], _numbers_of(optimizer)
     return {
-        f"{i}.{name}": torch.as_tensor(value) for i, entry in state.items() for name, value in entry.items()
+        f"{numbers[i]}.{name}": torch.as_tensor(value)
+        for i, entry in state.items()
+        for name, value in entry.items()
     }
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Restore what `optimizer_tensors` gave."""
+    index = {number: i for i, number in enumerate(_numbers_of(optimizer))}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        number, name = key.split(".", 1)
+        state.setdefault(index[int(number)], {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _numbers_of(optimizer: torch.optim.Optimizer) -> list[int]:
+    """The number of each parameter, in the optimizer's own order."""
+    return [number for group in optimizer.param_groups for number in group["numbers"]]
 
 
 class AveragedWeights:

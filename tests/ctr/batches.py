@@ -118,6 +118,7 @@ def take_events(events: SequenceBatch, picked: list[Tensor]) -> SequenceBatch:
         offsets=torch.tensor([0, *lengths]).cumsum(0),
         max_length=max(lengths),
         time_gap=events.time_gap[index],
+        clock_gap=events.clock_gap[index],
         ids={name: take_bags(column, index) for name, column in events.ids.items()},
         dense={name: values[index] for name, values in events.dense.items()},
     )
@@ -138,10 +139,12 @@ def take_bags(column: IdColumn, bags: Tensor) -> IdColumn:
 def _sequence(domain: str, lengths: list[int], random: np.random.Generator) -> SequenceBatch:
     side, total = SIDE[domain], sum(lengths)
     gaps = [np.sort(random.choice([*LARGE_GAPS, 40, 500, 500], n))[::-1] for n in lengths]
+    ticks = [8 * own + np.minimum(np.arange(n)[::-1], 7) for n, own in zip(lengths, gaps, strict=True)]
     return SequenceBatch(
         offsets=torch.tensor([0, *lengths]).cumsum(0),
         max_length=max(lengths),
         time_gap=torch.from_numpy(np.concatenate(gaps).astype(np.float64)),
+        clock_gap=torch.from_numpy(np.concatenate(ticks).astype(np.int64)),
         ids=_ids(side, total, random),
         dense=_dense(side, total, random),
     )

@@ -71,6 +71,7 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "pools": ({}, "own"),
     "query_inputs": ({}, "candidate"),
     "attention_sink": ({}, True),
+    "decoding_residual": ({}, False),
     "aligned_start": ({}, True),
     "merge_sequences": ({"queries": {}, "default_queries": 3, "d_model": 18}, True),
     "update_ns_tokens": ({}, False),

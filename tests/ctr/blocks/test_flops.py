@@ -20,6 +20,7 @@ from ctr.blocks.mixing import PerTokenFFN
 from ctr.blocks.query import QueryDecoding, QueryGeneration
 from ctr.blocks.request_map import RequestMap
 from ctr.blocks.token_merge import TokenMerge
+from ctr.models.longer import LongerConfig, LongerTower
 from kernels.jagged_attention import available
 from tests.ctr.reference import flops
 
@@ -83,6 +84,18 @@ def test_causal_layers_pay_for_the_events_once(kind: Any) -> None:
     args = (globals_, queries, tokens, ONE_REQUEST) if cross else (globals_, tokens, ONE_REQUEST)
     want = flops.causal_layer_flops(L, K if cross else L, GLOBALS, D, candidates=C)
     assert measured(lambda: layer(*args)) == want
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_last_layer_of_a_tower_pays_for_no_sequence_token(layers: int) -> None:
+    config = LongerConfig(d_model=D, heads=2, layers=layers, expansion=4.0)
+    tower = LongerTower(config, config.longer.model_copy(update={"num_queries": K}))
+    lengths, asked = [L, *[K] * (layers - 1)], [*[K] * (layers - 1), 0]
+    want = sum(
+        flops.causal_layer_flops(length, queries, GLOBALS, D, candidates=C)
+        for length, queries in zip(lengths, asked, strict=True)
+    )
+    assert measured(lambda: tower(torch.randn(C, GLOBALS, D), events(), ONE_REQUEST)) == want
 
 
 def test_query_generation() -> None:

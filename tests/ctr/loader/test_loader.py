@@ -96,6 +96,8 @@ def check_histories(batch: Batch, domain: str, requests: Rows, events: Rows, max
         r["time"] - event["time"] for r, history in zip(requests, wanted, strict=True) for event in history
     ]
     assert sequence.time_gap.tolist() == gaps
+    ticks = [r["clock"] - e["clock"] for r, history in zip(requests, wanted, strict=True) for e in history]
+    assert sequence.clock_gap.tolist() == ticks
     for side in SIDE[domain]:
         if side.kind == "dense":
             assert sequence.dense[side.name].tolist() == [event[f"dense.{side.name}"] for event in flat]

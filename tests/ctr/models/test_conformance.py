@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
     "hyformer transformer": HYFORMER | {"encoder": {"kind": "transformer"}},
     "hyformer swiglu": HYFORMER,
     "events encoded anew": HYFORMER | {"encoder": {"kind": "longer", "recent": 4}, "encoder_input": "events"},
+    "no residual around decoding": HYFORMER | {"decoding_residual": False},
     "pools own": HYFORMER | {"pools": "own"},
     "pools none": HYFORMER | {"pools": "none"},
     "query from candidate": HYFORMER | {"query_inputs": "candidate"},

@@ -63,6 +63,7 @@ DEAD: list[tuple[str, str, Any, str]] = [
             ("update_ns_tokens", False),
             ("encoder_input", "events"),
             ("attention_sink", True),
+            ("decoding_residual", False),
         ]
     ],
     ("longer", "head_reads", "queries", "only kind hyformer allows this value"),

@@ -48,7 +48,7 @@ def merge_ratio(length: int, width: int, group: int) -> float:
 
 
 def causal_layer_flops(length: int, queries: int, globals_: int, width: int, *, candidates: int = 1) -> int:
-    """A cross-causal (k < L) or self-causal (k = L) layer for one request of C candidates.
+    """A cross-causal (k < L) or self-causal (k = L) layer for one request of C candidates; k = 0 in the last.
 
     Sequence side, once: K and V of L events 4 L d², k queries 20 k d², attention 4 k L d. Candidate side:
     24 d² for each of C m global tokens, and attention 4 C m (L + C m) d: keys of other candidates are masked,

@@ -93,14 +93,21 @@ def ns_tokens(
 
 
 def event_tokens(
-    block: nn.Module, columns: list[Column], batch: Batch, rows: dict[str, Tensor], domain: str, request: int
-) -> tuple[Tensor, list[float]]:
-    """(L, D): norm(W [e_1; …; e_n; log(1 + gap) / 10; numbers] + b + T[bucket] + P[age]), and the gaps."""
+    block: nn.Module,
+    columns: list[Column],
+    batch: Batch,
+    rows: dict[str, Tensor],
+    domain: str,
+    request: int,
+    ages: list[int] | None = None,
+) -> Tensor:
+    """(L, D): norm(W [e_1; …; e_n; log(1 + gap) / 10; numbers] + b + T[bucket] + P[age])."""
     events = batch.sequences[domain]
     first, last = (int(o) for o in events.offsets[request : request + 2])
+    ages = list(range(last - first))[::-1] if ages is None else ages
     weight = torch.cat([*(m.weight for m in block.maps), block.of_numbers.weight], dim=1)
-    tokens, gaps = [], []
-    for event in range(first, last):
+    tokens = []
+    for event, age in zip(range(first, last), ages, strict=True):
         gap = float(events.time_gap[event]) if block.time_gaps else 0.0
         parts = [
             embedding(events.ids[c.name], rows[str(c.table)], event) for c in columns if c.kind != "dense"
@@ -113,23 +120,34 @@ def event_tokens(
             + block.gap_bucket.weight[min((int(gap) + 1).bit_length(), len(block.gap_bucket.weight)) - 1]
         )
         if block.position is not None:
-            token = token + block.position.weight[min(last - 1 - event, len(block.position.weight) - 1)]
+            token = token + block.position.weight[min(age, len(block.position.weight) - 1)]
         tokens.append(norm(block.norm, token))
-        gaps.append(float(events.time_gap[event]))
-    return torch.stack(tokens) if tokens else weight.new_zeros(0, len(weight)), gaps
+    return torch.stack(tokens) if tokens else weight.new_zeros(0, len(weight))
 
 
 def sequences(
     block: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Tensor], request: int
 ) -> list[Tensor]:
     """The token sequences of one request, oldest event first: one per domain, or all tagged and merged."""
-    found = [
-        event_tokens(tokenizer, info.side, batch, rows, domain, request)
-        for tokenizer, (domain, info) in zip(block.tokenizers, manifest.domains.items(), strict=True)
-    ]
+    order = merged_order(batch, manifest, request)
+    places = {event: len(order) - 1 - place for place, event in enumerate(order)}
+    found = []
+    for d, (tokenizer, (domain, info)) in enumerate(
+        zip(block.tokenizers, manifest.domains.items(), strict=True)
+    ):
+        ages = [age for event, age in sorted(places.items()) if event[0] == d] if block.merge else None
+        found.append(event_tokens(tokenizer, info.side, batch, rows, domain, request, ages))
     if not block.merge:
-        return [tokens for tokens, _ in found]
-    tagged = [tokens + block.tag[i] for i, (tokens, _) in enumerate(found)]
-    # Python's sort is stable: where gaps are equal, the first domain comes first.
-    order = sorted((-gap, d, e) for d, (_, gaps) in enumerate(found) for e, gap in enumerate(gaps))
-    return [torch.stack([tagged[d][e] for _, d, e in order]) if order else tagged[0]]
+        return found
+    tagged = [tokens + block.tag[i] for i, tokens in enumerate(found)]
+    return [torch.stack([tagged[d][e] for d, e in order]) if order else tagged[0]]
+
+
+def merged_order(batch: Batch, manifest: Manifest, request: int) -> list[tuple[int, int]]:
+    """(domain, event) of a request by the clock, the oldest first; the first domain first where they tie."""
+    found = []
+    for d, domain in enumerate(manifest.domains):
+        events = batch.sequences[domain]
+        first, last = (int(o) for o in events.offsets[request : request + 2])
+        found += [(-int(gap), d, e) for e, gap in enumerate(events.clock_gap[first:last])]
+    return [(d, e) for _, d, e in sorted(found)]

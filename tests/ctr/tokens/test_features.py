@@ -13,11 +13,11 @@ from ctr.batch import SequenceBatch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.request_map import RequestMap
 from ctr.models.registry import model_config
-from ctr.tokens.events import SequenceTokenizer, SequenceTokenizers, merge_by_time
+from ctr.tokens.events import MergedOrder, SequenceTokenizer, SequenceTokenizers
 from ctr.tokens.features import make_tokenizer, piecewise
 from tests.ctr import batches
 from tests.ctr.reference import tokens as plain
-from tests.ctr.reference.parity import assert_parity, scrambled
+from tests.ctr.reference.parity import assert_parity, rand, scrambled
 
 BATCH, MANIFEST, D = batches.make_batch(), batches.manifest(), 4
 VIEW = MANIFEST.domains["view"]
@@ -77,7 +77,7 @@ def test_events(options: dict[str, Any]) -> None:
     """A sum of one map per part is the map of the concatenation; gap buckets; positions from the newest."""
     module, rows = view_tokenizer(**options), batches.make_rows()
     got = module(BATCH.sequences["view"], rows)
-    want = [plain.event_tokens(module, VIEW.side, BATCH, rows, "view", r)[0] for r in range(6)]
+    want = [plain.event_tokens(module, VIEW.side, BATCH, rows, "view", r) for r in range(6)]
     assert got.lengths.tolist() == batches.ALL_LENGTHS["view"]
     assert_parity([got.values], [torch.cat(want)], module, [rows[t] for t in ("item", "brand", "tag")])
 
@@ -92,14 +92,31 @@ def test_gap_buckets_are_exact_powers_of_two(dtype: torch.dtype) -> None:
 
 def test_positions_count_from_the_newest_event() -> None:
     """The newest event of every request has position 0, whatever the length; the oldest share the last."""
-    module, events = view_tokenizer(positions=3), BATCH.sequences["view"]
-    ages = module._age(Jagged(events.time_gap, events.offsets, events.max_length), 3)
-    assert ages.tolist() == [min(n - 1 - i, 2) for n in batches.ALL_LENGTHS["view"] for i in range(n)]
+    module, events, rows = view_tokenizer(positions=3), BATCH.sequences["view"], batches.make_rows()
+    tokens = module(events, rows).values
+    (changed,) = torch.autograd.grad(tokens.sum(1).square().sum(), [module.position.weight])
+    assert changed.any(1).all()
+    with torch.no_grad():
+        module.position.weight[0] += rand(D)
+    moved = (module(events, rows).values != tokens).any(1).tolist()
+    assert moved == [i == n - 1 for n in batches.ALL_LENGTHS["view"] for i in range(n)]
 
 
+def test_positions_of_a_merged_sequence_count_the_events_of_all_domains() -> None:
+    module, rows = merged_tokenizers(positions=3), batches.make_rows()
+    (tokens,) = module(BATCH, rows)
+    with torch.no_grad():
+        for tokenizer in module.tokenizers:
+            tokenizer.position.weight[0] += rand(D)
+    (after,) = module(BATCH, rows)
+    moved = (after.values != tokens.values).any(1).tolist()
+    assert moved == [i == n - 1 for n in tokens.lengths.tolist() for i in range(n)]
+
+
+@pytest.mark.parametrize("positions", [0, 4])
 @pytest.mark.parametrize("merge", [False, True])
-def test_all_domains(merge: bool) -> None:
-    config, rows = model_config(d_model=D), batches.make_rows()
+def test_all_domains(merge: bool, positions: int) -> None:
+    config, rows = model_config(d_model=D, positions=positions), batches.make_rows()
     module = scrambled(SequenceTokenizers(MANIFEST, config, dim=batches.DIM, merge=merge))
     got = module(BATCH, rows)
     per_request = [plain.sequences(module, MANIFEST, BATCH, rows, r) for r in range(6)]
@@ -117,32 +134,40 @@ def test_one_domain_needs_no_merge() -> None:
     assert module.tag is None and torch.equal(merged.offsets, BATCH.sequences["view"].offsets)
 
 
-def test_merge_by_time_is_a_stable_sort() -> None:
+def merged_tokenizers(**options: Any) -> nn.Module:
+    config = model_config(d_model=D, **options)
+    return scrambled(SequenceTokenizers(MANIFEST, config, dim=batches.DIM, merge=True))
+
+
+def test_merged_order_is_a_stable_sort() -> None:
     """Against Python's sort, with equal gaps inside and between sequences, and empty sequences."""
     lengths = [[3, 0, 4, 0], [2, 2, 0, 0], [1, 0, 3, 0]]
     generator = torch.Generator().manual_seed(0)
     sequences, gaps, expected = [], [], []
+    three_years = 3 * 365 * 86_400_000  # in ms: in float32 they tie with all of the next 8 s
     for s, counts in enumerate(lengths):
         values = torch.arange(sum(counts)) + 100.0 * s
         sequences.append(Jagged.from_lengths(values, torch.tensor(counts)))
         parts = [torch.randint(0, 4, (n,), generator=generator).sort(descending=True)[0] for n in counts]
-        gaps.append(torch.cat(parts).float())
+        gaps.append(torch.cat(parts) + three_years)
     for request in range(4):
         events = [
-            (-float(gap), float(value))
+            (-int(gap), float(value))
             for jagged, gap_of in zip(sequences, gaps, strict=True)
             for value, gap, owner in zip(jagged.values, gap_of, jagged.segment_ids(), strict=True)
             if owner == request
         ]
         expected += [value for _, value in sorted(events, key=lambda event: event[0])]
-    merged = merge_by_time(sequences, gaps).check()
+    layouts = [s.with_values(gap) for s, gap in zip(sequences, gaps, strict=True)]
+    merged = MergedOrder(layouts).merge(sequences).check()
     assert merged.values.tolist() == expected
     assert merged.lengths.tolist() == [6, 2, 7, 0]
 
 
 def test_merge_of_nothing() -> None:
     empty = Jagged.from_lengths(torch.zeros(0, D), torch.zeros(2, dtype=torch.int64))
-    merged = merge_by_time([empty, empty], [torch.zeros(0), torch.zeros(0)]).check()
+    layouts = [empty.with_values(torch.zeros(0, dtype=torch.int64))] * 2
+    merged = MergedOrder(layouts).merge([empty, empty]).check()
     assert merged.lengths.tolist() == [0, 0] and merged.values.shape == (0, D)
 
 

@@ -107,7 +107,7 @@ def test_a_mean_of_events_learns_their_order() -> None:
         ids = ngram_ids(pairs.flatten().numpy(), offsets.numpy(), field) if tables else {}
         uses = {name: IdColumn(torch.from_numpy(rows).long()) for name, rows in ids.items()}
         gaps = torch.zeros(60)
-        events = SequenceBatch(offsets, 2, gaps, {"item": IdColumn(pairs.flatten()), **uses})
+        events = SequenceBatch(offsets, 2, gaps, gaps.long(), {"item": IdColumn(pairs.flatten()), **uses})
         rows = {t.name: torch.randn(t.rows, 1, requires_grad=True) for t in field.tables}
         rows["item"] = torch.randn(6, 8, requires_grad=True)
         module, head = NgramEmbedding(field, dim=8), torch.nn.Linear(8, 1)

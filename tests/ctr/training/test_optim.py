@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from ctr.blocks.attention import MultiHeadAttention
+from ctr.blocks.longer import SelectQueries
+from ctr.blocks.mixing import PerTokenFFN
 from ctr.config import OptimizerConfig
 from ctr.training.optim import (
     AveragedWeights,
@@ -50,17 +53,38 @@ def test_no_warm_up_and_a_run_shorter_than_it() -> None:
     assert 0 <= rate_factor(0, 0, OptimizerConfig(warmup_steps=0)) <= 1
 
 
-def test_only_matrices_decay() -> None:
-    model = make_model()
+def test_only_the_weights_of_maps_decay() -> None:
+    """A bias of a per-token map is a matrix, and stays; so do learnable tokens."""
+    torch.manual_seed(0)
+    parts = [nn.Linear(3, 4), nn.LayerNorm(4), PerTokenFFN(2, 4), SelectQueries(4, 3, select="learnable")]
+    model = nn.ModuleList([*parts, nn.Embedding(3, 4), MultiHeadAttention(4, 2, sink=True)])
     optimizer = make_optimizer(model, OptimizerConfig(lr=0.1, weight_decay=0.5))
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    for name, parameter in model.named_parameters():
-        factor = 0.95 if parameter.ndim == 2 else 1.0  # 1 - lr · decay
-        torch.testing.assert_close(parameter.detach(), start[name] * factor)
+    decayed = {name for name, p in model.named_parameters() if not torch.equal(p, start[name])}
+    attention = {f"5.{name}.weight" for name in ("query", "key_value", "output")}
+    assert decayed == {"0.weight", "2.up.weight", "2.down.weight"} | attention
+    for name in decayed:
+        torch.testing.assert_close(model.get_parameter(name).detach(), start[name] * 0.95)  # 1 - lr · decay
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(start)
+
+
+def test_states_of_checkpoints_are_numbered_matrices_first() -> None:
+    """As ever, whichever parameters decay: a checkpoint finds its parameters again."""
+    model = nn.Sequential(nn.Linear(3, 4), PerTokenFFN(2, 4))
+    optimizer = make_optimizer(model, OptimizerConfig())
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, float(parameter.numel()))
+    optimizer.step()
+    ordered = [p for p in model.parameters() if p.ndim >= 2] + [p for p in model.parameters() if p.ndim < 2]
+    saved = optimizer_tensors(optimizer)
+    for number, parameter in enumerate(ordered):
+        torch.testing.assert_close(saved[f"{number}.exp_avg"], 0.1 * parameter.grad)
+    fresh = make_optimizer(model, OptimizerConfig())
+    load_optimizer_tensors(fresh, saved)
+    assert all(torch.equal(fresh.state[p]["exp_avg"], optimizer.state[p]["exp_avg"]) for p in ordered)
 
 
 def test_optimizer_state_comes_back_bit_by_bit() -> None:
