@@ -66,7 +66,9 @@ def guarded(job: Callable[[], int]) -> int:
     except OSError as error:
         echo(_with_notes(f"error: {error}; mend it and run the command again", error), err=True)
         return 75
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # such as SystemExit; a panic of Polars is no Exception either
         if _out_of_memory(error):
             echo(
                 f"error: the memory must hold what the command needs, but does not ({_first_line(error)}); "
@@ -87,13 +89,13 @@ def _with_notes(text: str, error: Exception) -> str:
     return "\n".join([text, *getattr(error, "__notes__", [])])
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     """Whether Python, torch or Arrow could not get memory."""
     texts = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "malloc of size")
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else "no message"
 

@@ -13,11 +13,12 @@ from ctr.compare import Cell, Judgement, compare_files, judge
 from ctr.compare.combine import Noise
 from ctr.compare.render import markdown, notes, table, to_json
 from features.durable import replace_file
-from features.durable.own import claim, holds
+from features.durable.own import check_free, claim, holds
 from features.errors import ConfigError
 from pipelines.terminal import echo
 
 _WIDTH = 132  # of the table where the output is no terminal
+_is_comparison = holds("comparison.json", "comparison.md")  # of before the marker
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def compare(
         DataError: see `ctr.compare.compare_files`.
     """
     arms = parse_arms(texts)
+    if out is not None:
+        check_free(out, "comparison", known=_is_comparison)
     judgements = judge(_cells(arms, where), metrics=metrics, alpha=alpha, noise=noise)
     console = Console()
     if not console.is_terminal:
@@ -96,7 +99,7 @@ def compare(
             "noise": noise,
             "where": list(where) if where else None,
         }
-        claim(out, "comparison", known=holds("comparison.json", "comparison.md"))
+        claim(out, "comparison", known=_is_comparison)
         replace_file(out / "comparison.md", markdown(judgements, alpha=alpha, base=arms[0].name).encode())
         replace_file(out / "comparison.json", to_json(judgements, settings=settings).encode())
         echo(f"\nwrote {out / 'comparison.md'} and {out / 'comparison.json'}")

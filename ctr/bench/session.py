@@ -14,7 +14,7 @@ from ctr.bench.report import conditions, markdown, suite_text, write_page
 from ctr.bench.results import Report, Settings
 from ctr.bench.suites import SUITES
 from features.durable import replace_file
-from features.durable.own import claim, holds
+from features.durable.own import check_free, claim, holds
 from features.errors import ConfigError
 
 Show = Callable[[str], None]
@@ -30,6 +30,9 @@ def check_suites(names: Sequence[str]) -> None:
         raise ConfigError(f"a suite must be one of {', '.join(SUITES)}, got {', '.join(unknown)}")
 
 
+_is_bench = holds("bench.json", "bench.md")  # of before the marker
+
+
 def measure(suites: Sequence[str], settings: Settings, *, out: Path, show: Show, options: str = "") -> Report:
     """Run the suites; `<out>/bench.json`, `bench.md` and the pictures are complete after each of them.
 
@@ -41,6 +44,7 @@ def measure(suites: Sequence[str], settings: Settings, *, out: Path, show: Show,
         options: of the command, for whoever measures again.
     """
     check_suites(suites)
+    check_free(out, "bench", known=_is_bench)
     settings.say("calibration")
     limits = calibrate(rounds=3, side=256, rows=20_000, uses=4_000) if settings.quick else calibrate()
     settings = replace(settings, gflops=limits.matmul_fp32)
@@ -59,7 +63,7 @@ def measure(suites: Sequence[str], settings: Settings, *, out: Path, show: Show,
 
 def save(report: Report, out: Path) -> None:
     """JSON, Markdown and pictures of what has been measured so far."""
-    claim(out, "bench", known=holds("bench.json", "bench.md"))
+    claim(out, "bench", known=_is_bench)
     report.write_json(out / "bench.json")
     draw_all((chart for suite in report.suites for chart in suite.charts), out / "images")
     replace_file(out / "bench.md", ("# Benchmarks\n\n" + markdown(report, images="images")).encode())

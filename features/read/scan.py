@@ -27,6 +27,8 @@ _OPTIONS = {
     "max_ratio": 200,
     "on_error": "fail",  # or skip: files that cannot be opened are left out and counted
 }
+# A panic is no Exception; the header of a page that lies about its size makes Polars panic.
+_POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 _CALLED = "\n\nThis error occurred"
 _SMALL = 2**28  # bytes: below this a high compression ratio is harmless
 _log = logging.getLogger(__name__)
@@ -91,7 +93,7 @@ def collect(frame: pl.LazyFrame, *, what: str) -> pl.DataFrame:
         return frame.collect(engine="streaming")
     except (ConfigError, DataError) as error:  # of our own readers; Polars adds where it called them
         raise type(error)(str(error).split(_CALLED, 1)[0]) from None
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (*_POLARS, OSError) as error:
         raise DataError(
             f"{what} cannot be read: {first_line(error)}; repair the file or correct the spec"
         ) from None
@@ -153,7 +155,7 @@ def _attempt(path: Path, options: dict[str, Any], action: Callable[[], Part]) ->
             if path.stat().st_size == 0:
                 raise DataError(f"{path} is empty (0 bytes); write it again or delete it")
             return action()
-        except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
+        except (*_POLARS, pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{path} cannot be read: {first_line(error)}; write it again, delete it, or correct format "
                 "in the spec"

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from ctr.config import RunConfig, load_config
@@ -250,6 +251,21 @@ def test_a_fault_of_the_program_is_one_line_and_a_kept_traceback(
     [kept] = tmp_path.iterdir()
     assert line.startswith("error: ctr did not expect this: KeyError: 'col\\x1b[2J'; it is a fault of ctr")
     assert line.endswith(str(kept)) and "in job" in kept.read_text() and kept.stat().st_mode & 0o077 == 0
+
+
+def test_a_panic_of_polars_is_a_fault_too(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it is no Exception."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def job() -> int:
+        raise pl.exceptions.PanicException("assertion failed")
+
+    assert guarded(job) == 1 and len([*tmp_path.iterdir()]) == 1
+    assert "error: ctr did not expect this: PanicException: assertion failed" in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        guarded(lambda: sys.exit(3))
 
 
 def test_a_fault_is_told_also_where_no_file_can_be_written(

@@ -63,10 +63,10 @@ def child(root, work, *arguments):
         os._exit(0)
     return pid
 
-top, points = Path(sys.argv[1]), sys.argv[2:]
+top, seed, points = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 for point in points:
     assert os.waitpid(child(top / point, die_at, point), 0)[1] == 9, point
-dice = random.Random(3)
+dice = random.Random(seed)
 for trial in range(20):
     pid = child(top / f"random-{trial}", save_on)
     while not (top / f"random-{trial}" / "step-1").exists():
@@ -137,10 +137,12 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(4)
-def test_forty_flipped_bits_are_all_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_forty_flipped_bits_are_all_found(
+    tmp_path: Path, chaos_seed: int, counted: Callable[..., None]
+) -> None:
     save(tmp_path, 1)
     newest = save(tmp_path, 2)
-    dice = random.Random(7)
+    dice = random.Random(chaos_seed)
     for trial in range(40):
         path = newest / (TENSORS, STATE, MANIFEST)[trial % 3]
         whole = path.read_bytes()
@@ -152,6 +154,7 @@ def test_forty_flipped_bits_are_all_found(tmp_path: Path, caplog: pytest.LogCapt
         assert load_latest(tmp_path).step == 1  # type: ignore[union-attr]
         path.write_bytes(whole)
     assert load_latest(tmp_path).step == 2  # type: ignore[union-attr]
+    counted(flips=40)
 
 
 @pytest.mark.fault(4)
@@ -259,11 +262,12 @@ def test_a_manifest_cannot_name_files_outside(tmp_path: Path, name: str) -> None
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def killed(tmp_path_factory: pytest.TempPathFactory, chaos_seed: int) -> Path:
     """A folder per fault point, and 20 whose job was killed at a random time."""
     top = tmp_path_factory.mktemp("killed")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", KILLS, str(top), *POINTS], env=environment, check=True)
+    command = [sys.executable, "-c", KILLS, str(top), str(chaos_seed), *POINTS]
+    subprocess.run(command, env=environment, check=True)
     return top
 
 
@@ -279,7 +283,7 @@ def test_kill_at_any_point_leaves_a_valid_checkpoint(killed: Path, point: str) -
 
 
 @pytest.mark.fault(2)
-def test_kill_at_any_time_leaves_only_whole_checkpoints(killed: Path) -> None:
+def test_kill_at_any_time_leaves_only_whole_checkpoints(killed: Path, counted: Callable[..., None]) -> None:
     saved = 0
     for root in killed.glob("random-*"):
         sweep(root)
@@ -288,6 +292,7 @@ def test_kill_at_any_time_leaves_only_whole_checkpoints(killed: Path) -> None:
             assert found.state == {"step": step} and bool((found.tensors["w"] == step).all())
             saved += 1
     assert saved >= 20
+    counted(kills=20, checkpoints_left=saved)
 
 
 @pytest.mark.fault(25)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -82,13 +82,15 @@ def skipped(name: str) -> str:
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in VARIANTS]
 )
-def test_interrupted_run_equals_the_uninterrupted_one(name: str, dataset: Path, tmp_path: Path) -> None:
+def test_interrupted_run_equals_the_uninterrupted_one(
+    name: str, dataset: Path, tmp_path: Path, chaos_seed: int
+) -> None:
     """Broken off by an error inside its first save and at two steps."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     with injected(skipped(name)):
         train(tiny_config(dataset, whole, *VARIANTS[name]))
     last = outcome_of(whole)["steps"][-1]
-    draw = random.Random(name)
+    draw = random.Random(f"{name} {chaos_seed}")
     points = [f"{draw.choice(IN_A_SAVE)}:raise"]  # the first save
     points += [f"step:{step}:raise" for step in sorted(draw.sample(range(1, last), 2))]
     config = tiny_config(dataset, broken, *VARIANTS[name])
@@ -125,21 +127,28 @@ def killed_runs_equal(dataset: Path, folder: Path, faults: Sequence[str]) -> Non
 
 
 @pytest.mark.fault(1, 2)
-def test_kill_9_at_a_step_and_inside_a_save(dataset: Path, tmp_path: Path) -> None:
+def test_kill_9_at_a_step_and_inside_a_save(
+    dataset: Path, tmp_path: Path, counted: Callable[..., None]
+) -> None:
     killed_runs_equal(dataset, tmp_path, ["step:5:kill", "ckpt.before_rename:12:kill"])
+    counted(kills=2)
 
 
 @pytest.mark.fault(1, 2)
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_kill_9_anywhere(seed: int, dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", range(4))
+def test_kill_9_anywhere(
+    number: int, dataset: Path, tmp_path: Path, chaos_seed: int, counted: Callable[..., None]
+) -> None:
     """Steps in rising order, so that each is reached; saves happen at multiples of 3 and 4."""
-    draw, last = random.Random(seed), 3 * STEPS_PER_EPOCH
+    draw, last = random.Random(f"{number} {chaos_seed}"), 3 * STEPS_PER_EPOCH
     saves = [step for step in range(STEPS_PER_EPOCH, last) if step % 3 == 0 or step % 4 == 0]
     at_steps = [(step, f"step:{step}:kill") for step in draw.sample(range(STEPS_PER_EPOCH, last), 2)]
     in_saves = [(step, f"{draw.choice(IN_A_SAVE)}:{step}:kill") for step in draw.sample(saves, 3)]
     in_loader = f"loader.batch:{draw.randrange(STEPS_PER_EPOCH)}:kill"
-    killed_runs_equal(dataset, tmp_path, [in_loader, *(fault for _, fault in sorted(at_steps + in_saves))])
+    faults = [in_loader, *(fault for _, fault in sorted(at_steps + in_saves))]
+    killed_runs_equal(dataset, tmp_path, faults)
+    counted(kills=len(faults))
 
 
 @pytest.mark.fault(3)

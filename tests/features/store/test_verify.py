@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,9 +62,11 @@ def flips(seed: int) -> Iterator[random.Random]:
 
 
 @pytest.mark.fault(10, 40)
-def test_80_flips_over_all_files_are_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_80_flips_over_all_files_are_found(
+    root: Path, monkeypatch: pytest.MonkeyPatch, chaos_seed: int, counted: Callable[..., None]
+) -> None:
     files = sorted(path for path in root.rglob("*") if path.is_file())
-    for number, draw in enumerate(flips(seed=20)):
+    for number, draw in enumerate(flips(seed=chaos_seed)):
         path = files[number % len(files)]
         whole = path.read_bytes()
         flip(path, draw)
@@ -75,6 +77,7 @@ def test_80_flips_over_all_files_are_found(root: Path, monkeypatch: pytest.Monke
             Dataset(root)
         path.write_bytes(whole)
     Dataset(root)
+    counted(flips=80)
 
 
 def test_a_series_of_processes_hashes_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
