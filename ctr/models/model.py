@@ -37,6 +37,8 @@ class Model(nn.Module):
     config: ModelConfig
     ns_tokenizer: Tokenizer
     head: Head
+    # Set by a forward pass in training: a loss of the model's own, (B,); its mean is added to that of clicks.
+    extra_loss: Tensor | None = None
 
     def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ MODELS = {
     "hyformer": "ctr.models.hyformer.HyFormer",
     "longer": "ctr.models.longer.Longer",
     "two_stage": "ctr.models.two_stage.TwoStage",
+    "grid": "ctr.models.grid.Grid",
 }
 
 

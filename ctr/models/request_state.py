@@ -24,6 +24,7 @@ from ctr.batch import Batch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues, PaddedKV
 from ctr.blocks.length_buckets import LengthBuckets
+from ctr.models.sequence.side import SideState
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class RequestState:
         summary: (R, N, D), what the sequences give without a candidate: HyFormer's pools, or the CLS
             tokens of a two-stage model without global tokens.
         events: the tokens of each sequence, for a model whose candidates look at these themselves.
+        sides: what each sequence's side keeps, for a model of the grid.
     """
 
     features: list[Tensor | None]
@@ -44,6 +46,7 @@ class RequestState:
     kvs: list[list[KeyValues]] = field(default_factory=list)
     summary: Tensor | None = None
     events: list[Jagged] = field(default_factory=list)
+    sides: list[SideState] = field(default_factory=list)
 
     def beside(self, candidates: Batch) -> Batch:
         """The candidates with what the head reads of their requests."""
@@ -59,6 +62,8 @@ class RequestState:
             yield self.summary
         for events in self.events:
             yield from (events.values, events.offsets)
+        for side in self.sides:
+            yield from side.tensors()
 
     @property
     def nbytes(self) -> int:

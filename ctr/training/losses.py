@@ -24,6 +24,11 @@ def click_loss(logits: Tensor, label: Tensor, *, total: int | None = None) -> Te
     return F.binary_cross_entropy_with_logits(logits.float(), label, reduction="sum") / total
 
 
+def mean_over_rows(losses: Tensor, *, total: int | None = None) -> Tensor:
+    """The mean of a loss per candidate (B,), in float32; `total` as of `click_loss`."""
+    return losses.float().mean() if total is None else losses.float().sum() / total
+
+
 @dataclass
 class RunningLoss:
     """Mean loss and normalised entropy since the last report.

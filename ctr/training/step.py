@@ -24,7 +24,7 @@ from ctr.distributed.gradients import DenseGradients, GradientExchange, Reduce, 
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables
 from ctr.errors import NonFiniteError
-from ctr.training.losses import all_finite, click_loss
+from ctr.training.losses import all_finite, click_loss, mean_over_rows
 from ctr.training.micro_batches import PartialLoss, parts_of, rows_of
 from ctr.training.optim import AveragedWeights, rate_factor
 from ctr.training.speed import keep_freed_memory
@@ -208,10 +208,12 @@ class Updates:
         loss = self.objective(logits, part)
         if fault_point("loss", step):
             loss = loss * float("nan")
-        computed.finite = all_finite(loss, logits)
+        extra: Tensor | None = getattr(self.model, "extra_loss", None)
+        total = loss if extra is None else loss + mean_over_rows(extra, total=part.total_rows)
+        computed.finite = all_finite(total, logits)
         if computed.finite:
             computed.loss += loss.item()
-        return loss
+        return total
 
     def _row_gradients(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of the tables that the loss depends on; with several ranks of all, as some rank's loss may."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ctr.batch import Batch
 from features.dataset import Manifest
 from tests.ctr.reference import formulas
+from tests.ctr.reference.grid import grid
 from tests.ctr.reference.longer import Token, chosen
 from tests.ctr.reference.longer import layer as causal_layer
 from tests.ctr.reference.tokens import ns_tokens, sequences, side_by_side
@@ -115,4 +116,5 @@ REFERENCES: dict[str, Callable[..., Tensor]] = {
     "hyformer": hyformer,
     "longer": longer,
     "two_stage": two_stage,
+    "grid": grid,
 }

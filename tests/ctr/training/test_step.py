@@ -207,3 +207,27 @@ def test_learns_what_can_be_learned(dataset: Dataset) -> None:
     learnable = [replace(b, label=(b.candidate_dense["price"][:, 0] > 0).float()) for b in batches]
     losses = [updates.step(learnable[step % len(batches)], step).loss for step in range(60)]
     assert losses[-1] is not None and losses[-1] < 0.25
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_model_s_own_loss_is_added_as_a_mean_over_rows_and_not_reported(
+    dataset: Dataset, parts: int
+) -> None:
+    options = (f"loader.micro_batches={parts}", "optimizer.clip_norm=null")
+    _, state, updates, (batch, *_) = start(dataset, *options)
+    _, plain, without, _ = start(dataset, *options)
+    weight = state.model.head.mlp[-1].bias
+
+    def after(_module: nn.Module, inputs: Any, logits: Tensor) -> None:
+        state.model.extra_loss = weight * torch.arange(1.0, 1 + len(logits)) / 10
+
+    state.model.register_forward_hook(after)
+    assert updates.step(batch, 0).loss == pytest.approx(without.step(batch, 0).loss, rel=1e-6)
+    lengths = [part.num_rows for part in batch.parts] or [batch.num_rows]
+    extra = sum(n * (n + 1) / 20 for n in lengths) / batch.num_rows
+    grads = dict(state.model.named_parameters()), dict(plain.model.named_parameters())
+    ours, theirs = (
+        named["head.mlp.2.bias" if "head.mlp.2.bias" in named else "head.mlp.3.bias"].grad for named in grads
+    )
+    assert ours is not None and theirs is not None
+    assert (ours - theirs).item() == pytest.approx(extra, rel=1e-4)

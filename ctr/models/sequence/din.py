@@ -1,0 +1,114 @@
+"""DIN: an attention network weighs every event by the candidate; the weights are not normalised.
+
+    a_j = MLP([q; e_j; q − e_j; q ⊙ e_j])        hidden widths 80, 40
+    u   = Σ a_j e_j                                  no softmax: Σ a_j keeps how strong an interest is
+
+The first layer is computed in parts, since W [q; e; q − e; q ⊙ e] = (W₁ + W₃) q + (W₂ − W₃) e + W₄ (q ⊙ e).
+
+Shared by the candidates of a request: (W₂ − W₃) e_j.
+
+Source: DIN (arXiv 1706.06978), section 4.3; Dice, section 5.3. The paper feeds q, e and their outer product;
+the form with q − e and q ⊙ e is that of the authors' code. Differs: `recent` bounds the history.
+
+B candidates, L events, P pairs of both, D width, h width of the first layer.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ctr.blocks.linear import Linear
+from ctr.models.sequence.pairs import Pairs
+from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.options.knobs import Count, Positive
+
+Activation = Literal["prelu", "dice", "sigmoid"]
+
+
+class DinConfig(SideConfig):
+    """The attention network."""
+
+    kind: Literal["din"] = "din"
+    hidden: list[Positive] = [80, 40]
+    activation: Activation = "dice"
+    softmax: bool = False  # the authors' code: softmax(a / √D)
+    recent: Count = 0  # only the newest so many events; 0 = all
+
+    def build(self, sizes: Sizes) -> SequenceSide:
+        """A new side."""
+        return Din(self, sizes)
+
+
+class Dice(nn.Module):
+    """y = p x + (1 − p) α x, p = σ((x − E[x]) / √(Var[x] + ε)): a PReLU whose bend follows the data.
+
+    Moments are those of the pairs of a batch while training, running ones otherwise; α starts at 0.
+
+    Source: DIN (arXiv 1706.06978), section 5.3.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.normalise = nn.BatchNorm1d(width, eps=1e-9, momentum=0.01, affine=False)
+        self.alpha = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(P, h) to (P, h); fewer than two rows are told by the running moments."""
+        few = self.training and len(x) < 2
+        normalise = self.normalise
+        scaled = (
+            (x - normalise.running_mean) * (normalise.running_var + normalise.eps).rsqrt()
+            if few and normalise.running_mean is not None and normalise.running_var is not None
+            else normalise(x)
+        )
+        p = scaled.sigmoid()
+        return x * (p + (1 - p) * self.alpha)
+
+
+def activation_of(name: Activation, width: int) -> nn.Module:
+    """The activation of a layer."""
+    if name == "dice":
+        return Dice(width)
+    return nn.PReLU(width) if name == "prelu" else nn.Sigmoid()
+
+
+class Din(SequenceSide):
+    """See the module."""
+
+    def __init__(self, config: DinConfig, sizes: Sizes) -> None:
+        super().__init__()
+        self.config = config
+        first, *rest = config.hidden or [1]
+        self.of_all = Linear(4 * sizes.width, first)  # [W₁ W₂ W₃ W₄]
+        layers: list[nn.Module] = []
+        width = first
+        for hidden in [*rest, 1] if config.hidden else []:
+            layers += [activation_of(config.activation, width), Linear(width, hidden)]
+            width = hidden
+        self.network = nn.Sequential(*layers)
+
+    def encode(self, events: Events) -> SideState:
+        """(W₂ − W₃) e_j beside e_j, (ΣL, h + D)."""
+        tokens = (events.newest(self.config.recent) if self.config.recent else events).tokens
+        _, w2, w3, _ = self.of_all.weight.chunk(4, dim=1)
+        mapped = tokens.values @ (w2 - w3).T
+        return SideState(events=tokens.with_values(torch.cat([mapped, tokens.values], dim=-1)))
+
+    def read(self, state: SideState, candidates: Candidates) -> Tensor:
+        """(B, 1, D)."""
+        assert state.events is not None
+        query = candidates.query
+        width = query.shape[1]
+        mapped, values = state.events.values.split([state.events.values.shape[1] - width, width], dim=-1)
+        pairs = Pairs.of(state.events, candidates.requests)
+        w1, _, w3, w4 = self.of_all.weight.chunk(4, dim=1)
+        events = pairs.of_events(values)
+        first = pairs.of_events(mapped) + (pairs.of_candidates(query) * events) @ w4.T
+        first = first + pairs.of_candidates(query @ (w1 + w3).T + self.of_all.bias)
+        weights = self.network(first)
+        if self.config.softmax:
+            weights = pairs.softmax(weights * width**-0.5)
+        return pairs.sum(weights * events)[:, None]

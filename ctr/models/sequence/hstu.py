@@ -1,0 +1,140 @@
+"""HSTU: gated attention without softmax, so that amounts are kept, and biases by place and by time.
+
+    [U, V, Q, K] = SiLU(W₁ norm(X) + b₁)                              heads of width D / H
+    A_ij = SiLU(q_i · k_j / √d + p_{i−j} + t_{bucket(|Δ_ij|)}) / N    j ≤ i; N the longest history + 1
+    Y = X + W₂ (norm(A V) ⊙ U) + b₂
+
+The events see earlier ones and themselves, the candidate is the last token and sees them and itself:
+bucket(Δ) = ⌊ln(max(1, Δ seconds)) / 0.301⌋. Biases are shared by heads and belong to a layer.
+
+Shared by the candidates of a request: all layers of the events, K and V. The candidate goes through them
+alone (M-FALCON). The events' own attention is computed in padded blocks of L × L numbers.
+
+Source: HSTU (arXiv 2402.17152), section 3; the scale 1/√d and N as a constant as in the production code
+(with N the padded length, padding would change the result).
+
+B candidates, R requests, L events of one, P pairs of candidate and event, H heads, d = D / H.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctr.blocks.jagged import Jagged
+from ctr.blocks.key_values import PackedKV
+from ctr.blocks.layers import build_norm
+from ctr.blocks.length_buckets import LengthBuckets
+from ctr.blocks.linear import Linear
+from ctr.models.sequence.pairs import Pairs
+from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.options.knobs import Positive
+
+_TIME_BUCKETS = 96  # ⌊ln(2⁴¹) / 0.301⌋ + 2
+
+
+class HstuConfig(SideConfig):
+    """Heads are those of the model."""
+
+    kind: Literal["hstu"] = "hstu"
+    layers: Positive = 2
+
+    def build(self, sizes: Sizes) -> SequenceSide:
+        """A new side."""
+        return Hstu(self, sizes)
+
+
+class HstuLayer(nn.Module):
+    """One layer, for events and, apart, for a candidate."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.heads, self.length = sizes.heads, sizes.longest + 1
+        self.norm = build_norm(sizes.norm, sizes.width)
+        self.mapped = Linear(sizes.width, 4 * sizes.width)
+        self.norm_read = build_norm(sizes.norm, sizes.width)
+        self.output = Linear(sizes.width, sizes.width)
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.by_place = nn.Parameter(torch.randn(self.length) * 0.02)
+        self.by_time = nn.Parameter(torch.randn(_TIME_BUCKETS) * 0.02)
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """U, V, Q, K of rows (n, D), each (n, D)."""
+        u, v, q, k = F.silu(self.mapped(self.norm(x))).chunk(4, dim=-1)
+        return u, v, q, k
+
+    def weigh(self, scores: Tensor) -> Tensor:
+        """A of scores with their biases."""
+        return F.silu(scores) / self.length
+
+    def bias(self, distance: Tensor, seconds: Tensor) -> Tensor:
+        """p + t of distances in places and times, broadcast together."""
+        bucket = (seconds.clamp(min=1).log() / 0.301).long().clamp(max=_TIME_BUCKETS - 1)
+        return self.by_place[distance.clamp(0, self.length - 1)] + self.by_time[bucket]
+
+    def join(self, x: Tensor, read: Tensor, gate: Tensor) -> Tensor:
+        """Y of X, A V and U."""
+        return x + self.dropout(self.output(self.norm_read(read) * gate))
+
+    def encode(self, tokens: Jagged, gaps: Tensor) -> tuple[Jagged, PackedKV]:
+        """The events one layer further, and their K and V."""
+        gate, value, query, key = self.parts(tokens.values)
+        buckets = LengthBuckets.of(tokens)
+        apart = buckets.pad(tokens.with_values(torch.cat([query, key, value, gaps[:, None]], dim=-1)))
+        read = buckets.unpad([self._attend(part, query.shape[1]) for part in apart], tokens)
+        kv = PackedKV(tokens.with_values(torch.cat([key, value], dim=-1)))
+        return tokens.with_values(self.join(tokens.values, read.values, gate)), kv
+
+    def _attend(self, padded: Tensor, width: int) -> Tensor:
+        """A V of the events of a bucket, (R_b, L_b, D)."""
+        query, key, value, gaps = padded.split([width, width, width, 1], dim=-1)
+        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        place = torch.arange(padded.shape[1], device=padded.device)
+        distance = place[:, None] - place
+        bias = self.bias(distance, (gaps.transpose(1, 2) - gaps).abs())
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias[:, None]
+        weights = self.weigh(scores).masked_fill(distance < 0, 0.0)
+        return (weights @ value).transpose(1, 2).flatten(2)
+
+    def read(self, x: Tensor, kv: PackedKV, gaps: Tensor, pairs: Pairs) -> Tensor:
+        """Candidates (B, D) one layer further."""
+        gate, own_value, query, own_key = self.parts(x)
+        scale = (query.shape[1] // self.heads) ** -0.5
+        heads = (self.heads, -1)
+        key, value = (p.unflatten(-1, heads) for p in kv.events.values.chunk(2, dim=-1))
+        query, own_key, own_value = (p.unflatten(-1, heads) for p in (query, own_key, own_value))
+        bias = self.bias(pairs.of_events(kv.events.ages()) + 1, pairs.of_events(gaps))
+        scores = (pairs.of_candidates(query) * pairs.of_events(key)).sum(-1) * scale + bias[:, None]
+        read = pairs.sum(self.weigh(scores)[..., None] * pairs.of_events(value))
+        zero = torch.zeros(1, dtype=torch.int64, device=x.device)
+        itself = (query * own_key).sum(-1) * scale + self.bias(zero, zero.to(x.dtype))
+        read = read + self.weigh(itself)[..., None] * own_value
+        return self.join(x, read.flatten(1), gate.flatten(1))
+
+
+class Hstu(SequenceSide):
+    """See the module."""
+
+    def __init__(self, config: HstuConfig, sizes: Sizes) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(HstuLayer(sizes) for _ in range(config.layers))
+
+    def encode(self, events: Events) -> SideState:
+        """K and V of every layer."""
+        tokens, kvs = events.tokens, []
+        for layer in cast("list[HstuLayer]", self.layers):
+            tokens, kv = layer.encode(tokens, events.gaps.to(tokens.values.dtype))
+            kvs.append(kv)
+        return SideState(kvs=tuple(kvs), gaps=events.gaps)
+
+    def read(self, state: SideState, candidates: Candidates) -> Tensor:
+        """(B, 1, D)."""
+        assert state.gaps is not None
+        x = candidates.query
+        pairs = Pairs.of(cast(PackedKV, state.kvs[0]).events, candidates.requests)
+        for layer, kv in zip(cast("list[HstuLayer]", self.layers), state.kvs, strict=True):
+            x = layer.read(x, cast(PackedKV, kv), state.gaps.to(x.dtype), pairs)
+        return x[:, None]

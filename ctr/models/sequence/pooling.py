@@ -1,0 +1,50 @@
+"""Pooling: the sum or the mean of the events, whoever asks.
+
+    u = Σ e_j        or        u = 1/L Σ e_j
+
+Shared by the candidates of a request: everything.
+
+R requests, L events of one, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+
+
+class PoolingConfig(SideConfig):
+    """Sum or mean."""
+
+    kind: Literal["pooling"] = "pooling"
+    how: Literal["mean", "sum"] = "mean"
+
+    def build(self, sizes: Sizes) -> SequenceSide:
+        """A side without parameters."""
+        return Pooling(self)
+
+
+class Pooling(SequenceSide):
+    """See the module."""
+
+    def __init__(self, config: PoolingConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def encode(self, events: Events) -> SideState:
+        """(R, 1, D), zeros without any event."""
+        tokens = events.tokens
+        if self.config.how == "mean":
+            return SideState(summary=tokens.mean_pool()[:, None])
+        zeros = tokens.values.new_zeros(tokens.requests, tokens.values.shape[1])
+        total = torch.index_add(zeros, 0, tokens.segment_ids(), tokens.values)
+        return SideState(summary=total[:, None])
+
+    def read(self, state: SideState, candidates: Candidates) -> Tensor:
+        """(B, 1, D)."""
+        assert state.summary is not None
+        return candidates.requests.to_rows(state.summary)

@@ -1,0 +1,157 @@
+"""The sequence side of a two-stage model: what it is given, what it keeps of a request, what it gives.
+
+    encode(events)             once per request          ─►  SideState     no candidate is looked at
+    read(state, candidates)    once per candidate        ─►  (B, n, D)     no event but the state's
+
+So a request's events are encoded once for all its candidates, in training and in serving, as far as the
+mathematics of a side allow; each side's file says how far.
+
+B candidates, R requests, L events of one request, M ns tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from torch import Tensor, nn
+
+from ctr.blocks.jagged import Jagged
+from ctr.blocks.key_values import KeyValues
+from ctr.blocks.layers import NormName
+from ctr.blocks.request_map import RequestMap
+from ctr.options.knobs import KindSection
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a side must know of the model around it.
+
+    Args:
+        width: D.
+        heads: H, a divisor of D.
+        expansion: hidden width of feed-forward parts over D.
+        norm: of its layers.
+        dropout: of its layers.
+        longest: the most events of a request.
+        ns_tokens: M.
+    """
+
+    width: int
+    heads: int
+    expansion: float
+    norm: NormName
+    dropout: float
+    longest: int
+    ns_tokens: int
+
+    @property
+    def hidden(self) -> int:
+        """Hidden width of feed-forward parts."""
+        return int(self.expansion * self.width)
+
+
+class Events(NamedTuple):
+    """The events of one domain, the oldest of each request first.
+
+    tokens: values (ΣL, D).  gaps: (ΣL,) seconds from the event to the request.
+    ids: (ΣL,) int64, the rows of the table of the field that a hard search compares; None if none is named.
+    """
+
+    tokens: Jagged
+    gaps: Tensor
+    ids: Tensor | None = None
+
+    def newest(self, count: int) -> Events:
+        """The newest `count` events of each request."""
+        if count >= self.tokens.max_length:
+            return self
+        index = self.tokens.last_k_index(count)
+        ids = None if self.ids is None else self.ids[index.values]
+        return Events(self.tokens.take(index), self.gaps[index.values], ids)
+
+
+class Candidates(NamedTuple):
+    """The candidates of the requests.
+
+    query: (B, D), what a candidate asks of the events.  ns_tokens: (B, M, D).
+    ids: (B,) int64 as `Events.ids`.  requests: maps B to R.
+    """
+
+    query: Tensor
+    ns_tokens: Tensor
+    ids: Tensor | None
+    requests: RequestMap
+
+
+@dataclass(frozen=True)
+class SideState:
+    """What a side keeps of R requests: as much as it needs of these.
+
+    Args:
+        events: values a side reads for each candidate, (ΣL, ·).
+        gaps, ids: as of `Events`, where the side reads them.
+        summary: (R, ·, ·), of a size that does not depend on L.
+        kvs: K and V of each layer.
+        loss: (R,), a loss of the side's own for each request, while training.
+    """
+
+    events: Jagged | None = None
+    gaps: Tensor | None = None
+    ids: Tensor | None = None
+    summary: Tensor | None = None
+    kvs: tuple[KeyValues, ...] = ()
+    loss: Tensor | None = None
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Everything it holds."""
+        if self.events is not None:
+            yield from (self.events.values, self.events.offsets)
+        yield from (part for part in (self.gaps, self.ids, self.summary) if part is not None)
+        for kv in self.kvs:
+            yield from kv.tensors()
+
+
+class SequenceSide(nn.Module):
+    """Events of a request and what a candidate asks → n tokens of width D per candidate.
+
+    Attributes:
+        tokens: n.
+        own_logits: set by `read` while training, by a side that learns to predict the label itself, (B,).
+        own_weight: of the loss of these.
+    """
+
+    tokens: int = 1
+    own_logits: Tensor | None = None
+    own_weight: float = 1.0
+
+    def encode(self, events: Events) -> SideState:
+        """What all candidates of a request share."""
+        raise NotImplementedError
+
+    def read(self, state: SideState, candidates: Candidates) -> Tensor:
+        """(B, n, D)."""
+        raise NotImplementedError
+
+
+class SideConfig(KindSection):
+    """The options of a side."""
+
+    def build(self, sizes: Sizes) -> SequenceSide:
+        """A new side."""
+        raise NotImplementedError
+
+    @property
+    def field(self) -> str | None:
+        """The field of the events whose IDs `Events.ids` and `Candidates.ids` hold."""
+        return None
+
+    def tokens(self) -> int:
+        """n."""
+        return 1
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """The options by name."""
+        return cls.model_validate(options)

@@ -1,0 +1,111 @@
+"""Target attention: the candidate is the query, the events are keys and values, in several heads.
+
+    u = W_o [softmax(q_h K_hᵀ / √d) V_h]_h        q = W_q c,  K = W_k E,  V = W_v E
+
+With `encoder` a stack of layers, of the project or of the Transformer library, goes over the events first.
+
+Shared by the candidates of a request: the encoder, K and V.
+
+Source: Transformer (arXiv 1706.03762), with the candidate as the only query.
+
+B candidates, R requests, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, SerializeAsAny
+from torch import Tensor, nn
+
+from ctr.blocks.attention import MultiHeadAttention
+from ctr.blocks.encoders import AttentionEncoder
+from ctr.library.architectures import BodySizes
+from ctr.library.encoder import LibraryEncoder
+from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.options.kinds import OneOf
+from ctr.options.knobs import KindSection, Positive
+
+
+class FrontConfig(KindSection):
+    """What goes over the events before a candidate asks."""
+
+    def build(self, sizes: Sizes) -> nn.Module:
+        """Packed events in, packed events out."""
+        raise NotImplementedError
+
+
+class NoFrontConfig(FrontConfig):
+    """Nothing."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self, sizes: Sizes) -> nn.Module:
+        """The events as they are."""
+        return nn.Identity()
+
+
+class TransformerFrontConfig(FrontConfig):
+    """Layers in which every event sees every event."""
+
+    kind: Literal["transformer"] = "transformer"
+    layers: Positive = 2
+
+    def build(self, sizes: Sizes) -> nn.Module:
+        """The layers of ctr.blocks.encoders."""
+        return nn.Sequential(
+            *(
+                AttentionEncoder(
+                    sizes.width, sizes.heads, hidden=sizes.hidden, norm=sizes.norm, dropout=sizes.dropout
+                )
+                for _ in range(self.layers)
+            )
+        )
+
+
+class LibraryFrontConfig(FrontConfig):
+    """An architecture of the Transformer library, see docs/library-encoders.md."""
+
+    kind: Literal["library"] = "library"
+    architecture: str = "bert"  # longformer: a local window and global tokens
+    options: dict[str, JsonValue] = Field(default={}, max_length=32)
+
+    def build(self, sizes: Sizes) -> nn.Module:
+        """See ctr.library.encoder."""
+        body = BodySizes(sizes.width, sizes.heads, sizes.hidden, sizes.longest, sizes.dropout)
+        return LibraryEncoder(self.architecture, body, self.options)
+
+
+FRONTS = OneOf(
+    {"none": NoFrontConfig, "transformer": TransformerFrontConfig, "library": LibraryFrontConfig},
+    default="none",
+)
+
+
+class TargetAttentionConfig(SideConfig):
+    """Heads are those of the model."""
+
+    kind: Literal["target_attention"] = "target_attention"
+    encoder: Annotated[SerializeAsAny[FrontConfig], FRONTS] = NoFrontConfig()
+
+    def build(self, sizes: Sizes) -> SequenceSide:
+        """A new side."""
+        return TargetAttention(self, sizes)
+
+
+class TargetAttention(SequenceSide):
+    """See the module."""
+
+    def __init__(self, config: TargetAttentionConfig, sizes: Sizes) -> None:
+        super().__init__()
+        self.encoder = config.encoder.build(sizes)
+        self.attention = MultiHeadAttention(sizes.width, sizes.heads, dropout=sizes.dropout)
+
+    def encode(self, events: Events) -> SideState:
+        """K and V."""
+        return SideState(kvs=(self.attention.project_kv(self.encoder(events.tokens)),))
+
+    def read(self, state: SideState, candidates: Candidates) -> Tensor:
+        """(B, 1, D)."""
+        requests = candidates.requests
+        return requests.unpack(self.attention(requests.pack(candidates.query[:, None]), state.kvs[0]))

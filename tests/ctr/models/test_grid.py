@@ -1,0 +1,242 @@
+"""The grid beyond one row's formula: searches, losses of a side's own, moments, and what is refused.
+
+That each choice is its paper's formula is proved with all models in test_conformance.py, by
+tests/ctr/reference/grid.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ctr.blocks.jagged import Jagged
+from ctr.blocks.request_map import RequestMap
+from ctr.build import build_model
+from ctr.models.interaction.interactions import INTERACTIONS
+from ctr.models.registry import model_config
+from ctr.models.sequence.din import Dice
+from ctr.models.sequence.pairs import Pairs, attend_pairs
+from ctr.models.sequence.sides import SIDES
+from features.errors import ConfigError
+from tests.ctr import batches
+from tests.ctr.models.grid_cases import GRID
+from tests.ctr.models.test_conformance import make_model
+from tests.ctr.reference.grid import INTERACTIONS as INTERACTION_REFERENCES
+from tests.ctr.reference.grid import SIDES as SIDE_REFERENCES
+from tests.ctr.reference.grid import gru
+from tests.ctr.reference.parity import CANDIDATES, LENGTHS, rand, request_index
+from tests.ctr.reference.tokens import sequences
+
+
+def test_each_choice_has_a_reference_and_a_case() -> None:
+    sides = {options["sequence"]["kind"] for options in GRID.values()}
+    assert set(SIDES.kinds) == set(SIDE_REFERENCES) == sides
+    crossed = {options.get("interaction", {"kind": "mlp"})["kind"] for options in GRID.values()}
+    assert set(INTERACTIONS.kinds) == set(INTERACTION_REFERENCES) == crossed
+
+
+def pairs_of(lengths: list[int], candidates: list[int]) -> Pairs:
+    layout = Jagged.from_lengths(torch.zeros(sum(lengths)), torch.tensor(lengths))
+    return Pairs.of(layout, RequestMap.build(request_index(candidates), requests=len(candidates)))
+
+
+@pytest.mark.parametrize("candidates", [CANDIDATES, [1] * 6, [0, 2, 0, 1, 1, 0]])
+def test_pairs_are_every_candidate_with_every_event_of_its_request(candidates: list[int]) -> None:
+    pairs = pairs_of(LENGTHS, candidates)
+    want, begin, row = [], 0, 0
+    for length, count in zip(LENGTHS, candidates, strict=True):
+        for _ in range(count):
+            want += [(row, begin + place) for place in range(length)]
+            row += 1
+        begin += length
+    events = pairs.of_events(torch.arange(sum(LENGTHS)))
+    assert list(zip(pairs.owner.tolist(), events.tolist(), strict=True)) == want
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=6),
+    st.integers(1, 5),
+    st.randoms(use_true_random=False),
+)
+def test_top_are_the_best_of_each_candidate_the_newer_of_equals(
+    shape: list[tuple[int, int]], count: int, random: Any
+) -> None:
+    lengths, candidates = (list(part) for part in zip(*shape, strict=True))
+    pairs = pairs_of(lengths, candidates)
+    scores = torch.tensor([float(random.randrange(3)) for _ in pairs.owner])
+    kept = pairs.top(scores, count).tolist()
+    want: list[int] = []
+    for owner in range(sum(candidates)):
+        own = (pairs.owner == owner).nonzero().flatten().tolist()
+        want += sorted(sorted(own, key=lambda p: (-scores[p].item(), -p))[:count])
+    assert kept == want
+
+
+def test_attention_over_all_pairs_is_softmax_attention() -> None:
+    pairs, heads = pairs_of(LENGTHS, CANDIDATES), 2
+    query, key, value = (rand(n, heads, 3, seed=n) for n in (sum(CANDIDATES), sum(LENGTHS), sum(LENGTHS)))
+    read = attend_pairs(query, key, value, pairs)
+    events = pairs.of_events(torch.arange(sum(LENGTHS)))
+    for row in range(sum(CANDIDATES)):
+        own = events[pairs.owner == row]
+        if not len(own):
+            assert not read[row].any()
+            continue
+        weights = torch.einsum("hd,lhd->lh", query[row], key[own]).div(3**0.5).softmax(0)
+        torch.testing.assert_close(read[row], torch.einsum("lh,lhd->hd", weights, value[own]))
+
+
+@pytest.mark.parametrize("name", ["SIM soft", "ETA", "TWIN"])
+def test_a_search_that_keeps_all_is_attention_to_all(name: str) -> None:
+    """So that what a search loses can be told: its recall against exact attention."""
+    options = GRID[name]
+    few, all_ = (
+        make_model(options | {"sequence": options["sequence"] | {"keep": keep}}) for keep in (1, 1000)
+    )
+    few.load_state_dict(all_.state_dict())
+    batch, rows = batches.make_batch(), batches.make_rows()
+    assert not torch.allclose(few(batch, rows), all_(batch, rows))
+    for side in all_.sides:
+        side.config = side.config.model_copy(update={"keep": 10})  # the longest history
+    want = all_(batch, rows)
+    for side in all_.sides:
+        side.config = side.config.model_copy(update={"keep": 10**6})
+    torch.testing.assert_close(all_(batch, rows), want)
+
+
+def test_dien_predicts_the_next_event_against_a_drawn_one() -> None:
+    model, batch, rows = make_model(GRID["DIEN"]).train(), batches.make_batch(), batches.make_rows()
+    torch.manual_seed(3)
+    model(batch, rows)
+    extra = model.extra_loss
+    torch.manual_seed(3)
+    total = torch.zeros(batch.num_requests, dtype=torch.float64)
+    for number, (domain, side) in enumerate(zip(batch.sequences, model.sides, strict=True)):
+        kept = []
+        for request in range(batch.num_requests):
+            found = sequences(model.sequence_tokenizers, batches.manifest(), batch, rows, request)
+            kept.append(found[number][-side.config.recent :])
+        states = [torch.stack(gru(side.extractor, events)) if len(events) else events for events in kept]
+        packed = torch.cat(kept)
+        steps = sum(max(0, len(events) - 1) for events in kept)
+        drawn = iter(torch.randint(len(packed), (steps,)).tolist())
+        for request, (events, interests) in enumerate(zip(kept, states, strict=True)):
+            losses = [
+                -F.logsigmoid(interests[t] @ events[t + 1])
+                - F.logsigmoid(-(interests[t] @ packed[next(drawn)]))
+                for t in range(len(events) - 1)
+            ]
+            if losses:
+                total[request] = total[request] + 0.5 * torch.stack(losses).mean()
+        assert domain in batch.sequences
+    torch.testing.assert_close(extra, total[batch.request_index])
+    assert make_model(GRID["DIEN"] | {"sequence": {"kind": "dien", "auxiliary": 0}}).train() is not None
+
+
+def test_soft_search_learns_by_a_click_loss_of_its_own() -> None:
+    model, batch, rows = make_model(GRID["SIM soft"]).train(), batches.make_batch(), batches.make_rows()
+    model(batch, rows)
+    loss = model.extra_loss
+    assert loss is not None and loss.shape == (batch.num_rows,)
+    gradients = torch.autograd.grad(loss.sum(), [side.search_key.weight for side in model.sides])
+    assert all(g.abs().sum() > 0 for g in gradients)
+    clicks = model(batch, rows)
+    unused = torch.autograd.grad(clicks.sum(), [s.search_key.weight for s in model.sides], allow_unused=True)
+    assert all(g is None or not g.any() for g in unused)  # the attention does not train the search
+    other = make_model(GRID["SIM soft"] | {"sequence": GRID["SIM soft"]["sequence"] | {"loss": 0.0}}).train()
+    other(batch, rows)
+    assert other.extra_loss is None
+
+
+def test_dice_follows_the_moments_of_a_batch_and_keeps_running_ones() -> None:
+    dice = Dice(3).double().train()
+    with torch.no_grad():
+        dice.alpha.fill_(0.25)
+    x = rand(50, 3).detach() * 2 + 1
+    scaled = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-9).sqrt()
+    p = scaled.sigmoid()
+    torch.testing.assert_close(dice(x), p * x + (1 - p) * 0.25 * x)
+    for _ in range(2000):
+        dice(x)
+    dice.eval()
+    torch.testing.assert_close(dice(x), p * x + (1 - p) * 0.25 * x, atol=0.05, rtol=0.05)
+    assert torch.isfinite(dice.train()(x[:1])).all() and dice(x[:0]).shape == (0, 3)
+
+
+def test_dice_counts_no_padding() -> None:
+    """FuxiCTR's statistics include padded events; pairs are packed, so ours cannot."""
+    model = make_model({"kind": "grid", "sequence": {"kind": "din", "activation": "dice"}}).train()
+    model(batches.make_batch(), batches.make_rows())
+    seen = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
+    longer = {"view": [100, 0, 9, 1, 3, 5], "buy": [0, 2, 1, 3, 0, 5]}
+    again = make_model({"kind": "grid", "sequence": {"kind": "din", "activation": "dice"}}).train()
+    again(batches.make_batch(longer), batches.make_rows())
+    assert len(seen) == 4 and all(torch.isfinite(m.running_mean).all() for m in seen)
+
+
+def test_signs_are_drawn_once_and_saved() -> None:
+    for name in ("ETA", "SDIM"):
+        model, twin = make_model(GRID[name]), make_model(GRID[name])
+        for side, other in zip(model.sides, twin.sides, strict=True):
+            assert torch.equal(side.directions, other.directions)
+        assert any(key.endswith("directions") for key in model.state_dict())
+
+
+def test_sdim_is_attention_with_the_collision_kernel() -> None:
+    """Over many hashes the weight of an event tends to (1 − θ / π)^τ."""
+    torch.manual_seed(0)
+    width, groups, tau = 8, 20_000, 3
+    q, e = torch.randn(2, width)
+    directions = torch.randn(width, groups * tau)
+    same = ((q @ directions > 0) == (e @ directions > 0)).view(groups, tau).all(1).double().mean()
+    angle = torch.arccos(F.cosine_similarity(q, e, dim=0))
+    assert abs(same - (1 - angle / torch.pi) ** tau) < 0.02
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no such field": ({"sequence": {"kind": "search", "by": "field", "compare": "colour"}}, "name a f"),
+    "not of candidates": ({"sequence": {"kind": "search", "by": "field", "compare": "brand"}}, "no feature of"),
+    "no field": ({"sequence": {"kind": "search", "by": "field"}}, "needs compare"),
+    "a field that nothing compares": ({"sequence": {"kind": "search", "compare": "item"}}, "search by field"),
+    "groups": ({"sequence": {"kind": "sdim", "signs": 7, "group": 2}}, "multiple of group"),
+    "layers": ({"layers": 3}, "no layers of its own"),
+    "mixing": ({"d_model": 12, "interaction": {"kind": "rank_mixer"}}, "multiple of the number of tokens"),
+    "another side's option": ({"sequence": {"kind": "din", "keep": 3}}, "is an option of kind search"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_is_refused(name: str) -> None:
+    options, said = WRONG[name]
+    with pytest.raises(ConfigError, match=said):
+        config = model_config(**{"kind": "grid", "heads": 2, "d_model": 12, **options})
+        build_model(batches.manifest(), config, dim=batches.DIM, seed=1)
+
+
+def test_hard_search_compares_ids_not_their_place_in_a_batch() -> None:
+    """The halves of a request come with unique IDs of their own, in another order."""
+    model, rows = make_model(GRID["SIM hard"]).eval(), batches.make_rows()
+    batch = batches.make_batch()
+    want = model(batch, rows)
+    order = torch.randperm(batches.UNIQUE, generator=torch.Generator().manual_seed(2))
+    place = order.argsort()
+    uses = {
+        name: replace(use, inverse_indices=place[use.inverse_indices])
+        for name, use in batch.candidate_ids.items()
+        if name == "item"
+    }
+    other = replace(
+        batch,
+        unique_ids=batch.unique_ids | {"item": batch.unique_ids["item"][order]},
+        candidate_ids=batch.candidate_ids | uses,
+    )
+    shuffled: dict[str, Tensor] = rows | {"item": rows["item"][order]}
+    state = model.encode(batch, rows)
+    torch.testing.assert_close(model.score(state, other, shuffled), want)

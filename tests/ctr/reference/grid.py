@@ -1,0 +1,398 @@
+"""The grid's sides and interactions for one row: one request's events (L, D), one candidate's question (D,).
+
+Each function reads the weights of the part under test, and nothing else of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctr.batch import Batch
+from features.dataset import Manifest
+from tests.ctr.reference import formulas
+from tests.ctr.reference.formulas import gelu, linear, norm, silu
+from tests.ctr.reference.tokens import ns_tokens, sequences
+
+
+def softmax(scores: Tensor) -> Tensor:
+    return torch.exp(scores) / torch.exp(scores).sum()
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return 1 / (1 + torch.exp(-x))
+
+
+class Row:
+    """What a side is given for one row."""
+
+    def __init__(self, events: Tensor, gaps: Tensor, query: Tensor, features: Tensor, same: Tensor) -> None:
+        self.events, self.gaps, self.query, self.features, self.same = events, gaps, query, features, same
+
+    @property
+    def empty(self) -> bool:
+        return not len(self.events)
+
+
+def pooling(side: nn.Module, row: Row) -> Tensor:
+    total = torch.zeros_like(row.query)
+    for event in row.events:
+        total = total + event
+    return total if side.config.how == "sum" else total / max(1, len(row.events))
+
+
+def weighted_pooling(side: nn.Module, row: Row) -> Tensor:
+    if row.empty:
+        return torch.zeros_like(row.query)
+    scores = []
+    for event in row.events:
+        if side.score == "bilinear":
+            scores.append(row.query @ (side.of_event.weight @ event))
+        else:
+            hidden = linear(side.of_event, event)
+            hidden = hidden + linear(side.of_query, row.query) if side.score == "additive" else hidden
+            scores.append(side.to_score @ torch.tanh(hidden))
+    return softmax(torch.stack(scores)) @ row.events
+
+
+def heads_attention(
+    query: Tensor, keys: Tensor, values: Tensor, heads: int, bias: Tensor | None = None
+) -> Tensor:
+    """Query (D,) over keys and values (L, D); bias (L, H)."""
+    width = len(query) // heads
+    out = []
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        scores = keys[:, part] @ query[part] / math.sqrt(width)
+        scores = scores if bias is None else scores + bias[:, head]
+        out.append(softmax(scores) @ values[:, part] if len(keys) else torch.zeros(width, dtype=query.dtype))
+    return torch.cat(out)
+
+
+def target_attention(side: nn.Module, row: Row) -> Tensor:
+    events = row.events
+    if isinstance(side.encoder, nn.Sequential):
+        for layer in side.encoder:
+            events = formulas.encoder(layer, events) if len(events) else events
+    if not len(events):
+        return side.attention.output.bias
+    return formulas.attention(side.attention, row.query[None], events)[0]
+
+
+def din(side: nn.Module, row: Row) -> Tensor:
+    kept = row.events[-side.config.recent :] if side.config.recent else row.events
+    weights = []
+    for event in kept:
+        q = row.query
+        x = linear(side.of_all, torch.cat([q, event, q - event, q * event]))
+        for layer in side.network:
+            x = linear(layer, x) if isinstance(layer, nn.Linear) else activation(layer, x)
+        weights.append(x[0])
+    if not weights:
+        return torch.zeros_like(row.query)
+    a = torch.stack(weights)
+    return (softmax(a / math.sqrt(len(row.query))) if side.config.softmax else a) @ kept
+
+
+def activation(layer: nn.Module, x: Tensor) -> Tensor:
+    if isinstance(layer, nn.Sigmoid):
+        return sigmoid(x)
+    if isinstance(layer, nn.PReLU):
+        return torch.where(x > 0, x, layer.weight * x)
+    running = layer.normalise  # Dice, not training
+    p = sigmoid((x - running.running_mean) / torch.sqrt(running.running_var + 1e-9))
+    return p * x + (1 - p) * layer.alpha * x
+
+
+def gru(cell: nn.GRU, events: Tensor, layer: int = 0) -> list[Tensor]:
+    """All hidden states; torch's order of gates is reset, update, new."""
+    w, u = getattr(cell, f"weight_ih_l{layer}"), getattr(cell, f"weight_hh_l{layer}")
+    b, c = getattr(cell, f"bias_ih_l{layer}"), getattr(cell, f"bias_hh_l{layer}")
+    state, states = torch.zeros_like(events[0]), []
+    for event in events:
+        (xr, xz, xn), (hr, hz, hn) = (w @ event + b).chunk(3), (u @ state + c).chunk(3)
+        reset, update = sigmoid(xr + hr), sigmoid(xz + hz)
+        state = (1 - update) * torch.tanh(xn + reset * hn) + update * state
+        states.append(state)
+    return states
+
+
+def lstm(cell: nn.LSTM, events: Tensor, layer: int = 0) -> list[Tensor]:
+    w, u = getattr(cell, f"weight_ih_l{layer}"), getattr(cell, f"weight_hh_l{layer}")
+    b, c = getattr(cell, f"bias_ih_l{layer}"), getattr(cell, f"bias_hh_l{layer}")
+    state, memory, states = torch.zeros_like(events[0]), torch.zeros_like(events[0]), []
+    for event in events:
+        i, f, g, o = (w @ event + b + u @ state + c).chunk(4)
+        memory = sigmoid(f) * memory + sigmoid(i) * torch.tanh(g)
+        state = sigmoid(o) * torch.tanh(memory)
+        states.append(state)
+    return states
+
+
+def recurrent(side: nn.Module, row: Row) -> Tensor:
+    if row.empty:
+        return torch.zeros_like(row.query)
+    step = gru if isinstance(side.cell, nn.GRU) else lstm
+    states = list(row.events)
+    for layer in range(side.cell.num_layers):
+        states = step(side.cell, torch.stack(states), layer)
+    return states[-1]
+
+
+def dien(side: nn.Module, row: Row) -> Tensor:
+    kept = row.events[-side.config.recent :]
+    if not len(kept):
+        return torch.zeros_like(row.query)
+    interests = torch.stack(gru(side.extractor, kept))
+    attention = softmax(interests @ (side.ask.weight @ row.query))
+    width, state = len(row.query), torch.zeros_like(row.query)
+    for weight, interest in zip(attention, interests, strict=True):
+        xu, xr, xn = linear(side.gates_of_interest, interest).split(width)
+        hu, hr = (side.gates_of_state.weight @ state).split(width)
+        update, reset = weight * sigmoid(xu + hu), sigmoid(xr + hr)
+        new = torch.tanh(xn + side.candidate_of_state.weight @ (reset * state))
+        state = (1 - update) * state + update * new
+    return state
+
+
+def convolution(side: nn.Module, row: Row) -> Tensor:
+    if row.empty:
+        return torch.zeros_like(row.query)
+    x = list(row.events)
+    for depth, layer in enumerate(side.layers):
+        pieces = layer.weight.chunk(side.taps, dim=1)
+        new = []
+        for t in range(len(x)):
+            total = layer.bias
+            for tap in range(side.taps):
+                if t - tap * 2**depth >= 0:
+                    total = total + pieces[tap] @ x[t - tap * 2**depth]
+            new.append(x[t] + torch.clamp(total, min=0))
+        x = new
+    return x[-1]
+
+
+def bst(side: nn.Module, row: Row) -> Tensor:
+    x = torch.cat([row.events[-side.recent :], row.query[None]])
+    for layer in side.layers:
+        a = norm(layer.around_attention.norm, x + formulas.attention(layer.attention, x, x))
+        x = norm(layer.around_ffn.norm, a + formulas.ffn(layer.ffn, a))
+    newest_first = list(x.flip(0)) + [torch.zeros_like(row.query)] * (side.recent + 1 - len(x))
+    return linear(side.narrow, torch.cat(newest_first))
+
+
+def linear_attention(side: nn.Module, row: Row) -> Tensor:
+    query = linear(side.query, row.query)
+    width, out = len(query) // side.heads, []
+
+    def phi(x: Tensor) -> Tensor:
+        return torch.where(x > 0, x + 1, torch.exp(torch.clamp(x, max=0)))
+
+    for head in range(side.heads):
+        part = slice(head * width, (head + 1) * width)
+        top, bottom = torch.zeros_like(query[part]), torch.zeros((), dtype=query.dtype)
+        for event, gap in zip(row.events, row.gaps, strict=True):
+            key, value = linear(side.key_value, event).chunk(2)
+            weight = phi(query[part]) @ phi(key[part])
+            if side.rate is not None:
+                rate = torch.log(1 + torch.exp(side.rate[head]))
+                weight = weight * torch.exp(-rate * gap / 86400)
+            top, bottom = top + weight * value[part], bottom + weight
+        out.append(top / (bottom + 1e-6))
+    return linear(side.output, torch.cat(out))
+
+
+def memory(side: nn.Module, row: Row) -> Tensor:
+    count, width = side.keys.weight.shape
+    slots = torch.zeros(count, width, dtype=row.query.dtype)
+    for event in row.events:
+        weight = softmax(side.keys.weight @ event / math.sqrt(width))[:, None]
+        slots = (1 - weight) * slots + weight * (side.value.weight @ event)
+    return linear(side.output, softmax(slots @ row.query / math.sqrt(width)) @ slots)
+
+
+def hstu(side: nn.Module, row: Row) -> Tensor:
+    """The candidate as the last token of the sequence, all tokens through all layers."""
+    x = torch.cat([row.events, row.query[None]])
+    gaps = torch.cat([row.gaps, torch.zeros(1, dtype=row.gaps.dtype)])
+    for layer in side.layers:
+        u, v, q, k = silu(linear(layer.mapped, norm(layer.norm, x))).chunk(4, dim=1)
+        width, rows = q.shape[1] // layer.heads, []
+        for i in range(len(x)):
+            read = []
+            for head in range(layer.heads):
+                part = slice(head * width, (head + 1) * width)
+                total = torch.zeros(width, dtype=x.dtype)
+                for j in range(i + 1):
+                    seconds = max(1.0, abs(float(gaps[i] - gaps[j])))
+                    bucket = int(math.log(seconds) / 0.301)
+                    score = q[i, part] @ k[j, part] / math.sqrt(width)
+                    score = score + layer.by_place[i - j] + layer.by_time[bucket]
+                    total = total + silu(score) / layer.length * v[j, part]
+                read.append(total)
+            rows.append(torch.cat(read))
+        x = x + linear(layer.output, norm(layer.norm_read, torch.stack(rows)) * u)
+    return x[-1]
+
+
+def longer(side: nn.Module, row: Row) -> Tensor:
+    from tests.ctr.reference.models import tower, widened
+
+    globals_ = side.cls
+    if side.global_tokens:
+        globals_ = torch.cat([globals_, widened(side.widen, row.features)])
+    read = tower(side.tower, globals_, side.cls[:0], row.events)[: side.tokens]
+    return widened(side.narrow, read).flatten()
+
+
+def search(side: nn.Module, row: Row) -> Tensor:
+    keep, heads = side.config.keep, side.heads
+    query = linear(side.query, row.query)
+    keys, values = linear(side.key_value, row.events).chunk(2, dim=1)
+    bias = None
+    if side.by_time is not None:
+        bias = torch.stack([side.by_time[min(47, int(math.log2(1 + float(g))))] for g in row.gaps]) \
+            if len(row.gaps) else None  # fmt: skip
+    places = range(len(row.events))
+    if side.config.by == "field":
+        kept = [j for j in places if row.same[j]][-keep:]
+    elif side.config.by == "signs":
+        equal = [
+            int((torch.sign(row.query @ side.directions) == torch.sign(e @ side.directions)).sum())
+            for e in row.events
+        ]
+        kept = sorted(places, key=lambda j: (-equal[j], -j))[:keep]
+    elif side.config.by == "inner_product":
+        asked = side.search_query.weight @ row.query
+        scores = [float((side.search_key.weight @ e @ asked).detach()) for e in row.events]
+        kept = sorted(places, key=lambda j: (-scores[j], -j))[:keep]
+    else:
+        width, rankings = len(query) // heads, []
+        for head in range(heads):
+            part = slice(head * width, (head + 1) * width)
+            score = keys[:, part] @ query[part] / math.sqrt(width)
+            score = score if bias is None else score + bias[:, head]
+            rankings.append(sorted(places, key=lambda j, score=score: (-float(score[j]), -j)))
+        kept = []
+        for place in places:
+            for ranking in rankings:
+                if ranking[place] not in kept and len(kept) < keep:
+                    kept.append(ranking[place])
+    kept = sorted(kept)
+    chosen = None if bias is None else bias[kept]
+    return linear(side.output, heads_attention(query, keys[kept], values[kept], heads, chosen))
+
+
+def sdim(side: nn.Module, row: Row) -> Tensor:
+    each = side.directions.shape[1] // side.groups
+    sums, counts = [], []
+    for group in range(side.groups):
+        directions = side.directions[:, group * each : (group + 1) * each]
+        asked, total, count = row.query @ directions > 0, torch.zeros_like(row.query), 0.0
+        for event in row.events:
+            if bool(((event @ directions > 0) == asked).all()):
+                total, count = total + event, count + 1.0
+        length = torch.sqrt((total * total).sum()) if count else torch.ones(())
+        sums.append(total / length)
+        counts.append(math.log(1 + count))
+    read = torch.stack(sums).mean(0)
+    if side.of_counts is None:
+        return read
+    return read + side.of_counts.weight @ torch.tensor(counts, dtype=read.dtype)
+
+
+SIDES: dict[str, Callable[[nn.Module, Row], Tensor]] = {
+    "pooling": pooling, "weighted_pooling": weighted_pooling, "recurrent": recurrent,
+    "convolution": convolution, "din": din, "dien": dien, "bst": bst, "target_attention": target_attention,
+    "linear_attention": linear_attention, "memory": memory, "hstu": hstu, "longer": longer, "search": search,
+    "sdim": sdim,
+}  # fmt: skip
+
+
+def mlp(block: nn.Module, tokens: Tensor) -> Tensor:
+    maps = [layer for layer in block.layers if isinstance(layer, nn.Linear)]
+    if not maps:
+        return tokens
+    x = tokens.flatten()
+    for layer in maps:
+        x = gelu(linear(layer, x))
+    return x[None]
+
+
+def dcn(block: nn.Module, tokens: Tensor) -> Tensor:
+    first = x = tokens.flatten()
+    for layer in block.maps:
+        mapped = (
+            linear(layer[1], linear(layer[0], x)) if isinstance(layer, nn.Sequential) else linear(layer, x)
+        )
+        x = first * mapped + x
+    return x[None]
+
+
+def wukong(block: nn.Module, x: Tensor) -> Tensor:
+    for layer in block.layers:
+        products = (x @ x.T) @ layer.compress
+        first, last = layer.mlp[0], layer.mlp[2]
+        crossed = linear(last, gelu(linear(first, norm(layer.fm_norm, products.flatten()))))
+        new = torch.cat([crossed.view(layer.fm_tokens, -1), layer.linear.weight @ x])
+        kept = x if isinstance(layer.skip, nn.Identity) else layer.skip.weight @ x
+        x = norm(layer.norm, new + kept)
+    return x
+
+
+def rank_mixer(block: nn.Module, tokens: Tensor) -> Tensor:
+    for layer in block.blocks:
+        tokens = formulas.rank_mixer(layer, tokens)
+    return tokens
+
+
+def transformer(block: nn.Module, x: Tensor) -> Tensor:
+    for layer in block.layers:
+        q, k, v = linear(layer.mapped, norm(layer.around_attention.norm, x)).chunk(3, dim=1)
+        read = torch.stack([heads_attention(one, k, v, layer.heads) for one in q])
+        x = x + linear(layer.output, read)
+        network: Any = formulas.per_token_ffn if layer.ffn.up.weight.dim() == 3 else formulas.ffn
+        x = x + network(layer.ffn, norm(layer.around_ffn.norm, x))
+    return x
+
+
+def autoint(block: nn.Module, x: Tensor) -> Tensor:
+    for layer in block.layers:
+        q, k, v = (x @ layer.mapped.weight.T).chunk(3, dim=1)
+        read = torch.stack([heads_attention(one * layer.scale, k, v, layer.heads) for one in q])
+        x = torch.clamp(read + x @ layer.skip.weight.T, min=0)
+    return x
+
+
+INTERACTIONS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "mlp": mlp, "dcn": dcn, "wukong": wukong, "rank_mixer": rank_mixer, "transformer": transformer,
+    "autoint": autoint,
+}  # fmt: skip
+
+
+def grid(model: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Tensor], row: int) -> Tensor:
+    """ctr.models.grid, one row."""
+    from tests.ctr.reference.models import head
+
+    request = int(batch.request_index[row])
+    features = ns_tokens(model.ns_tokenizer, manifest, batch, rows, row)
+    query = norm(model.ask_norm, linear(model.ask, features[model.asking].flatten()))
+    read = []
+    found = sequences(model.sequence_tokenizers, manifest, batch, rows, request)
+    for domain, events, side in zip(manifest.domains, found, model.sides, strict=True):
+        sequence = batch.sequences[domain]
+        part = slice(int(sequence.offsets[request]), int(sequence.offsets[request + 1]))
+        same = torch.zeros(len(events), dtype=torch.bool)
+        if (field := model.config.sequence.field) is not None:
+            same = (
+                sequence.ids[field].inverse_indices[part] == batch.candidate_ids["item"].inverse_indices[row]
+            )
+        given = Row(events, sequence.time_gap[part], query, features, same)
+        made = SIDES[model.config.sequence.kind](side, given)
+        read.append(made.view(-1, len(query)))
+    tokens = INTERACTIONS[model.config.interaction.kind](model.interaction, torch.cat([*read, features]))
+    return head(model.head, tokens, manifest, batch, rows, row)
