@@ -50,7 +50,7 @@ from ctr.models.interaction.mlp import MlpConfig
 from ctr.models.model import Model
 from ctr.models.request_state import RequestState
 from ctr.models.sequence.din import DinConfig
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.models.sequence.sides import SIDES
 from ctr.options.knobs import Unused
 from ctr.tokens.events import SequenceTokenizers
@@ -108,7 +108,7 @@ class Grid(Model):
         self.ask_norm = build_norm(config.norm, width)
         self.sides = nn.ModuleList(
             config.sequence.build(
-                Sizes(
+                SideSizes(
                     width,
                     config.heads,
                     config.expansion,
@@ -132,7 +132,7 @@ class Grid(Model):
         tokens = self.sequence_tokenizers(batch, rows)
         domains = zip(self.sequence_tokenizers.domains, tokens, self.compared, strict=True)
         events = [
-            Events(packed, batch.sequences[domain].time_gap, _event_ids(batch, domain, column))
+            SideEvents(packed, batch.sequences[domain].time_gap, _event_ids(batch, domain, column))
             for domain, packed, column in domains
         ]
         states = [side.encode(e) for side, e in zip(self._sides(), events, strict=True)]
@@ -151,6 +151,10 @@ class Grid(Model):
             self.extra_loss = self._extra_loss(state.sides, candidates, requests)
         tokens = self.interaction(torch.cat([*read, ns_tokens], dim=1))
         return self.head(tokens, state.beside(candidates), requests)
+
+    def recomputed(self) -> list[nn.Module]:
+        """The interaction; what a side computes in two halves is kept."""
+        return [self.interaction]
 
     def _extra_loss(self, states: Sequence[SideState], batch: Batch, requests: RequestMap) -> Tensor | None:
         """(B,): the sides' own losses of each candidate; None where they have none."""

@@ -23,7 +23,7 @@ from ctr.blocks.attention import TransformerLayer
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.pairs import Pairs
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive
 
 
@@ -34,7 +34,7 @@ class BstConfig(SideConfig):
     recent: Positive = 20  # k
     layers: Positive = 1  # the paper: one is best
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Bst(self, sizes)
 
@@ -42,7 +42,7 @@ class BstConfig(SideConfig):
 class Bst(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: BstConfig, sizes: Sizes) -> None:
+    def __init__(self, config: BstConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.recent = config.recent
         self.layers = nn.ModuleList(
@@ -54,7 +54,7 @@ class Bst(SequenceSide):
         )  # fmt: skip
         self.narrow = Linear((config.recent + 1) * sizes.width, sizes.width)
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """The newest events."""
         return SideState(events=events.newest(self.recent).tokens)
 

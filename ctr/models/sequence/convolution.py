@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.linear import Linear
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive
 
 
@@ -30,7 +30,7 @@ class ConvolutionConfig(SideConfig):
     layers: Positive = 3
     taps: Positive = 3  # k
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Convolution(self, sizes)
 
@@ -38,14 +38,14 @@ class ConvolutionConfig(SideConfig):
 class Convolution(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: ConvolutionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: ConvolutionConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.taps = config.taps
         self.layers = nn.ModuleList(
             Linear(config.taps * sizes.width, sizes.width) for _ in range(config.layers)
         )
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """(R, 1, D), zeros without any event."""
         tokens = events.tokens
         for depth, layer in enumerate(cast("list[Linear]", self.layers)):

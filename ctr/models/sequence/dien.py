@@ -30,7 +30,7 @@ from ctr.blocks.jagged import Jagged, offsets_of
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.pairs import Pairs
 from ctr.models.sequence.recurrent import Steps
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive
 
 
@@ -41,7 +41,7 @@ class DienConfig(SideConfig):
     recent: Positive = 50
     auxiliary: float = Field(default=1.0, ge=0)  # weight of the loss on the next event; 0 = none
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Dien(self, sizes)
 
@@ -49,7 +49,7 @@ class DienConfig(SideConfig):
 class Dien(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: DienConfig, sizes: Sizes) -> None:
+    def __init__(self, config: DienConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.config = config
         width = sizes.width
@@ -59,7 +59,7 @@ class Dien(SequenceSide):
         self.gates_of_state = Linear(width, 2 * width, bias=False)  # u and r read s_{t−1}
         self.candidate_of_state = Linear(width, width, bias=False)  # s̃ reads r ⊙ s_{t−1}
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """h_t beside its part of the gates, (ΣL, 4 D), and the auxiliary loss."""
         tokens = events.newest(self.config.recent).tokens
         values = tokens.values

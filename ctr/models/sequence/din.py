@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.pairs import Pairs
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Count, Positive
 
-Activation = Literal["prelu", "dice", "sigmoid"]
+DinActivation = Literal["prelu", "dice", "sigmoid"]
 
 
 class DinConfig(SideConfig):
@@ -33,11 +33,11 @@ class DinConfig(SideConfig):
 
     kind: Literal["din"] = "din"
     hidden: list[Positive] = [80, 40]
-    activation: Activation = "dice"
+    activation: DinActivation = "dice"
     softmax: bool = False  # the authors' code: softmax(a / √D)
     recent: Count = 0  # only the newest so many events; 0 = all
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Din(self, sizes)
 
@@ -68,7 +68,7 @@ class Dice(nn.Module):
         return x * (p + (1 - p) * self.alpha)
 
 
-def activation_of(name: Activation, width: int) -> nn.Module:
+def activation_of(name: DinActivation, width: int) -> nn.Module:
     """The activation of a layer."""
     if name == "dice":
         return Dice(width)
@@ -78,7 +78,7 @@ def activation_of(name: Activation, width: int) -> nn.Module:
 class Din(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: DinConfig, sizes: Sizes) -> None:
+    def __init__(self, config: DinConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.config = config
         first, *rest = config.hidden or [1]
@@ -90,7 +90,7 @@ class Din(SequenceSide):
             width = hidden
         self.network = nn.Sequential(*layers)
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """(W₂ − W₃) e_j beside e_j, (ΣL, h + D)."""
         tokens = (events.newest(self.config.recent) if self.config.recent else events).tokens
         _, w2, w3, _ = self.of_all.weight.chunk(4, dim=1)

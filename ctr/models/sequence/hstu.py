@@ -30,7 +30,7 @@ from ctr.blocks.layers import build_norm
 from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.pairs import Pairs
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive
 
 _TIME_BUCKETS = 96  # ⌊ln(2⁴¹) / 0.301⌋ + 2
@@ -42,7 +42,7 @@ class HstuConfig(SideConfig):
     kind: Literal["hstu"] = "hstu"
     layers: Positive = 2
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Hstu(self, sizes)
 
@@ -50,7 +50,7 @@ class HstuConfig(SideConfig):
 class HstuLayer(nn.Module):
     """One layer, for events and, apart, for a candidate."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: SideSizes) -> None:
         super().__init__()
         self.heads, self.length = sizes.heads, sizes.longest + 1
         self.norm = build_norm(sizes.norm, sizes.width)
@@ -118,11 +118,11 @@ class HstuLayer(nn.Module):
 class Hstu(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: HstuConfig, sizes: Sizes) -> None:
+    def __init__(self, config: HstuConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.layers = nn.ModuleList(HstuLayer(sizes) for _ in range(config.layers))
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """K and V of every layer."""
         tokens, kvs = events.tokens, []
         for layer in cast("list[HstuLayer]", self.layers):

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctr.blocks.linear import Linear
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 
 _DAY = 86_400.0
 _EPS = 1e-6
@@ -33,7 +33,7 @@ class LinearAttentionConfig(SideConfig):
     kind: Literal["linear_attention"] = "linear_attention"
     decay: bool = True  # older events fade, each head at a rate that it learns
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return LinearAttention(self, sizes)
 
@@ -41,7 +41,7 @@ class LinearAttentionConfig(SideConfig):
 class LinearAttention(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: LinearAttentionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: LinearAttentionConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.heads = sizes.heads
         self.query = Linear(sizes.width, sizes.width)
@@ -50,7 +50,7 @@ class LinearAttention(SequenceSide):
         # softplus of it is λ: half-lives from about two thirds of a day to some weeks
         self.rate = nn.Parameter(torch.linspace(0.5, -4.0, sizes.heads)) if config.decay else None
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """S with z as a further column, (R, H·d, d + 1)."""
         tokens = events.tokens
         key, value = (x.unflatten(-1, (self.heads, -1)) for x in self.key_value(tokens.values).chunk(2, -1))

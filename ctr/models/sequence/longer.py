@@ -22,7 +22,7 @@ from ctr.blocks.linear import Linear
 from ctr.blocks.request_map import RequestMap
 from ctr.models.config import ModelConfig
 from ctr.models.longer import LongerTower, TowerConfig
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive
 
 
@@ -34,7 +34,7 @@ class LongerSideConfig(SideConfig):
     tower: TowerConfig = TowerConfig()
     global_tokens: bool = True
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return LongerSide(self, sizes)
 
@@ -46,7 +46,7 @@ class LongerSideConfig(SideConfig):
 class LongerSide(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: LongerSideConfig, sizes: Sizes) -> None:
+    def __init__(self, config: LongerSideConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.tokens, self.global_tokens = config.tower.cls_tokens, config.global_tokens
         around = ModelConfig(
@@ -60,7 +60,7 @@ class LongerSide(SequenceSide):
         self.narrow = Linear(wide, sizes.width) if merged else nn.Identity()
         self.cls = nn.Parameter(torch.randn(self.tokens, wide) * 0.02)
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """K and V of every layer or, without global tokens, what the CLS tokens read."""
         kvs = self.tower.encode(events.tokens)
         if self.global_tokens:

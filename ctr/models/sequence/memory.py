@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive
 
 
@@ -35,7 +35,7 @@ class MemoryConfig(SideConfig):
     kind: Literal["memory"] = "memory"
     slots: Positive = 8  # m
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Memory(self, sizes)
 
@@ -43,14 +43,14 @@ class MemoryConfig(SideConfig):
 class Memory(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: MemoryConfig, sizes: Sizes) -> None:
+    def __init__(self, config: MemoryConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.keys = Linear(sizes.width, config.slots, bias=False)
         self.value = Linear(sizes.width, sizes.width, bias=False)
         self.output = Linear(sizes.width, sizes.width)
         self.scale = sizes.width**-0.5
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """(R, m, D)."""
         tokens = events.tokens
         weights = (self.keys(tokens.values) * self.scale).softmax(dim=-1)

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 
 
 class PoolingConfig(SideConfig):
@@ -23,7 +23,7 @@ class PoolingConfig(SideConfig):
     kind: Literal["pooling"] = "pooling"
     how: Literal["mean", "sum"] = "mean"
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A side without parameters."""
         return Pooling(self)
 
@@ -35,7 +35,7 @@ class Pooling(SequenceSide):
         super().__init__()
         self.config = config
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """(R, 1, D), zeros without any event."""
         tokens = events.tokens
         if self.config.how == "mean":

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ctr.blocks.jagged import Jagged
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive
 
 
@@ -30,7 +30,7 @@ class RecurrentConfig(SideConfig):
     cell: Literal["gru", "lstm"] = "gru"
     layers: Positive = 1
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Recurrent(self, sizes)
 
@@ -72,12 +72,12 @@ class Steps:
 class Recurrent(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: RecurrentConfig, sizes: Sizes) -> None:
+    def __init__(self, config: RecurrentConfig, sizes: SideSizes) -> None:
         super().__init__()
         cell = nn.GRU if config.cell == "gru" else nn.LSTM
         self.cell: nn.GRU | nn.LSTM = cell(sizes.width, sizes.width, num_layers=config.layers)
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """(R, 1, D): the top layer's state after the newest event; zeros without any."""
         tokens = events.tokens
         zeros = tokens.values.new_zeros(tokens.requests, tokens.values.shape[1])

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ctr.blocks.linear import Linear
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 
 
 class SdimConfig(SideConfig):
@@ -41,7 +41,7 @@ class SdimConfig(SideConfig):
             raise ValueError(f"signs must be a multiple of group, got {self.signs} and {self.group}")
         return self
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Sdim(self, sizes)
 
@@ -49,14 +49,14 @@ class SdimConfig(SideConfig):
 class Sdim(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: SdimConfig, sizes: Sizes) -> None:
+    def __init__(self, config: SdimConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.groups, self.buckets = config.signs // config.group, 2**config.group
         self.register_buffer("directions", torch.randn(sizes.width, config.signs))
         self.directions: Tensor
         self.of_counts = Linear(self.groups, sizes.width, bias=False) if config.counts else None
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """(R, G · 2^τ, D + 1): the sum and the number of events of each bucket."""
         tokens = events.tokens
         ones = torch.ones_like(tokens.values[:, :1])

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.pairs import Pairs
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive, Unused
 
 _TIME_BUCKETS = 48  # ⌊log2(1 + seconds)⌋
@@ -59,7 +59,7 @@ class SearchConfig(SideConfig):
         """The field that is compared."""
         return self.compare
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Search(self, sizes)
 
@@ -67,7 +67,7 @@ class SearchConfig(SideConfig):
 class Search(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: SearchConfig, sizes: Sizes) -> None:
+    def __init__(self, config: SearchConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.config, self.heads, self.own_weight = config, sizes.heads, config.loss
         width = sizes.width
@@ -84,7 +84,7 @@ class Search(SequenceSide):
         self.register_buffer("directions", torch.randn(width, config.signs) if config.by == "signs" else None)
         self.directions: Tensor | None
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """The events, with what the search compares."""
         values = events.tokens.values
         if self.search_key is not None:

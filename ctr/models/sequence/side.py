@@ -25,7 +25,7 @@ from ctr.options.knobs import KindSection
 
 
 @dataclass(frozen=True)
-class Sizes:
+class SideSizes:
     """What a side must know of the model around it.
 
     Args:
@@ -52,7 +52,7 @@ class Sizes:
         return int(self.expansion * self.width)
 
 
-class Events(NamedTuple):
+class SideEvents(NamedTuple):
     """The events of one domain, the oldest of each request first.
 
     tokens: values (ΣL, D).  gaps: (ΣL,) seconds from the event to the request.
@@ -63,20 +63,20 @@ class Events(NamedTuple):
     gaps: Tensor
     ids: Tensor | None = None
 
-    def newest(self, count: int) -> Events:
+    def newest(self, count: int) -> SideEvents:
         """The newest `count` events of each request."""
         if count >= self.tokens.max_length:
             return self
         index = self.tokens.last_k_index(count)
         ids = None if self.ids is None else self.ids[index.values]
-        return Events(self.tokens.take(index), self.gaps[index.values], ids)
+        return SideEvents(self.tokens.take(index), self.gaps[index.values], ids)
 
 
 class Candidates(NamedTuple):
     """The candidates of the requests.
 
     query: (B, D), what a candidate asks of the events.  ns_tokens: (B, M, D).
-    ids: (B,) int64 as `Events.ids`.  requests: maps B to R.
+    ids: (B,) int64 as `SideEvents.ids`.  requests: maps B to R.
     """
 
     query: Tensor
@@ -91,7 +91,7 @@ class SideState:
 
     Args:
         events: values a side reads for each candidate, (ΣL, ·).
-        gaps, ids: as of `Events`, where the side reads them.
+        gaps, ids: as of `SideEvents`, where the side reads them.
         summary: (R, ·, ·), of a size that does not depend on L.
         kvs: K and V of each layer.
         loss: (R,), a loss of the side's own for each request, while training.
@@ -126,7 +126,7 @@ class SequenceSide(nn.Module):
     own_logits: Tensor | None = None
     own_weight: float = 1.0
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """What all candidates of a request share."""
         raise NotImplementedError
 
@@ -138,13 +138,13 @@ class SequenceSide(nn.Module):
 class SideConfig(KindSection):
     """The options of a side."""
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         raise NotImplementedError
 
     @property
     def field(self) -> str | None:
-        """The field of the events whose IDs `Events.ids` and `Candidates.ids` hold."""
+        """The field of the events whose IDs `SideEvents.ids` and `Candidates.ids` hold."""
         return None
 
     def tokens(self) -> int:

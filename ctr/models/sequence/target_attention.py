@@ -22,7 +22,7 @@ from ctr.blocks.attention import MultiHeadAttention
 from ctr.blocks.encoders import AttentionEncoder
 from ctr.library.architectures import BodySizes
 from ctr.library.encoder import LibraryEncoder
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.kinds import OneOf
 from ctr.options.knobs import KindSection, Positive
 
@@ -30,7 +30,7 @@ from ctr.options.knobs import KindSection, Positive
 class FrontConfig(KindSection):
     """What goes over the events before a candidate asks."""
 
-    def build(self, sizes: Sizes) -> nn.Module:
+    def build(self, sizes: SideSizes) -> nn.Module:
         """Packed events in, packed events out."""
         raise NotImplementedError
 
@@ -40,7 +40,7 @@ class NoFrontConfig(FrontConfig):
 
     kind: Literal["none"] = "none"
 
-    def build(self, sizes: Sizes) -> nn.Module:
+    def build(self, sizes: SideSizes) -> nn.Module:
         """The events as they are."""
         return nn.Identity()
 
@@ -51,7 +51,7 @@ class TransformerFrontConfig(FrontConfig):
     kind: Literal["transformer"] = "transformer"
     layers: Positive = 2
 
-    def build(self, sizes: Sizes) -> nn.Module:
+    def build(self, sizes: SideSizes) -> nn.Module:
         """The layers of ctr.blocks.encoders."""
         return nn.Sequential(
             *(
@@ -70,7 +70,7 @@ class LibraryFrontConfig(FrontConfig):
     architecture: str = "bert"  # longformer: a local window and global tokens
     options: dict[str, JsonValue] = Field(default={}, max_length=32)
 
-    def build(self, sizes: Sizes) -> nn.Module:
+    def build(self, sizes: SideSizes) -> nn.Module:
         """See ctr.library.encoder."""
         body = BodySizes(sizes.width, sizes.heads, sizes.hidden, sizes.longest, sizes.dropout)
         return LibraryEncoder(self.architecture, body, self.options)
@@ -88,7 +88,7 @@ class TargetAttentionConfig(SideConfig):
     kind: Literal["target_attention"] = "target_attention"
     encoder: Annotated[SerializeAsAny[FrontConfig], FRONTS] = NoFrontConfig()
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return TargetAttention(self, sizes)
 
@@ -96,12 +96,12 @@ class TargetAttentionConfig(SideConfig):
 class TargetAttention(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: TargetAttentionConfig, sizes: Sizes) -> None:
+    def __init__(self, config: TargetAttentionConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.encoder = config.encoder.build(sizes)
         self.attention = MultiHeadAttention(sizes.width, sizes.heads, dropout=sizes.dropout)
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """K and V."""
         return SideState(kvs=(self.attention.project_kv(self.encoder(events.tokens)),))
 

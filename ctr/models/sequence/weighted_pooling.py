@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.pairs import Pairs
-from ctr.models.sequence.side import Candidates, Events, SequenceSide, SideConfig, SideState, Sizes
+from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive, Unused
 
 
@@ -39,7 +39,7 @@ class WeightedPoolingConfig(SideConfig):
         ),
     )
 
-    def build(self, sizes: Sizes) -> SequenceSide:
+    def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return WeightedPooling(self, sizes)
 
@@ -47,7 +47,7 @@ class WeightedPoolingConfig(SideConfig):
 class WeightedPooling(SequenceSide):
     """See the module."""
 
-    def __init__(self, config: WeightedPoolingConfig, sizes: Sizes) -> None:
+    def __init__(self, config: WeightedPoolingConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.score = config.score
         bilinear = config.score == "bilinear"
@@ -56,7 +56,7 @@ class WeightedPooling(SequenceSide):
         self.of_query = Linear(sizes.width, between, bias=False) if config.score == "additive" else None
         self.to_score = None if bilinear else nn.Parameter(torch.randn(between) * between**-0.5)
 
-    def encode(self, events: Events) -> SideState:
+    def encode(self, events: SideEvents) -> SideState:
         """The mapped events beside the events, (ΣL, A + D)."""
         values = events.tokens.values
         mapped = self.of_event(values)

@@ -202,7 +202,7 @@ def test_sdim_is_attention_with_the_collision_kernel() -> None:
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no such field": ({"sequence": {"kind": "search", "by": "field", "compare": "colour"}}, "name a f"),
-    "not of candidates": ({"sequence": {"kind": "search", "by": "field", "compare": "brand"}}, "no feature of"),
+    "not of candidates": ({"sequence": {"kind": "search", "by": "field", "compare": "brand"}}, "no feature"),
     "no field": ({"sequence": {"kind": "search", "by": "field"}}, "needs compare"),
     "a field that nothing compares": ({"sequence": {"kind": "search", "compare": "item"}}, "search by field"),
     "groups": ({"sequence": {"kind": "sdim", "signs": 7, "group": 2}}, "multiple of group"),

@@ -276,6 +276,7 @@ def search(side: nn.Module, row: Row) -> Tensor:
             part = slice(head * width, (head + 1) * width)
             score = keys[:, part] @ query[part] / math.sqrt(width)
             score = score if bias is None else score + bias[:, head]
+            score = score.detach()
             rankings.append(sorted(places, key=lambda j, score=score: (-float(score[j]), -j)))
         kept = []
         for place in places:
