@@ -57,6 +57,7 @@ def test_files_hold_what_the_manifest_says(ratings: Dataset) -> None:
     assert len(read_arrow(ratings.root / "events" / "ratings.arrow")["clock"].chunks) == 1
 
 
+@pytest.mark.fault(19, 23)
 def test_history_is_what_the_user_rated_before(ratings: Dataset) -> None:
     """Against the raw table: the five newest ratings of the user, strictly before in (time, user, item)."""
     raw = rating_tables()["ratings"].sort("timestamp", "user_id", "movie_id").rows(named=True)

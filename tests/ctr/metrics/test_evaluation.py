@@ -32,6 +32,7 @@ def table_of(n: int = 600) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.fault(23)
 def test_slices_are_the_figures_of_their_rows() -> None:
     table = table_of()
     result = evaluate_table(table, draws=20)

@@ -40,6 +40,7 @@ def by_definition(rows: list[Row], row: Row, counter: Counter) -> list[float | N
     return [len(seen), positives, rate, residual, min(ages, default=None), max(ages, default=None)]
 
 
+@pytest.mark.fault(19)
 @settings(deadline=None, max_examples=150)
 @given(impressions, st.sampled_from(KEYS), st.sampled_from([None, 0.5, 1.0, 2.5]))
 def test_equals_the_definition(rows: list[Row], by: list[str], window: float | None) -> None:

@@ -55,6 +55,7 @@ def by_definition(row: Row, domain: list[Row], match: Match) -> list[float | Non
     ]
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("chunk", [1, 2**18])
 @settings(deadline=None, max_examples=100)
 @given(impressions, events, st.sampled_from(["item", "item.genres"]), st.sampled_from([0.5, 1.0, 2.5]))
