@@ -114,7 +114,15 @@ def test_a_thread_that_exits_is_no_end_of_the_data() -> None:
 
 @pytest.mark.fault(30)
 def test_a_thread_that_is_gone_is_noticed_before_the_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted in looks, not in seconds: the patience is more than a year."""
+    """Counted in waits, not in seconds: the patience is more than a year."""
+    waits: list[float] = []
+
+    def wait(futures: list[object], timeout: float) -> None:
+        waits.append(timeout)
+        assert len(waits) < 3, "it waits for a thread that is gone"
+
+    monkeypatch.setattr("ctr.loader.prefetch.wait", wait)
     monkeypatch.setattr("ctr.loader.prefetch._work", lambda *_: None)
     with pytest.raises(RetryableError, match="no thread is at work"):
-        next(in_order(str, range(3), workers=2, ahead=1, patience=4e7))
+        next(in_order(str, range(3), workers=1, ahead=1, patience=4e7))
+    assert all(timeout <= 1.0 for timeout in waits)
