@@ -12,8 +12,9 @@ WAITING = {31, 37, 42, 43, 45, 46}  # rows whose tests are being written
 
 
 def test_every_row_has_a_test_and_every_mark_a_row() -> None:
-    assert [fault.row for fault in read_faults()] == list(range(1, 47))
-    assert set(marked_tests()) | WAITING == {fault.row for fault in read_faults()}
+    rows = [fault.row for fault in read_faults()]
+    assert rows == list(range(1, len(rows) + 1)) and len(rows) >= 46
+    assert set(marked_tests()) | WAITING == set(rows)
 
 
 def test_the_page_is_the_table() -> None:
