@@ -92,6 +92,8 @@ def build_tables(
     ngrams = ngrams_of(config, manifest)
     widths = {table.name: field.dim for field in ngrams for table in field.tables}
     rows = table_rows(manifest, ngrams)
+    if unknown := sorted(set(config.embedding.restart) - set(rows)):
+        raise ConfigError(f"embedding.restart must name tables of the data set {sorted(rows)}, got {unknown}")
     return make_tables(rows, config.embedding, seed=config.seed, device=device, widths=widths, world=world)
 
 

@@ -52,6 +52,7 @@ class EmbeddingConfig(Knobs):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0)  # on touched rows
     optimizer_options: dict[str, JsonValue] = Field(default={}, max_length=32)  # further ones, of it alone
+    restart: list[str] = []  # tables drawn anew at the start of each epoch but the first (MEDA)
 
     def sparse_options(self) -> OptimizerOptions:
         """The options of the optimizer."""

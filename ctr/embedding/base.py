@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from ctr.config import EmbeddingConfig
 from ctr.distributed.shards import Readable, Sharded, as_sharded
 from ctr.errors import CheckpointError
+from ctr.sparse_optim import optimizer_class
 
 STEP = "step"
 _CHUNK = 2**16  # rows made at once; a multiple of 16, see `_chunks`
@@ -107,6 +108,23 @@ class EmbeddingTables(ABC):
             as_sharded(held).load(state[name])
         self.discard()
 
+    @torch.no_grad()
+    def restart(self, tables: Collection[str], *, seed: int, epoch: int) -> None:
+        """Give tables new initial weights, a function of (seed, table, epoch), and no optimizer state.
+
+        The rest of a model then meets, in every epoch, embeddings that have not seen the epoch's labels.
+
+        Source: MEDA (arXiv 2305.19531). The count of steps, which all tables share, goes on.
+        """
+        kept = optimizer_class(self.config.optimizer).STATE
+        state = self.state()
+        for table in tables:
+            for name in kept:
+                for _, part in as_sharded(state[f"{table}.{name}"]).parts:
+                    part.zero_()
+            weight = as_sharded(state[f"{table}.weight"])
+            fill_initial(weight, table, self.config, seed=seed, epoch=epoch)
+
     def traffic(self) -> dict[str, float]:
         """Bytes that this process sent to others in the last training step, by kind; none in one process."""
         return {}
@@ -136,12 +154,13 @@ def initial_weight(table: str, rows: int, config: EmbeddingConfig, *, seed: int)
     return weight
 
 
-def fill_initial(held: Sharded, table: str, config: EmbeddingConfig, *, seed: int) -> None:
+def fill_initial(held: Sharded, table: str, config: EmbeddingConfig, *, seed: int, epoch: int = 0) -> None:
     """Give the parts of a table that this process holds the values that `initial_weight` has there.
 
+    In a later epoch, for a table that is drawn anew, these are others.
     The table is made in pieces, so that no process needs memory for all of it.
     """
-    for first, values in _chunks(table, held.shape[0], config, seed=seed):
+    for first, values in _chunks(table, held.shape[0], config, seed=seed, epoch=epoch):
         for (row, column), part in held.parts:
             low, high = max(row, first), min(row + len(part), first + len(values))
             if low < high:
@@ -150,13 +169,16 @@ def fill_initial(held: Sharded, table: str, config: EmbeddingConfig, *, seed: in
                 ]
 
 
-def _chunks(table: str, rows: int, config: EmbeddingConfig, *, seed: int) -> Iterator[tuple[int, Tensor]]:
+def _chunks(
+    table: str, rows: int, config: EmbeddingConfig, *, seed: int, epoch: int = 0
+) -> Iterator[tuple[int, Tensor]]:
     """Pieces of rows, each with its first row: torch draws the same numbers as for all rows at once.
 
     Its normal generator works on blocks of 16 numbers and treats the last block apart, so every piece but the
     last is whole blocks, and the last is never shorter than one.
     """
-    digest = hashlib.sha256(f"{seed}:{table}".encode()).digest()
+    drawn_again = f":epoch {epoch}" if epoch else ""
+    digest = hashlib.sha256(f"{seed}:{table}{drawn_again}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
     pieces = max(rows // _CHUNK, 1)
     for first in range(0, pieces * _CHUNK, _CHUNK):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -76,6 +76,11 @@ class TablesByWidth(EmbeddingTables):
             for width, engine in self._engines.items()
             for name, tensor in engine.state().items()
         }
+
+    def restart(self, tables: Collection[str], *, seed: int, epoch: int) -> None:
+        """See `EmbeddingTables.restart`."""
+        for engine in self._engines.values():
+            engine.restart([table for table in tables if table in engine.rows], seed=seed, epoch=epoch)
 
     def traffic(self) -> dict[str, float]:
         """See `EmbeddingTables.traffic`; the sum over the widths."""

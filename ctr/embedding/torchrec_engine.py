@@ -10,7 +10,7 @@ mean loss: gradients are added, never divided, and an ID of several ranks gets o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -176,6 +176,14 @@ class ShardedTables(EmbeddingTables):
         super().load_state(state)
         for table, sums in self._columns.sums.items():  # every rank has them, one saves them
             sums.copy_(state[f"{table}.sum"][box((0,), sums.shape)])
+
+    @torch.no_grad()
+    def restart(self, tables: Collection[str], *, seed: int, epoch: int) -> None:
+        """See `EmbeddingTables.restart`."""
+        super().restart(tables, seed=seed, epoch=epoch)
+        for table, sums in self._columns.sums.items():
+            if table in tables:
+                sums.zero_()
 
     def _parts(self) -> dict[str, Sharded]:
         """Weights and optimizer state by their names in all engines."""

@@ -183,6 +183,9 @@ class Trainer:
         """Train on a batch, record, evaluate and save what is due; says whether to stop."""
         progress = self.progress
         fault_point("step", progress.step)
+        if progress.epoch and not progress.step_in_epoch:
+            again = self.config.embedding.restart
+            self.state.tables.restart(again, seed=self.config.seed, epoch=progress.epoch)
         on_device = batch.to(self.device, non_blocking=True)
         result = self.updates.step(on_device, progress.step, stopping=stop.requested)
         progress.step += 1

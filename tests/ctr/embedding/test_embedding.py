@@ -268,3 +268,29 @@ def test_engines_are_chosen_by_what_they_can() -> None:
 def test_sizes() -> None:
     tables = make()
     assert (tables.dim, tables.num_parameters) == (8, 357 * 8)
+
+
+@pytest.mark.parametrize(("engine", "optimizer"), EACH_ENGINE)
+def test_tables_drawn_anew_are_as_fresh_and_the_others_as_they_were(engine: str, optimizer: str) -> None:
+    tables = make(engine, optimizer)
+    for step in range(1, 6):
+        train_step(tables, step)
+    before = copy_of(tables.state())
+    tables.restart(["item"], seed=3, epoch=1)
+    now = tables.state()
+    assert {name for name in now if not torch.equal(now[name], before[name])} == {
+        name for name in now if name.startswith("item.")
+    }
+    assert all(
+        not now[name].any() for name in now if name.startswith("item.") and not name.endswith("weight")
+    )
+    fresh = make(engine, optimizer).state()["item.weight"]
+    assert not torch.equal(now["item.weight"], fresh)  # drawn again: not the first draw
+    assert now["item.weight"].std().item() == pytest.approx(fresh.std().item(), rel=0.1)
+    again = make("torch", optimizer)
+    again.restart(["item"], seed=3, epoch=1)
+    assert torch.equal(again.state()["item.weight"], now["item.weight"])  # in every engine the same
+    again.restart(["item"], seed=3, epoch=2)
+    assert not torch.equal(again.state()["item.weight"], now["item.weight"])
+    train_step(tables, 6)
+    assert not torch.equal(tables.state()["item.weight"], again.state()["item.weight"])

@@ -365,3 +365,9 @@ def test_the_final_fit_uses_all_but_the_test_part(dataset: Path, tmp_path: Path)
     outcome = train(both)
     assert outcome.best_step is None and not rows(tmp_path / "both", "valid")
     assert load_latest(RunDir(tmp_path / "both").checkpoints) is not None
+
+
+def test_only_known_tables_are_drawn_anew(tmp_path: Path) -> None:
+    config = tiny_config(tiny_dataset(tmp_path), tmp_path / "run", "embedding.restart=[movie]")
+    with pytest.raises(ConfigError, match=r"embedding.restart must name tables .*'item'.* got \['movie'\]"):
+        train(config)
