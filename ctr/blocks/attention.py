@@ -98,35 +98,39 @@ class MultiHeadAttention(nn.Module):
             return False
         return available(events.shape[1] // self.heads, events.device)
 
-    def forward(self, queries: Tensor, kv: KeyValues, *, tokens: int | None = None) -> Tensor:
+    def forward(
+        self, queries: Tensor, kv: KeyValues, *, tokens: int | None = None, own: Tensor | None = None
+    ) -> Tensor:
         """Attention of queries to the events of their request and, with `tokens`, to their own candidate.
 
         Args:
             queries: (R, N, D).
             kv: of the same requests.
-            tokens: m, where each m queries in a row belong to one candidate and see each other as keys too;
+            tokens: n, where each n queries in a row belong to one candidate and see tokens of it as keys too;
                 None: queries see events alone. Not together with a sink.
+            own: (R, C m, D), those tokens, m of each of the C candidates; the queries themselves if None.
 
         Returns:
             (R, N, D).
         """
+        own = queries if own is None else own
         if isinstance(kv, PackedKV):
-            return self.finish(self._forward_packed(queries, kv.events, tokens))
+            return self.finish(self._forward_packed(queries, kv.events, tokens, own))
         projected = kv.buckets.to_buckets(self.query(queries))
-        own = None
+        seen = None
         if tokens is not None:
-            own_kv = kv.buckets.to_buckets(self.key_value(queries))
+            own_kv = kv.buckets.to_buckets(self.key_value(own))
             if all(can_split(query, valid) for query, valid in zip(projected, kv.valid, strict=True)):
                 return self.finish(kv.buckets.from_buckets(self._attend_split(projected, kv, own_kv, tokens)))
-            kv, own = kv.joined(own_kv), _same_group(queries, tokens)
+            kv, seen = kv.joined(own_kv), _same_candidate(queries, own, tokens)
         elif self.sink is not None:
             both = torch.cat([self.sink, torch.zeros_like(self.sink)]).to(projected[0].dtype)
             kv = kv.joined([both.expand(len(part), 1, -1) for part in projected])
-            own = torch.ones(1, 1, dtype=torch.bool, device=queries.device)
-        masks = kv.masks(own)
+            seen = torch.ones(1, 1, dtype=torch.bool, device=queries.device)
+        masks = kv.masks(seen)
         return self.finish(kv.buckets.from_buckets(self._attend(projected, kv, masks)))
 
-    def _forward_packed(self, queries: Tensor, events: Jagged, tokens: int | None) -> Tensor:
+    def _forward_packed(self, queries: Tensor, events: Jagged, tokens: int | None, own: Tensor) -> Tensor:
         """`forward` on packed events; what queries read of their candidate or the sink is merged with it."""
         projected, each = self.query(queries), queries.shape[1]
         ends = torch.arange(len(queries) + 1) * each
@@ -135,7 +139,7 @@ class MultiHeadAttention(nn.Module):
         )
         shared, lse = shared.view_as(projected), lse.unflatten(0, (-1, each)).transpose(1, 2)
         if tokens is not None:
-            return merge_own(projected, self.key_value(queries), shared, lse, heads=self.heads, tokens=tokens)
+            return merge_own(projected, self.key_value(own), shared, lse, heads=self.heads, tokens=tokens)
         return shared if self.sink is None else merge_sink(projected, self.sink, shared, lse)
 
     def attend_events(
@@ -258,7 +262,8 @@ def _causal_mask(seen: Tensor, length: int) -> Tensor:
     return (positions < seen.clamp(min=1))[:, None]
 
 
-def _same_group(queries: Tensor, tokens: int) -> Tensor:
-    """(N, N) bool: True where two of the N queries (R, N, D) belong to one group of `tokens`."""
-    group = torch.arange(queries.shape[1], device=queries.device) // tokens
-    return group[:, None] == group
+def _same_candidate(queries: Tensor, own: Tensor, tokens: int) -> Tensor:
+    """(C n, C m) bool: whether queries (R, C n, D) and tokens (R, C m, D) share a candidate; n: `tokens`."""
+    candidates = torch.arange(queries.shape[1] // tokens, device=queries.device)
+    each = own.shape[1] // max(1, len(candidates))
+    return candidates.repeat_interleave(tokens)[:, None] == candidates.repeat_interleave(each)

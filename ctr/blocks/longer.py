@@ -106,26 +106,41 @@ class CausalLayer(TransformerLayer):
         update = self.attention.attend_events(tokens, kv, visible=queries.visible, norm=norm)
         return tokens.with_values(self.after_attention(tokens.values, update.values))
 
-    def read(self, globals_: Tensor, kv: KeyValues, requests: RequestMap) -> Tensor:
+    def read(
+        self, globals_: Tensor, kv: KeyValues, requests: RequestMap, *, asked: int | None = None
+    ) -> Tensor:
         """The candidate side: global tokens (B, m, D) see each other and the tokens behind `kv`.
 
         One attention call per request: the keys are [its events; the global tokens of all its candidates],
         and a mask hides the other candidates' tokens. The events' K and V are not repeated per candidate.
 
+        Args:
+            globals_: (B, m, D).
+            kv: of the request's tokens.
+            requests: maps B to R.
+            asked: n, how many of the global tokens, the first ones, are read afterwards; None: all.
+
         Returns:
-            (B, m, D).
+            (B, n, D).
         """
-        queries = requests.pack(self.around_attention.pre(globals_))
-        mixed = self.attention(queries, kv, tokens=globals_.shape[1])
-        update = requests.unpack(mixed)
-        return self.after_attention(globals_, update)
+        seen = self.around_attention.pre(globals_)
+        kept = globals_[:, :asked]
+        queries, own = requests.pack(seen[:, :asked]), None if asked is None else requests.pack(seen)
+        mixed = self.attention(queries, kv, tokens=kept.shape[1], own=own)
+        return self.after_attention(kept, requests.unpack(mixed))
 
 
 class CrossCausalAttention(CausalLayer):
     """The first layer: queries O = [G; H_S], keys R = [G; H]; only the m + k queries are computed."""
 
     def forward(
-        self, globals_: Tensor, queries: EventQueries | None, events: Jagged, requests: RequestMap
+        self,
+        globals_: Tensor,
+        queries: EventQueries | None,
+        events: Jagged,
+        requests: RequestMap,
+        *,
+        asked: int | None = None,
     ) -> tuple[Tensor, Jagged | None]:
         """One layer.
 
@@ -135,12 +150,13 @@ class CrossCausalAttention(CausalLayer):
                 sequence tokens nobody reads.
             events: H, values (ΣL, D).
             requests: maps B to R.
+            asked: see `read`.
 
         Returns:
             The global tokens (B, m, D) and the sequence tokens (Σn, D), None without queries.
         """
         kv = self.project_kv(events)
-        read = self.read(globals_, kv, requests)
+        read = self.read(globals_, kv, requests, asked=asked)
         return read, None if queries is None else self.encode(queries, kv)
 
 
@@ -148,7 +164,14 @@ class SelfCausalAttention(CausalLayer):
     """A following layer: the m + k tokens [G; H_S] are queries and keys, under the same mask."""
 
     def forward(
-        self, globals_: Tensor, tokens: Jagged, requests: RequestMap, *, prefix: int = 0, last: bool = False
+        self,
+        globals_: Tensor,
+        tokens: Jagged,
+        requests: RequestMap,
+        *,
+        prefix: int = 0,
+        last: bool = False,
+        asked: int | None = None,
     ) -> tuple[Tensor, Jagged | None]:
         """One layer.
 
@@ -158,12 +181,13 @@ class SelfCausalAttention(CausalLayer):
             requests: maps B to R.
             prefix: P, the number of request-level global tokens in front of each request's events.
             last: whether nobody reads the sequence tokens, so that they are not computed.
+            asked: see `read`.
 
         Returns:
             The global tokens (B, m, D) and the sequence tokens (Σn, D), None in the last layer.
         """
         kv = self.project_kv(tokens)
-        read = self.read(globals_, kv, requests)
+        read = self.read(globals_, kv, requests, asked=asked)
         return read, None if last else self.encode(causal(tokens, prefix=prefix), kv)
 
 

@@ -7,7 +7,7 @@ tokens of all C candidates would be keys, and a mask of (C m) × (L + C m) would
 m)² products; here there are C m². It needs kernels that return their lse: torch's on a CPU, which does not
 differentiate it (inference), and `kernels.jagged_attention` (training).
 
-R requests, L events of one, C candidates of one, m tokens of a candidate, H heads, D width.
+R requests, L events of one, C candidates of one, m tokens of a candidate, n of them asked, H heads, D width.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def attend_split(
     """Attention of each candidate's tokens to the events of the request and to the candidate's own tokens.
 
     Args:
-        query: (R, C m, D).
+        query: (R, C n, D).
         key: (R, L, D), L at least 1.
         value: (R, L, D).
-        own: (R, C m, 2 D): keys and values of the tokens themselves.
+        own: (R, C m, 2 D): keys and values of the candidates' tokens.
         heads: H.
-        tokens: m.
+        tokens: n.
 
     Returns:
-        (R, C m, D).
+        (R, C n, D).
     """
     shared, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         *(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
@@ -47,18 +47,19 @@ def merge_own(query: Tensor, own: Tensor, shared: Tensor, lse: Tensor, *, heads:
     """Merge the queries' attention to events with their attention to their own candidate's tokens.
 
     Args:
-        query: (R, C m, D).
-        own: (R, C m, 2 D): keys and values of the tokens themselves.
-        shared: (R, C m, D), the result of attention to the events.
-        lse: (R, H, C m) of that attention; −∞ where there is no event.
+        query: (R, C n, D).
+        own: (R, C m, 2 D): keys and values of the candidates' tokens.
+        shared: (R, C n, D), the result of attention to the events.
+        lse: (R, H, C n) of that attention; −∞ where there is no event.
         heads: H.
-        tokens: m.
+        tokens: n.
 
     Returns:
-        (R, C m, D).
+        (R, C n, D).
     """
+    candidates = query.shape[1] // tokens
     query, own_key, own_value = (
-        x.unflatten(-1, (heads, -1)).transpose(1, 2).unflatten(2, (-1, tokens))
+        x.unflatten(-1, (heads, -1)).transpose(1, 2).unflatten(2, (candidates, -1))
         for x in (query, *own.chunk(2, dim=-1))
     )
     wide = torch.promote_types(query.dtype, torch.float32)

@@ -119,18 +119,32 @@ class LongerTower(nn.Module):
         )
 
     def forward(
-        self, globals_: Tensor, events: Jagged, requests: RequestMap, prefix: Tensor | None = None
+        self,
+        globals_: Tensor,
+        events: Jagged,
+        requests: RequestMap,
+        prefix: Tensor | None = None,
+        *,
+        asked: int | None = None,
     ) -> Tensor:
-        """(B, m, W); `prefix` (R, P, W): request-level global tokens that events may see.
+        """The first `asked` global tokens (B, n, W), all if None; the last layer computes nothing else.
 
-        The last layer computes no sequence tokens: the head reads global tokens alone.
+        Args:
+            globals_: (B, m, W).
+            events: (ΣL, D).
+            requests: maps B to R.
+            prefix: (R, P, W), request-level global tokens that events may see.
+            asked: n.
         """
         events, queries = self._begin(events, prefix)
         first, *others = self.layers
-        globals_, tokens = first(globals_, queries if others else None, events, requests)
+        if not others:
+            return cast(Tensor, first(globals_, None, events, requests, asked=asked)[0])
+        globals_, tokens = first(globals_, queries, events, requests)
         shown = 0 if prefix is None else prefix.shape[1]
-        for layer in others:
-            globals_, tokens = layer(globals_, tokens, requests, prefix=shown, last=layer is others[-1])
+        for layer in others[:-1]:
+            globals_, tokens = layer(globals_, tokens, requests, prefix=shown)
+        globals_, _ = others[-1](globals_, tokens, requests, prefix=shown, last=True, asked=asked)
         return globals_
 
     def encode(self, events: Jagged, prefix: Tensor | None = None) -> list[KeyValues]:
@@ -144,11 +158,19 @@ class LongerTower(nn.Module):
             kvs.append(layer.project_kv(tokens))
         return kvs
 
-    def read(self, globals_: Tensor, kvs: Sequence[KeyValues], requests: RequestMap) -> Tensor:
-        """The global tokens (B, m, W) of candidates, through all layers."""
-        for layer, kv in zip(cast("list[CausalLayer]", self.layers), kvs, strict=True):
+    def read(
+        self,
+        globals_: Tensor,
+        kvs: Sequence[KeyValues],
+        requests: RequestMap,
+        *,
+        asked: int | None = None,
+    ) -> Tensor:
+        """The first `asked` global tokens (B, n, W) of candidates, through all layers."""
+        *layers, last = zip(cast("list[CausalLayer]", self.layers), kvs, strict=True)
+        for layer, kv in layers:
             globals_ = layer.read(globals_, kv, requests)
-        return globals_
+        return last[0].read(globals_, last[1], requests, asked=asked)
 
     def append(self, kept: list[list[KeyValues]], tokens: Jagged) -> list[list[KeyValues]]:
         """K and V of each layer of R = 1 request with those of new events behind; H_S keeps the newest k."""

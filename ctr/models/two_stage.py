@@ -125,7 +125,7 @@ class TwoStage(Model):
         ns_tokens = self.ns_tokenizer(batch, rows, requests)
         events = self._events(batch, rows)
         if self.config.two_stage.global_tokens:
-            read = self.tower(self._globals(ns_tokens), events, requests)
+            read = self.tower(self._globals(ns_tokens), events, requests, asked=len(self.cls))
         else:
             once = _one_row_each(batch)
             read = self.tower(self.cls.expand(batch.num_requests, -1, -1), events, once)
@@ -146,7 +146,8 @@ class TwoStage(Model):
         ns_tokens = self.ns_tokenizer.score(state.features, candidates, rows, requests)
         read = state.summary
         if read is None:
-            read = self.tower.read(self._globals(ns_tokens), [m for (m,) in state.kvs], requests)
+            kvs = [kv for (kv,) in state.kvs]
+            read = self.tower.read(self._globals(ns_tokens), kvs, requests, asked=len(self.cls))
         return self._cross(read, ns_tokens, state.beside(candidates), requests)
 
     def recomputed(self) -> list[nn.Module]:
@@ -180,7 +181,7 @@ class TwoStage(Model):
 
     def _cross(self, read: Tensor, ns_tokens: Tensor, batch: Batch, requests: RequestMap) -> Tensor:
         """The second stage: the sequence as the CLS tokens read it, crossed with the features, to logits."""
-        compressed = self.narrow(read[:, : self.cls.shape[0]])
+        compressed = self.narrow(read)
         if not self.config.two_stage.global_tokens:
             compressed = requests.to_rows(compressed)
         tokens = torch.cat([compressed, ns_tokens], dim=1)

@@ -98,6 +98,15 @@ def test_the_last_layer_of_a_tower_pays_for_no_sequence_token(layers: int) -> No
     assert measured(lambda: tower(torch.randn(C, GLOBALS, D), events(), ONE_REQUEST)) == want
 
 
+def test_global_tokens_that_nobody_reads_are_keys_alone() -> None:
+    """With n of m global tokens asked, the others need K and V: 4 d² each, and no attention of their own."""
+    layer, tokens, asked = CrossCausalAttention(D, 2), events(), 1
+    used = measured(lambda: layer(torch.randn(C, GLOBALS, D), None, tokens, ONE_REQUEST, asked=asked))
+    whole = flops.causal_layer_flops(L, 0, GLOBALS, D, candidates=C)
+    unread = C * (GLOBALS - asked)
+    assert used == whole - unread * (20 * D**2 + 4 * (L + C * GLOBALS) * D)
+
+
 def test_query_generation() -> None:
     block = QueryGeneration(D, 5, [2, 1], hidden=48)
     assert weights(block) == flops.query_generation_parameters(D, 5, 2, 3, 48)

@@ -149,6 +149,22 @@ def test_only_the_needed_queries_are_computed() -> None:
     assert sorted(seen) == [K, 4 * GLOBALS]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # packed in training, and padded
+@pytest.mark.parametrize("training", [True, False])  # in inference the two attentions are split
+@pytest.mark.parametrize("candidates", [CANDIDATES, [2] * len(LENGTHS)])
+def test_global_tokens_that_nobody_reads_change_nothing(
+    candidates: list[int], training: bool, dtype: torch.dtype
+) -> None:
+    layer = scrambled(CrossCausalAttention(32, 2)).to(dtype)
+    globals_ = rand(sum(candidates), GLOBALS, 32).detach().to(dtype)
+    events = Jagged.from_lengths(rand(sum(LENGTHS), 32).detach().to(dtype), torch.tensor(LENGTHS))
+    requests = RequestMap.build(request_index(candidates), requests=len(LENGTHS))
+    with torch.set_grad_enabled(training):
+        kv = layer.project_kv(events)
+        every, asked = layer.read(globals_, kv, requests), layer.read(globals_, kv, requests, asked=2)
+    torch.testing.assert_close(asked, every[:, :2], atol=1e-4, rtol=1e-4)
+
+
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(ValueError, match="select must be 'recent', 'uniform' or 'learnable', got 'oldest'"):
         SelectQueries(D, K, select="oldest")  # type: ignore[arg-type]
