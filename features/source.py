@@ -55,14 +55,15 @@ class RawTable(Strict):
     time_zone: str | None = option(None)  # of times that name none
     separator: str | None = option(None)
     quote: str | None = option('"')  # none: a quote is a character like any other
+    escape: str | None = option(None)  # makes the next character literal, in quotes and outside
     encoding: str = option("utf-8")
     header: bool = option(True)
     columns: list[str] = option([])  # their names, where there is no header
 
-    @field_validator("separator", "quote")
+    @field_validator("separator", "quote", "escape")
     @classmethod
     def _one_character(cls, text: str | None, info: Any) -> str | None:
-        if info.field_name == "quote" and (text or "none").lower() == "none":
+        if info.field_name != "separator" and (text or "none").lower() == "none":
             return None
         return None if text is None else one_character(text, what=info.field_name)
 
@@ -81,6 +82,11 @@ class RawTable(Strict):
             raise ValueError("columns must be given where header is false, and only there")
         if self.quote is not None and self.quote == (self.separator or ","):
             raise ValueError(f"separator and quote must differ, both are {self.quote!r}")
+        if self.escape is not None and self.escape in (self.quote, self.separator or ","):
+            raise ValueError(
+                f"escape must differ from separator and quote, got {self.escape!r}; quotes that are written "
+                "twice are read without it"
+            )
         return self
 
 

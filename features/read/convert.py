@@ -76,6 +76,8 @@ def remedy(column: str, value: str, kind: Kind) -> str:
         return f"say which it is: types: {{{column}: text}} or {{{column}: int}} in the table"
     if kind in ("float", "int") and any(c.isdigit() for c in value):
         return "write plain numbers such as 1234.5, or, of lists, set types to json in the table"
+    if len(value) > 40:
+        return "correct it, or say what the column holds under types in the table"
     return (
         f"if it means missing, add nulls: [{value!r}] to the table; else correct it, or say what the column "
         "holds under types in the table"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
@@ -15,6 +17,7 @@ from polars.io.plugins import register_io_source
 
 from features.errors import DataError
 from features.read.convert import MUST, TYPES, convert, remedy
+from features.read.escapes import NULL, without_nulls
 from features.read.io_source import served
 from features.read.locate import LINE
 from features.read.records import Block, Dialect, read_blocks
@@ -22,6 +25,7 @@ from features.read.roles import Kind
 from features.source import RawTable
 
 _OTHERS = ";\t|,"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,25 @@ class CsvFile:
 
     def _frames(self, kinds: Mapping[str, Kind], *, size: int = 2**24) -> Iterator[pl.DataFrame]:
         skip = self.header
+        told = self.dialect.escape is not None or self.dialect.quote is None
         for block in read_blocks(self.path, self.dialect, size=size, check_size=self.check_size):
+            told = told or self._tell_of_escapes(block)
             yield self._frame(block, kinds, skip=skip)
             skip = False
+
+    def _tell_of_escapes(self, block: Block) -> bool:
+        """Say that a quote with a backslash before it is read as it stands, once; whether there is one."""
+        at = block.data.find(f"\\{self.dialect.quote}".encode())
+        if at >= 0:
+            line = block.lines[np.searchsorted(block.ends, at, side="right")]
+            _log.warning(
+                "%s: line %d holds \\%s, which is read as it stands; if the backslash says that the quote is "
+                "part of the field, set escape: '\\' in the table",
+                self.path,
+                line,
+                self.dialect.quote,
+            )
+        return at >= 0
 
     def _frame(self, block: Block, kinds: Mapping[str, Kind], *, skip: bool) -> pl.DataFrame:
         texts = self._texts(block, list(kinds), skip=skip)
@@ -89,19 +109,23 @@ class CsvFile:
     def _texts(self, block: Block, names: list[str], *, skip: bool) -> pl.DataFrame:
         """The columns of a block as texts, an empty field as null; the number of its records is proved."""
         positions = [str(self.names.index(name)) for name in names]
+        data, escape = block.data, self.dialect.escape
+        if escape is not None and self.dialect.null:
+            data = without_nulls(data, self.dialect.separator, escape)
         try:
             table = pc.read_csv(
-                pa.BufferReader(block.data),
+                pa.BufferReader(data),
                 read_options=pc.ReadOptions(
                     column_names=[str(i) for i in range(len(self.names))],
                     skip_rows_after_names=1 if skip else 0,
                     use_threads=False,
-                    block_size=len(block.data) + 1,
+                    block_size=len(data) + 1,
                 ),
                 parse_options=pc.ParseOptions(
                     delimiter=self.dialect.separator,
                     quote_char=self.dialect.quote if block.quoted and self.dialect.quote else False,
-                    newlines_in_values=block.quoted,
+                    escape_char=self.dialect.escape or False,
+                    newlines_in_values=block.quoted or self.dialect.escape is not None,
                 ),
                 convert_options=pc.ConvertOptions(
                     include_columns=positions,
@@ -132,6 +156,7 @@ class CsvFile:
                     f"{self.path}: every record must have {len(self.names)} fields, as its header has, but "
                     f"line {block.lines[index]} has {fields}: {text.strip()!r:.120}; correct it, quote "
                     f"fields that hold {self.dialect.separator!r}, or correct separator or quote in the table"
+                    f"{self._hint_of_escapes(text)}"
                 )
         try:
             block.data.decode()
@@ -143,13 +168,26 @@ class CsvFile:
             )
         return DataError(f"{self.path} cannot be read as CSV: {error}; write it again")
 
+    def _hint_of_escapes(self, record: str) -> str:
+        escaped = self.dialect.escape is None and f"\\{self.dialect.separator}" in record
+        return (
+            "; if a backslash stands before separators that are no separators, set escape: '\\'"
+            if escaped
+            else ""
+        )
+
     def _fields(self, record: str) -> int:
         """How many fields a record has."""
         if self.dialect.quote is None:
             return record.count(self.dialect.separator) + 1
         lines = io.StringIO(record, newline="")
         try:
-            reader = csv.reader(lines, delimiter=self.dialect.separator, quotechar=self.dialect.quote)
+            reader = csv.reader(
+                lines,
+                delimiter=self.dialect.separator,
+                quotechar=self.dialect.quote,
+                escapechar=self.dialect.escape,
+            )
             return len(next(reader, []))
         except csv.Error:  # a field beyond the limit of that reader
             return len(self.names)
@@ -178,7 +216,12 @@ def open_csv(path: Path, raw: RawTable, separator: str, check_size: Callable[[in
         DataError: no header, or names that differ in number from the fields.
     """
     dialect = Dialect(
-        raw.separator or separator, raw.quote, raw.encoding, sure="quote" in raw.model_fields_set
+        raw.separator or separator,
+        raw.quote,
+        raw.encoding,
+        sure="quote" in raw.model_fields_set,
+        escape=raw.escape,
+        null=f"{raw.escape}{NULL}" in raw.nulls,
     )
     names = raw.columns or _header(path, dialect, check_size)
     names = [raw.rename.get(n, n) for n in names]
@@ -190,7 +233,10 @@ def _header(path: Path, dialect: Dialect, check_size: Callable[[int], None]) -> 
     if block is None:
         raise DataError(f"{path} must have a header line, but holds none; write it again or delete it")
     options = pc.ParseOptions(
-        delimiter=dialect.separator, quote_char=dialect.quote or False, newlines_in_values=True
+        delimiter=dialect.separator,
+        quote_char=dialect.quote or False,
+        escape_char=dialect.escape or False,
+        newlines_in_values=True,
     )
     first = pa.BufferReader(block.data[: int(block.ends[0])])
     try:

@@ -69,7 +69,7 @@ def parse_format(text: pl.Series, form: str) -> tuple[pl.Series, pl.Series]:
     What a format leaves out is the least: %Y%m is the first of the month, %y%m%d%H the full hour.
 
     Raises:
-        ConfigError: a format that says no year, month and day, or that nothing can be read by.
+        ConfigError: a format that says no year, month and day, that nothing can be read by, or with %Z.
 
     Example:
         >>> [str(m) for m in parse_format(pl.Series(["24030113"]), "%y%m%d%H")[0]]
@@ -77,12 +77,18 @@ def parse_format(text: pl.Series, form: str) -> tuple[pl.Series, pl.Series]:
     """
     if not re.search(r"%([sFDcx+]|[Yy].*%[mbBhj]|[mbBhj].*%[Yy])", form):
         raise _no_format(form)
+    if "%Z" in form:
+        raise ConfigError(
+            "time_format must not hold %Z, since the name of a zone does not say how far it is from UTC, "
+            f"got {form!r}; write the name itself, as in '%H:%M:%S PST', and set time_zone in the table"
+        )
+    form = form.replace(".%f", "%.f").replace("%f", "%6f")  # as in strftime: microseconds
     text, full = text.str.strip_chars(), form
     if re.search(r"%[HI]", form) and not re.search(r"%[MTRXc]", form):
         text, full = text + " 00", full + " %M"
     if re.search(r"%[mbB]", form) and not re.search(r"%[dejDF]", form):
         text, full = text + " 01", full + " %d"
-    zoned = "%z" in form or "%Z" in form
+    zoned = "%z" in form
     try:
         if re.search(r"%[HIsTRXc+]", form):
             parsed = text.str.to_datetime(

@@ -27,12 +27,19 @@ def _parse(text: str | None) -> list[str | None] | None:
     if text is None:
         return None
     try:
-        found = json.loads(text, parse_float=str, parse_int=str, parse_constant=lambda name: None)
-    except (ValueError, RecursionError):
+        found = json.loads(text, parse_float=str, parse_int=str, parse_constant=_constant)
+        text.encode() if "\\" not in text else json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):  # among them half of a surrogate pair, which is no text
         return None
     if not isinstance(found, list) or any(isinstance(v, list | dict) for v in found):
         return None
     return [_text(v) for v in found]
+
+
+def _constant(name: str) -> None:
+    """NaN is missing; an infinite number is no ID and no JSON."""
+    if name != "NaN":
+        raise ValueError(name)
 
 
 def _text(value: Any) -> str | None:

@@ -9,7 +9,7 @@ import polars as pl
 from features.errors import DataError
 from features.read.lists import TEXT
 from features.read.locate import locate
-from features.read.where import holds
+from features.read.where import as_stored, holds
 from features.spec import Label
 
 _log = logging.getLogger(__name__)
@@ -35,18 +35,19 @@ def label_of(rows: pl.DataFrame, label: Label, *, what: str) -> pl.Series:
         [1, 0]
     """
     values, what = rows[label.column], f"{what}: label {label.column!r}"
+    stored = values.dtype
     if values.dtype.is_float() or values.dtype.is_decimal():
         values = values.cast(pl.Float64).fill_nan(None)
     _refuse(rows, values, values.is_null(), f"{what} must not be missing", "drop these rows")
     if label.at_least is not None:
         _check_type(values.dtype.is_numeric(), what, "a number for at_least", values)
-        return (values >= label.at_least).cast(pl.Int8)
+        return (values >= as_stored(label.at_least, stored)).cast(pl.Int8)
     if label.equals is not None:
         if isinstance(label.equals, bool) and values.dtype.is_numeric():
             must = f"{what} must be 0 or 1 to equal {label.equals}"
             _refuse(rows, values, (values != 0) & (values != 1), must, "correct the rule")
             return (values == int(label.equals)).cast(pl.Int8)
-        return _equal(values, label.equals, what)
+        return _equal(rows[label.column].fill_nan(None) if stored.is_float() else values, label.equals, what)
     _check_type(values.dtype.is_numeric() or values.dtype == pl.Boolean, what, "0 or 1 as a number", values)
     if values.dtype != pl.Boolean:
         _refuse(

@@ -16,6 +16,8 @@ LOOKS_MISSING = [
     "NaT", "\\N", "nil", "(null)", "[null]", "undefined",
 ]  # fmt: skip
 _TEXT = (pl.String, pl.Categorical, pl.Enum)
+# No-break blanks, soft hyphens, blanks of no width, marks of direction, and the mark that begins a file.
+_INVISIBLE = r"[\u{a0}\u{ad}\u{200b}\u{200e}\u{200f}\u{2060}\u{feff}]"
 _log = logging.getLogger(__name__)
 
 
@@ -98,6 +100,9 @@ def warn_of_spellings(frame: pl.DataFrame, keys: Collection[str], *, what: str) 
         values = frame[column]
         blank = values.str.starts_with(" ") | values.str.ends_with(" ")
         _warn_of_keys(values, blank, "with blanks around them", "they are IDs of their own", what)
+        if (wide := values.str.len_bytes() != values.str.len_chars()).any():
+            hidden = wide & values.str.contains(_INVISIBLE)
+            _warn_of_keys(values, hidden, "with invisible characters", "they are IDs of their own", what)
         float_ = values.str.ends_with(".0")
         if float_.any():
             float_ = values.str.contains(r"^\d+\.0$")
@@ -109,13 +114,13 @@ def _warn_of_keys(values: pl.Series, found: pl.Series, how: str, remedy: str, wh
     some = values.filter(found)
     if len(some):
         _log.warning(
-            "%s: column %r holds texts %s in %s of %s rows, such as %r; %s",
+            "%s: column %r holds texts %s in %s of %s rows, such as %s; %s",
             what,
             values.name,
             how,
             f"{len(some):,}",
             f"{len(values):,}",
-            some[0],
+            ascii(some[0]) if how.endswith("characters") else repr(some[0]),
             remedy,
         )
 

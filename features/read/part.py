@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ class Part:
         names: of Parquet: name in the spec → name in the file.
         csv: of CSV.
         empty: a Parquet file without rows, whose types say nothing.
+        in_path: of columns that the path gives: name in the spec → name in the path.
+        twice: names that several of its columns have, in the file or by rename.
     """
 
     file: TableFile
@@ -31,6 +34,14 @@ class Part:
     names: dict[str, str] = field(default_factory=dict)
     csv: CsvFile | None = None
     empty: bool = False
+    in_path: dict[str, str] = field(default_factory=dict)
+    twice: frozenset[str] = frozenset()
+
+    @property
+    def in_both(self) -> dict[str, str]:
+        """Those of `in_path` that the file has too."""
+        own = set(self.names) if self.csv is None else set(self.csv.names)
+        return {name: folder for name, folder in self.in_path.items() if name in own}
 
     @property
     def path(self) -> Path:
@@ -40,10 +51,18 @@ class Part:
 
 def open_part(file: TableFile, raw: RawTable, separator: str, check_size: Callable[[int], None]) -> Part:
     """Read the schema of one file."""
-    given = {raw.rename.get(name, name): pl.String() for name in file.partitions}
+    in_path = {raw.rename.get(name, name): name for name in file.partitions}
+    given: dict[str, pl.DataType] = dict.fromkeys(in_path, pl.String())
     if raw.format == "csv":
         csv = open_csv(file.path, raw, separator, check_size)
-        return Part(file, {**given, **dict.fromkeys(csv.names, pl.String())}, csv=csv)
+        schema = {**given, **dict.fromkeys(csv.names, pl.String())}
+        return Part(file, schema, csv=csv, in_path=in_path, twice=_repeated(csv.names))
     stored, rows = parquet_schema(file.path, check_size)
     names = {raw.rename.get(name, name): name for name in stored}
-    return Part(file, {**given, **{new: stored[old] for new, old in names.items()}}, names, empty=not rows)
+    schema = {**given, **{new: stored[old] for new, old in names.items()}}
+    twice = _repeated([raw.rename.get(name, name) for name in stored])
+    return Part(file, schema, names, empty=not rows, in_path=in_path, twice=twice)
+
+
+def _repeated(names: list[str]) -> frozenset[str]:
+    return frozenset(name for name, count in Counter(names).items() if count > 1)

@@ -7,28 +7,19 @@ closing quote the field ends. Elsewhere a quote is a character like any other (`
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-import pyarrow as pa
 
 from features.errors import DataError
+from features.read.escapes import NULL, alone, behind_escapes, unsure
+from features.read.text_file import utf8_pieces
 
 BLOCK = 2**24  # bytes read at a time
 _LONGEST = 2**26  # bytes of one record
-_PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-_FOREIGN = {
-    b"PK\x03\x04": "a zip archive; unpack it",
-    b"PAR1": "Parquet; set format: parquet",
-    b"BZh": "packed by bzip2; unpack it, or pack it by gzip or zstd",
-    b"\xfd7zXZ": "packed by xz; unpack it, or pack it by gzip or zstd",
-}
-_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclass(frozen=True)
@@ -40,12 +31,16 @@ class Dialect:
         quote: one character, or None where a quote means nothing.
         encoding: a name that Python knows.
         sure: the quote was declared: a field may hold lines that look like records.
+        escape: a character that makes the next one literal, or None where there is none.
+        null: whether an escaped N alone in a field is declared to mean missing.
     """
 
     separator: str = ","
     quote: str | None = '"'
     encoding: str = "utf-8"
     sure: bool = False
+    escape: str | None = None
+    null: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ def read_blocks(
     """
     rest, unpacked, cutter = b"", 0, _Cutter(file, dialect)
     with file.open("rb") as raw:
-        for text, last in _pieces(raw, file, dialect.encoding, size):
+        for text, last in utf8_pieces(raw, file, dialect.encoding, size):
             unpacked += len(text)
             if check_size is not None:
                 check_size(unpacked)
@@ -94,40 +89,10 @@ def read_blocks(
             if len(rest) > max(_LONGEST, 4 * size):
                 raise DataError(
                     f"{file}: a record must end within {_LONGEST:,} bytes, the one that begins in line "
-                    f"{cutter.line} does not; {cutter.remedy}"
+                    f"{cutter.line} does not; {cutter.remedy(rest)}"
                 )
             if len(block.ends):
                 yield block
-
-
-def _pieces(raw: BinaryIO, file: Path, encoding: str, size: int) -> Iterator[tuple[bytes, bool]]:
-    """Pieces of the text as UTF-8, and whether each is the last."""
-    head = raw.read(8)
-    raw.seek(0)
-    for mark, kind in _FOREIGN.items():
-        if head.startswith(mark):
-            raise DataError(f"{file} must be CSV, but is {kind}")
-    for mark, name in _MARKS.items():
-        if head.startswith(mark) and not encoding.lower().replace("_", "-").startswith("utf-16"):
-            raise DataError(f"{file} begins as a text in {name}; set encoding: {name} in the table")
-    packed = next((name for magic, name in _PACKED.items() if head.startswith(magic)), None)
-    stream = raw if packed is None else pa.CompressedInputStream(pa.PythonFile(raw), packed)
-    plain = codecs.lookup(encoding).name in ("utf-8", "ascii")
-    decoder = codecs.getincrementaldecoder(encoding)()
-    begun = False
-    while True:
-        try:
-            data = stream.read(size if begun else max(size, len(codecs.BOM_UTF8)))
-            last = not data
-            text = data if plain else decoder.decode(data, final=last).encode()
-        except UnicodeError as error:
-            raise DataError(f"{file} is no {encoding}: {error}; correct encoding in the table") from None
-        except OSError as error:
-            raise DataError(f"{file} cannot be read: {error}; write it again or delete it") from None
-        text, begun = text if begun else text.removeprefix(codecs.BOM_UTF8), True
-        yield text, last
-        if last:
-            return
 
 
 class _Cutter:
@@ -138,12 +103,14 @@ class _Cutter:
         self._separators: int | None = None  # of the first line, which is the header where there is one
         self.line = 1
 
-    @property
-    def remedy(self) -> str:
+    def remedy(self, data: bytes) -> str:
         """What to do about quotes."""
+        quote = (self._dialect.quote or "").encode()
+        escaped = self._dialect.escape is None and b"\\" + quote in data
+        mark = "if a backslash stands before quotes that are part of the field, set escape: '\\'"
         return (
-            "write a quote inside a quoted field twice, or, if quotes are characters like any other, set "
-            "quote: none in the table"
+            f"{mark if escaped else 'write a quote inside a quoted field twice'}, or, if quotes are "
+            "characters like any other, set quote: none in the table"
         )
 
     def cut(self, data: bytes, *, last: bool) -> tuple[Block, bytes]:
@@ -151,15 +118,21 @@ class _Cutter:
         if last and data and not data.endswith((b"\n", b"\r")):
             data += b"\n"
         codes = np.frombuffer(data, dtype=np.uint8)
-        breaks = _line_breaks(codes, last=last)
-        inside, quoted = np.zeros(len(breaks), dtype=bool), False
+        breaks, literal = _line_breaks(codes, last=last), self._literal(codes)
         if self._separators is None and len(breaks):
             self._separators = data[: breaks[0]].count(self._dialect.separator.encode())
+        opens = closes = np.zeros(0, dtype=np.int64)
         if self._dialect.quote is not None and self._dialect.quote.encode() in data:
-            opens, closes = self._quoted_fields(codes, breaks, last=last)
-            quoted = len(opens) > 0
-            inside = _between(breaks, opens, closes)
-            self._refuse_swallowed(data, breaks, inside)
+            opens, closes = self._quoted_fields(data, breaks, literal, last=last)
+        inside = _between(breaks, opens, closes)
+        self._refuse_swallowed(data, breaks, inside)
+        if len(literal):
+            self._refuse_unsure(data, breaks, literal, _between(literal, opens, closes))
+            inside |= np.isin(breaks, literal)
+            if last and len(inside) and inside[-1]:
+                raise DataError(
+                    f"{self._file}: the last record must end, but an escape stands at its end; correct it"
+                )
         ends = breaks[~inside] + 1
         after = (self.line + 1 + np.arange(len(breaks)))[~inside]  # the line behind each record
         begins = np.concatenate([[0], ends])[: len(ends)]
@@ -167,19 +140,52 @@ class _Cutter:
         self.line = int(after[-1]) if len(after) else self.line
         stop = int(ends[-1]) if len(ends) else 0
         filled = _filled(codes, begins, ends)
-        return Block(data[:stop], ends[filled], lines[filled], quoted), data[stop:]
+        return Block(data[:stop], ends[filled], lines[filled], len(opens) > 0), data[stop:]
+
+    def _literal(self, codes: np.ndarray) -> np.ndarray:
+        """Positions of the bytes that an escape makes literal."""
+        if self._dialect.escape is None:
+            return np.zeros(0, dtype=np.int64)
+        literal = behind_escapes(codes, self._dialect.escape)
+        return literal[literal < len(codes)]
+
+    def _refuse_unsure(
+        self, data: bytes, breaks: np.ndarray, literal: np.ndarray, within: np.ndarray
+    ) -> None:
+        """Refuse an escape before a character that programs read differently."""
+        known, codes = self._dialect, np.frombuffer(data, dtype=np.uint8)
+        wrong = unsure(codes, literal, [c for c in (known.escape, known.separator, known.quote) if c])
+        null = (codes[wrong] == ord(NULL)) & alone(codes, wrong, known.separator)
+        null &= ~within[np.searchsorted(literal, wrong)]
+        wrong = wrong[~null] if known.null else wrong
+        if len(wrong):
+            at, is_null = int(wrong[0]), bool(null[0]) and not known.null
+            came = data[at - 1 : at + 1].decode("utf-8", "replace")
+            remedy = f"if it means missing, add nulls: ['{came}']" if is_null else "write the escape twice"
+            raise DataError(
+                f"{self._file}: an escape must stand before a quote, a separator, a line end or an escape, "
+                f"but line {self._line_of(at, breaks)} holds {came!r}, which programs read differently; "
+                f"{remedy}, or write the table as Parquet"
+            )
 
     def _quoted_fields(
-        self, codes: np.ndarray, breaks: np.ndarray, *, last: bool
+        self, data: bytes, breaks: np.ndarray, literal: np.ndarray, *, last: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Where quoted fields open and close: the positions of their quotes; the end for one that goes on.
 
         Raises:
             DataError: text behind a closing quote, or a quote that never closes; names the lines.
         """
+        codes = np.frombuffer(data, dtype=np.uint8)
         at = np.flatnonzero(codes == ord(self._dialect.quote or ""))
         stops = np.array([ord(self._dialect.separator), 10, 13], dtype=np.uint8)
+        if len(literal):
+            at = at[~np.isin(at, literal)]
+            if not len(at):
+                return at, at
         begins = (at == 0) | np.isin(codes[np.maximum(at - 1, 0)], stops)
+        if len(literal):
+            begins &= ~np.isin(at - 1, literal)
         ends = (at + 1 == len(codes)) | np.isin(codes[np.minimum(at + 1, len(codes) - 1)], stops)
         # The common case: quotes alternate between those that open and those that close; doubled ones touch.
         opening, closing = at[::2], at[1::2]
@@ -188,10 +194,17 @@ class _Cutter:
         if (begins[::2] | touch).all() and (ends[1::2] | goes_on).all() and not (last and len(at) % 2):
             closes = closing[~goes_on]
             return opening[~touch], np.append(closes, len(codes)) if len(at) % 2 else closes
-        return self._one_by_one(at.tolist(), begins, ends, breaks, end=None if last else len(codes))
+        return self._one_by_one(at.tolist(), begins, ends, breaks, data, last=last)
 
     def _one_by_one(
-        self, at: list[int], begins: np.ndarray, ends: np.ndarray, breaks: np.ndarray, *, end: int | None
+        self,
+        at: list[int],
+        begins: np.ndarray,
+        ends: np.ndarray,
+        breaks: np.ndarray,
+        data: bytes,
+        *,
+        last: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same where quotes also stand inside unquoted fields."""
         opens: list[int] = []
@@ -211,13 +224,15 @@ class _Cutter:
                 begun, now = (self._line_of(p, breaks) for p in (opens[-1], position))
                 raise DataError(
                     f"{self._file}: a quoted field must end at its closing quote, but the one that begins in "
-                    f"line {begun} goes on behind a quote in line {now}; {self.remedy}"
+                    f"line {begun} goes on behind a quote in line {now}; {self.remedy(data)}"
                 )
         if len(opens) > len(closes):
-            if end is None:
+            if last:
                 begun = self._line_of(opens[-1], breaks)
-                raise DataError(f"{self._file}: the quote in line {begun} is never closed; {self.remedy}")
-            closes.append(end)
+                raise DataError(
+                    f"{self._file}: the quote in line {begun} is never closed; {self.remedy(data)}"
+                )
+            closes.append(len(data))
         return np.array(opens, dtype=np.int64), np.array(closes, dtype=np.int64)
 
     def _line_of(self, position: int, breaks: np.ndarray) -> int:
@@ -238,8 +253,8 @@ class _Cutter:
                 if start >= 0 and self._separators:
                     raise DataError(
                         f"{self._file}: lines {self.line + start} to {self.line + i} are one quoted field, "
-                        f"but each of them looks like a record of its own; {self.remedy}; if they are one "
-                        f"field, set quote: '{self._dialect.quote}' in the table"
+                        f"but each of them looks like a record of its own; {self.remedy(data)}; if they are "
+                        f"one field, set quote: '{self._dialect.quote}' in the table"
                     )
                 start = None
 

@@ -16,7 +16,8 @@ from features.read.files import TableFile, find_files
 from features.read.part import Part, open_part
 from features.read.problems import Problems
 from features.read.roles import TableRoles
-from features.read.table import Table, missing_columns
+from features.read.table import Table
+from features.read.table_errors import missing_columns
 from features.source import RawTable, Source, one_character
 from features.spec import Needed
 

@@ -20,6 +20,7 @@ from features.read.parquet import cast_column, scan_parquet, unreadable_hint, ve
 from features.read.part import Part
 from features.read.problems import Problems
 from features.read.roles import Kind, TableRoles, kind_of
+from features.read.table_errors import differing_types, missing_columns
 from features.read.types import common_type
 from features.source import RawTable
 
@@ -149,11 +150,12 @@ class Table:
                 header_hint(part.csv) if part.csv is not None else unreadable_hint(part.path, list(missing))
             )
             raise DataError(missing_columns(f"table {self.name!r}: {part.path}", missing, present) + hint)
-        for column, reader in self.needed.items() if part.csv is not None else ():
-            if part.csv is not None and part.csv.names.count(column) > 1:
+        for column in sorted(part.twice):
+            if column in self.needed or self.roles.matches(column):
+                reader = self.needed.get(column, "a pattern of a feature")
                 raise DataError(
                     f"table {self.name!r}: {part.path} has column {column!r} twice, and {reader} reads it; "
-                    "rename one of them in the file"
+                    "rename one of them in the file or under rename"
                 )
 
     def _type(self, column: str) -> pl.DataType:
@@ -170,14 +172,16 @@ class Table:
             stays = stays and bool(roles & {"category", "order"})
             self.kinds[column] = "text" if stays else kind_of(roles, declared, what=what)
         is_id = bool(roles & {"category", "order"}) or not roles
+        is_moment = "time" in roles and declared is None
         found: list[tuple[Path, pl.DataType]] = [
             (p, self._source_type(column, t)) for p, t in sources.items()
         ]
 
         def widen(one: tuple[Path, pl.DataType], other: tuple[Path, pl.DataType]) -> tuple[Path, pl.DataType]:
             both = common_type(one[1], other[1], is_id=is_id, zone=self.raw.time_zone)
-            if both is None:
-                raise DataError(_differ(self.name, column, one, other))
+            days = is_moment and {one[1].base_type(), other[1].base_type()} == {pl.Date, pl.Datetime}
+            if both is None or days:
+                raise DataError(differing_types(self.name, column, one, other))
             return one[0] if both == one[1] else other[0], both
 
         return reduce(widen, found)[1]
@@ -213,16 +217,31 @@ class Table:
         absent = []
         for column in columns:
             target = self.types.get(column, pl.String())
-            if column in part.file.partitions and column not in part.names and not self._in_csv(part, column):
-                absent.append(self._literal(part.file.partitions[column], column, target, part))
+            if column in part.in_path and column not in part.in_both:
+                absent.append(self._literal(part.file.partitions[part.in_path[column]], column, target, part))
             elif column not in part.schema:
                 absent.append(_optional(self.raw.optional[column], target).alias(column))
         frame = frame.with_columns(absent) if absent else frame
+        frame = frame.with_columns(self._as_in_path(c, part) for c in self.types if c in part.in_both)
         line = [LINE] if part.csv is not None else []
         return frame.select([*columns, *line]).with_columns(pl.lit(str(part.path)).alias(FILE))
 
-    def _in_csv(self, part: Part, column: str) -> bool:
-        return part.csv is not None and column in part.csv.names
+    def _as_in_path(self, column: str, part: Part) -> pl.Expr:
+        """A column that the file and its path have: both must say the same."""
+        told = pl.Series([part.file.partitions[part.in_both[column]]], dtype=pl.String)
+
+        def same(values: pl.Series) -> pl.Series:
+            number = values.dtype.is_numeric()
+            path = told.cast(values.dtype, strict=False)[0] if number else told[0]
+            wrong = (values if number else values.cast(pl.String)).ne_missing(path)
+            if wrong.any():
+                raise DataError(
+                    f"{part.path}: column {column!r} is {told[0]!r} in the path, but holds "
+                    f"{values.filter(wrong)[0]!r} in the file; rename the folders or the column"
+                )
+            return values
+
+        return pl.col(column).map_batches(same, is_elementwise=True, return_dtype=self.types[column])
 
     def _scan(self, part: Part, columns: list[str]) -> pl.LazyFrame:
         if part.csv is not None:
@@ -254,40 +273,7 @@ class Table:
         return pl.lit(values[0], dtype=target).alias(column)
 
 
-def missing_columns(what: str, missing: dict[str, str], present: list[str]) -> str:
-    """The message for columns that are not there.
-
-    Args:
-        what: table and file.
-        missing: column → who reads it.
-        present: the columns that are there.
-
-    Example:
-        >>> missing_columns("t", {"user": "the spec"}, ["User"]).split(";")[0]
-        "t must have column 'user', which the spec reads"
-    """
-    plain = {p.strip().lower(): p for p in present}
-    near = [plain[k] for c in missing if (k := c.strip().lower()) in plain]
-    meant = f" ({', '.join(map(repr, near))} differ in case or blanks)" if near else ""
-    reads = ", ".join(f"{column!r}, which {reader} reads" for column, reader in missing.items())
-    return (
-        f"{what} must have column{'s' if len(missing) > 1 else ''} {reads}; it has {sorted(present)}{meant}; "
-        "correct the spec, or name what is missing under rename or optional in source.tables"
-    )
-
-
 def _optional(value: Any, target: pl.DataType) -> pl.Expr:
     if target == pl.Null():
         return pl.lit(value)
     return pl.lit(str(value) if value is not None and target == pl.String() else value, dtype=target)
-
-
-def _differ(table: str, column: str, one: tuple[Path, pl.DataType], other: tuple[Path, pl.DataType]) -> str:
-    zones = [t.time_zone for _, t in (one, other) if isinstance(t, pl.Datetime)]
-    remedy = "declare one under types in the table, or write one of them again"
-    if len(zones) == 2 and (zones[0] is None) != (zones[1] is None):
-        remedy = "set time_zone in the table: the zone of the times that name none, such as UTC"
-    return (
-        f"table {table!r}: column {column!r} must have one type in all files, but is {one[1]} in {one[0]} "
-        f"and {other[1]} in {other[0]}; {remedy}"
-    )

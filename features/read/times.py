@@ -138,7 +138,13 @@ def _iso(frame: pl.DataFrame, text: pl.Series, time: TimeColumn) -> pl.Series:
     if wrong.any():
         must = f"{time.what}: a time must read as ISO 8601, or be a number in every row"
         refuse(frame, text, wrong, must, hint(text.filter(wrong)[0].strip()))
-    if (text.str.strip_chars().str.len_bytes() == 10).all():
+    days = text.str.strip_chars().str.len_bytes() == 10
+    if days.any() and not days.all() and time.tick is None:
+        must = (
+            f"{time.what}: either all times are days or none, since an event of a day may lie anywhere in it"
+        )
+        refuse(frame, text, days, must, "write all of them alike, or set tick: 1d where the column is read")
+    if days.all():
         return days_of(frame, moments.cast(pl.Date), time)
     return in_utc(frame, one_zone(frame, text, moments, zoned, time), time)
 

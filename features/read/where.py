@@ -37,12 +37,22 @@ def _holds(column: str, dtype: pl.DataType, wanted: list[Any], what: str) -> pl.
         numbers = [_number(v, column, dtype, what) for v in wanted]
         if dtype.is_integer():  # exactly, beyond what a float tells apart
             return own.cast(pl.Int64, strict=False).is_in(_whole(numbers))
-        return own.cast(pl.Float64).is_in([float(n) for n in numbers])
+        return own.cast(pl.Float64).is_in([as_stored(float(n), dtype) for n in numbers])
     if dtype == pl.Null:
         return own.is_not_null()
     raise ConfigError(
         f"{what}: where needs a column of numbers or texts, {column!r} is {dtype}; name another"
     )
+
+
+def as_stored(number: float, dtype: pl.DataType) -> float:
+    """A number of the spec as a column of the type holds it: 0.7 in 32 bits is 0.699999988.
+
+    Example:
+        >>> as_stored(0.7, pl.Float32()) == 0.7, as_stored(0.7, pl.Float64()) == 0.7
+        (False, True)
+    """
+    return float(pl.Series([number]).cast(dtype)[0]) if dtype in (pl.Float32, pl.Float16) else number
 
 
 def _whole(numbers: list[float | int]) -> pl.Series:

@@ -46,6 +46,15 @@ def test_json_lists_hold_plain_values() -> None:
     assert json_lists(pl.Series(texts)).to_list() == expected
 
 
+@pytest.mark.parametrize("text", ['["\\ud800"]', '["a", "\\udc00b"]', "[Infinity]", "[1, -Infinity]"])
+def test_json_that_is_no_list_of_texts_is_none(text: str) -> None:
+    """Half of a surrogate pair is no character, and an infinite number no ID."""
+    assert json_lists(pl.Series([text, '["\\ud83d\\ude00", "\\\\ud800"]'])).to_list() == [
+        None,
+        ["😀", "\\ud800"],
+    ]
+
+
 def test_lists_of_one_length_are_vectors() -> None:
     found = vectors(pl.Series([[1, 2], None, [3, None]]), what="x")
     assert found.dtype == pl.Array(pl.Int64, 2) and found.to_list() == [[1, 2], None, [3, None]]

@@ -69,6 +69,17 @@ def test_blanks_around_an_id_are_told(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+@pytest.mark.parametrize("mark", ["\ufeff", "\u200b", "\xa0"])
+def test_invisible_characters_in_an_id_are_told(mark: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As where files that begin with the mark of UTF-8 were put behind one another."""
+    with caplog.at_level(logging.WARNING):
+        read(pl.DataFrame({"id": ["é", f"{mark}a", None, "\u06a9\u200c\u06a9"]}), keys=("id",))
+    assert [r.getMessage()[:79] for r in caplog.records] == [
+        "table 't': column 'id' holds texts with invisible characters in 1 of 4 rows, su"
+    ]
+    assert ascii(mark)[1:-1] in caplog.text
+
+
 def test_ids_that_were_written_as_floats_are_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         read(pl.DataFrame({"id": ["7.0", "v1.0", "8"]}), keys=("id",))

@@ -84,6 +84,7 @@ def test_lines_inside_a_field_are_believed_where_the_quote_is_declared(path: Pat
         (b"PK\x03\x04....", "but is a zip archive; unpack it"),
         (b"PAR1....PAR1", "but is Parquet; set format: parquet"),
         ("a,b\n1,2\n".encode("utf-16"), "set encoding: utf-16"),
+        ("a,b\n1,2\n".encode("utf-32"), "set encoding: utf-32"),
     ],
 )
 def test_files_of_another_kind_are_named(path: Path, content: bytes, message: str) -> None:
@@ -93,10 +94,13 @@ def test_files_of_another_kind_are_named(path: Path, content: bytes, message: st
 
 def test_other_encodings(path: Path) -> None:
     text = "a,b\nü,1\né,2\n"
-    for name in ("latin-1", "utf-16", "cp1252"):
+    for name in ("latin-1", "utf-16", "utf-32", "cp1252", "gb18030"):
         assert records(path, text.encode(name), size=3, dialect=Dialect(encoding=name)) == text.split()
     with pytest.raises(DataError, match="is no utf-16"):
         records(path, b"abc", dialect=Dialect(encoding="utf-16"))
+    for size in (3, 2**24):
+        with pytest.raises(DataError, match="is no cp1252: byte 0x81 in line 3 is none of its characters"):
+            records(path, b"a,b\n1,2\n\x81,3\n", size=size, dialect=Dialect(encoding="cp1252"))
 
 
 fields = st.text(st.sampled_from('ab,"\n é'), max_size=6)

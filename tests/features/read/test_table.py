@@ -54,7 +54,7 @@ def both(root: Path, one: pl.Series, other: pl.Series, role: Role | None, **tabl
         (pl.Series(["a"]), pl.Series(["b"], dtype=pl.Categorical), "category", ["a", "b"]),
         (pl.Series(["a"]), pl.Series([b"b"]), "category", ["a", "b"]),
         (pl.Series([DAY]), pl.Series([DAY], dtype=pl.Datetime("ns")), "time", [DAY, DAY]),
-        (pl.Series([DAY.date()]), pl.Series([DAY]), "time", [DAY, DAY]),
+        (pl.Series([DAY.date()]), pl.Series([DAY]), "category", [DAY, DAY]),
         (pl.Series([[1.5]]), pl.Series([[1.0]], dtype=pl.Array(pl.Float64, 1)), "number", [[1.5], [1.0]]),
     ],
 )
@@ -75,6 +75,12 @@ def test_types_are_widened_without_loss(
         (pl.Series([True]), pl.Series([1]), "category", "is Boolean in"),
         (pl.Series([DAY]), pl.Series([1]), "time", "is Datetime"),
         (pl.Series([["a"]]), pl.Series(["a"]), "category", "is List"),
+        (
+            pl.Series([DAY.date()]),
+            pl.Series([DAY]),
+            "time",
+            "an event of a day may lie anywhere in it.*tick: 1d",
+        ),
         (pl.Series([DAY]), pl.Series([DAY.replace(tzinfo=UTC)]), "time", "set time_zone in the table"),
     ],
 )
@@ -90,6 +96,11 @@ def test_naive_and_utc_meet_by_declaration(tmp_path: Path) -> None:
     assert both(tmp_path, naive, utc, "time", time_zone="UTC").to_list() == [DAY.replace(tzinfo=UTC)] * 2
     berlin = both(tmp_path, naive, utc, "time", time_zone="Europe/Berlin")
     assert [m.hour for m in berlin.dt.convert_time_zone("UTC")] == [23, 0]
+
+
+def test_days_and_moments_meet_by_declaration(tmp_path: Path) -> None:
+    days, moments = pl.Series([DAY.date()]), pl.Series([DAY])
+    assert both(tmp_path, days, moments, "time", types={"x": "time"}).to_list() == [DAY, DAY]
 
 
 def test_numbers_and_texts_meet_by_declaration(tmp_path: Path) -> None:
@@ -173,6 +184,48 @@ def test_text_that_is_no_utf_8_is_refused_where_it_is_read(tmp_path: Path) -> No
     pq.write_table(rows.set_column(1, "text", broken.view(pa.binary())), tmp_path / "1.parquet")
     with pytest.raises(DataError, match=r"bytes must be UTF-8 text, got others, such as b'.xff.xfe'"):
         read(tmp_path, {"text": {"category"}})
+
+
+def test_what_path_and_file_both_say_must_agree(tmp_path: Path) -> None:
+    """Polars and others keep the column in the file too; where it differs, nobody knows what is meant."""
+    for month in (2, 3):
+        folder = tmp_path / "log" / f"month={month:02}"
+        folder.mkdir(parents=True)
+        pl.DataFrame({"x": [month], "month": [month]}).write_parquet(folder / "a.parquet")
+    roles: dict[str, set[Role]] = {"month": {"category"}, "x": {"category"}}
+    assert read(tmp_path, roles, path="log").rows() == [(2, 2), (3, 3)]
+    pl.DataFrame({"x": [3], "month": [4]}).write_parquet(tmp_path / "log" / "month=03" / "b.parquet")
+    with pytest.raises(
+        DataError, match=r"b\.parquet: column 'month' is '03' in the path, but holds 4 in the file"
+    ):
+        read(tmp_path, roles, path="log")
+    assert read(tmp_path, {"x": {"category"}}, path="log")["x"].to_list() == [2, 3, 3]
+
+
+def test_a_column_of_the_path_is_renamed_like_others(tmp_path: Path) -> None:
+    (tmp_path / "dt=7").mkdir()
+    pl.DataFrame({"x": [1]}).write_parquet(tmp_path / "dt=7" / "a.parquet")
+    found = read(tmp_path, {"day": {"category"}}, path="dt=7/*.parquet", rename={"dt": "day"})
+    assert found["day"].to_list() == ["7"]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv"])
+def test_two_columns_that_get_one_name_are_refused(tmp_path: Path, name: str) -> None:
+    """By rename, or by a pattern that reads a name which the file has twice."""
+    frame = pl.DataFrame({"user": ["a"], "uid": ["b"], "p1": [1]})
+    (frame.write_csv if name.endswith("csv") else frame.write_parquet)(tmp_path / name)
+    table = {"path": name, "format": name[2:], "rename": {"uid": "user"}}
+    with pytest.raises(DataError, match=r"has column 'user' twice, and the test reads it.*or under rename"):
+        read(tmp_path, {"user": {"category"}}, **table)
+    assert read(tmp_path, {"p1": {"category"}}, **table).height == 1
+    raw = RawTable(**{**table, "rename": {"uid": "p1"}})
+    with pytest.raises(DataError, match="has column 'p1' twice, and a pattern of a feature reads it"):
+        open_files(
+            Source(tables={"t": raw}),
+            base=tmp_path,
+            needed={"t": {}},
+            roles={"t": TableRoles(patterns=[("", "p*")])},
+        )
 
 
 @pytest.mark.parametrize("mark", ["_delta_log/0.json", ".hoodie/a", "metadata/version-hint.text"])

@@ -58,6 +58,8 @@ def test_one_moment_in_many_forms(text: str) -> None:
         ("20240301120000", "%Y%m%d%H%M%S"),
         ("1 Mar 2024 12 PM", "%d %b %Y %I %p"),
         ("2024-03-01 13:00 +0100", "%Y-%m-%d %H:%M %z"),
+        ("2024-03-01 12:00:00.000000", "%Y-%m-%d %H:%M:%S.%f"),
+        ("2024-03-01 12:00:00,000000", "%Y-%m-%d %H:%M:%S,%f"),
         ("1709294400000", "ms"),
     ],
 )
@@ -65,6 +67,31 @@ def test_a_declared_format(text: str, form: str) -> None:
     assert seconds(pl.Series([text]), form=form) == [NOON.timestamp()]
     with pytest.raises(DataError, match=r"clicks: a time must read as time_format|number"):
         seconds(pl.Series([text, "12.12.2024 bad"]), form=form)
+
+
+@pytest.mark.parametrize("mark", [".", ","])
+def test_fractions_of_a_format_are_microseconds_as_in_python(mark: str) -> None:
+    assert seconds(pl.Series([f"2024-03-01 12:00:00{mark}250000"]), form=f"%Y-%m-%d %H:%M:%S{mark}%f") == [
+        NOON.timestamp() + 0.25
+    ]
+
+
+def test_the_name_of_a_zone_is_not_read_as_utc() -> None:
+    with pytest.raises(ConfigError, match=r"must not hold %Z.*set time_zone"):
+        seconds(pl.Series(["2024-03-01 12:00:00 PST"]), form="%Y-%m-%d %H:%M:%S %Z")
+    pst = pl.Series(["2024-03-01 04:00:00 PST"])
+    zone = {"form": "%Y-%m-%d %H:%M:%S PST", "zone": "America/Los_Angeles"}
+    assert seconds(pst, **zone) == [NOON.timestamp()]
+
+
+def test_days_among_moments_are_refused_unless_a_tick_says_so() -> None:
+    """A click of a day, at its midnight, would be history of an impression in its morning."""
+    frame = pl.DataFrame({"at": ["2024-03-01", "2024-03-01T09:00:00"]})
+    with pytest.raises(
+        DataError, match=r"either all times are days or none.*1 rows hold \['2024-03-01'\].*tick: 1d"
+    ):
+        to_ticks(frame, TimeColumn("at", "clicks"), "auto")
+    assert to_ticks(frame, TimeColumn("at", "clicks", tick=86_400.0), "auto").seconds == 86_400
 
 
 def test_a_format_reads_integers_too_and_what_it_leaves_out_is_the_least() -> None:

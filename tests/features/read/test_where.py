@@ -53,6 +53,16 @@ def test_a_value_that_the_column_never_holds_is_refused(
         holds("k", column.dtype, wanted, what="domain 'd'")
 
 
+@pytest.mark.parametrize("dtype", [pl.Float32, pl.Float64])
+@pytest.mark.parametrize("number", [0.1, 0.3, 0.7, 4.0])
+def test_a_rule_meets_the_number_as_the_column_holds_it(dtype: type[pl.DataType], number: float) -> None:
+    """0.7 in 32 bits is 0.699999988: below 0.7, and equal to no number of the spec."""
+    frame = pl.DataFrame({"k": pl.Series([number, number / 2], dtype=dtype)})
+    for rule in ({"at_least": number}, {"equals": number}):
+        assert label_of(frame, Label(column="k", **rule), what="t").to_list() == [1, 0]
+    assert frame.select(holds("k", frame.schema["k"], [number], what="t"))["k"].to_list() == [True, False]
+
+
 def test_labels_equal_by_the_same_rule() -> None:
     frame = pl.DataFrame({"a": ["click", "none"], "b": ["click ", "x"], "n": [1.0, 0.0], "f": [True, False]})
 
