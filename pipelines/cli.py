@@ -25,6 +25,7 @@ COMMANDS = {
     "download": ("pipelines.download", "fetch a public data set from its owner, with checksum"),
     "prepare": ("pipelines.prepare", "raw logs → dataset directory"),
     "doctor": ("pipelines.doctor", "prove that a dataset does not leak, and describe it"),
+    "models": ("pipelines.models", "list the models and what they are made of"),
     "train": ("pipelines.train", "train a model, or resume its run"),
     "evaluate": ("pipelines.evaluate", "score a split, compute metrics with intervals, write a report"),
     "predict": ("pipelines.predict", "score a split into a predictions table"),

@@ -4,6 +4,8 @@
 
 Shared by the candidates of a request: everything.
 
+Source: the base model of DIN (arXiv 1706.06978), section 4.2.
+
 R requests, L events of one, D width.
 """
 

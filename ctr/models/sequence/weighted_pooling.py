@@ -1,11 +1,14 @@
 """Attention pooling with one weight per event: additive, bilinear, or without a question.
 
-    additive   s_j = vᵀ tanh(W_k e_j + W_q q + b)        (Bahdanau et al., arXiv 1409.0473)
+    additive   s_j = vᵀ tanh(W_k e_j + W_q q + b)
     bilinear   s_j = e_jᵀ W q
     self       s_j = vᵀ tanh(W_k e_j + b)
     u = Σ softmax(s)_j e_j
 
 Shared by the candidates of a request: W_k e_j or e_jᵀ W; with `self` everything.
+
+Source: additive attention (arXiv 1409.0473), bilinear attention (arXiv 1508.04025), structured self-attention
+(arXiv 1703.03130).
 
 B candidates, L events, P pairs of both, D width, A attention width.
 """
