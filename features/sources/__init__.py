@@ -1,6 +1,7 @@
 """Readers of known log formats: each makes the raw tables that a spec names.
 
 movielens   100k, 1M and latest-small, as their owner packs them and as Parquet
+ml_1mctr    1M with the rows and parts of a published comparison
 trivago     sessions of the RecSys Challenge 2019
 simulator   the directory that `ctr simulate` writes
 competition rows with ready-made history lists, as Parquet with a schema.json
@@ -23,6 +24,7 @@ from features.spec import Needed, Source
 # A module is imported when a spec names it; it has read(root) -> tables,
 READERS = {
     "movielens": "features.sources.movielens",
+    "ml_1mctr": "features.sources.ml_1mctr",
     "trivago": "features.sources.trivago",
     "simulator": "features.sources.simulator",
 }
