@@ -75,3 +75,35 @@ def printable(text: str) -> str:
         'a\\\\x1b[2Jb\\\\rc'
     """
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """The same with line ends and tabs escaped too, for a cell or a label.
+
+    Example:
+        >>> one_line("a\\nb")
+        'a\\\\nb'
+    """
+    return printable(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
+class Markup(str):
+    """A text that is Markdown on purpose."""
+
+    __slots__ = ()
+
+
+def markdown(text: str) -> str:
+    """The text as one line or cell of a Markdown page: nothing of it is markup, unless it is `Markup`.
+
+    Example:
+        >>> markdown("a|b <i>[x](y)\\n# c"), markdown(Markup("`a|b`"))
+        ('a\\\\|b &lt;i>\\\\[x](y)\\\\n# c', '`a\\\\|b`')
+    """
+    line = one_line(text).replace("|", r"\|")
+    return line if isinstance(text, Markup) else line.replace("<", "&lt;").replace("[", r"\[")
+
+
+def code_span(text: str) -> Markup:
+    """The text as code in a Markdown page."""
+    return Markup(f"`{text.replace('`', chr(39))}`")

@@ -6,7 +6,7 @@ None for missing ones. What was fitted is read from the data set, and the code t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -51,13 +51,24 @@ class RawEncoder:
         self.fitted = Fitted(dataset)
         self._reads = {c.name: self._columns(c) for c in self.manifest.features}
 
-    def encode(self, level: RawLevel, given: Raw, *, beside: Raw | None = None, what: str) -> EncodedFeatures:
+    def encode(
+        self,
+        level: RawLevel,
+        given: Raw,
+        *,
+        beside: Raw | None = None,
+        only: Collection[str] | None = None,
+        texts: bool = False,
+        what: str,
+    ) -> EncodedFeatures:
         """The features of one level that read any of the given columns.
 
         Args:
             level: of the owners.
             given: all columns of each of these features.
             beside: further columns that they may read.
+            only: these features alone.
+            texts: IDs may be texts where the log has numbers: new ones, which no number can be.
             what: names `given` in messages.
 
         Raises:
@@ -68,9 +79,13 @@ class RawEncoder:
             raise DataError(f"{what} must name columns of {known}, got {unread}")
         every, result = {**(beside or {}), **given}, EncodedFeatures()
         for column in self.manifest.features:
-            if column.level == level and not self._reads[column.name].keys().isdisjoint(given):
+            wanted = column.level == level and (only is None or column.name in only)
+            if wanted and not self._reads[column.name].keys().isdisjoint(given):
                 self._refuse_incomplete(column, every, what)
-                self._encode(column, every, what, result)
+                if column.kind == "dense":
+                    result.dense[column.name] = self._dense(column, every, what)
+                else:
+                    result.ids[column.name] = self._ids(column, every, what, texts=texts)
         return result
 
     def readable(self, level: RawLevel) -> list[str]:
@@ -89,6 +104,11 @@ class RawEncoder:
             if isinstance(feature, CalendarFeature)
         }
 
+    def columns_of(self, features: Collection[str]) -> list[str]:
+        """The columns that some features read."""
+        names = {name for column in features for name in self._reads[column]}
+        return sorted(names)
+
     def _columns(self, column: Column) -> dict[str, list[str]]:
         """What a feature may be given as: column → the scalar columns that it brings."""
         if column.kind != "dense":
@@ -101,17 +121,26 @@ class RawEncoder:
                 found.setdefault(vector, []).append(name)
         return found
 
-    def _refuse_incomplete(self, column: Column, given: Raw, what: str) -> None:
-        reads = self._reads[column.name]
-        there = {scalar for name in reads.keys() & given.keys() for scalar in reads[name]}
-        if missing := sorted({scalar for scalars in reads.values() for scalar in scalars} - there):
-            raise DataError(f"{what} must give all columns of feature {column.name!r}, {missing} are missing")
+    def completed_by(
+        self, level: RawLevel, more: Collection[str], *, given: Collection[str], without: Collection[str]
+    ) -> list[str]:
+        """The columns among `more` that features of a level read which have all of theirs with them.
 
-    def _encode(self, column: Column, given: Raw, what: str, result: EncodedFeatures) -> None:
-        if column.kind == "dense":
-            result.dense[column.name] = self._dense(column, given, what)
-        else:
-            result.ids[column.name] = self._ids(column, given, what)
+        Features in `without` do not count.
+        """
+        every = [c for c in self.manifest.features if c.level == level and c.name not in without]
+        mine = [c for c in every if not self._missing(c, {*given, *more})]
+        return sorted({name for column in mine for name in self._reads[column.name]} & set(more))
+
+    def _missing(self, column: Column, given: Collection[str]) -> list[str]:
+        """The scalar columns that a feature lacks."""
+        reads = self._reads[column.name]
+        there = {scalar for name in reads.keys() & set(given) for scalar in reads[name]}
+        return sorted({scalar for scalars in reads.values() for scalar in scalars} - there)
+
+    def _refuse_incomplete(self, column: Column, given: Raw, what: str) -> None:
+        if missing := self._missing(column, given):
+            raise DataError(f"{what} must give all columns of feature {column.name!r}, {missing} are missing")
 
     def _dense(self, column: Column, given: Raw, what: str) -> np.ndarray:
         found: dict[str, np.ndarray] = {}
@@ -135,13 +164,14 @@ class RawEncoder:
                         f"got {values[~are_known(values)][0]}"
                     )
 
-    def _ids(self, column: Column, given: Raw, what: str) -> IdValues:
+    def _ids(self, column: Column, given: Raw, what: str, *, texts: bool) -> IdValues:
         feature = self.spec.features[column.name]
         assert isinstance(feature, IdFeature) and column.table is not None
         table, raw = self.fitted.table(column.table), given[feature.column]
         joined = feature.separator is not None and not any(isinstance(v, list) for v in raw)
         with _naming(f"{what}.{feature.column}"):
             dtype = "String" if joined else self._type(table, column)
+            dtype = "String" if texts and any(isinstance(v, str) for v in raw) else dtype
             frame = {feature.column: series(raw, dtype, lists=column.kind == "ids" and not joined)}
         if feature.weights is not None:
             with _naming(f"{what}.{feature.weights}"):

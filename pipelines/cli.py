@@ -7,7 +7,6 @@ signal.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import logging
 import os
@@ -16,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from features.errors import CtrError
 from features.store import verify
-from pipelines.terminal import echo, keep_traceback
+from pipelines.terminal import Parser, echo, keep_traceback, log_to_stderr
 
 # name → (module with add_arguments and run, one-line help); modules load only when their command is called
 COMMANDS = {
@@ -30,6 +29,7 @@ COMMANDS = {
     "evaluate": ("pipelines.evaluate", "score a split, compute metrics with intervals, write a report"),
     "predict": ("pipelines.predict", "score a split into a predictions table"),
     "score": ("pipelines.score", "score many candidates per request with cached states; serve over HTTP"),
+    "counters": ("pipelines.counters", "export what counters held at a moment, for a service that scores"),
     "baseline": ("pipelines.baseline", "logistic regression or LightGBM on the dense features"),
     "generate": ("pipelines.generate", "next-behaviour generation: train, decode, compare strategies"),
     "ablate": ("pipelines.ablate", "compare variants of a run: what pays, at what cost, how sure"),
@@ -40,7 +40,7 @@ COMMANDS = {
 
 
 # These read a data set, and compare it with its hashes first.
-READING = ("train", "evaluate", "predict", "score", "baseline", "generate", "ablate", "scaling")
+READING = ("train", "evaluate", "predict", "score", "counters", "baseline", "generate", "ablate", "scaling")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(job: Callable[[], int]) -> int:
     """Run a job; errors a user can cause become one message and their exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    log_to_stderr()
     logging.getLogger(verify.__name__).setLevel(logging.INFO)  # its progress
     try:
         return job()
@@ -102,7 +102,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="ctr", description="Train click-through-rate models on logs.")
+    parser = Parser(prog="ctr", description="Train click-through-rate models on logs.")
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     name = next((a for a in arguments if not a.startswith("-")), None)
     for command, (module, text) in COMMANDS.items():

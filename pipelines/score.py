@@ -22,6 +22,9 @@ from ctr.serving.requests import RequestCollator, split_requests
 from ctr.serving.scorer import MICRO_BATCH, Scorer, model_digest
 from ctr.serving.service import ScoreResponse, ScoreService
 from features.errors import ConfigError
+from features.names import under
+from features.past.counter_files import CounterFile, read_counters
+from features.spec import load_spec
 from pipelines.runs import OpenRun, open_run
 from pipelines.terminal import echo
 
@@ -58,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="MiB of request states kept; 0: none; default: 256",
     )
+    add(
+        "--counters",
+        type=Path,
+        metavar="FILE",
+        help="a Parquet file of ctr counters, to fill in counter features",
+    )
     add("--append", action="store_true", help="extend states by new events; refused where not exact")
     add("--max-candidates", type=int, default=MOST, metavar="N", help="of a score request; default: 10000")
     add(
@@ -75,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Reading takes no lock: a run may be scored while it is trained.
     opened = open_run(RunDir(arguments.run_dir), dataset=arguments.dataset, checkpoint=arguments.checkpoint)
     with opened.state.for_scoring() as model:
-        service = ScoreService(make_scorer(opened, model, arguments), FeatureLookup(opened.dataset))
+        lookup = FeatureLookup(opened.dataset, _counters(opened, arguments))
+        service = ScoreService(make_scorer(opened, model, arguments), lookup)
         if arguments.serve:
             return _serve(service, opened, arguments)
         keys = RowKeys(opened.dataset)
@@ -121,17 +131,20 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} must be positive, got {value}")
 
 
+def _counters(opened: OpenRun, arguments: argparse.Namespace) -> CounterFile | None:
+    """The export that counter features are filled in from."""
+    if arguments.counters is None:
+        return None
+    spec = load_spec(under(opened.dataset.root, "spec.yaml"))
+    return read_counters(arguments.counters, spec, spec_sha256=opened.dataset.manifest.spec_sha256)
+
+
 def _responses(
     service: ScoreService, opened: OpenRun, arguments: argparse.Namespace
 ) -> Iterator[tuple[ScoreResponse, np.ndarray | None]]:
     if arguments.split is not None:
         for request, candidates in split_requests(opened.dataset, arguments.split):
-            yield (
-                ScoreResponse(
-                    request, service.scorer.score(request, candidates), candidates.plain["item_id"]
-                ),
-                candidates.plain["row_id"],
-            )
+            yield service.respond(request, candidates), candidates.plain["row_id"]
         return
     for score_request in read_score_requests(arguments.requests, most=arguments.max_candidates):
         row_ids = None if score_request.row_ids is None else np.array(score_request.row_ids, dtype=np.int64)

@@ -6,8 +6,9 @@ those of the request in columns named `request_columns.<name>` and `request_feat
 
 A table of scores has a row per candidate, with these columns: question (position of the score request in the
 file, from 0), candidate (its position in the score request, from 0), request_id and user_id (dense codes),
-time, row_id and item_id (null where the score request names no row, or no row or item), logit, score, and the
-raw keys and places in the log as in a table of predictions (`ctr.predictions`).
+time (whole seconds), row_id and item_id (null where the score request names no row, or no row or known item),
+logit, score, unknown (the names of what was not known, `ctr.serving.unknown`), and the raw keys and places in
+the log as in a table of predictions (`ctr.predictions`).
 """
 
 from __future__ import annotations
@@ -131,10 +132,11 @@ def _table(position: int, response: ScoreResponse, row_ids: np.ndarray | None) -
     columns["candidate"] = np.arange(count)
     known = {"row_id": row_ids, "item_id": response.item_id}
     ids = {
-        name: pa.nulls(count, pa.int64()) if found is None else pa.array(found, pa.int64())
+        name: pa.nulls(count, pa.int64()) if found is None else pa.array(found, pa.int64(), mask=found < 0)
         for name, found in known.items()
     }
-    return pa.table({**columns, **ids, "logit": response.logit, "score": response.score})
+    unknown = pa.array(response.unknown.of_each(count), pa.list_(pa.string()))
+    return pa.table({**columns, **ids, "logit": response.logit, "score": response.score, "unknown": unknown})
 
 
 def _with_keys(table: pa.Table, keys: RowKeys | None) -> pa.Table:

@@ -38,6 +38,7 @@ from ctr.serving.connections import connections
 from ctr.serving.score_request import ScoreRequest
 from ctr.serving.service import ScoreResponse, ScoreService
 from features.errors import ConfigError, CtrError, DataError
+from features.names import printable
 
 HOST = "127.0.0.1"
 MOST_MESSAGE = 4_000  # characters of a refusal
@@ -107,7 +108,10 @@ class Endpoint:
         """From a body to the body of its answer."""
         response = self.compute(parse_body(body, most=self.limits.candidates))
         keys = {name: int(response.request.columns.plain[name][0]) for name in ("request_id", "time")}
-        answer = {**keys, "scores": response.score.tolist(), "logits": response.logit.tolist()}
+        scored = {"scores": response.score.tolist(), "logits": response.logit.tolist()}
+        answer = {**keys, **scored, "unknown": response.unknown.plain()}
+        if response.counters_at is not None:
+            answer["counters_at"] = response.counters_at / 1e9
         return json.dumps(answer, allow_nan=False, separators=(",", ":")).encode()
 
     async def health(self, _: Request) -> Response:
@@ -146,6 +150,7 @@ def make_server(app: Starlette, limits: Limits = Limits()) -> uvicorn.Server:
         loop="asyncio",
         http=connections(idle_seconds=limits.idle),
         ws="none",
+        log_config=None,  # its lines go where those of the command go
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -218,7 +223,7 @@ class Refusals:
         self._times.append(now)
         if many:
             await asyncio.sleep(1)
-        return JSONResponse({"error": str(error)[:MOST_MESSAGE]}, status, headers)
+        return JSONResponse({"error": printable(str(error)[:MOST_MESSAGE])}, status, headers)
 
 
 def _check_head(request: Request, limits: Limits) -> bool:

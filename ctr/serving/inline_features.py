@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctr.loader.columns import Columns
-from ctr.serving.score_request import ScoreRequest
+from ctr.serving.counters import Asker, CounterFill
+from ctr.serving.score_request import INT64, Key, ScoreRequest
 from ctr.serving.split_columns import overlay
 from features.dataset import Column, Dataset, IdValues, Manifest
 from features.errors import DataError
+from features.past.counter_files import CounterFile
+from features.read.moment import SECOND
+from features.spec import Impressions
 
 if TYPE_CHECKING:
     from features.raw import Raw, RawEncoder, RawLevel
@@ -26,30 +30,68 @@ _CALENDAR = "calendar."  # the tables of features that follow from the time
 class InlineFeatures:
     """The features inside score requests, as columns."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset, self.manifest = dataset, dataset.manifest
+    def __init__(self, dataset: Dataset, counters: CounterFile | None = None) -> None:
+        self.dataset, self.manifest, self.counters = dataset, dataset.manifest, counters
 
-    def of_request(self, score_request: ScoreRequest) -> Columns:
+    def of_request(self, score_request: ScoreRequest, asker: Asker | None) -> Columns:
         """The features that the score request holds for the request, and the calendar features of its time.
+
+        Args:
+            score_request: what was asked.
+            asker: the user and the time; None where it names a prepared request.
 
         Raises:
             DataError: an unknown name, a value that does not fit, or a feature given twice.
         """
         encoded = {name: [value] for name, value in score_request.request_features.items()}
-        raw = {name: [value] for name, value in score_request.request_columns.items()}
+        raw: dict[str, Sequence[Any]] = {n: [value] for n, value in score_request.request_columns.items()}
+        if asker is not None and self._fill is not None:
+            raw |= self._fill.columns("request", raw, encoded=encoded, items=None, asker=asker, count=1)
         inline = self._columns("request", encoded, raw, {}, prefix="request_")
-        return overlay(self._calendar(score_request.time), inline)
+        return overlay(self._calendar(None if asker is None else asker.moment // SECOND), inline)
 
-    def of_candidates(self, score_request: ScoreRequest) -> Columns:
-        """The features that the score request holds for its C candidates.
+    def of_candidates(self, score_request: ScoreRequest, asker: Asker | None) -> Columns:
+        """The features that the score request holds for its C candidates, and those of counters.
+
+        Args:
+            score_request: what was asked.
+            asker: the user and the time; None where its candidates are prepared ones.
 
         Raises:
             DataError: as of `of_request`.
         """
-        shared = {
-            name: [value] * score_request.candidates for name, value in score_request.request_columns.items()
-        }
-        return self._columns("candidate", score_request.features, score_request.columns, shared)
+        count, encoded = score_request.candidates, score_request.features
+        raw: dict[str, Sequence[Any]] = dict(score_request.columns)
+        shared = {name: [value] * count for name, value in score_request.request_columns.items()}
+        if asker is not None and self._fill is not None:
+            raw |= self._fill.columns(
+                "candidate",
+                {**shared, **raw},
+                encoded=encoded,
+                items=score_request.items,
+                asker=asker,
+                count=count,
+            )
+        return self._columns("candidate", encoded, raw, shared)
+
+    def of_new_user(self, score_request: ScoreRequest, features: Sequence[str]) -> Columns:
+        """Features of the request of a user of whom nothing is known but the key: the others are missing."""
+        return self._of_keys("request", self._roles.user, [score_request.user], features)
+
+    def of_new_items(self, keys: Sequence[Key], features: Sequence[str]) -> Columns:
+        """Features of items of which nothing is known but the key, as without a row in the item table."""
+        return self._of_keys("candidate", self._roles.item, keys, features)
+
+    def _of_keys(
+        self, level: RawLevel, column: str, keys: Sequence[Key | None], features: Sequence[str]
+    ) -> Columns:
+        given: dict[str, Sequence[Any]] = {n: [None] * len(keys) for n in self.encoder.columns_of(features)}
+        if column in given:
+            # What no number of 64 bits is, is a text of its digits, as in a log.
+            wide = (isinstance(k, int) and not -INT64 <= k < INT64 for k in keys)
+            given[column] = [str(k) if w else k for k, w in zip(keys, wide, strict=True)]
+        found = self.encoder.encode(level, given, only=features, texts=True, what="keys")
+        return Columns({}, found.ids, found.dense)
 
     def _columns(
         self,
@@ -77,6 +119,15 @@ class InlineFeatures:
             return Columns({}, {}, {})
         ids = self.encoder.calendar(time)
         return Columns({}, {name: IdValues(np.array([row], np.int32)) for name, row in ids.items()}, {})
+
+    @cached_property
+    def _roles(self) -> Impressions:
+        """Which columns hold the keys of users and items."""
+        return self.encoder.spec.impressions
+
+    @cached_property
+    def _fill(self) -> CounterFill | None:
+        return None if self.counters is None else CounterFill(self.counters, self.encoder)
 
     @cached_property
     def encoder(self) -> RawEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -15,6 +16,7 @@ from features.names import under
 from features.spec import DenseFeature, IdFeature, load_spec
 
 Owners: TypeAlias = Literal["users", "items"]
+_DIGITS = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 
 
 class RawKeys:
@@ -24,26 +26,21 @@ class RawKeys:
         self._dataset = dataset
         self._read: dict[str, pa.Array] = {}
 
-    def codes(self, what: Owners, keys: Sequence[int | str], *, unknown: int | None = None) -> np.ndarray:
-        """int64 codes of the keys of `users` or `items`.
+    def codes(self, what: Owners, keys: Sequence[int | str]) -> np.ndarray:
+        """int64 codes of the keys of `users` or `items`; −1 for those that the data set does not know.
 
-        Args:
-            what: users or items.
-            keys: raw ones.
-            unknown: the code of keys that the data set does not know; None refuses them.
-
-        Raises:
-            DataError: keys of another type, or unknown ones.
+        A number meets its own digits, as in logs: 7 and "7" are one key, "007" is another.
         """
         known = self._keys(what)
-        try:
-            found = pc.index_in(pa.array(list(keys), type=known.type), value_set=known)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            raise DataError(f"keys of {what} must be of type {known.type}, got {list(keys)[:5]}") from None
-        if found.null_count and unknown is None:
-            missing = [key for key, code in zip(keys, found.to_pylist(), strict=True) if code is None]
-            raise DataError(f"keys of {what} must be in the data set, got {missing[:5]}, which are not")
-        return found.fill_null(-1 if unknown is None else unknown).to_numpy().astype(np.int64)
+        as_known = _whole if pa.types.is_integer(known.type) else str
+        found = pc.index_in(pa.array([as_known(key) for key in keys], type=known.type), value_set=known)
+        missing = np.array(found.is_null()) | np.array([as_known(key) is None for key in keys])
+        return np.where(missing, -1, found.fill_null(-1).to_numpy().astype(np.int64))
+
+    def key(self, what: Owners, code: int) -> int | str | None:
+        """The raw key of a code; None for −1."""
+        found: int | str | None = None if code < 0 else self._keys(what)[code].as_py()
+        return found
 
     def _keys(self, what: Owners) -> pa.Array:
         """The raw key of every code."""
@@ -56,6 +53,14 @@ class RawKeys:
                 )
             self._read[what] = found
         return self._read[what]
+
+
+def _whole(key: int | str) -> int | None:
+    """The whole number of 64 bits that a key is, or whose digits it is."""
+    if isinstance(key, str) and not _DIGITS.fullmatch(key):
+        return None
+    number = int(key)
+    return number if -(2**63) <= number < 2**63 else None
 
 
 def items_own_features(dataset: Dataset) -> frozenset[str]:

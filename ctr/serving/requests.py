@@ -29,10 +29,12 @@ class Request:
         name: identifies its features: the prepared request that they come from, and a fingerprint of those
             that came inside the score request instead.
         columns: of one owner: request_id, user_id, time, start and end of every history, features.
+        unknown: names of what the data set does not know of it.
     """
 
     name: tuple[Hashable, ...]
     columns: Columns
+    unknown: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, columns: Columns) -> Request:

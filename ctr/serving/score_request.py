@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainValidator, ValidationError, model_validator
 
 from features.errors import DataError
+from features.read.moment import moment_of
 from features.spec import explain
 
 JsonNumber = int | float
@@ -19,6 +20,15 @@ class FirstFault(FailFast):
         return hash(FirstFault)
 
 
+def _time(value: Any) -> Any:
+    """A time as it came; its zone is known only beside a data set."""
+    try:
+        return value if value is None else (moment_of(value), value)[1]
+    except ValueError as error:
+        raise ValueError(str(error).partition(", got ")[0]) from None
+
+
+Time = Annotated[int | float | str | None, PlainValidator(_time)]
 Numbers = Annotated[list[JsonNumber], FirstFault()]
 Value = JsonNumber | Numbers  # an ID, several IDs, or the numbers of a dense feature
 Scalar = bool | int | Annotated[float, Field(allow_inf_nan=True)] | str | None  # logs have NaN for missing
@@ -43,7 +53,7 @@ class ScoreRequest(BaseModel):
 
     request_id: Id | None = None  # a request of the data set
     user: Key | None = None  # or: a raw key of a user, and the moment
-    time: int | None = Field(default=None, ge=-INT64, lt=INT64)  # seconds; events before it are the history
+    time: Time = None  # seconds, or ISO 8601; events strictly before it are the history
     request_columns: dict[str, RawValue] = {}  # raw; they replace what the data set has for the features
     request_features: dict[str, Value] = {}  # the same, encoded
     row_ids: Annotated[list[Id], FirstFault()] | None = (

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctr.errors import NonFiniteError
+from ctr.loader.columns import Columns
 from ctr.serving.cache import CacheStats
 from ctr.serving.lookup import FeatureLookup
 from ctr.serving.requests import Request
 from ctr.serving.score_request import ScoreRequest
 from ctr.serving.scorer import Scorer
+from ctr.serving.unknown import Unknown
 from ctr.training.scoring import probability
 
 
@@ -19,12 +21,15 @@ from ctr.training.scoring import probability
 class ScoreResponse:
     """The logits (C,) of the candidates of a score request.
 
-    `item_id` holds their codes, int64 (C,); None where the score request named neither rows nor items.
+    `item_id` holds their codes, int64 (C,), −1 for unknown items; None where the score request named neither
+    rows nor items.
     """
 
     request: Request
     logit: np.ndarray
+    unknown: Unknown
     item_id: np.ndarray | None = None
+    counters_at: int | None = None  # nanoseconds since 1970, of the export that filled counters
 
     @property
     def score(self) -> np.ndarray:
@@ -45,15 +50,27 @@ class ScoreService:
             DataError: the data set does not know what the score request names.
             NonFiniteError: a logit is NaN or infinite.
         """
-        request = self.lookup.request(score_request)
-        candidates = self.lookup.candidates(score_request)
+        return self.respond(self.lookup.request(score_request), self.lookup.candidates(score_request))
+
+    def respond(self, request: Request, candidates: Columns) -> ScoreResponse:
+        """Score the candidates of a request.
+
+        Raises:
+            NonFiniteError: a logit is NaN or infinite.
+        """
         logit = self.scorer.score(request, candidates)
         if not np.isfinite(logit).all():
             raise NonFiniteError(
                 f"logits must be finite, candidate {int(np.isfinite(logit).argmin())} of request "
                 f"{request.name[0]} got {logit[~np.isfinite(logit)][0]}; check the features that it came with"
             )
-        return ScoreResponse(request, logit, candidates.plain.get("item_id"))
+        unknown = Unknown.of(self.lookup.manifest, request, candidates)
+        return ScoreResponse(request, logit, unknown, candidates.plain.get("item_id"), self.counters_at)
+
+    @property
+    def counters_at(self) -> int | None:
+        """The moment of the counters that are filled in, nanoseconds since 1970."""
+        return None if self.lookup.counters is None else self.lookup.counters.moment
 
     @property
     def stats(self) -> CacheStats:

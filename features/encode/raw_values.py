@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import polars as pl
 
 _MUST = {
-    "Float64": "a number",
+    "Float64": "a finite number",
     "Int64": "a whole number of 64 bits",
     "String": "a text",
 }
@@ -85,8 +86,8 @@ def _number(value: Any) -> float | None:
     if value is None:
         return None
     try:
-        if not isinstance(value, str | list):
-            return float(value)
+        if not isinstance(value, str | list) and not math.isinf(number := float(value)):
+            return number
     except OverflowError:
         pass
     raise WrongValue(_MUST["Float64"], value)
@@ -96,7 +97,7 @@ def _whole(value: Any) -> int | None:
     """NaN is missing, as in `features.read.ids.key_values`."""
     if value is None or value != value:
         return None
-    if isinstance(value, str | list) or not -(2**63) <= value < 2**63 or value != int(value):
+    if isinstance(value, bool | str | list) or not -(2**63) <= value < 2**63 or value != int(value):
         raise WrongValue(_MUST["Int64"], value)
     return int(value)
 

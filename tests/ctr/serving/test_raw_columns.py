@@ -82,15 +82,13 @@ def test_raw_columns_score_as_predict_scores_the_logged_rows(case: Case) -> None
 
 def test_a_new_user_and_a_new_item_have_scores(ratings: Case) -> None:
     raw = ratings.raw(0)
-    new = {"user": 999, "time": 10**9, **raw}
+    new = {"user": 999, "time": 880_200_000, **raw}
     new["columns"] |= {"movie_id": [777], "item.year": [None]}
     response = ratings.service(ask(new))
     assert (response.request.user, response.request.name[0]) == (-1, -1)
     assert response.request.columns.plain["start.ratings"] == response.request.columns.plain["end.ratings"]
     assert np.isfinite(response.logit).all()
-    del new["request_columns"]["user.sex"]
-    with pytest.raises(DataError, match="user 999 must have a request in the data set at or before"):
-        ratings.service(ask(new))
+    assert response.unknown.plain() == {"request": ["user_key"], "candidates": {"0": ["item"]}}
 
 
 def test_calendar_features_follow_the_time_asked_for(ratings: Case) -> None:

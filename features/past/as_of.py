@@ -1,0 +1,178 @@
+"""Rows of requests beside the rows of the past that have their keys: what counters count and add up.
+
+Letters: N rows of requests, M rows of the past, P pairs (row, distinct value of the key in it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from features.errors import ConfigError
+from features.past.keys import Keys, encode_keys
+from features.past.known import KnownPast
+from features.past.past import Past, running_rate
+from features.read.known_clock import LABEL, OUTCOME, known_column
+from features.read.numbers import numeric
+from features.spec import Counter
+
+
+@dataclass(frozen=True)
+class AsOfJoin:
+    """The rows of the requests, and the rows of the past that each is joined with by its keys and its clock.
+
+    Attributes:
+        rows: (N,) impressions.
+        past_rows: (M,) the same, or events.
+        keys: of the rows; P of them.
+        past_keys: of the rows of the past.
+        since: int64 (P,) seconds, the oldest that counts; None for all.
+        past_clock: int64 (M,) when each row of the past and its key were known.
+    """
+
+    rows: pl.DataFrame
+    past_rows: pl.DataFrame
+    keys: Keys
+    past_keys: Keys
+    since: np.ndarray | None
+    past_clock: np.ndarray
+
+    @property
+    def clock(self) -> np.ndarray:
+        """Clock (P,) of each pair's request."""
+        return self.rows["__clock"].to_numpy()[self.keys.row]
+
+    def total(self, pairs: np.ndarray) -> np.ndarray:
+        """Sums (N,) of numbers of the pairs."""
+        return self.keys.per_row(np.add, pairs, len(self.rows))
+
+    def past(self, clock: np.ndarray) -> Past:
+        """The pairs of the past, each with the clock (M,) of its row."""
+        row = self.past_keys.row
+        return Past(self.past_keys.code, clock=clock[row], time=self.past_rows["__time"].to_numpy()[row])
+
+    def known(self, clock: np.ndarray) -> KnownPast:
+        """The pairs of the past that were known strictly before each request, at `clock` (M,)."""
+        return KnownPast.of(self.past(clock), self.keys.code, self.clock, since=self.since)
+
+
+def as_of_join(rows: pl.DataFrame, name: str, counter: Counter, events: pl.DataFrame | None) -> AsOfJoin:
+    """Join the rows with the events, or with themselves, by the keys of a counter.
+
+    Raises:
+        ConfigError: a column is missing, two columns of several values, or since_* of a key known later.
+    """
+    what = f"counter {name!r}"
+    if events is None:
+        (keys,) = encode_keys(rows, by=[counter.by], separator=counter.separator, what=what)
+        happened = keys
+    else:
+        by = [counter.by, counter.event_by]
+        keys, happened = encode_keys(rows, events, by=by, separator=counter.separator, what=what)
+    time = rows["__time"].to_numpy()[keys.row]
+    since = None if counter.window is None else time - int(counter.window)
+    table = rows if events is None else events
+    late = [c for c in map(known_column, counter.event_by) if c in table.columns]
+    if late and {"since_last", "since_first"} & set(counter.outputs):
+        raise ConfigError(f"{what}: {counter.event_by} is known later, so since_* is undefined; drop it")
+    key_clock = table.select(pl.max_horizontal("__clock", *late)).to_series().to_numpy()
+    return AsOfJoin(rows, table, keys, happened, since, key_clock)
+
+
+def happened(join: AsOfJoin) -> KnownPast:
+    """All rows strictly before each request."""
+    if join.past_rows is not join.rows:
+        return join.known(join.past_clock)
+    past = join.past(join.past_clock)
+    start, end = past.before_own()
+    if join.since is not None:
+        start = np.clip(past.since(join.keys.code, join.since), start, end)
+    return KnownPast(past, start, end)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a counter adds up for each row of requests, of what was known strictly before it.
+
+    Attributes:
+        positives: float64 or int64 (N,), the labels or values.
+        known: int64 (N,), how many they are.
+        running: float64 (N,), the mean of those of all keys, 0.5 before the first; None if not asked for.
+        excess: float64 (N,), label − against; None without `against`.
+        compared: int64 (N,), of how many.
+    """
+
+    positives: np.ndarray
+    known: np.ndarray
+    running: np.ndarray | None = None
+    excess: np.ndarray | None = None
+    compared: np.ndarray | None = None
+
+
+def sums_of(join: AsOfJoin, before: KnownPast, name: str, counter: Counter, *, running: bool) -> Sums:
+    """Add up the labels or values that were known strictly before each row.
+
+    Args:
+        join: the rows and their past.
+        before: of `happened`.
+        name: the counter's name in the spec.
+        counter: what to add up.
+        running: whether the mean over all keys is asked for.
+
+    Raises:
+        ConfigError: a column is missing.
+    """
+    value, clock = _values(join.past_rows, name, counter)
+    before = before if clock is None else join.known(np.maximum(clock, join.past_clock))
+
+    def sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The sum of the values that are there, and how many they are."""
+        there = np.isfinite(values)
+        if there.all():
+            return join.total(before.sums(values[join.past_keys.row])), join.total(before.counts())
+        filled = np.where(there, values, 0.0)
+        one, two = (join.total(before.sums(v[join.past_keys.row])) for v in (filled, there))
+        return one, two
+
+    positives, known = sums(value)
+    mean = _running(join, value, clock) if running else None
+    if counter.against is None:
+        return Sums(positives, known, mean)
+    return Sums(positives, known, mean, *sums(value - _numbers(join.past_rows, counter.against, name)))
+
+
+def _running(join: AsOfJoin, value: np.ndarray, clock: np.ndarray | None) -> np.ndarray:
+    """The mean (N,) of all values known strictly before each row, 0.5 before the first."""
+    at, there = join.rows["__clock"].to_numpy(), np.isfinite(value)
+    happened = join.past_rows["__clock"].to_numpy() if clock is None else clock
+    zeros = np.zeros(int(there.sum()), dtype=np.int64)
+    every = Past(zeros, clock=happened[there], time=join.past_rows["__time"].to_numpy()[there])
+    if there.all() and clock is None and join.past_rows is join.rows:
+        return running_rate(every, value, every.before_own()[1])
+    _, end = every.before(np.zeros(len(at), dtype=np.int64), at)
+    return running_rate(every, value[there], end)
+
+
+def _values(table: pl.DataFrame, name: str, counter: Counter) -> tuple[np.ndarray, np.ndarray | None]:
+    """What is summed up, (M,), and the clock at which each is known; None: that of its row."""
+    label = LABEL if counter.over is None else OUTCOME
+    column = counter.value or label
+    if column == OUTCOME and OUTCOME not in table.columns:
+        raise ConfigError(
+            f"counter {name!r}: positives and rate over domain {counter.over!r} need its outcome or a value; "
+            "give one of both, or count alone"
+        )
+    values = table[LABEL].to_numpy() if column == LABEL else _numbers(table, column, name)
+    clock = known_column(column)
+    return values, table[clock].to_numpy() if clock in table.columns else None
+
+
+def _numbers(table: pl.DataFrame, column: str, counter: str) -> np.ndarray:
+    """A numeric column, float64 (M,), NaN where it is missing."""
+    if column not in table.columns:
+        raise ConfigError(
+            f"counter {counter!r} reads {column!r}, which is not there; declare that counter before this one"
+        )
+    return numeric(table[column], what=f"counter {counter!r}: {column!r}")

@@ -1,0 +1,99 @@
+"""`ctr counters RUN --at TIME`: what counters held at a moment, for a service that goes on from it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import polars as pl
+
+from ctr.build import open_dataset
+from features.dataset import Dataset
+from features.errors import ConfigError, DataError
+from features.names import under
+from features.past.counter_files import write_counters
+from features.past.counter_state import counter_states
+from features.prepare import open_spec
+from features.read.clock import TIME
+from features.read.clock_at import clock_at
+from features.read.dataset_times import DatasetTimes
+from features.read.log import Log, read_log
+from features.read.moment import moment_of_argument, shown_moment
+from features.spec import load_spec
+from pipelines.prepare import with_source
+from pipelines.runs import read_run_config
+from pipelines.terminal import echo
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add = parser.add_argument
+    add("run_dir", type=Path, help="run directory")
+    add(
+        "--at",
+        required=True,
+        metavar="TIME",
+        help="seconds or ISO 8601; only what lies before it counts",
+    )
+    add("--out", type=Path, metavar="FILE", help="a .parquet or .csv file; default: RUN/counters.parquet")
+    add(
+        "--source",
+        help="where the raw logs are now; newer rows may be there too",
+    )
+    add("--dataset", type=Path, help="where the data set is now, if it moved")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read the log, count, write."""
+    dataset = open_dataset(read_run_config(arguments.run_dir), at=arguments.dataset)
+    spec = load_spec(under(dataset.root, "spec.yaml"))
+    if not spec.counters:
+        raise ConfigError(f"the spec of {dataset.root} must have counters to be exported, it has none")
+    moment = _moment(dataset, arguments.at)
+    full, tables = open_spec(with_source(spec, arguments.source), Path(), {})
+    log = read_log(full, tables)
+    _check_same(dataset, log)
+    clock, time = clock_at(spec, log, moment)
+    out = arguments.out or arguments.run_dir / "counters.parquet"
+    keys = write_counters(
+        out,
+        counter_states(full, log, clock=clock, time=time),
+        moment=moment,
+        time=time,
+        spec_sha256=dataset.manifest.spec_sha256,
+    )
+    for name, count in keys.items():
+        echo(f"counter {name}: {count:,} keys")
+    echo(f"wrote {out}: counters strictly before {shown_moment(moment)}")
+    return 0
+
+
+def _moment(dataset: Dataset, text: str) -> int:
+    """The moment that `--at` names; what lies far from the data set is refused."""
+    times = DatasetTimes(dataset)
+    moment = moment_of_argument(text, zone=times.zone)
+    try:
+        if times.range is not None:
+            times.range.check(moment)
+    except ValueError as error:
+        raise ConfigError(f"--at: {error}") from None
+    return moment
+
+
+def _check_same(dataset: Dataset, log: Log) -> None:
+    """Refuse a log that does not hold the data set's impressions; it may go on behind them.
+
+    Raises:
+        DataError: another number of rows, or of labels 1, in the time of the data set.
+    """
+    splits = dataset.manifest.splits.values()
+    ends = [split.time_range for split in splits if split.time_range is not None]
+    first, last = min(low for low, _ in ends), max(high for _, high in ends)
+    rows = log.rows.filter(pl.col(TIME).is_between(first, last))
+    got = (rows.height, int(rows["__label"].sum()))
+    want = (sum(s.impressions for s in splits), sum(s.positives for s in splits))
+    if got != want:
+        raise DataError(
+            f"the log must be that of {dataset.root}, {want[0]:,} impressions ({want[1]:,} with label 1) "
+            f"from {first} to {last} s, got {got[0]:,} ({got[1]:,}); name the right one with --source"
+        )
