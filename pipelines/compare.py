@@ -15,6 +15,7 @@ from ctr.compare.render import markdown, notes, table, to_json
 from features.durable import replace_file
 from features.durable.own import check_free, claim, holds
 from features.errors import ConfigError
+from features.names import printable
 from pipelines.terminal import echo
 
 _WIDTH = 132  # of the table where the output is no terminal
@@ -90,7 +91,7 @@ def compare(
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     console.print(table(judgements, alpha=alpha))
-    console.print("\n".join(["", *notes(judgements)]), highlight=False)
+    console.print(printable("\n".join(["", *notes(judgements)])), highlight=False, markup=False)
     if out is not None:
         settings = {
             "models": {arm.name: [str(path) for path in arm.paths] for arm in arms},

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ctr.metrics import METRICS
+from features.names import printable
 from pipelines.terminal import echo
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -44,7 +45,7 @@ class BarDisplay:
 
     def message(self, text: str) -> None:
         """A line above the bar."""
-        self._progress.console.print(text, highlight=False)
+        self._progress.console.print(printable(text), highlight=False, markup=False)
 
     def stop(self) -> None:
         """Leave the bar as it is."""

@@ -22,6 +22,7 @@ from ctr.metrics import METRICS
 from ctr.report.result_line import ResultLine, read_lines
 from features.durable import replace_file
 from features.errors import ConfigError
+from features.names import Markup, markdown
 from pipelines.terminal import echo
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
@@ -189,7 +190,8 @@ def filled(head: TableRow, rows: Sequence[TableRow]) -> str:
 
 def table(head: TableRow, rows: Sequence[TableRow]) -> str:
     """Markdown."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+    lines = ([markdown(Markup(cell)) for cell in cells] for cells in (head, ["---"] * len(head), *rows))
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def number(value: Decimal | None) -> str:

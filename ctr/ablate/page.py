@@ -11,6 +11,7 @@ from typing import Any
 from ctr.report.html import render_page
 from features.durable import replace_file
 from features.durable.own import claim, holds
+from features.names import code_span, markdown
 
 HeadAndRows = tuple[list[str], list[list[str]]]  # head and rows
 _TEMPLATE = Path(__file__).with_name("report_template.html")
@@ -41,14 +42,15 @@ class ReportPage:
 
     def markdown(self) -> str:
         """The report as Markdown, beside its pictures."""
-        parts = [f"# {self.title}", markdown_table(["", ""], [list(fact) for fact in self.facts.items()])]
+        facts = [list(fact) for fact in self.facts.items()]
+        parts = [f"# {markdown(self.title)}", markdown_table(["", ""], facts)]
         parts += [markdown_table(*table) for table in self.tables]
-        parts.append("\n".join(f"- {note}" for note in self.notes))
-        parts += [f"![{figure.caption}]({figure.name}.png)" for figure in self.figures]
-        parts += ["## How to read it", "\n".join(f"- {line}" for line in self.reading)]
+        parts.append("\n".join(f"- {markdown(note)}" for note in self.notes))
+        parts += [f"![{markdown(figure.caption)}]({figure.name}.png)" for figure in self.figures]
+        parts += ["## How to read it", "\n".join(f"- {markdown(line)}" for line in self.reading)]
         if self.changes:
-            changed = [[name, f"`{what}`"] for name, what in self.changes]
-            parts += [f"## {self.changes_heading}", markdown_table(["", "change"], changed)]
+            changed = [[name, code_span(what)] for name, what in self.changes]
+            parts += [f"## {markdown(self.changes_heading)}", markdown_table(["", "change"], changed)]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def html(self) -> str:
@@ -67,7 +69,7 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
         | 1\\|2 |
     """
     lines = [head, ["---"] * len(head), *rows] if rows else []
-    return "\n".join("| " + " | ".join(c.replace("|", r"\|") for c in row) + " |" for row in lines)
+    return "\n".join("| " + " | ".join(map(markdown, row)) + " |" for row in lines)
 
 
 def write_page(folder: Path, page: ReportPage, results: Mapping[str, Any]) -> Path:

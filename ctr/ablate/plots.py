@@ -10,7 +10,7 @@ import numpy as np
 from ctr.ablate.results import AblationResults, VariantResult
 from ctr.compare import Judgement
 from ctr.metrics import METRICS
-from ctr.report.plots import GREEN, GREY, INK, ORANGE, drawn, new_figure
+from ctr.report.plots import GREEN, GREY, INK, ORANGE, drawn, new_figure, short_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,13 +63,9 @@ def _p(judgement: Judgement) -> str:
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_yticks(range(len(names)), [short_label(name, 34) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.9)
     axes.tick_params(axis="y", length=0)
-
-
-def _short(name: str, limit: int = 34) -> str:
-    return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
 def _legend(figure: Figure, verdicts: set[str]) -> None:
@@ -137,8 +133,8 @@ def heat_map(
         dark = np.isfinite(value) and abs(value) > 0.75 * top
         axes.text(j, i, text, ha="center", va="center", fontsize=9, weight=weight,
                   color="white" if dark else INK)  # fmt: skip
-    axes.set_xticks(range(len(columns)), columns, fontsize=9)
-    axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
+    axes.set_xticks(range(len(columns)), [short_label(name) for name in columns], fontsize=9)
+    axes.set_yticks(range(len(rows)), [short_label(name, 34) for name in rows])
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
@@ -176,7 +172,7 @@ def _cost_point(axes: Axes, x: float, y: float, judgement: Judgement, *, number:
     colour = COLOURS[judgement.verdict]
     if judgement.low is not None and judgement.high is not None:
         axes.plot([x, x], [judgement.low, judgement.high], color=colour, linewidth=1.4, alpha=0.7)
-    label = f"{number}  {_short(name)}"
+    label = f"{number}  {short_label(name, 34)}"
     axes.plot(x, y, marker="o", color=colour, markersize=14, linestyle="", label=label)
     axes.text(x, y, str(number), color="white", ha="center", va="center", fontsize=8, weight="bold")
 

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from ctr.compare.verdict import SEEDS_NOT_COVERED, Judgement
 from ctr.metrics.table import METRICS
+from features.names import markdown as escaped
+from features.names import one_line
 
 _STYLES = {"helps": "green", "hurts": "red", "no evidence": "dim"}
 _VERDICT = 8  # the column
@@ -22,7 +24,7 @@ def table(judgements: Sequence[Judgement], *, alpha: float) -> Table:
     for head, numeric in zip(_head(alpha), [False, False, *[True] * 6, False, True], strict=True):
         drawn.add_column(head, justify="right" if numeric else "left", no_wrap=True)
     for judgement in _shown(judgements):
-        cells = [Text(cell) for cell in _cells(judgement)]
+        cells = [Text(one_line(cell)) for cell in _cells(judgement)]
         cells[_VERDICT].stylize(_STYLES[judgement.verdict])
         drawn.add_row(*cells)
     return drawn
@@ -31,10 +33,10 @@ def table(judgements: Sequence[Judgement], *, alpha: float) -> Table:
 def markdown(judgements: Sequence[Judgement], *, alpha: float, base: str) -> str:
     """The same table, and the notes below it, as a page."""
     head = _head(alpha)
-    rows = [[cell.replace("|", "\\|") for cell in _cells(j)] for j in _shown(judgements)]
-    lines = [f"# Beside {base}", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    rows = [[escaped(cell) for cell in _cells(j)] for j in _shown(judgements)]
+    lines = [f"# Beside {escaped(base)}", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes(judgements)), ""])
+    return "\n".join([*lines, "", *(f"- {escaped(note)}" for note in notes(judgements)), ""])
 
 
 def to_json(judgements: Sequence[Judgement], *, settings: Mapping[str, Any]) -> str:

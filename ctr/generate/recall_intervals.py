@@ -18,6 +18,7 @@ from ctr.compare.units import Units, error_of
 from ctr.metrics.bootstrap import MIN_CLUSTERS, poisson_weights, weighted_totals
 from features.durable import replacing
 from features.errors import DataError
+from features.names import markdown
 
 BASELINES = ("popularity", "item-kNN")
 DRAWS = 500
@@ -150,7 +151,7 @@ def as_markdown(recalls: Mapping[str, StrategyRecall], *, k: int) -> str:
     for name, found in recalls.items():
         ends = [f"{end(found.runs):.4f}" for end in (min, max)] if several else []
         minus = [_shown(found.minus[b], "+") if b in found.minus else "" for b in BASELINES if b in recalls]
-        lines.append(f"| {' | '.join([name, _shown(found.mean), *ends, *minus])} |")
+        lines.append(f"| {' | '.join([markdown(name), _shown(found.mean), *ends, *minus])} |")
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ctr.metrics import Evaluation, MetricValue
-from ctr.report.plots import BLUE, GREY, new_figure, number
+from ctr.report.plots import BLUE, GREY, new_figure, number, short_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ def forest(evaluation: Evaluation) -> Figure | None:
         axes.axvline(overall, color=GREY, linestyle="--", linewidth=1)
     for at, (_, _, metric) in enumerate(shown):
         _forest_row(axes, at, metric, overall)
-    axes.set_yticks(range(len(shown)), [_short(label) for label, _, _ in shown])
+    axes.set_yticks(range(len(shown)), [short_label(label) for label, _, _ in shown])
     for at, (_, count, _) in enumerate(shown):
         axes.text(1.02, at, f"{count:,}", transform=axes.get_yaxis_transform(), va="center", fontsize=10)
     axes.text(1.02, -0.9, "rows", transform=axes.get_yaxis_transform(), va="bottom", fontsize=10, color=GREY)
@@ -66,7 +66,7 @@ def importance_forest(importance: Mapping[str, MetricValue]) -> Figure | None:
     axes.axvline(0.0, color=GREY, linestyle="--", linewidth=1)
     for at, (_, metric) in enumerate(shown):
         _forest_row(axes, at, metric, 0.0)
-    axes.set_yticks(range(len(shown)), [_short(name) for name, _ in shown])
+    axes.set_yticks(range(len(shown)), [short_label(name) for name, _ in shown])
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="AUC with the feature − AUC without it")
     axes.set_title(
         "AUC lost without a feature"
@@ -75,8 +75,3 @@ def importance_forest(importance: Mapping[str, MetricValue]) -> Figure | None:
     )
     axes.tick_params(axis="y", length=0)
     return figure
-
-
-def _short(text: str, limit: int = 36) -> str:
-    """A label that fits, with `$` made harmless: matplotlib would read mathematics between two of them."""
-    return (text if len(text) <= limit else text[: limit - 1] + "…").replace("$", r"\$")

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from features.names import printable
+
 FRAME = Path(__file__).with_name("page_template.html")
 
 
 def render_page(template: Path, *, figures: Iterable[tuple[str, str, bytes]], **values: Any) -> str:
-    """One page that needs no other file; all text from outside is escaped by the template engine.
+    """One page that needs no other file; all text from outside is escaped, and the page forbids scripts.
 
     Args:
         template: a file that extends the frame.
@@ -23,6 +25,7 @@ def render_page(template: Path, *, figures: Iterable[tuple[str, str, bytes]], **
     environment = Environment(
         loader=FileSystemLoader([template.parent, FRAME.parent]),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -32,3 +35,8 @@ def render_page(template: Path, *, figures: Iterable[tuple[str, str, bytes]], **
         for name, caption, image in figures
     ]
     return environment.get_template(template.name).render(figures=shown, **values)
+
+
+def _shown(value: Any) -> Any:
+    """What a template inserts, without control characters."""
+    return printable(value) if isinstance(value, str) else value

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ctr.metrics import MetricValue
+from features.names import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +52,15 @@ def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
+
+
+def short_label(text: str, limit: int = 36) -> str:
+    """A label from elsewhere that fits, without control characters and with `$` made harmless.
+
+    Matplotlib would read mathematics between two of them.
+    """
+    shown = one_line(text)
+    return (shown if len(shown) <= limit else shown[: limit - 1] + "…").replace("$", r"\$")
 
 
 def number(value: float | None, digits: int = 4) -> str:

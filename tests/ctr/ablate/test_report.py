@@ -47,7 +47,7 @@ def results() -> AblationResults:
         VariantResult("base", "", {}, [], Cost(1000.0, 5000.0, 1e6, 2600.0, 410.0)),
         line("worse", -0.012, "hurts", 9e5),
         line("better", 0.008, "helps", 2.1e6),
-        line("<b>odd & $x$", 0.001, "no evidence", 1.05e6),
+        line("<b>odd\u202e & $x$|", 0.001, "no evidence", 1.05e6),
     ]
     undefined = judgement("better", delta=None, low=None, high=None, reason="one class")
     slices = {("history", "000"): {"worse": judgement("worse"), "better": undefined}}
@@ -57,7 +57,7 @@ def results() -> AblationResults:
         slices,
         [Stopped("slow", 0.25, 0.61, 0.7)],
         {"broken": "exit code 4: error: NaN"},
-        {"base": "hyformer on <data>"},
+        {"base": "hyformer on <data>\x1b[2J\n# [x](y)"},
     )
 
 
@@ -74,7 +74,13 @@ def test_texts_say_the_figures_and_hide_no_variant(folder: Path) -> None:
         assert "-0.0120 (-0.0160 to -0.0080)" in shown and "± 0.0120" in shown and "2.1 M" in shown
         assert "slow: stopped for the budget after 25%" in shown and "broken: failed, exit code 4" in shown
         assert shown.index("better") < shown.index("worse") and "other periods are not covered" in shown
-    assert "<b>odd" not in page and "&lt;b&gt;odd &amp; $x$" in page and "hyformer on &lt;data&gt;" in page
+    assert "<b>odd" not in page and r"&lt;b&gt;odd\u202e &amp; $x$|" in page
+    assert r"hyformer on &lt;data&gt;\x1b[2J" in page
+    assert (
+        r"| base | hyformer on &lt;data>\x1b\[2J\n# \[x](y) |" in text
+        and r"| &lt;b>odd\u202e & $x$\| |" in text
+    )
+    assert 'http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:' in page
 
 
 def test_the_page_needs_nothing_else(folder: Path) -> None:
