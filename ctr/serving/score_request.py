@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainValidator, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from features.errors import DataError
 from features.read.moment import moment_of
@@ -28,10 +38,18 @@ def _time(value: Any) -> Any:
         raise ValueError(str(error).partition(", got ")[0]) from None
 
 
+def _not_infinite(value: float) -> float:
+    """NaN is how logs write a missing number; an infinite one is a number that got too large on its way."""
+    if math.isinf(value):
+        raise ValueError("a number must be finite, or null or NaN where it is missing")
+    return value
+
+
 Time = Annotated[int | float | str | None, PlainValidator(_time)]
 Numbers = Annotated[list[JsonNumber], FirstFault()]
 Value = JsonNumber | Numbers  # an ID, several IDs, or the numbers of a dense feature
-Scalar = bool | int | Annotated[float, Field(allow_inf_nan=True)] | str | None  # logs have NaN for missing
+Number = Annotated[float, Field(allow_inf_nan=True), AfterValidator(_not_infinite)]
+Scalar = bool | int | Number | str | None
 RawValue = Scalar | Annotated[list[Scalar], FirstFault()]
 Key = int | str
 INT64 = 2**63

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import polars as pl
 
 _MUST = {
-    "Float64": "a finite number",
+    "Float64": "a number",
     "Int64": "a whole number of 64 bits",
     "String": "a text",
 }
@@ -86,8 +85,8 @@ def _number(value: Any) -> float | None:
     if value is None:
         return None
     try:
-        if not isinstance(value, str | list) and not math.isinf(number := float(value)):
-            return number
+        if not isinstance(value, str | list):
+            return float(value)
     except OverflowError:
         pass
     raise WrongValue(_MUST["Float64"], value)

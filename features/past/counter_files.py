@@ -13,7 +13,7 @@ The file says in its metadata (Parquet) of which moment and which spec it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,12 @@ def _table(name: str, state: CounterState, time: int) -> pa.Table:
     """The rows of one counter: that of a new key, then a row per key."""
     new = state.table.clear(1).with_columns(pl.lit(0).cast(state.table.schema[n]).alias(n) for n in NUMBERS)
     every = CounterState(state.counter, state.running, state.types, pl.concat([new, state.table]))
-    keys = [None, *_texts(state.table.select(str(i) for i in range(len(state.types))).rows())]
-    columns: dict[str, Any] = {"counter": [name] * len(keys), "key": keys}
+    parts = state.table.select(str(i) for i in range(len(state.types)))
+    keys = pl.concat([pl.Series("key", [None], dtype=pl.String), _texts(parts)])
+    columns: dict[str, Any] = {
+        "counter": pl.repeat(name, len(keys), eager=True).to_arrow(),
+        "key": keys.to_arrow(),
+    }
     columns |= {n: every.table[n].to_numpy() for n in NUMBERS}
     found, old = every.at(time), np.arange(len(keys)) > 0
     for output in _OUTPUTS:
@@ -98,12 +102,23 @@ def _table(name: str, state: CounterState, time: int) -> pa.Table:
         values = np.zeros(len(keys), dtype=np.int64) if missing else found[output]
         mask = np.full(len(keys), missing) | (~old if output.startswith("since_") else False)
         columns[f"value.{output}"] = pa.array(values, _SCHEMA.field(f"value.{output}").type, mask=mask)
-    return pa.table(columns, schema=_SCHEMA)
+    return pa.table(columns).cast(_SCHEMA)
 
 
-def _texts(keys: Iterable[tuple[Any, ...]]) -> Iterator[str]:
-    """Keys as the texts that stand in a file."""
-    return (json.dumps(key, separators=(",", ":")) for key in keys)
+def _texts(keys: pl.DataFrame) -> pl.Series:
+    """Keys, a column per part, as the texts that stand in a file: JSON in ASCII."""
+    parts = [_part(keys[name]) for name in keys.columns]
+    commas = [part for one in parts for part in (pl.lit(","), one)][1:]
+    return keys.select(pl.concat_str(pl.lit("["), *commas, pl.lit("]")).alias("key")).to_series()
+
+
+def _part(values: pl.Series) -> pl.Series:
+    """Integers as their digits, texts in quotes; each text once through the encoder."""
+    if values.dtype != pl.String:
+        return values.cast(pl.String)
+    distinct = values.unique()
+    quoted = pl.Series([json.dumps(text) for text in distinct], dtype=pl.String)
+    return values.replace_strict(distinct, quoted, return_dtype=pl.String)
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,7 @@ class CounterBook:
 
     def find(self, keys: Iterable[tuple[Any, ...]]) -> np.ndarray:
         """The row (Q,) of each key, −1 where there is none."""
-        asked = pl.Series(list(_texts(keys)), dtype=pl.String)
+        asked = pl.Series([json.dumps(key, separators=(",", ":")) for key in keys], dtype=pl.String)
         if not len(self.keys):
             return np.full(len(asked), -1)
         at = self.keys.search_sorted(asked).clip(0, len(self.keys) - 1)
@@ -165,10 +180,10 @@ def read_counters(path: Path, spec: Spec, *, spec_sha256: str) -> CounterFile:
             f"{path} must hold the counters of this data set's spec ({spec_sha256[:12]}), got those of "
             f"another ({str(meta['spec_sha256'])[:12]}); export them with ctr counters and this run"
         )
-    frame = pl.DataFrame(table.select(["counter", "key", *NUMBERS])).drop_nulls("key").sort("counter", "key")
+    frame = pl.DataFrame(table.select(["counter", "key", *NUMBERS])).drop_nulls("key")
     books = {}
     for name in spec.counters:
-        about, rows = meta["counters"][name], frame.filter(pl.col("counter") == name)
+        about, rows = meta["counters"][name], frame.filter(pl.col("counter") == name).sort("key")
         numbers = {n: rows[n].to_numpy() for n in NUMBERS}
         books[name] = CounterBook(float(about["running"]), tuple(about["types"]), rows["key"], numbers)
     return CounterFile(int(meta["moment"]), books)

@@ -39,7 +39,7 @@ FIELDS = (
 WRONG = ("[]", "{}", '"x"', "null", "[[]]", '{"a":[]}', "1e999", "true", "-1")
 
 # Values that a field may have; the data set of the fixture holds no spec and no keys to look them up in.
-RIGHT = {"columns": ("[]", '"x"', "null", "1e999", "true", "-1"), "items": ('"x"', "-1")}
+RIGHT = {"columns": ("[]", '"x"', "null", "true", "-1"), "items": ('"x"', "-1")}
 
 
 @pytest.fixture(scope="module")

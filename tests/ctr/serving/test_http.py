@@ -83,6 +83,9 @@ def test_answers_equal_predict(port: int, built: Built) -> None:
         expected = want[start : start + len(row_ids)]
         np.testing.assert_allclose(found["logits"], expected, atol=1e-5, rtol=1e-4)
         np.testing.assert_allclose(found["scores"], 1 / (1 + np.exp(-expected)), atol=1e-5)
+        unknown = {str(i): ["item"] for i in np.flatnonzero(rows.ids["item"].values == 1).tolist()}
+        named = {i: [n for n in names if n == "item"] for i, names in found["unknown"]["candidates"].items()}
+        assert {i: names for i, names in named.items() if names} == unknown  # row 1: the unknown one
         start += len(row_ids)
     stats = get(port, "/stats")
     assert stats["misses"] > 0 and stats["bytes"] <= stats["max_bytes"]

@@ -70,6 +70,8 @@ def lookup(dataset: Dataset) -> FeatureLookup:
         ({"request_id": True, "row_ids": [1]}, "request_id"),
         ({"request_id": 1, "rows": [1]}, "rows"),
         ({"request_id": 1, "features": {"price": [float("nan")]}}, "features.price"),
+        ({"request_id": 1, "columns": {"price": [1e400]}}, "a number must be finite.*got inf"),
+        ({"request_id": 1, "row_ids": [1], "request_columns": {"age": [-1e400]}}, "a number must be finite"),
         ([], "valid"),
     ],
 )
