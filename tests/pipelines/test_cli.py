@@ -302,6 +302,7 @@ def test_commands_print_through_one_door() -> None:
     assert [place for place in found if not place.startswith(("terminal.py:", "results_page.py:"))] == []
 
 
+@pytest.mark.fault(45)
 @pytest.mark.parametrize("text", ["\x1b[2J", "\x9b31m", "\u202e", "a\rb", "\x00", "\ud800"])
 def test_control_characters_are_shown_not_sent(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     echo(f"user {text}\tä 中\n")

@@ -64,6 +64,7 @@ def ctr(folder: Path, line: str, capsys: pytest.CaptureFixture[str], code: int =
     return text
 
 
+@pytest.mark.fault(45)
 @pytest.mark.slow
 def test_no_control_character_reaches_a_terminal_or_a_page(
     folder: Path, capsys: pytest.CaptureFixture[str]
@@ -91,6 +92,7 @@ def test_no_control_character_reaches_a_terminal_or_a_page(
     assert "Extra inputs" in ctr(folder, "score @run --requests @q.json --out @s.parquet", capsys, code=3)
 
 
+@pytest.mark.fault(45)
 @pytest.mark.slow
 def test_every_page_that_was_written_is_harmless(folder: Path) -> None:
     pages = [p for p in folder.rglob("*") if p.suffix in (".html", ".md", ".csv")]
@@ -107,6 +109,7 @@ def test_every_page_that_was_written_is_harmless(folder: Path) -> None:
             assert not re.search(r'^"?[=+@\-]', text, re.MULTILINE)
 
 
+@pytest.mark.fault(45)
 def test_arguments_and_paths_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["train", "a", f"--{EVIL}"], [f"x{EVIL}"], ["score", EVIL, "--split", EVIL]):
         with pytest.raises(SystemExit):

@@ -67,6 +67,7 @@ def folder(results: AblationResults, tmp_path_factory: pytest.TempPathFactory) -
     return write_report(tmp_path_factory.mktemp("report"), results).parent
 
 
+@pytest.mark.fault(45)
 def test_texts_say_the_figures_and_hide_no_variant(folder: Path) -> None:
     page = (folder / "index.html").read_text()
     text = (folder / "report.md").read_text()
