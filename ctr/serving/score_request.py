@@ -48,8 +48,8 @@ def _not_infinite(value: float) -> float:
 Time = Annotated[int | float | str | None, PlainValidator(_time)]
 Numbers = Annotated[list[JsonNumber], FirstFault()]
 Value = JsonNumber | Numbers  # an ID, several IDs, or the numbers of a dense feature
-Number = Annotated[float, Field(allow_inf_nan=True), AfterValidator(_not_infinite)]
-Scalar = bool | int | Number | str | None
+RawNumber = Annotated[float, Field(allow_inf_nan=True), AfterValidator(_not_infinite)]
+Scalar = bool | int | RawNumber | str | None
 RawValue = Scalar | Annotated[list[Scalar], FirstFault()]
 Key = int | str
 INT64 = 2**63
