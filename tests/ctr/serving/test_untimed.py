@@ -73,6 +73,6 @@ def test_sequences_are_not_merged_where_some_have_no_times(mixed: Path) -> None:
 def test_a_user_at_a_time_has_no_history(dataset: Path) -> None:
     lookup = FeatureLookup(Dataset(dataset))
     with pytest.raises(DataError, match=r"'read' holds lists without times.*name a request_id"):
-        lookup.request(ScoreRequest(user="u1", time=1_700_000_000, row_ids=[0]))
+        lookup.request(ScoreRequest(user="u1", time=1_600_000_100, row_ids=[0]))
     request = lookup.request(ScoreRequest(request_id=30, row_ids=[0]))
     assert request.columns.plain["end.read"] >= request.columns.plain["start.read"]
