@@ -9,7 +9,7 @@ import polars as pl
 
 from ctr.build import open_dataset
 from features.dataset import Dataset
-from features.errors import ConfigError, DataError
+from features.errors import ConfigError, CtrError, DataError
 from features.names import under
 from features.past.counter_files import write_counters
 from features.past.counter_state import counter_states
@@ -19,7 +19,7 @@ from features.read.clock_at import clock_at
 from features.read.dataset_times import DatasetTimes
 from features.read.log import Log, read_log
 from features.read.moment import moment_of_argument, shown_moment
-from features.spec import load_spec
+from features.spec import Spec, load_spec
 from pipelines.prepare import with_source
 from pipelines.runs import read_run_config
 from pipelines.terminal import echo
@@ -50,8 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not spec.counters:
         raise ConfigError(f"the spec of {dataset.root} must have counters to be exported, it has none")
     moment = _moment(dataset, arguments.at)
-    full, tables = open_spec(with_source(spec, arguments.source), Path(), {})
-    log = read_log(full, tables)
+    full, log = _read(with_source(spec, arguments.source))
     _check_same(dataset, log)
     clock, time = clock_at(spec, log, moment)
     out = arguments.out or arguments.run_dir / "counters.parquet"
@@ -66,6 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
         echo(f"counter {name}: {count:,} keys")
     echo(f"wrote {out}: counters strictly before {shown_moment(moment)}")
     return 0
+
+
+def _read(spec: Spec) -> tuple[Spec, Log]:
+    """The spec without patterns, and the whole log."""
+    try:
+        full, tables = open_spec(spec, Path(), {})
+        return full, read_log(full, tables)
+    except CtrError as error:
+        where = Path(spec.source.path).resolve()
+        error.add_note(f"the raw logs were looked for in {where}; name where they are with --source")
+        raise
 
 
 def _moment(dataset: Dataset, text: str) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _nested(plain: dict[str, Any]) -> dict[str, Any]:
     """`features.price: [1]` as `features: {price: [1]}`.
 
-    A null means that the field is left out; in a raw column of the request it is a missing value.
+    A null means that the field is left out; in a raw column of the request it is a missing value. A timestamp
+    is a text in ISO 8601.
 
     Example:
         >>> _nested({"request_id": 1, "user": None, "features.price": [2], "request_columns.age": None})
@@ -77,6 +79,7 @@ def _nested(plain: dict[str, Any]) -> dict[str, Any]:
         head, dot, rest = name.partition(".")
         if value is None and head != "request_columns":
             continue
+        value = value.isoformat() if isinstance(value, datetime) else value
         if dot and head in _MAPPINGS:
             result.setdefault(head, {})[rest] = value
         else:

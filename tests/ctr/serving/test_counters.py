@@ -147,6 +147,15 @@ def test_hostile_times_are_refused(
     assert not (case.folder / "none.parquet").exists()
 
 
+def test_a_log_that_is_not_there_is_looked_for_with_source(
+    case: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["counters", str(case.run), "--at", str(case.moment(1) // 10**9)]) == 3
+    assert f"looked for in {tmp_path}; name where they are with --source" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [] and not (case.run / "counters.parquet").exists()
+
+
 def test_another_log_is_refused_and_a_longer_one_is_read(
     case: Exporting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ctr.serving.bodies import parse_body
+from ctr.serving.files import read_score_requests
 from ctr.serving.lookup import FeatureLookup
 from ctr.serving.score_request import ScoreRequest
 from features.dataset import Dataset
@@ -82,3 +86,16 @@ def test_hostile_times_are_refused(shop: Dataset, time: str, says: str) -> None:
         FeatureLookup(shop).request(
             parse_body(f'{{"user": "u1", "time": {time}, "row_ids": [0]}}'.encode(), most=9)
         )
+
+
+def test_timestamps_of_a_parquet_file_are_moments(shop: Dataset, tmp_path: Path) -> None:
+    """Those without a zone are in the declared one, like texts."""
+    utc = datetime(2023, 11, 15, 1, 30, 0, 250_000, tzinfo=UTC)
+    local = utc.replace(tzinfo=None) + timedelta(hours=9)
+    for moment, kind in ((utc, pa.timestamp("ms", "UTC")), (local, pa.timestamp("us"))):
+        columns = {"user": ["u1"], "time": pa.array([moment], kind), "row_ids": [[0]]}
+        pq.write_table(pa.table(columns), tmp_path / "requests.parquet")
+        (asked,) = read_score_requests(tmp_path / "requests.parquet", most=9)
+        lookup = FeatureLookup(shop)
+        assert lookup.times.read(asked.time or 0).nanoseconds == int(utc.timestamp() * 1000) * 10**6
+        assert lookup.request(asked).time == int(utc.timestamp())
