@@ -22,7 +22,7 @@ from ctr.report.result_line import write_lines
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
 from ctr.runs.versions import check_versions
-from ctr.tracking.rows import tracking_uri
+from ctr.tracking.address import tracking_uri
 from features.durable import replace_file
 from features.safe_yaml import dump_yaml
 from pipelines.ablate_display import Watch

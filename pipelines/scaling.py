@@ -23,7 +23,7 @@ from ctr.scaling.report import text, write_report
 from ctr.scaling.results import from_points
 from ctr.scaling.run import SweepRunner
 from ctr.scaling.sweep import Chain, load_sweep
-from ctr.tracking.rows import tracking_uri
+from ctr.tracking.address import tracking_uri
 from features.durable import replace_file
 from features.errors import ConfigError
 from features.names import check_name

@@ -27,6 +27,7 @@ from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
 from ctr.runs.versions import check_versions
 from ctr.tracking import SilentTracker, Tracker
+from ctr.tracking.address import tracking_uri
 from ctr.training.lora import start_from_base
 from ctr.training.state import TrainingState
 from ctr.training.trainer import Outcome, Trainer
@@ -83,6 +84,7 @@ def describe_outcome(config: RunConfig, outcome: Outcome, *, following: str | No
 
 def dry_run(config: RunConfig) -> str:
     """The resolved configuration and the model's size, after building everything."""
+    tracking_uri(Path(config.run), config.tracking.uri)  # refuses an address that is wrong
     dataset = open_dataset(config)
     counts = parameter_counts(build_state(config, dataset.manifest, pick_device(config.train.device)))
     sizes = "\n".join(f"# {name}: {count:,}" for name, count in counts.items())
@@ -100,6 +102,7 @@ def train(config: RunConfig, *, until: int | None = None, world: World | None = 
     world = world or World.single(pick_device(config.train.device))
     dataset = open_dataset(config, verify=world.local_rank == 0)
     # All that a wrong configuration can break comes before the run directory is made.
+    tracking_uri(Path(config.run), config.tracking.uri)
     state = build_state(config, dataset.manifest, world.device, world=world)
     if config.lora is not None and not steps(Path(config.run) / "checkpoints"):
         start_from_base(state, config.lora)

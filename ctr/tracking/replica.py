@@ -14,8 +14,9 @@ from urllib.request import urlopen
 
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import Row, read_from
+from ctr.tracking.address import is_sqlite, without_password
 from ctr.tracking.pyfunc import saved_model
-from ctr.tracking.rows import MAX_DIGEST, Point, PointIdentity, points, without_password
+from ctr.tracking.rows import MAX_DIGEST, Point, PointIdentity, points
 from ctr.tracking.store import find_experiment, open_client
 from ctr.tracking.tracked_run import TrackedRun
 from features.names import under
@@ -94,7 +95,7 @@ class Replica:
         client = open_client(self.uri)
         who = self._tracked
         # A database has no server to keep artifacts: without a place they would go to the working directory.
-        local = self.uri.startswith("sqlite:")
+        local = is_sqlite(self.uri)
         place = (self._run.path.resolve().parent / "mlartifacts").as_uri() if local else None
         experiment = find_experiment(client, who.experiment, place=place)
         found = client.search_runs([experiment], filter_string=f"tags.`{UID_TAG}` = '{who.uid}'")

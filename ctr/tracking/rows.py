@@ -1,15 +1,14 @@
-"""What a journal row is to MLflow: metrics, parameters, addresses. Pure functions that need no mlflow."""
+"""What a journal row is to MLflow: metrics and parameters. Pure functions that need no mlflow."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit, urlunsplit
 
 from ctr.runs.journal import RESERVED, Row
+from ctr.tracking.address import without_password
 
 MAX_KEY, MAX_PARAM, MAX_DIGEST = 250, 6000, 36
 SPECIAL_KINDS = frozenset({"run", "session", "artifact", "model"})  # rows that hold no metrics
@@ -123,40 +122,6 @@ def params(config: Mapping[str, Any]) -> dict[str, str]:
 def cut(text: str, limit: int) -> str:
     """The text, or its beginning with an ellipsis if it is longer than `limit`."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def without_password(uri: str) -> str:
-    """The address without user name and password; other text comes back as it is."""
-    if "://" not in uri or "@" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def tracking_uri(run: Path, uri: str | None) -> str | None:
-    """Resolve the config's address.
-
-    Args:
-        run: the directory of the run.
-        uri: ``auto`` is a SQLite file beside the runs, None or ``none`` no tracker; all else stays.
-
-    Example:
-        >>> tracking_uri(Path("/data/runs/demo"), "auto")
-        'sqlite:////data/runs/mlflow.db'
-    """
-    if uri is None or uri.lower() == "none":
-        return None
-    return sqlite_uri(run.resolve().parent / "mlflow.db") if uri == "auto" else uri
-
-
-def sqlite_uri(file: Path) -> str:
-    """The address of a store's file; what means something else in an address is quoted.
-
-    Example:
-        >>> sqlite_uri(Path("/data/a?b/mlflow.db"))
-        'sqlite:////data/a%3Fb/mlflow.db'
-    """
-    return f"sqlite:///{quote(str(file), safe='/: ')}"
 
 
 def flatten(value: Mapping[str, Any], *, separator: str, prefix: str = "") -> Iterator[tuple[str, Any]]:

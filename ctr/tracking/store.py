@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
-from ctr.tracking.rows import sqlite_uri
+from ctr.tracking.address import mlflow_uri, sqlite_file, sqlite_uri
 from features.durable import fsync_path, rename
 from features.errors import ConfigError
 
@@ -29,22 +28,6 @@ _LEFTOVER = "_alembic_tmp_"
 
 class StoreError(ConfigError):
     """The store cannot be used as it is; the message says what a person must do."""
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of a `sqlite:///` address; None for servers and for databases in memory.
-
-    Example:
-        >>> sqlite_file("sqlite:////data/a%3Fb/mlflow.db").as_posix()
-        '/data/a?b/mlflow.db'
-        >>> sqlite_file("http://localhost:5000") is None
-        True
-    """
-    scheme, _, rest = uri.partition(":///")
-    path = unquote(rest.partition("?")[0])
-    if scheme.partition("+")[0] != "sqlite" or not path or path == ":memory:" or path.startswith("file:"):
-        return None
-    return Path(path)
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -62,7 +45,7 @@ def open_client(uri: str) -> MlflowClient:
         if not _is_there(file):
             _make(file)
         check_whole(file)
-        client = MlflowClient(tracking_uri=uri)
+        client = MlflowClient(tracking_uri=mlflow_uri(uri))
         client.search_experiments(max_results=1)  # an older MLflow's tables are migrated now, under the lock
     return client
 
@@ -144,7 +127,7 @@ def _make(file: Path) -> None:
     new = file.with_name(f"{file.name}.new")
     for part in (new, new.with_name(f"{new.name}-journal")):
         part.unlink(missing_ok=True)  # of a job that died while it held the lock
-    store = SqlAlchemyStore(sqlite_uri(new), (file.resolve().parent / "mlartifacts").as_uri())
+    store = SqlAlchemyStore(mlflow_uri(sqlite_uri(new)), (file.resolve().parent / "mlartifacts").as_uri())
     store.engine.dispose()
     fsync_path(new)
     rename(new, file, point="mlflow")

@@ -13,8 +13,9 @@ from typing import Any
 from ctr.errors import RetryableError
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import Row, read_from, read_rows
+from ctr.tracking.address import tracking_uri, without_password
 from ctr.tracking.replica import Replica
-from ctr.tracking.rows import params, tracking_uri, without_password
+from ctr.tracking.rows import params
 from ctr.tracking.store import StoreError
 from ctr.tracking.system import SystemSampler
 from ctr.tracking.tracked_run import code_commit, keep_run, known_run

@@ -18,8 +18,7 @@ import pytest
 
 from ctr.runs.directory import RunDir
 from ctr.tracking import Tracker, sync
-from ctr.tracking.rows import sqlite_uri
-from ctr.tracking.store import StoreError, check_whole, find_experiment, sqlite_file
+from ctr.tracking.store import StoreError, check_whole, find_experiment
 from tests.ctr.fake_mlflow import install
 
 JOB = """
@@ -113,16 +112,6 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"a web page, not a database" * 9)
     with pytest.raises(StoreError, match=r"must be MLflow's SQLite store, got .*not a database"):
         check_whole(file)
-
-
-@pytest.mark.parametrize("name", ["plain", "a ? b", "100%", "%3F", "#1", "ä"])
-def test_a_file_and_its_address(name: str) -> None:
-    assert sqlite_file(sqlite_uri(Path("/data") / name / "mlflow.db")) == Path("/data") / name / "mlflow.db"
-
-
-@pytest.mark.parametrize("uri", ["http://localhost:5000", "sqlite:///:memory:", "sqlite://", "databricks"])
-def test_addresses_without_a_file(uri: str) -> None:
-    assert sqlite_file(uri) is None
 
 
 def test_a_deleted_experiment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from ctr.runs.journal import read_rows
 from ctr.tracking import Tracker, sync
 from ctr.tracking import replica as replica_module
 from ctr.tracking.replica import Replica
-from ctr.tracking.rows import metric_key, params, points, tracking_uri
+from ctr.tracking.rows import metric_key, params, points
 from ctr.tracking.tracked_run import keep_run, known_run
 from tests.ctr.fake_mlflow import FakeServer, install
 
@@ -98,12 +98,6 @@ def test_params_are_cut_and_hide_passwords() -> None:
     flat = params({"a": {"b": "x" * 7000, "c": {}}, "uri": "https://user:secret@host:5000/p"})
     assert len(flat["a.b"]) == 6000 and flat["a.b"].endswith("…")
     assert flat["uri"] == "https://host:5000/p" and flat["a.c"] == "{}"
-
-
-def test_tracking_address(tmp_path: Path) -> None:
-    assert tracking_uri(tmp_path / "runs" / "a", "auto") == f"sqlite:///{tmp_path.resolve()}/runs/mlflow.db"
-    assert tracking_uri(tmp_path, None) is None and tracking_uri(tmp_path, "none") is None
-    assert tracking_uri(tmp_path, "http://x") == "http://x"
 
 
 # What reaches MLflow, whatever happens in between.
