@@ -17,6 +17,7 @@ from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
 from features.read.check import check_types
 from features.read.clock import CLOCK, TIME, time_bounds
+from features.read.explode import refuse_taken_names
 from features.read.log import Log, read_log
 from features.read.needed import expand_patterns, needed_columns
 from features.read.roles import table_roles
@@ -88,7 +89,9 @@ def open_spec(
     tables = open_tables(
         spec.source, base=base, needed=needed, roles=table_roles(spec), counters=counters, dry=dry
     )
-    return expand_patterns(spec, {name: _columns(table) for name, table in tables.items()}), tables
+    columns = {name: _columns(table) for name, table in tables.items()}
+    refuse_taken_names(spec, columns[spec.impressions.table])
+    return expand_patterns(spec, columns), tables
 
 
 def _columns(table: pl.LazyFrame) -> list[str]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Collection
 
 import polars as pl
 
 from features.errors import ConfigError, DataError
-from features.read.columns import made_columns
 from features.read.convert import MUST, convert
 from features.read.lists import TEXT, as_list
 from features.read.locate import ROW, locate
 from features.read.roles import kind_of, label_role
 from features.source import Explode, Packed
-from features.spec import Impressions
+from features.spec import Impressions, Spec
 
 PLACE = "__place"  # where an item stood in its line, from 1
 _log = logging.getLogger(__name__)
@@ -33,17 +33,10 @@ def explode(rows: pl.DataFrame, shown: Impressions, counters: dict[str, int], *,
         The rows with the columns that item, label and position name, without those they were made of.
 
     Raises:
-        ConfigError: a column of the line has one of those names.
         DataError: a line without a list, or a value that is malformed; names lines and values.
     """
     rule = shown.explode
     assert rule is not None
-    line = {shown.user, shown.time, shown.request, *shown.context, *shown.where, rule.column, rule.clicked}
-    if taken := sorted(made_columns(shown) & line):
-        raise ConfigError(
-            f"{what}: explode makes the columns of item, label and position, but {taken} are of the whole "
-            "line; give what is made other names"
-        )
     if (missing := rows[rule.column].is_null()).any():
         raise DataError(
             f"{what}: column {rule.column!r} must hold the items shown in every line, but "
@@ -67,6 +60,37 @@ def explode(rows: pl.DataFrame, shown: Impressions, counters: dict[str, int], *,
     else:
         every = _with_labels(every, shown, rule, what)
     return every if shown.position is None else every.rename({PLACE: shown.position})
+
+
+def refuse_taken_names(spec: Spec, columns: Collection[str] = ()) -> None:
+    """Refuse columns that `explode` makes under a name that there is already.
+
+    Args:
+        spec: whose columns of the whole line are known without the table.
+        columns: of the table.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    shown = spec.impressions
+    if shown.explode is None:
+        return
+    made = [c for c in (shown.item, shown.label.column, shown.position) if c is not None]
+    if len(set(made)) < len(made):
+        raise ConfigError(
+            f"impressions: explode makes item, label and position, which need names of their own, got {made}"
+        )
+    line = {shown.user, shown.time, shown.request, *shown.context, *shown.where, *spec.order}
+    line |= {shown.explode.column, shown.explode.clicked, shown.label.known_at, *shown.outcomes}
+    line |= {domain.from_list.column for domain in spec.domains.values() if domain.from_list is not None}
+    what = "columns of the whole line"
+    if not (taken := [c for c in made if c in line]):
+        taken, what = [c for c in made if c in columns], f"columns of table {shown.table!r} itself"
+    if taken:
+        raise ConfigError(
+            f"impressions: explode makes the columns of item, label and position, but {taken} are {what}; "
+            "give what is made other names"
+        )
 
 
 def packed_lists(rows: pl.DataFrame, packed: Packed, *, what: str) -> pl.Series:

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from features.errors import ConfigError
 from features.read.columns import Read, computed_columns, is_pattern, origin, raw_event_reads, raw_reads
+from features.read.explode import refuse_taken_names
 from features.read.outcomes import outcomes, refuse_outcomes
 from features.read.problems import Problems
 from features.read.untimed import refuse_times
@@ -24,6 +25,8 @@ def needed_columns(spec: Spec) -> Needed:
         refuse_outcomes(spec)
     with problems.collect():
         refuse_times(spec)
+    with problems.collect():
+        refuse_taken_names(spec)
     with problems.collect():
         if taken := [t for t in spec.tables if t.partition(".")[0] in ("calendar", "gap")]:
             raise ConfigError(f"tables calendar.* and gap.* are made for time features; rename {taken}")

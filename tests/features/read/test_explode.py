@@ -150,10 +150,27 @@ def test_the_packed_column_is_no_feature(tmp_path: Path) -> None:
         prepared(tmp_path, SPEC | {"features": SPEC["features"] | {"news": feature}})
 
 
-def test_the_made_columns_are_new(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"request": "news"}, r"\['news'\] are columns of the whole line; give what is made other names"),
+        ({"context": ["slot"]}, r"\['slot'\] are columns of the whole line"),
+        ({"label": {"column": "shown"}}, r"\['shown'\] are columns of the whole line"),
+        ({"position": "news"}, r"need names of their own, got \['news', 'clicked', 'news'\]"),
+        ({"position": "impression"}, r"\['impression'\] are columns of table 'behaviors' itself"),
+    ],
+)
+def test_the_made_columns_are_new(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    """Which the types of the tables tell: the dry run finds it as well."""
     write_lines(tmp_path, LINES)
-    with pytest.raises(ConfigError, match=r"\['news'\] are of the whole line"):
-        prepared(tmp_path, changed(request="news"))
+    spec = changed(**change)
+    if "position" in change or "context" in change:
+        spec["features"] = {"news": spec["features"]["news"]}
+        spec["tokens"] = {"news": ["news"]}
+    with pytest.raises(ConfigError, match=message):
+        check(parse_spec(spec), base=tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        prepare(parse_spec(spec), tmp_path / "out", base=tmp_path)
 
 
 @pytest.mark.parametrize(
