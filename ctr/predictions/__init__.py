@@ -12,8 +12,8 @@ A row is an impression:
 | log_row, log_line, log_file | where the row stood in the raw impressions table, see features/dataset.py |
 | slice_<name> | what figures are also shown by |
 
-Slices are history (length bucket, all domains together), known_user, item_age (days since the item was first
-shown), and those that the spec names.
+Slices are history (length bucket, all domains together), known_user and known_item (whether training
+has seen them before), item_age (days since the item was first shown), and those that the spec names.
 Keys and places are there as far as the data set has them; texts are dictionary-encoded. Whoever reads a table
 needs label and score, and takes what else is there.
 """

@@ -5,6 +5,7 @@ R requests; rows [start, stop) of a split in file order.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import pairwise
 
@@ -68,10 +69,12 @@ class SplitRows:
     def slices(self, start: int, stop: int) -> dict[str, pa.Array | pa.ChunkedArray]:
         """The slice_* columns of the rows [start, stop)."""
         request, shown = self._request_of(start, stop), self._shown(start, stop)
-        age = (self._of_request("time")[request] - self._first_shown[shown["item_id"].to_numpy()]) // DAY
+        time, item = self._of_request("time")[request], shown["item_id"].to_numpy()
+        age = (time - self._first_shown[item]) // DAY
         columns = {
             "slice_history": pa.array(_bucket_labels(self._history[request], HISTORY_BUCKETS)),
             "slice_known_user": pa.array(np.where(self._known[request], "known", "new")),
+            "slice_known_item": pa.array(np.where(self._first_trained[item] < time, "known", "new")),
             "slice_item_age": pa.array(_bucket_labels(age, AGE_BUCKETS)),
         }
         named = {
@@ -106,8 +109,16 @@ class SplitRows:
     @cached_property
     def _first_shown(self) -> np.ndarray:
         """When each item was first shown in any split, seconds."""
+        return self._first_in(SPLITS)
+
+    @cached_property
+    def _first_trained(self) -> np.ndarray:
+        """When each item was first shown in the training part, seconds."""
+        return self._first_in(("train",))
+
+    def _first_in(self, splits: Iterable[str]) -> np.ndarray:
         first = np.full(self.dataset.manifest.items, np.iinfo(np.int64).max)
-        for name in SPLITS:
+        for name in splits:
             np.minimum.at(first, *_items_and_times(self.dataset.split(name)))
         return first
 

@@ -47,6 +47,7 @@ COLUMNS = [
     "log_file",
     "slice_history",
     "slice_known_user",
+    "slice_known_item",
     "slice_item_age",
 ]
 

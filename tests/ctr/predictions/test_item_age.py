@@ -31,3 +31,16 @@ def test_days_since_an_item_was_first_shown(tmp_path: Path) -> None:
     found = [label[:3] for half in halves for label in half["slice_item_age"].to_pylist()]
     assert found == expected
     assert len(set(expected)) > 3
+
+
+def test_an_item_is_known_if_training_has_shown_it_before(tmp_path: Path) -> None:
+    dataset = Dataset(write_dataset(tmp_path, Sizes(requests=60, time_unit=2 * DAY)))
+    train = shown(dataset, "train")
+    for split in SPLITS:
+        expected = [
+            "known" if any(i == item and t < time for i, t in train) else "new"
+            for item, time in shown(dataset, split)
+        ]
+        rows = SplitRows(dataset, split)
+        assert rows.slices(0, rows.rows)["slice_known_item"].to_pylist() == expected
+        assert set(expected) == {"known", "new"} or split != "test"
