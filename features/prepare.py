@@ -20,6 +20,7 @@ from features.read.clock import CLOCK, TIME, time_bounds
 from features.read.explode import refuse_taken_names
 from features.read.log import Log, read_log
 from features.read.needed import expand_patterns, needed_columns
+from features.read.problems import Problems
 from features.read.roles import table_roles
 from features.safe_yaml import dump_yaml
 from features.sources import WITH_OPTIONS, open_tables
@@ -71,24 +72,35 @@ def check(spec: Spec, *, base: Path) -> None:
         ConfigError: the spec does not fit the tables.
         DataError: the tables do not hold what the spec needs; all that is found is told at once.
     """
-    time_bounds(spec.time_range)
-    if all(isinstance(share, float) and share < 1 for share in (spec.split.valid, spec.split.test)):
-        split_rows(np.arange(1000), np.arange(1000), spec.split)
-    if spec.source.kind in WITH_OPTIONS or not (base / spec.source.path).exists():
-        needed_columns(spec)  # a reader that reads everything at once, or nothing to be read
-        if spec.source.kind != "files":
-            return
-    check_types(*open_spec(spec, base, {}, dry=True))
+    problems = Problems()
+    with problems.collect():
+        time_bounds(spec.time_range)
+    with problems.collect():
+        if all(isinstance(share, float) and share < 1 for share in (spec.split.valid, spec.split.test)):
+            split_rows(np.arange(1000), np.arange(1000), spec.split)
+    with problems.collect():
+        unread = spec.source.kind in WITH_OPTIONS or not (base / spec.source.path).exists()
+        if unread and spec.source.kind != "files":
+            needed_columns(spec)  # a reader that reads everything at once, or nothing to be read
+        else:
+            check_types(*open_spec(spec, base, {}, dry=True))
+    problems.raise_all()
 
 
 def open_spec(
     spec: Spec, base: Path, counters: dict[str, int], *, dry: bool = False
 ) -> tuple[Spec, dict[str, pl.LazyFrame]]:
     """The spec without patterns, and its raw tables."""
-    needed = needed_columns(spec)
-    tables = open_tables(
-        spec.source, base=base, needed=needed, roles=table_roles(spec), counters=counters, dry=dry
-    )
+    problems = Problems()
+    needed = needed_columns(spec, problems)
+    if not dry:
+        problems.raise_all()
+    tables: dict[str, pl.LazyFrame] = {}
+    with problems.collect():  # the tables are asked too, so that all that is wrong is told at once
+        tables = open_tables(
+            spec.source, base=base, needed=needed, roles=table_roles(spec), counters=counters, dry=dry
+        )
+    problems.raise_all()
     columns = {name: _columns(table) for name, table in tables.items()}
     refuse_taken_names(spec, columns[spec.impressions.table])
     return expand_patterns(spec, columns), tables

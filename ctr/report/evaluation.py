@@ -23,6 +23,7 @@ CAPTIONS = {
     "importance": "Loss of AUC when a feature is exchanged among rows of a sample, with 95 % intervals",
     "slices": "AUC of each slice with its 95 % interval and number of rows",
 }
+_LONGEST_NAME = 48  # characters of a slice in the table of the terminal
 _TEMPLATE = Path(__file__).with_name("report_template.html")
 
 
@@ -149,6 +150,12 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", str(value)
 
 
+def _in_a_line(text: str) -> str:
+    """A value of a log as a name in a table: without line ends, and cut where it is long."""
+    text = text.replace("\r", "\\r").replace("\n", "\\n")
+    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+
+
 def format_metrics_table(evaluation: Evaluation) -> str:
     """The metrics as plain aligned text for the terminal: one line a figure, then one line a slice."""
     overall = evaluation.overall
@@ -156,7 +163,9 @@ def format_metrics_table(evaluation: Evaluation) -> str:
     for entry in shown():
         metric = overall.metrics[entry.name]
         lines.append(f"{entry.label:<12} {with_ends(metric):<28} {_detail(metric)}".rstrip())
-    names = [f"{name} = {value}" for name, values in evaluation.slices.items() for value in values]
+    names = [
+        _in_a_line(f"{name} = {value}") for name, values in evaluation.slices.items() for value in values
+    ]
     if not names:
         return "\n".join(lines)
     width = max(12, *(len(name) for name in names))

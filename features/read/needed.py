@@ -14,13 +14,17 @@ from features.read.untimed import refuse_times
 from features.spec import DenseFeature, Domain, Entity, Feature, Needed, PlainDense, SincePrevious, Spec
 
 
-def needed_columns(spec: Spec) -> Needed:
+def needed_columns(spec: Spec, found: Problems | None = None) -> Needed:
     """What must be read: raw table → column → who reads it.
+
+    Args:
+        spec: as written.
+        found: gets what is wrong, instead of raising it, so that more can be found.
 
     Raises:
         ConfigError: a name that no table or computed feature can give, or a feature that is known only later.
     """
-    problems = Problems()
+    problems = found or Problems()
     with problems.collect():
         refuse_outcomes(spec)
     with problems.collect():
@@ -42,7 +46,8 @@ def needed_columns(spec: Spec) -> Needed:
     for name, domain in spec.domains.items():
         named = [(c, f"domain {name!r}, known_later") for c in domain.known_later]
         _enter(needed, domain.table, named, {}, [], problems)
-    problems.raise_all()
+    if found is None:
+        problems.raise_all()
     for what, entity in entities.items():
         if entity is not None:
             needed.setdefault(entity.table, {}).setdefault(entity.key, f"{what}.key")
@@ -61,13 +66,15 @@ def expand_patterns(spec: Spec, columns: dict[str, list[str]]) -> Spec:
     Raises:
         ConfigError: a pattern matches nothing.
     """
-    domains = {n: _expand_domain(d, n, spec, columns) for n, d in spec.domains.items()}
+    problems = Problems()
+    domains = {n: _expand_domain(d, n, spec, columns, problems) for n, d in spec.domains.items()}
     spec = spec.model_copy(update={"domains": domains})
     later = outcomes(spec)
     shown = [c for c in columns[spec.impressions.table] if c not in later]
     entities = [*_entity_columns("user", spec.user, columns), *_entity_columns("item", spec.item, columns)]
     names = [*shown, *entities, *computed_columns(spec)]
-    features = {n: _expand(f, names, f"feature {n!r}") for n, f in spec.features.items()}
+    features = {n: _expand(f, names, f"feature {n!r}", problems) for n, f in spec.features.items()}
+    problems.raise_all()
     full = spec.model_copy(update={"features": features})
     refuse_outcomes(full)  # again: patterns of side info may have named more outcomes
     return full
@@ -105,15 +112,19 @@ def _entity_columns(what: str, entity: Entity | None, columns: dict[str, list[st
     return [f"{what}.{c}" for c in columns[entity.table]] if entity else []
 
 
-def _expand_domain(domain: Domain, name: str, spec: Spec, columns: dict[str, list[str]]) -> Domain:
+def _expand_domain(
+    domain: Domain, name: str, spec: Spec, columns: dict[str, list[str]], problems: Problems
+) -> Domain:
     item = spec.item if domain.item is not None else None
     own = columns[domain.table] if domain.from_list is None else [str(domain.item)]
     names = [*own, *_entity_columns("item", item, columns)]
-    side = {n: _expand(f, names, f"domain {name!r}, side {n!r}") for n, f in domain.side.items()}
+    side = {n: _expand(f, names, f"domain {name!r}, side {n!r}", problems) for n, f in domain.side.items()}
     return domain.model_copy(update={"side": side})
 
 
-def _expand(feature: Feature | SincePrevious, names: list[str], what: str) -> Feature | SincePrevious:
+def _expand(
+    feature: Feature | SincePrevious, names: list[str], what: str, problems: Problems
+) -> Feature | SincePrevious:
     if not isinstance(feature, DenseFeature):
         return feature
     columns: dict[str, None] = {}
@@ -121,7 +132,8 @@ def _expand(feature: Feature | SincePrevious, names: list[str], what: str) -> Fe
         # A column of that very name, such as `price [EUR]`, is meant before any pattern.
         plain = pattern in names or not is_pattern(pattern)
         found = [pattern] if plain else [n for n in names if fnmatchcase(n, pattern)]
-        if not found:
-            raise ConfigError(f"{what}: pattern {pattern!r} matches no column; there are {names}")
+        with problems.collect():
+            if not found:
+                raise ConfigError(f"{what}: pattern {pattern!r} matches no column; there are {names}")
         columns |= dict.fromkeys(found)
     return PlainDense(**{**dict(feature), "columns": list(columns)})

@@ -395,3 +395,31 @@ def test_a_dry_run_tells_all_that_the_beginnings_of_the_files_show(tmp_path: Pat
         assert part in text
     with pytest.raises(ConfigError, match="sum to less than 1"):
         check(parse_spec(changed(RATINGS_SPEC, split={"valid": 0.5, "test": 0.6})), base=tmp_path)
+
+
+def test_a_dry_run_tells_what_is_wrong_in_the_spec_and_in_the_files_together(tmp_path: Path) -> None:
+    write_tables(tmp_path, rating_tables())
+    wrong = changed(RATINGS_SPEC, split={"valid": 0.5, "test": 0.6}, time_range=[2, 1])
+    wrong["features"]["sex"] = {"column": "rating", "table": "sex"}  # the label
+    wrong["features"]["hour"] = {"column": "count.nothing.rate", "table": "sex"}
+    wrong["user"] = {"table": "users", "key": "id"}
+    with pytest.raises(ConfigError) as error:
+        check(parse_spec(wrong), base=tmp_path)
+    text = str(error.value)
+    assert text.startswith("5 things must be corrected:\n- ") and text.count("things must") == 1
+    parts = (
+        "sum to less than 1",
+        "first before last",
+        "reads 'rating', the label",
+        "count.nothing",
+        "'id', which",
+    )
+    for part in parts:
+        assert part in text
+    with pytest.raises(ConfigError, match="2 things must be corrected"):
+        check(
+            parse_spec(wrong | {"time_range": None, "user": RATINGS_SPEC["user"], "split": {}}), base=tmp_path
+        )
+    patterns = changed(RATINGS_SPEC, features__year={"columns": ["item.y?", "item.z*"]})
+    with pytest.raises(ConfigError, match=r"(?s)2 things.*'item.y\?' matches no column.*'item.z\*' matches"):
+        check(parse_spec(patterns), base=tmp_path)

@@ -155,6 +155,14 @@ def test_the_terminal_table_is_aligned_and_complete(evaluation: Evaluation) -> N
     assert len(slices) == 2 and slices[0].index("250 ") == slices[1].index("250 ")
 
 
+def test_a_value_of_the_log_cannot_write_lines_of_the_table() -> None:
+    values = np.array(["x" * 300, "a\nAUC          0.9999"] * 10)
+    rows = {"label": np.arange(20) % 3 == 0, "score": np.linspace(0.1, 0.9, 20), "slice_kind": values}
+    table = format_metrics_table(evaluate_table(rows)).split("-----\n")[1].splitlines()
+    assert [line[:24] for line in table] == ["kind = a\\nAUC          0", "kind = xxxxxxxxxxxxxxxxx"]
+    assert max(map(len, table)) < 140 and "…" in table[1]
+
+
 def test_validation_loss_stands_beside_training_loss() -> None:
     """In one panel; journals that lack one of them are drawn with the other."""
     train = [{"kind": "train", "step": step, "loss": 1 / step} for step in range(1, 50)]
