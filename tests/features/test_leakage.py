@@ -17,7 +17,7 @@ from features.dataset import Dataset
 from features.doctor import Check, examine
 from features.encode.split import SplitRanges
 from features.encode.uses import Use, all_uses
-from features.errors import ConfigError
+from features.errors import ConfigError, DataError
 from features.read.log import Log
 from features.spec import Spec
 from tests.features.small_log import Tables, changed, prepared
@@ -146,6 +146,19 @@ def test_a_coarser_clock_that_is_denied_is_named(tmp_path: Path) -> None:
     found = check(prepared(tmp_path, spec, tables), ALONE)
     assert found.status == "warn" and "again (match.again.count): AUC" in found.detail
     assert "the newest event of click is of the same item: AUC" in found.detail
+
+
+def test_days_among_moments(tmp_path: Path) -> None:
+    """A day's click, read at its midnight, would be history of the impression of that morning."""
+    tables = news_log()
+    moment = pl.from_epoch("at", time_unit="ms")
+    old = pl.int_range(pl.len()) < pl.len() * 3 // 4
+    day, exact = moment.dt.strftime("%Y-%m-%d"), moment.dt.strftime("%Y-%m-%dT%H:%M:%S%.3f")
+    tables["clicks"] = tables["clicks"].with_columns(pl.when(old).then(day).otherwise(exact).alias("at"))
+    with pytest.raises(DataError, match=r"column 'at': either all times are days or none.*tick: 1d"):
+        prepared(tmp_path / "a", changed(NEWS_SPEC, **MATCH), tables)
+    data = prepared(tmp_path / "b", changed(NEWS_SPEC, domains__click__tick="1d", **MATCH), tables)
+    assert check(data, ALONE).status == "pass"
 
 
 def late_labels(tables: Tables) -> Tables:
