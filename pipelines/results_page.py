@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, made from the lines under docs/results/.
+"""The tables of figures in the pages of docs/, made from the lines under docs/results/.
 
 A page names a layout and a file between markers; what stands between them is written from the file:
 
@@ -25,7 +25,8 @@ from features.errors import ConfigError
 from features.names import Markup, markdown
 from pipelines.terminal import echo
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = [DOCS / "results.md", DOCS / "leakage.md"]
 END = "<!-- results: end -->"
 _BLOCK = re.compile(r"(<!-- results: (\w+) (\S+) -->\n).*?" + END, re.DOTALL)
 _DIGITS = Decimal("0.0001")  # more than four decimals are rounded
@@ -222,26 +223,27 @@ def _distinct(values: Iterable[str | None]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page, or say whether it agrees with the lines (exit code 1 if not)."""
+    """Write the pages, or say whether they agree with the lines (exit code 1 if not)."""
     parser = argparse.ArgumentParser(
-        description="The tables of docs/results.md from the lines under docs/results/"
+        description="The tables of pages in docs/ from the lines under docs/results/"
     )
     either = parser.add_mutually_exclusive_group(required=True)
     either.add_argument(
-        "--check", action="store_true", help="exit with 1 if the page is not what its lines say"
+        "--check", action="store_true", help="exit with 1 if a page is not what its lines say"
     )
     either.add_argument("--write", action="store_true", help="make the tables anew")
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--page", type=Path, nargs="+", default=PAGES)
     options = parser.parse_args(arguments)
-    old = options.page.read_text(encoding="utf-8")
-    new = render_page(old, options.page.parent)
-    if options.write:
-        replace_file(options.page, new.encode())
+    return max(_renew(page, write=options.write) for page in options.page)
+
+
+def _renew(page: Path, *, write: bool) -> int:
+    old = page.read_text(encoding="utf-8")
+    new = render_page(old, page.parent)
+    if write:
+        replace_file(page, new.encode())
     elif new != old:
-        echo(
-            f"{options.page} is not what its lines say; run: python -m pipelines.results_page --write",
-            err=True,
-        )
+        echo(f"{page} is not what its lines say; run: python -m pipelines.results_page --write", err=True)
         return 1
     return 0
 

@@ -13,15 +13,16 @@ from ctr.report.result_line import Figure, ResultLine, append_line, read_lines
 from features.errors import ConfigError
 from features.safe_yaml import dump_yaml
 from pipelines.cli import main as ctr
-from pipelines.results_page import END, PAGE, main, models, number, render_page, signed
+from pipelines.results_page import DOCS, END, PAGES, main, models, number, render_page, signed
 from tests.ctr.tiny_run import tiny_dataset, write_config
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the page and its lines that a test may spoil."""
-    shutil.copy(PAGE, tmp_path / "results.md")
-    shutil.copytree(PAGE.parent / "results", tmp_path / "results")
+    """A copy of the pages and their lines that a test may spoil."""
+    for page in PAGES:
+        shutil.copy(page, tmp_path)
+    shutil.copytree(DOCS / "results", tmp_path / "results")
     return tmp_path / "results.md"
 
 
@@ -30,9 +31,9 @@ def test_the_page_is_what_its_lines_say() -> None:
 
 
 def test_every_file_of_lines_has_a_table() -> None:
-    named = set(re.findall(r"<!-- results: \w+ (\S+) -->", PAGE.read_text(encoding="utf-8")))
-    folder = PAGE.parent
-    assert named == {str(file.relative_to(folder)) for file in (folder / "results").rglob("*.jsonl")}
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    named = [file for text in texts for file in re.findall(r"<!-- results: \w+ (\S+) -->", text)]
+    assert sorted(named) == sorted(str(f.relative_to(DOCS)) for f in (DOCS / "results").rglob("*.jsonl"))
 
 
 def test_a_number_changed_in_the_page_is_found(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,15 +45,15 @@ def test_a_number_changed_in_the_page_is_found(copy: Path, capsys: pytest.Captur
     assert copy.read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize("file", sorted((PAGE.parent / "results").rglob("*.jsonl")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", sorted((DOCS / "results").rglob("*.jsonl")), ids=lambda f: f.stem)
 def test_a_number_changed_in_a_line_is_found(copy: Path, file: Path) -> None:
-    lines = copy.parent / file.relative_to(PAGE.parent)
+    lines = copy.parent / file.relative_to(DOCS)
     text = lines.read_text(encoding="utf-8")
     last = re.search(r'"value": 0\.\d*(\d)', text)
     assert last is not None
     other = "3" if last[1] != "3" else "4"
     lines.write_text(text[: last.start(1)] + other + text[last.end(1) :], encoding="utf-8")
-    assert main(["--check", "--page", str(copy)]) == 1
+    assert main(["--check", "--page", *(str(copy.parent / page.name) for page in PAGES)]) == 1
 
 
 def line(model: str, seed: int, auc: str) -> ResultLine:
