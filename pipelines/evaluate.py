@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,10 +165,10 @@ def evaluate(
     # Here, because they load torch, which comparing predictions does not need.
     from pipelines.predict import predict
     from pipelines.result_line import result_line
-    from pipelines.runs import keep_spec, open_run
+    from pipelines.runs import open_run
     from pipelines.train import describe_dataset
 
-    with RunDir.open(path, create=False) as run_dir:
+    with RunDir.open_results(path) as run_dir:
         opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint)
         predictions, _ = predict(run_dir, opened, split)
         evaluation = evaluate_table(predictions)
@@ -191,15 +192,8 @@ def evaluate(
                 },
             },
         )
-        with _tracker(run_dir, opened) as tracker:
-            tracker.begin(opened.step)
-            found = report_rows(evaluation, split=split, baselines=compared, importance=importance)
-            for kind, values in found:
-                tracker.log(kind, opened.step, values)
-            if keep_spec(run_dir, opened.dataset):
-                tracker.artifact(run_dir.spec)
-            tracker.artifact(run_dir.report)
-            _log_model(tracker, run_dir, opened)
+        found = report_rows(evaluation, split=split, baselines=compared, importance=importance)
+        _record(run_dir, opened, found)
         if line_file is not None:
             append_line(line_file, result_line(run_dir, opened, evaluation, split))
     return EvaluationResult(evaluation, report, opened.step, compared, importance)
@@ -216,19 +210,33 @@ def _importance(opened: OpenRun, split: str, rows: int) -> dict[str, MetricValue
     )
 
 
-def _tracker(run_dir: RunDir, opened: OpenRun) -> Tracker:
+def _record(run_dir: RunDir, opened: OpenRun, rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Write the figures into the run's journal, and so to MLflow, unless a job trains the run."""
+    from pipelines.runs import keep_spec
+
+    if not run_dir.record():
+        return
     tracking = opened.config.tracking
-    return Tracker(run_dir, uri=tracking.uri, experiment=tracking.experiment, system_seconds=0)
+    with Tracker(run_dir, uri=tracking.uri, experiment=tracking.experiment, system_seconds=0) as tracker:
+        tracker.begin(opened.step)
+        for kind, values in rows:
+            tracker.log(kind, opened.step, values)
+        if keep_spec(run_dir, opened.dataset):
+            tracker.artifact(run_dir.spec)
+        tracker.artifact(run_dir.report)
+        _log_model(tracker, opened)
 
 
-def _log_model(tracker: Tracker, run_dir: RunDir, opened: OpenRun) -> None:
-    """Have MLflow keep the weights as a model, unless they are too large."""
+def _log_model(tracker: Tracker, opened: OpenRun) -> None:
+    """Have MLflow keep the weights as a model, unless they are too large, or gone since they were read."""
     from pipelines.logged_model import OPENER
 
-    checkpoint = run_dir.checkpoints / f"step-{opened.step}"
-    size = sum(path.stat().st_size for path in checkpoint.iterdir())
+    try:
+        size = sum(path.stat().st_size for path in opened.checkpoint.iterdir())
+    except FileNotFoundError:
+        return
     if size <= opened.config.tracking.model_mb * 2**20:
-        tracker.model(checkpoint, dataset=opened.dataset.root, opener=OPENER)
+        tracker.model(opened.checkpoint, dataset=opened.dataset.root, opener=OPENER)
 
 
 def _compared_with(run_dir: RunDir, dataset: Dataset, kind: str, split: str) -> dict[str, Any]:

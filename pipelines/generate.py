@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError("combine must be told by --out where the table goes")
         echo(combine_reports([run / "report" for run in arguments.runs], arguments.out))
         return 0
-    with RunDir.open(config.run, create=False) as run_dir:
+    with RunDir.open_results(config.run) as run_dir:
         if arguments.stage == "decode":
             echo(as_markdown(compare(config, run_dir, [config.strategy], baselines=False)[0]))
         else:
@@ -117,6 +117,8 @@ def evaluate(config: GenerateConfig, run_dir: RunDir) -> str:
     rows, recall = compare(config, run_dir, list(config.strategies), baselines=True)
     how, tracking = config.generation, config.tracking
     text = write_report(run_dir.report, rows, [recall], k=max(how.ks), split=how.split)
+    if not run_dir.record():
+        return text
     step = best_checkpoint(run_dir.path).step
     with Tracker(run_dir, uri=tracking.uri, experiment=tracking.experiment, system_seconds=0) as tracker:
         tracker.begin(step)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ctr.batch import Batch
 from ctr.build import build_state, open_dataset, pick_device, scoring_loader
-from ctr.checkpoint.checkpoint import load_checkpoint
+from ctr.checkpoint.load import load_checkpoint
 from ctr.config import load_config
 from ctr.serving.rows import score_rows
 from ctr.training.scoring import probability, score_batches

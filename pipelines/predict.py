@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and say where the table is."""
-    with RunDir.open(arguments.run_dir, create=False) as run_dir:
+    with RunDir.open_results(arguments.run_dir) as run_dir:
         opened = open_run(run_dir, dataset=arguments.dataset, checkpoint=arguments.checkpoint)
         path, rows = predict(run_dir, opened, arguments.split)
     echo(f"wrote {rows:,} rows to {path} (weights of step {opened.step})")

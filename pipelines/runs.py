@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from ctr.build import build_state, open_dataset, pick_device
-from ctr.checkpoint.checkpoint import Checkpoint, load_checkpoint, load_latest, steps
+from ctr.checkpoint.directories import steps
+from ctr.checkpoint.load import Checkpoint, load_best, load_latest, load_step
 from ctr.config import RunConfig, load_config
 from ctr.errors import CheckpointError
 from ctr.runs.directory import RunDir
@@ -28,6 +29,7 @@ class OpenRun:
     state: TrainingState
     device: torch.device
     step: int
+    checkpoint: Path  # where the weights were read; a job that trains the run may have deleted it since
 
 
 def read_run_config(path: Path) -> RunConfig:
@@ -54,17 +56,9 @@ def open_run(run_dir: RunDir, *, dataset: Path | None = None, checkpoint: str = 
     data = open_dataset(config, at=dataset)
     device = pick_device(config.train.device)
     state = build_state(config, data.manifest, device)
-    latest = load_latest(run_dir.checkpoints)
-    if latest is None:
-        raise CheckpointError(f"{run_dir.path} has no checkpoint yet; run ctr train first")
-    step = _named_step(checkpoint, latest)
-    if step not in (present := steps(run_dir.checkpoints)):
-        raise CheckpointError(
-            f"--checkpoint must name a step of {run_dir.checkpoints}, got {step}; there are {present}"
-        )
-    chosen = latest if step == latest.step else load_checkpoint(run_dir.checkpoints / f"step-{step}")
+    chosen = _load(run_dir.checkpoints, checkpoint)
     state.restore(chosen, weights_only=True)
-    return OpenRun(config, data, state, device, chosen.step)
+    return OpenRun(config, data, state, device, chosen.step, chosen.path)
 
 
 def keep_spec(run_dir: RunDir, dataset: Dataset) -> bool:
@@ -75,11 +69,16 @@ def keep_spec(run_dir: RunDir, dataset: Dataset) -> bool:
     return run_dir.spec.is_file()
 
 
-def _named_step(name: str, latest: Checkpoint) -> int:
-    """The step that `best`, `last` or a number names; the latest where no evaluation has found a best."""
+def _load(root: Path, name: str) -> Checkpoint:
+    """The checkpoint that `best`, `last` or a number names; the latest where none was validated."""
     if name.isdecimal():
-        return int(name)
-    if name not in ("best", "last"):
+        found = load_step(root, int(name))
+    elif name in ("best", "last"):
+        found = load_best(root) if name == "best" else load_latest(root)
+    else:
         raise ConfigError(f"--checkpoint must be best, last or a step number, got {name!r}")
-    best = latest.state["progress"]["best_step"]
-    return latest.step if name == "last" or best is None else int(best)
+    if found is not None:
+        return found
+    if present := steps(root):
+        raise CheckpointError(f"--checkpoint must name a step of {root}, got {name}; there are {present}")
+    raise CheckpointError(f"{root.parent} has no checkpoint yet; run ctr train first")

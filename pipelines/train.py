@@ -20,7 +20,7 @@ from ctr.build import (
     training_loader,
     validation_loader,
 )
-from ctr.checkpoint.checkpoint import steps
+from ctr.checkpoint.directories import steps
 from ctr.config import RunConfig, dump_config, load_config
 from ctr.distributed.world import World, open_world
 from ctr.runs.directory import RunDir

@@ -3,14 +3,13 @@
 A checkpoint is a directory ``step-N`` with ``tensors.safetensors``, ``state.json`` and ``manifest.json``;
 each further rank of a job adds a ``tensors-RANK.safetensors`` with its shards. It is written under a
 temporary name, hashed, forced to the disk and renamed when every rank has finished, so a kill at any moment
-leaves the earlier ones as they were. Loading checks every byte against the manifest first, and reads only
-safetensors and JSON: nothing is unpickled. All ranks see one directory, on a file system that they share.
+leaves the earlier ones as they were (`ctr.checkpoint.directories`). Loading (`ctr.checkpoint.load`) checks
+every byte against the manifest first, and reads only safetensors and JSON: nothing is unpickled. All ranks
+see one directory, on a file system that they share.
 """
 
 from __future__ import annotations
 
-import logging
-import re
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ctr.checkpoint.directories import discard, named_step, publish, saved, steps
+from ctr.checkpoint.load import Checkpoint, load_best, load_checkpoint, load_latest, load_step
 from ctr.checkpoint.manifest import (
     MANIFEST,
     MAX_JSON_BYTES,
@@ -27,17 +28,15 @@ from ctr.checkpoint.manifest import (
     TENSORS,
     CheckpointManifest,
     StoredLayout,
-    check_file,
     describe_file,
-    read_json,
     tensors_file,
 )
-from ctr.checkpoint.tensors import StoredTensors, write_tensors
+from ctr.checkpoint.tensors import write_tensors
 from ctr.distributed.on_all_ranks import run_on_all_ranks
 from ctr.distributed.shards import Sharded, copied
 from ctr.distributed.world import World
-from ctr.errors import CheckpointError, RetryableError
-from features.durable import TMP_PREFIX, canonical_json, fsync_path, remove, rename, write_file
+from ctr.errors import RetryableError
+from features.durable import TMP_PREFIX, canonical_json, fsync_path, remove, write_file
 from features.durable.faults import fault_point
 
 __all__ = [
@@ -46,24 +45,14 @@ __all__ = [
     "TENSORS",
     "Checkpoint",
     "Snapshot",
+    "load_best",
     "load_checkpoint",
     "load_latest",
+    "load_step",
     "save_checkpoint",
     "steps",
     "write_snapshot",
 ]
-_STEP = re.compile(r"step-(\d{1,15})")
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A verified checkpoint: its step (the last finished one), tensors, read when used, and plain data."""
-
-    step: int
-    tensors: StoredTensors
-    state: dict[str, Any]
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -139,7 +128,6 @@ def write_snapshot(
     """The part of `save_checkpoint` that takes its time and touches nothing of the training."""
     if step < 0 or keep_last < 1:
         raise ValueError(f"step must be >= 0 and keep_last >= 1, got {step} and {keep_last}")
-    target = root / f"step-{step}"
     temporary = root / world.broadcast_json(f"{TMP_PREFIX}step-{step}-{uuid.uuid4().hex[:8]}")
 
     def open_directory() -> None:
@@ -150,7 +138,7 @@ def write_snapshot(
     def finish() -> None:
         if world.first:
             _seal(temporary, step, reports, snapshot.sharded)
-            _publish(temporary, target, step)
+            publish(temporary, root, step)
             _prune(root, step, keep_last, set(keep))
 
     try:
@@ -161,13 +149,13 @@ def write_snapshot(
         run_on_all_ranks(world, finish, failure=OSError)
     except (OSError, SafetensorError) as error:
         raise RetryableError(
-            f"the checkpoint {target} could not be written: {error}; earlier ones are untouched, "
-            f"free space or mend the disk and run the command again"
+            f"the checkpoint of step {step} in {root} could not be written: {error}; earlier ones are "
+            f"untouched, free space or mend the disk and run the command again"
         ) from error
     finally:
         if world.first:
             remove(temporary)
-    return target
+    return root / f"step-{step}"
 
 
 def _write(directory: Path, step: int, snapshot: Snapshot, rank: int) -> dict[str, Any]:
@@ -197,75 +185,9 @@ def _seal(directory: Path, step: int, reports: list[dict[str, Any]], sharded: Ma
     fsync_path(directory)
 
 
-def _publish(temporary: Path, target: Path, step: int) -> None:
-    replaced = _set_aside(target)
-    rename(temporary, target, point="ckpt", index=step)
-    remove(replaced)
-
-
-def _set_aside(path: Path) -> Path:
-    """Rename a checkpoint before it is deleted, so that a kill leaves no half of it under its name."""
-    doomed = path.with_name(f"{TMP_PREFIX}old-{path.name}-{uuid.uuid4().hex[:8]}")
-    if path.exists():
-        rename(path, doomed, point="ckpt.aside")
-    return doomed
-
-
 def _prune(root: Path, step: int, keep_last: int, keep: set[int]) -> None:
     upto = [found for found in steps(root) if found <= step]
-    for old in set(steps(root)) - set(upto[-keep_last:]) - keep:
-        remove(_set_aside(root / f"step-{old}"))
-
-
-def steps(root: Path) -> list[int]:
-    """The steps that have a checkpoint in `root`, ascending, verified or not."""
-    if not root.is_dir():
-        return []
-    return sorted(int(match[1]) for path in root.iterdir() if (match := _STEP.fullmatch(path.name)))
-
-
-def load_latest(root: Path, *, world: World | None = None) -> Checkpoint | None:
-    """The newest checkpoint whose every byte is proven; None if there is none at all.
-
-    Steps back over damaged ones, with a warning for each; all ranks take the same one.
-
-    Raises:
-        CheckpointError: there are checkpoints, but every one is damaged.
-    """
-    world = world or World.single()
-    found = world.broadcast_json(steps(root))
-    for step in reversed(found):
-        try:
-            return load_checkpoint(root / f"step-{step}", world=world)
-        except CheckpointError as error:
-            if world.first:
-                _log.warning("%s; stepping back to an earlier checkpoint", error)
-    if found:
-        raise CheckpointError(
-            f"{root} must hold an intact checkpoint, but all {len(found)} (last steps {found[-5:]}) are "
-            f"damaged; restore one from a copy, or delete them to begin anew"
-        )
-    return None
-
-
-def load_checkpoint(directory: Path, *, world: World | None = None) -> Checkpoint:
-    """Verify one checkpoint and open it; the ranks share the work of verifying its files.
-
-    Raises:
-        CheckpointError: a file is missing, unknown, cut or altered; the message names it and both hashes.
-    """
-    world = world or World.single()
-    opened: list[Checkpoint] = []
-    run_on_all_ranks(world, lambda: opened.append(_open(directory, world)), failure=CheckpointError)
-    return opened[0]
-
-
-def _open(directory: Path, world: World) -> Checkpoint:
-    try:
-        manifest = CheckpointManifest.read(directory)
-        for name in sorted(manifest.files)[world.rank :: world.size]:
-            check_file(directory / name, manifest.files[name])
-        state = read_json(directory / STATE)
-        return Checkpoint(manifest.step, StoredTensors(directory, manifest), state, directory)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{directory} must be a readable checkpoint, got {error}") from error
+    kept = {*upto[-keep_last:], *keep}
+    for path in saved(root):
+        if named_step(path) not in kept:
+            discard(path)

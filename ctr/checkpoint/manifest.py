@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ctr.checkpoint.directories import named_step
 from ctr.distributed.shards import Offset, box, covers
 from ctr.errors import CheckpointError
 from features.durable import canonical_json, write_file
@@ -98,7 +99,7 @@ class CheckpointManifest:
             CheckpointError: it is missing, damaged, of another step or format, or there are other files.
         """
         manifest = _parse(directory / MANIFEST, read_json(directory / MANIFEST))
-        if directory.name != f"step-{manifest.step}":
+        if named_step(directory) != manifest.step:
             raise CheckpointError(
                 f"{directory} must hold the step of its name, got {manifest.step} in {MANIFEST}; "
                 "undo the renaming"

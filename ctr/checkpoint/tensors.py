@@ -103,12 +103,13 @@ class StoredTensors(Mapping[str, Tensor]):
     Raises:
         CheckpointError: a tensor that the manifest lists is not in its file.
         SafetensorError: a file is not of this format.
+        OSError: a file is gone.
     """
 
     def __init__(self, directory: Path, manifest: CheckpointManifest) -> None:
         self._sharded = manifest.sharded
         used = {part.file for layout in manifest.sharded.values() for part in layout.parts}
-        self._files = {file: safe_open(directory / file, framework="pt") for file in sorted({TENSORS, *used})}
+        self._files = {file: _mapped(directory / file) for file in sorted({TENSORS, *used})}
         keys = {file: set(opened.keys()) for file, opened in self._files.items()}
         parts = [(part.key(n), part) for n, layout in manifest.sharded.items() for part in layout.parts]
         for key, part in parts:
@@ -139,3 +140,11 @@ class StoredTensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _mapped(path: Path) -> Any:
+    """Open a file; it may be deleted afterwards. Torch has no error of its own for one that is gone."""
+    try:
+        return safe_open(path, framework="pt")
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{path} cannot be mapped: {error}") from error

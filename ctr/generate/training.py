@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctr.batch import Batch
-from ctr.checkpoint.checkpoint import Checkpoint, load_checkpoint, load_latest
+from ctr.checkpoint.load import Checkpoint, load_best
 from ctr.config import LoaderConfig
 from ctr.embedding import EmbeddingTables
 from ctr.errors import CheckpointError
@@ -112,12 +112,10 @@ def best_checkpoint(run: Path) -> Checkpoint:
     Raises:
         CheckpointError: it has none.
     """
-    root = run / "checkpoints"
-    latest = load_latest(root)
-    if latest is None:
+    found = load_best(run / "checkpoints")
+    if found is None:
         raise CheckpointError(f"{run} must be the directory of a trained run, it has no checkpoint; train it")
-    best = latest.state["progress"]["best_step"]
-    return latest if best in (None, latest.step) else load_checkpoint(root / f"step-{best}")
+    return found
 
 
 def build_generator(

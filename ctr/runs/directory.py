@@ -1,23 +1,26 @@
-"""The directory of one run, held by one job at a time.
+"""The directory of one run: one job trains it at a time, others may evaluate it meanwhile.
 
 runs/<name>/
   config.yaml   spec.yaml (of the data set)   journal.jsonl   lock   tracking.json
-  checkpoints/step-N/   predictions/<split>.parquet   report/
+  checkpoints/step-N/
+  predictions/<split>.parquet   report/   results.lock
+
+`lock` is for whoever writes journal and checkpoints, `results.lock` for predictions and report. Readers need
+neither.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
-import os
-import socket
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ctr.errors import LockedError, RetryableError
 from ctr.runs.journal import Journal
+from ctr.runs.lock import Lock
 from features.durable import TMP_PREFIX, sweep, write_file
 from features.durable.own import check_free, claim
 from features.errors import ConfigError, CtrError
@@ -36,6 +39,7 @@ _MOST_OF_A_ROW = 2**24  # bytes; the first row holds the configuration
 _EMPTY_RUN = {
     "journal.jsonl",
     "lock",
+    "results.lock",
     "log.txt",
     "checkpoints",
     "predictions",
@@ -45,7 +49,10 @@ _EMPTY_RUN = {
 
 
 class RunDir:
-    """The paths of a run, its lock and its journal; made by `RunDir.open`, ended by `close` or ``with``."""
+    """The paths of a run, its locks and its journal.
+
+    Made by `open` or `open_results`, ended by `close` or ``with``; without them it only names paths.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,8 +63,7 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.predictions = path / "predictions"
         self.report = path / "report"
-        self.lock_file = path / "lock"
-        self._lock: int | None = None
+        self._locks: list[Lock] = []
 
     @classmethod
     def open(cls, path: str | Path, *, create: bool = True) -> RunDir:
@@ -73,27 +79,65 @@ class RunDir:
             RetryableError: the disk is full or fails.
         """
         run = cls(Path(path))
-        if not create and not run.journal_file.is_file():
-            raise ConfigError(
-                f"{path} must be the directory of a run, but has no {run.journal_file.name}; check the name"
-            )
+        if not create:
+            run._check_exists()
         try:
             cls.claim(run.path)
             run._make()
-            run._acquire()
+            run._acquire("lock")
             run._probe()
         except OSError as error:
             run.close()
             raise _unwritable(run.path, error) from error
         try:
-            for directory in (run.path, run.checkpoints, run.predictions, run.report):
-                for leftover in sweep(directory):
-                    _log.info("removed %s, which an interrupted job left unfinished", leftover)
+            run._sweep(run.path, run.checkpoints)
+            with run._results_if_free() as free:
+                run._sweep(*(run._results if free else ()))
             run.journal = Journal(run.journal_file)
         except BaseException:
             run.close()
             raise
         return run
+
+    @classmethod
+    def open_results(cls, path: str | Path) -> RunDir:
+        """Lock predictions and report of an existing run, which another job may be training.
+
+        Raises:
+            ConfigError: there is no such run, or its directory cannot be written.
+            LockedError: another job writes predictions or a report.
+            RetryableError: the disk is full or fails.
+        """
+        run = cls(Path(path))
+        run._check_exists()
+        try:
+            run._make()
+            run._acquire("results.lock")
+            run._sweep(*run._results)
+        except OSError as error:
+            run.close()
+            raise _unwritable(run.path, error) from error
+        return run
+
+    def record(self) -> bool:
+        """Lock the journal too, to write into it; False, with a warning, if a job holds it to train the run.
+
+        Raises:
+            RetryableError: the disk is full or fails.
+        """
+        try:
+            self._acquire("lock")
+        except LockedError:
+            _log.warning(
+                "%s is being trained: its journal and MLflow do not hear of these figures, its report does; "
+                "evaluate again when the training has ended",
+                self.path,
+            )
+            return False
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        self.journal = Journal(self.journal_file)
+        return True
 
     @staticmethod
     def check_free(path: Path) -> None:
@@ -126,31 +170,43 @@ class RunDir:
         finally:
             probe.unlink(missing_ok=True)
 
-    def _acquire(self) -> None:
-        # The kernel frees a flock when its holder dies, even by kill -9. The file is never deleted: a second
-        # job could lock the deleted one while a third locks its successor.
-        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    def _acquire(self, name: str) -> None:
+        self._locks.append(Lock(self.path / name, str(self.path)))
+
+    def _check_exists(self) -> None:
+        if not self.journal_file.is_file():
+            raise ConfigError(
+                f"{self.path} must be the directory of a run, but has no {self.journal_file.name}; check the "
+                "name"
+            )
+
+    @property
+    def _results(self) -> tuple[Path, Path]:
+        return self.predictions, self.report
+
+    @contextmanager
+    def _results_if_free(self) -> Iterator[bool]:
+        """Hold the lock of predictions and report for a moment, unless another job writes them."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise LockedError(_holder(self.path, self.lock_file)) from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._lock = descriptor
-        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        text = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started})
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text.encode(), 0)
+            lock = Lock(self.path / "results.lock", str(self.path))
+        except LockedError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.close()
+
+    def _sweep(self, *directories: Path) -> None:
+        for leftover in (found for directory in directories for found in sweep(directory)):
+            _log.info("removed %s, which an interrupted job left unfinished", leftover)
 
     def close(self) -> None:
-        """Close the journal and free the lock; safe to call twice."""
+        """Close the journal and free the locks; safe to call twice."""
         if hasattr(self, "journal"):
             self.journal.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        while self._locks:
+            self._locks.pop().close()
 
     def __enter__(self) -> RunDir:
         return self
@@ -173,18 +229,6 @@ def _is_run(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return {entry.name for entry in path.iterdir()} <= _EMPTY_RUN
-
-
-def _holder(path: Path, lock_file: Path) -> str:
-    try:
-        data = json.loads(lock_file.read_text())
-        who = f"process {data['pid']} on host {data['host']}, started {data['started']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        who = "a process that has not yet said which"
-    return (
-        f"{path} must be used by one job at a time, but {who}, holds it; "
-        f"wait for it, stop it, or choose another run name"
-    )
 
 
 def _unwritable(path: Path, error: OSError) -> CtrError:

@@ -156,6 +156,8 @@ def _whole_lines(path: Path, offset: int = 0) -> Iterator[tuple[bytes, Row]]:
     with path.open("rb") as file:
         file.seek(offset)
         for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return  # the last one, torn by a kill, or a job beside is writing it now
             row = _parse(line)
             if row is not None:
                 yield line, row
@@ -170,7 +172,7 @@ def _whole_lines(path: Path, offset: int = 0) -> Iterator[tuple[bytes, Row]]:
 
 def _parse(line: bytes) -> Row | None:
     try:
-        row = json.loads(line) if line.endswith(b"\n") else None
+        row = json.loads(line)
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and "kind" in row and isinstance(row.get("step"), int) else None

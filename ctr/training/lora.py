@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ctr.blocks.encoders import AttentionEncoder
-from ctr.checkpoint.checkpoint import load_checkpoint, load_latest
+from ctr.checkpoint.load import load_best
 from ctr.checkpoint.restore import describe_mismatch
 from ctr.config import AdapterConfig
 from ctr.errors import CheckpointError
@@ -62,12 +62,9 @@ def start_from_base(state: TrainingState, config: AdapterConfig) -> int:
     Raises:
         CheckpointError: the run has no checkpoint, or its model and tables are others.
     """
-    root = Path(config.base) / "checkpoints"
-    latest = load_latest(root)
-    if latest is None:
+    chosen = load_best(Path(config.base) / "checkpoints")
+    if chosen is None:
         raise CheckpointError(f"lora.base must be a run with a checkpoint, {config.base} has none")
-    best = latest.state["progress"]["best_step"]
-    chosen = latest if best in (None, latest.step) else load_checkpoint(root / f"step-{best}")
     found, own = _what_must_fit(completed(chosen.state["identity"])), _what_must_fit(state.identity)
     if found != own:
         raise CheckpointError(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctr.checkpoint.checkpoint import Checkpoint
+from ctr.checkpoint.load import Checkpoint
 from ctr.checkpoint.restore import describe_mismatch, restore_rng, rng_state
 from ctr.distributed.shards import Sharded
 from ctr.distributed.world import World

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from ctr.batch import Batch
 from ctr.checkpoint.background import CheckpointWriter
-from ctr.checkpoint.checkpoint import load_latest, save_checkpoint
+from ctr.checkpoint.checkpoint import save_checkpoint
+from ctr.checkpoint.directories import settle
+from ctr.checkpoint.load import load_latest
 from ctr.checkpoint.restore import describe_mismatch
 from ctr.config import RunConfig
 from ctr.distributed.world import World
@@ -158,6 +160,8 @@ class Trainer:
         checkpoint = load_latest(self.run_dir.checkpoints, world=self.world)
         if checkpoint is not None:
             self.state.restore(checkpoint)
+            if self.world.first:
+                settle(checkpoint.path)  # of a job that was killed while it saved a step again
             self.updates.skipped_in_a_row = self.progress.skipped_in_a_row
             self.display.message(f"resuming after step {checkpoint.step}")
         self.tracker.resume_at(self.progress.step)

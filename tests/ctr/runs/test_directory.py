@@ -42,7 +42,7 @@ def test_open_makes_the_directory_and_leaves_no_probe(tmp_path: Path) -> None:
     with RunDir.open(tmp_path / "runs" / "a") as run:
         assert run.checkpoints.is_dir() and run.predictions.is_dir() and run.report.is_dir()
     names = {path.name for path in run.path.iterdir()}
-    assert names == {MARKER, "checkpoints", "predictions", "report", "lock", "journal.jsonl"}
+    assert names == {MARKER, "checkpoints", "predictions", "report", "lock", "results.lock", "journal.jsonl"}
 
 
 def test_open_sweeps_unfinished_files_and_keeps_the_rest(tmp_path: Path) -> None:
@@ -190,6 +190,6 @@ def test_a_full_disk_leaves_whole_rows_only(tmp_path: Path) -> None:
 
 def test_lock_file_stays_so_that_two_jobs_cannot_lock_two_files(tmp_path: Path) -> None:
     with RunDir.open(tmp_path / "a") as run:
-        before = os.stat(run.lock_file).st_ino
+        before = os.stat((run.path / "lock")).st_ino
     with RunDir.open(tmp_path / "a"):
-        assert os.stat(run.lock_file).st_ino == before
+        assert os.stat((run.path / "lock")).st_ino == before
