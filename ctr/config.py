@@ -21,7 +21,7 @@ from pydantic import (
 from ctr.metrics.table import Selection
 from ctr.models.config import ModelConfig
 from ctr.models.registry import KINDS, model_config
-from ctr.options.knobs import DROP_UNUSED, Count, Knobs, Positive, Share, default_of
+from ctr.options.knobs import DROP_UNUSED, Count, Knobs, Positive, Seed, Share, default_of
 from ctr.options.overrides import change
 from ctr.sparse_optim import check_optimizer, has_option, read_options
 from features.errors import ConfigError
@@ -168,7 +168,7 @@ class RunConfig(Knobs):
 
     dataset: str
     run: str  # the run directory
-    seed: int = 1
+    seed: Seed = 1
     drop: list[str] = []  # features, domains or domain.side fields to leave out; * stands for anything
     period: PeriodConfig = PeriodConfig()
     model: Annotated[SerializeAsAny[ModelConfig], KINDS] = Field(default_factory=model_config)

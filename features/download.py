@@ -64,7 +64,7 @@ def download(name: str, out: Path, *, timeout: float = 30.0) -> list[Path]:
     if name not in ARCHIVES:
         raise ConfigError(f"the data set must be one of {sorted(ARCHIVES)}, got {name!r}")
     check_absent(out)
-    with new_directory(out, point="download", failure=ConfigError) as folder:
+    with new_directory(out, point="download") as folder:
         archive, packed = ARCHIVES[name], folder / ".archive.zip"
         _fetch(archive, packed, timeout)
         unpack(packed, folder, max_bytes=archive.max_unpacked)

@@ -48,7 +48,7 @@ def work(task: Task) -> int:
 
 def score(task: Task) -> None:
     """The test predictions of a trained run, as far as they are missing; metrics and cost in its journal."""
-    with RunDir.open(task.config.run, create=False) as run_dir:
+    with RunDir.open(task.config.run, create=False, results=True) as run_dir:
         opened = open_run(run_dir)
         with Tracker(run_dir, uri=None, system_seconds=0) as tracker:
             tracker.begin(opened.step)

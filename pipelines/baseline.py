@@ -12,7 +12,10 @@ from ctr.metrics.table import headlines
 from ctr.report.evaluation import format_metrics_table
 from ctr.report.result_line import append_line
 from features.dataset import Dataset
+from features.errors import ConfigError
 from pipelines.terminal import echo
+
+MOST_SEEDS = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Fit, score, print the figures with intervals."""
+    if not 1 <= arguments.seeds <= MOST_SEEDS:
+        raise ConfigError(f"--seeds must be 1 to {MOST_SEEDS}, got {arguments.seeds}")
     dataset = Dataset(arguments.dataset)
     for seed in range(1, arguments.seeds + 1):
         out = arguments.out

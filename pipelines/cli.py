@@ -13,7 +13,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from features.errors import CtrError
+from features.durable import WRONG_PLACE
+from features.errors import ConfigError, CtrError
 from features.store import verify
 from pipelines.terminal import Parser, echo, keep_traceback, log_to_stderr
 
@@ -65,8 +66,10 @@ def guarded(job: Callable[[], int]) -> int:
         echo("interrupted", err=True)
         return 130
     except OSError as error:
-        echo(_with_notes(f"error: {error}; mend it and run the command again", error), err=True)
-        return 75
+        usage = error.errno in WRONG_PLACE
+        remedy = "name another place" if usage else "mend it and run the command again"
+        echo(_with_notes(f"error: {error}; {remedy}", error), err=True)
+        return ConfigError.exit_code if usage else 75
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise  # such as SystemExit; a panic of Polars is no Exception either

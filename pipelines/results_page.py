@@ -23,6 +23,7 @@ from ctr.report.result_line import ResultLine, read_lines
 from features.durable import replace_file
 from features.errors import ConfigError
 from features.names import Markup, markdown
+from pipelines.cli import guarded
 from pipelines.terminal import echo
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -249,4 +250,4 @@ def _renew(page: Path, *, write: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from ctr.metrics.table import MetricName, headlines
-from ctr.options.knobs import Count, Knobs, Positive
+from ctr.options.knobs import Knobs, Positive, Seed
 from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import apply_overrides, load_yaml
@@ -39,7 +39,7 @@ class Plan(Knobs):
     base: str | dict[str, Any]  # the configuration of a run: a file (relative to the plan) or written out
     set: Assignments = ()  # changes of the base that all variants share
     out: str | None = None  # directory; None = runs/ablate-<name>
-    seeds: tuple[Count, ...] = Field(default=(1,), min_length=1)
+    seeds: tuple[Annotated[Seed, Field(ge=0)], ...] = Field(default=(1,), min_length=1)
     windows: Positive = 1  # rolling origin: the test part in so many windows (ctr.loader.periods)
     variants: dict[str, VariantPlan] = Field(default_factory=dict)
     one_at_a_time: Parts = ()  # a variant without each of them

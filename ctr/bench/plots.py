@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ctr.bench.results import Chart
+from features.durable import replacing
 
 SIZE, DOTS = (6.4, 4.0), 90
 COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8e5ea2", "#c77d0a", "#555555")
@@ -46,5 +47,6 @@ def draw(chart: Chart, path: Path) -> Path:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=DOTS)
+    with replacing(path, point="bench.plot") as partial:
+        figure.savefig(partial, dpi=DOTS)
     return path

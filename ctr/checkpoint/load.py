@@ -61,10 +61,11 @@ def load_latest(root: Path, *, world: World | None = None) -> Checkpoint | None:
     """
     found, errors = _newest_proven(root, None, world or World.single())
     if found is None and errors:
+        newest = next(iter(errors.values()))
         raise CheckpointError(
             f"{root} must hold an intact checkpoint, but all {len(errors)} (last: "
             f"{', '.join(path.name for path in list(errors)[:5])}) are damaged, read twice; restore one from "
-            "a copy, or delete them to begin anew"
+            f"a copy, or delete them to begin anew. Of the newest: {newest}"
         )
     return found
 

@@ -191,7 +191,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise CheckpointError(f"{path} must have at most {MAX_JSON_BYTES} bytes, got {path.stat().st_size}")
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} must be JSON, got {type(error).__name__}: {str(error)[:200]}"
@@ -199,3 +199,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must be a JSON object, got {type(value).__name__}")
     return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")

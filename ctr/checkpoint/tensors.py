@@ -72,6 +72,13 @@ class StoredTensor:
         """The index of everything."""
         return box((0,) * len(self.shape), self.shape)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Known without reading values, but for a scalar."""
+        first = self._slices[0][1]
+        empty: Tensor = first[tuple(slice(0, 0) for _ in self.shape)] if self.shape else first[()]
+        return empty.dtype
+
     def __getitem__(self, index: tuple[slice, ...]) -> Tensor:
         """Read a part.
 
@@ -85,9 +92,7 @@ class StoredTensor:
         ]
         if len(found) == 1 and found[0][0] == index:
             return found[0][2][inside(index, found[0][1])]
-        first = self._slices[0][1]
-        empty = first[tuple(slice(0, 0) for _ in self.shape)] if self.shape else first[()]
-        values = torch.empty([s.stop - s.start for s in index], dtype=empty.dtype)
+        values = torch.empty([s.stop - s.start for s in index], dtype=self.dtype)
         for shared, where, stored in found:
             values[inside(shared, index)] = stored[inside(shared, where)]
         return values

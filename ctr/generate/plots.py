@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ctr.generate.recall_intervals import BASELINES, StrategyRecall
+from features.durable import replacing
 
 WIDTH, HEIGHT, DOTS = 8.0, 0.42, 100  # inches: of the picture, of a strategy; dots per inch
 LEAST = 0.01  # milliseconds: the axis has no 0
@@ -40,4 +41,5 @@ def draw(
     for axes in (left, right):
         axes.grid(axis="x", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=DOTS)
+    with replacing(path, point="generate.plot") as partial:
+        figure.savefig(partial, dpi=DOTS)

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]  # what torch takes
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 # As the context of a validation: options without effect are dropped, whatever their value. For configurations

@@ -11,30 +11,18 @@ neither.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ctr.errors import LockedError, RetryableError
 from ctr.runs.journal import Journal
 from ctr.runs.lock import Lock
-from features.durable import TMP_PREFIX, sweep, write_file
+from features.durable import TMP_PREFIX, WRONG_PLACE, sweep, write_file
 from features.durable.own import check_free, claim
 from features.errors import ConfigError, CtrError
 
 _log = logging.getLogger(__name__)
-_HOPELESS = {
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-}
 _MOST_OF_A_ROW = 2**24  # bytes; the first row holds the configuration
 _EMPTY_RUN = {
     "journal.jsonl",
@@ -66,12 +54,13 @@ class RunDir:
         self._locks: list[Lock] = []
 
     @classmethod
-    def open(cls, path: str | Path, *, create: bool = True) -> RunDir:
+    def open(cls, path: str | Path, *, create: bool = True, results: bool = False) -> RunDir:
         """Make the directory if needed, lock it, prove that it can be written, sweep what a killed job left.
 
         Args:
             path: the directory ``runs/<name>``; the name is already checked.
             create: False for commands that need an existing run.
+            results: lock predictions and report too, to write them.
 
         Raises:
             ConfigError: the directory cannot be written, or does not exist and `create` is False.
@@ -84,18 +73,19 @@ class RunDir:
         try:
             cls.claim(run.path)
             run._make()
-            run._acquire("lock")
+            for name in ("lock", "results.lock")[: 1 + results]:
+                run._acquire(name)
             run._probe()
-        except OSError as error:
-            run.close()
-            raise _unwritable(run.path, error) from error
-        try:
             run._sweep(run.path, run.checkpoints)
-            with run._results_if_free() as free:
-                run._sweep(*(run._results if free else ()))
+            if results:
+                run._sweep(*run._results)
+            else:
+                run._sweep_results_if_free()
             run.journal = Journal(run.journal_file)
-        except BaseException:
+        except BaseException as error:
             run.close()
+            if isinstance(error, OSError):
+                raise _unwritable(run.path, error) from error
             raise
         return run
 
@@ -184,16 +174,14 @@ class RunDir:
     def _results(self) -> tuple[Path, Path]:
         return self.predictions, self.report
 
-    @contextmanager
-    def _results_if_free(self) -> Iterator[bool]:
-        """Hold the lock of predictions and report for a moment, unless another job writes them."""
+    def _sweep_results_if_free(self) -> None:
+        """What another job is writing at this moment bears the names of leftovers: it is left alone."""
         try:
             lock = Lock(self.path / "results.lock", str(self.path))
         except LockedError:
-            yield False
             return
         try:
-            yield True
+            self._sweep(*self._results)
         finally:
             lock.close()
 
@@ -233,6 +221,6 @@ def _is_run(path: Path) -> bool:
 
 def _unwritable(path: Path, error: OSError) -> CtrError:
     text = f"the run directory {path} must be writable, got {error}; "
-    if error.errno in _HOPELESS:
+    if error.errno in WRONG_PLACE:
         return ConfigError(text + "choose another place")
     return RetryableError(text + "free space or mend the disk, then run the command again")

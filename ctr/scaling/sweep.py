@@ -16,7 +16,7 @@ from ctr.ablate.plan import Assignments, Plan, VariantPlan, parse_plan
 from ctr.ablate.subruns import SubRun, plan_subruns
 from ctr.config import RunConfig
 from ctr.metrics.table import MetricName
-from ctr.options.knobs import Count, Knobs, Positive
+from ctr.options.knobs import Knobs, Positive, Seed
 from ctr.scaling.measured import Against
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
@@ -41,7 +41,7 @@ class Sweep(Knobs):
     base: str | dict[str, Any]  # the configuration of a run: a file (relative to the sweep) or written out
     set: Assignments = ()  # changes of the base that all runs share
     out: str | None = None  # directory; None = runs/scaling-<name>
-    seeds: tuple[Count, ...] = Field(default=(1, 2), min_length=1)
+    seeds: tuple[Annotated[Seed, Field(ge=0)], ...] = Field(default=(1, 2), min_length=1)
     axis: str = "size"  # history, width, layers, data, any numeric option of a run; with `points` a mere name
     values: tuple[Size, ...] = ()  # of the axis
     points: tuple[SweepPoint, ...] = ()  # instead of values: sizes with the options that make them

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ctr.config import OptimizerConfig
 from ctr.training.parameter_kinds import parameter_kinds
 
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, each in the form of its weight
+
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW; weight decay on the weights of maps, not on biases, norms, embeddings and tokens."""
@@ -67,8 +69,21 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".", 1)
-        state.setdefault(index[int(number)], {})[name] = value
+        # A copy: the optimizer changes it in place, and stored tensors lie in a file.
+        state.setdefault(index[int(number)], {})[name] = value.clone()
+    if any(len(entry) != len(_MOMENTS) + 1 for entry in state.values()):
+        raise ValueError(f"the optimizer must hold step, {', '.join(_MOMENTS)} of a weight, or nothing of it")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def possible_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What `optimizer_tensors` may give once all weights were updated: names, shapes, dtypes, no values."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    found: dict[str, Tensor] = {}
+    for number, parameter in zip(_numbers_of(optimizer), parameters, strict=True):
+        found |= {f"{number}.{name}": parameter.detach() for name in _MOMENTS}
+        found[f"{number}.step"] = torch.zeros(())
+    return found
 
 
 def _numbers_of(optimizer: torch.optim.Optimizer) -> list[int]:

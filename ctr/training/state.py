@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from ctr.checkpoint.contents import check_finite, check_tensors, reading
 from ctr.checkpoint.load import Checkpoint
 from ctr.checkpoint.restore import describe_mismatch, restore_rng, rng_state
 from ctr.distributed.shards import Sharded
@@ -18,8 +21,11 @@ from ctr.embedding import EmbeddingTables
 from ctr.errors import CheckpointError
 from ctr.runs.identity import completed
 from ctr.training.losses import RunningLoss
-from ctr.training.optim import AveragedWeights, load_optimizer_tensors, optimizer_tensors
+from ctr.training.optim import AveragedWeights, load_optimizer_tensors, optimizer_tensors, possible_tensors
 from ctr.training.staleness import PendingGradients
+from features.spec import explain
+
+Plain = TypeVar("Plain")
 
 
 @dataclass
@@ -47,8 +53,16 @@ class Progress:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Progress:
-        """The inverse of `to_json`."""
-        return cls(**{**data, "running": RunningLoss(**data["running"])})
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: a value of another type, or a count below 0.
+        """
+        progress = _checked(cls, data)
+        counts = [getattr(progress, f.name) for f in fields(cls) if f.type == "int"]
+        if min(counts) < 0 or data.keys() - {f.name for f in fields(cls)}:
+            raise ValueError(f"counts of progress must be at least 0, and no others, got {str(data)[:200]}")
+        return progress
 
 
 @dataclass
@@ -74,7 +88,7 @@ class TrainingState:
             "pending": self.pending.tensors(self.model),
             "rng": rng_state(self.world),
         }
-        return {f"{part}/{name}": t for part, named in parts.items() for name, t in named.items()}
+        return {name: t for part, named in parts.items() for name, t in _under(part, named).items()}
 
     def plain(self) -> dict[str, Any]:
         """Everything else, as JSON data."""
@@ -95,24 +109,51 @@ class TrainingState:
         Raises:
             CheckpointError: it is of another model, configuration or data set; the message lists the fields.
         """
+        with reading(checkpoint):
+            self._check_identity(checkpoint)
+            self._check_tensors(checkpoint, weights_only=weights_only)
+            self._load_weights(checkpoint)
+            if not weights_only:
+                self._load_course(checkpoint)
+        check_finite(checkpoint, self.tensors())
+
+    def _check_identity(self, checkpoint: Checkpoint) -> None:
         found = completed(checkpoint.state["identity"])
         if found != self.identity:
             raise CheckpointError(
                 f"{checkpoint.path} belongs to another run:\n{describe_mismatch(self.identity, found)}\n"
                 "use the configuration it was made with, or another run directory"
             )
+
+    def _check_tensors(self, checkpoint: Checkpoint, *, weights_only: bool) -> None:
+        average = self.averaged.average if self.averaged else {}
+        exact = _under("model", self.model.state_dict()) | _under("tables", self.tables.state())
+        optional: dict[str, Tensor | Sharded] = {}
+        if not weights_only:
+            optional |= _under("optimizer", possible_tensors(self.optimizer))
+            optional |= _under("pending", dict(self.model.named_parameters()))
+        unread = ("rng", "optimizer", "pending") if weights_only else ("rng",)
+        check_tensors(checkpoint, exact | _under("average", average), optional, unread=unread)
+
+    def _load_weights(self, checkpoint: Checkpoint) -> None:
         tables = checkpoint.tensors.within("tables/")
-        part = _by_part(checkpoint.tensors, without="tables")
+        part = _by_part(checkpoint.tensors, only=("model", "average"))
         self.model.load_state_dict(part["model"])
         self.tables.load_state(tables)
         if self.averaged is not None:
             self.averaged.load(part["average"])
-            self.averaged.updates = checkpoint.state["averaged_updates"]
-        if not weights_only:
-            load_optimizer_tensors(self.optimizer, part.get("optimizer", {}))
-            self.pending.load(self.model, part.get("pending", {}), checkpoint.state.get("pending_rate", 0.0))
-            self.progress = Progress.from_json(checkpoint.state["progress"])
-            restore_rng(part["rng"], self.world)
+            self.averaged.updates = _checked(int, checkpoint.state["averaged_updates"], "averaged_updates")
+
+    def _load_course(self, checkpoint: Checkpoint) -> None:
+        """What decides how training goes on, beside the weights."""
+        part = _by_part(checkpoint.tensors, only=("optimizer", "pending", "rng"))
+        self.progress = Progress.from_json(checkpoint.state["progress"])
+        if self.progress.step != checkpoint.step:
+            raise ValueError(f"progress.step is {self.progress.step}, the manifest says {checkpoint.step}")
+        load_optimizer_tensors(self.optimizer, part.get("optimizer", {}))
+        rate = _checked(float, checkpoint.state.get("pending_rate", 0.0), "pending_rate")
+        self.pending.load(self.model, part.get("pending", {}), rate)
+        restore_rng(part["rng"], self.world)
 
     @contextmanager
     def for_scoring(self) -> Iterator[nn.Module]:
@@ -126,10 +167,23 @@ class TrainingState:
             self.model.train(was_training)
 
 
-def _by_part(tensors: Mapping[str, Tensor], *, without: str) -> dict[str, dict[str, Tensor]]:
+def _checked(kind: type[Plain], value: Any, name: str = "progress") -> Plain:
+    """A value of the state as what it must be; nothing is converted."""
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise ValueError(f"{name}: {explain(error).strip()}") from None
+
+
+def _by_part(tensors: Mapping[str, Tensor], *, only: Collection[str]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of some parts, by the rest of their names."""
     parts: dict[str, dict[str, Tensor]] = {}
     for key in tensors:
-        part, name = key.split("/", 1)
-        if part != without:
+        part, _, name = key.partition("/")
+        if part in only:
             parts.setdefault(part, {})[name] = tensors[key]
     return parts
+
+
+def _under(part: str, named: Mapping[str, Tensor | Sharded]) -> dict[str, Tensor | Sharded]:
+    return {f"{part}/{name}": tensor for name, tensor in named.items()}

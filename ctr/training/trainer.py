@@ -24,7 +24,9 @@ from ctr.checkpoint.directories import settle
 from ctr.checkpoint.load import load_latest
 from ctr.checkpoint.restore import describe_mismatch
 from ctr.config import RunConfig
+from ctr.distributed.on_all_ranks import run_on_all_ranks
 from ctr.distributed.world import World
+from ctr.errors import CheckpointError
 from ctr.loader import Loader
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
@@ -159,7 +161,7 @@ class Trainer:
         self._check_ranks_agree()
         checkpoint = load_latest(self.run_dir.checkpoints, world=self.world)
         if checkpoint is not None:
-            self.state.restore(checkpoint)
+            run_on_all_ranks(self.world, lambda: self.state.restore(checkpoint), failure=CheckpointError)
             if self.world.first:
                 settle(checkpoint.path)  # of a job that was killed while it saved a step again
             self.updates.skipped_in_a_row = self.progress.skipped_in_a_row

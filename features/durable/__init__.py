@@ -1,11 +1,14 @@
 """Files and directories that are either whole or absent, whenever the job or the machine stops.
 
-What is being written bears a temporary name; `rename` gives it its own when every byte is on the disk. It is
-the only rename of the project, with a fault point before and after it (`features.durable.faults`).
+What is being written bears a temporary name; `rename` gives it its own when every byte is on the disk, and
+`exchange` puts a directory in the place of another. They are the only renames of the project, with a fault
+point before and after (`features.durable.faults`).
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import shutil
@@ -16,6 +19,9 @@ from typing import Any
 
 from features.durable.faults import fault_point
 
+# Nothing can be written to such a place, whatever the disk: the user names another. All else may be mended.
+WRONG_PLACE = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP})
+_HERE, _EXCHANGE = -100, 2  # of renameat2(2): AT_FDCWD, RENAME_EXCHANGE
 TMP_PREFIX = ".tmp-"  # whatever bears it is unfinished: never read, swept when a run directory is opened
 
 
@@ -49,6 +55,28 @@ def rename(source: Path, target: Path, *, point: str, index: int | None = None) 
     source.replace(target)
     fsync_path(target.parent)
     fault_point(f"{point}.after_rename", index)
+
+
+def exchange(one: Path, other: Path, *, point: str) -> bool:
+    """Let two paths on one file system change places at one moment; `point` is that of `rename`.
+
+    Returns:
+        False, and nothing has happened, where the file system cannot do it (on Linux most can).
+    """
+    fault_point(f"{point}.before_rename")
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    if renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE):
+        code = ctypes.get_errno()
+        if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            return False
+        raise OSError(code, os.strerror(code), str(one), None, str(other))
+    for parent in {one.parent, other.parent}:
+        fsync_path(parent)
+    fault_point(f"{point}.after_rename")
+    return True
 
 
 @contextmanager

@@ -10,21 +10,26 @@ from pathlib import Path
 
 import psutil
 
-from features.durable import fsync_path, rename
-from features.errors import ConfigError, CtrError
+from features.durable import WRONG_PLACE, exchange, fsync_path, rename
+from features.errors import ConfigError
 
 
 @contextmanager
-def new_directory(out: Path, *, point: str, failure: type[CtrError]) -> Iterator[Path]:
+def new_directory(out: Path, *, point: str) -> Iterator[Path]:
     """A directory that takes the place of `out` when the block ends, or vanishes if it raises.
 
-    What is in `out` goes when the new directory is there; whether it may is for the caller to say.
-    Directories that killed processes left here are removed.
+    What is in `out` goes when the new directory is there; whether it may is for the caller to say. The two
+    change places at one moment; where the file system cannot do that, the old one is put aside first, and
+    taken back by the next call if the job is killed just then. Directories that killed processes left here
+    are removed.
 
     Args:
         out: where the directory is to be.
-        point: of `rename`; with ``.aside`` and ``.back`` where there is an old directory.
-        failure: what is raised where nothing can be written.
+        point: of `rename`; with ``.exchange``, ``.aside`` and ``.back`` where there is an old directory.
+
+    Raises:
+        ConfigError: nothing can be there, such as below a file.
+        OSError: the disk is full, read-only, or fails.
     """
     out = out.absolute()
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
@@ -33,7 +38,9 @@ def new_directory(out: Path, *, point: str, failure: type[CtrError]) -> Iterator
         _sweep(out)
         partial.mkdir()
     except OSError as error:
-        raise failure(f"{out} cannot be written: {error.strerror}; choose another --out") from None
+        if error.errno in WRONG_PLACE:
+            raise ConfigError(f"{out} cannot be written: {error.strerror}; choose another --out") from None
+        raise
     try:
         yield partial
         _fsync_tree(partial)
@@ -62,6 +69,8 @@ def _replace(partial: Path, out: Path, point: str) -> None:
     """Put the finished directory in its place; the old one goes only when the new one is there."""
     old = out.parent / f".{out.name}.partial-{os.getpid()}-old"
     if out.exists() and any(out.iterdir()):
+        if exchange(partial, out, point=f"{point}.exchange"):
+            return
         rename(out, old, point=f"{point}.aside")
     try:
         rename(partial, out, point=point)
@@ -73,8 +82,11 @@ def _replace(partial: Path, out: Path, point: str) -> None:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what processes that were killed left behind."""
-    for path in out.parent.glob(f".{out.name}.partial-*"):
-        pid = path.name.rpartition("partial-")[2].partition("-")[0]
+    """Remove what processes that were killed left behind; an old directory that they put aside comes back."""
+    for path in sorted(out.parent.glob(f".{out.name}.partial-*")):
+        pid, _, kind = path.name.rpartition("partial-")[2].partition("-")
         if pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
-            shutil.rmtree(path, ignore_errors=True)
+            if kind == "old" and not out.exists():
+                rename(path, out, point="partial.back")
+            else:
+                shutil.rmtree(path, ignore_errors=True)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from features.durable import replace_file
+from features.durable import TMP_PREFIX, replace_file
 from features.errors import ConfigError
 
 MARKER = ".ctr-made.json"
@@ -44,7 +44,8 @@ def check_free(directory: Path, what: str, *, known: Callable[[Path], bool] = la
         return
     if not directory.is_dir():
         raise ConfigError(f"{directory} must be a directory, but a file is there; choose another place")
-    found = sorted(path.name for path in directory.iterdir())
+    unfinished = f"{TMP_PREFIX}{MARKER}"  # of a job that was killed at its first moment
+    found = sorted(path.name for path in directory.iterdir() if path.name != unfinished)
     if found and not known(directory):
         shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
         raise ConfigError(

@@ -107,6 +107,9 @@ def _remember(root: Path, verified: Mapping[str, tuple[list[int], str]]) -> None
     with suppress(OSError):  # without a cache every process verifies for itself
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = path.with_name(f"{TMP_PREFIX}{os.getpid()}-{path.name}")
-        temporary.touch(mode=0o600)
-        temporary.write_text(json.dumps(verified))
-        rename(temporary, path, point="verified")
+        try:
+            temporary.touch(mode=0o600)
+            temporary.write_text(json.dumps(verified))
+            rename(temporary, path, point="verified")
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -28,10 +28,11 @@ def new_dataset(out: Path, *, overwrite: bool) -> AbstractContextManager[Path]:
         overwrite: replace a dataset that is there; nothing but a dataset or an empty directory is replaced.
 
     Raises:
-        DataError: `out` is in the way, or cannot be written.
+        ConfigError: `out` is in the way: a file, a link, or files that are no dataset.
+        DataError: there is a dataset, and it is not to be replaced.
     """
     _check_target(out, overwrite=overwrite)
-    return new_directory(out, point="dataset", failure=DataError)
+    return new_directory(out, point="dataset")
 
 
 def write_arrow(

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.durable.directory import check_absent, new_directory
-from features.errors import ConfigError
 from features.synthetic import tables
 from features.synthetic.block import UserBlock
 from features.synthetic.catalogue import Catalogue
@@ -32,7 +31,7 @@ def new_log(out_dir: Path) -> AbstractContextManager[Path]:
         ConfigError: `out_dir` exists and is not an empty directory, or cannot be made.
     """
     check_absent(out_dir)
-    return new_directory(out_dir, point="simulated", failure=ConfigError)
+    return new_directory(out_dir, point="simulated")
 
 
 class TableWriter:

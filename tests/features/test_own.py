@@ -90,6 +90,14 @@ def test_a_run_killed_in_its_first_moment_is_taken(tmp_path: Path) -> None:
     RunDir.open(path).close()
 
 
+def test_a_run_killed_before_its_marker_had_its_name_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / f".tmp-{MARKER}").write_text('{"made_by"')
+    RunDir.open(path).close()
+    assert is_own(path, "run") and not list(path.glob(".tmp-*"))
+
+
 def test_a_later_format_is_named(tmp_path: Path) -> None:
     claim(tmp_path / "a", "run")
     (tmp_path / "a" / MARKER).write_text(json.dumps({"made_by": "ctr", "what": "run", "format": 2}))

@@ -341,7 +341,7 @@ def test_out_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ConfigError, match="a file or link is there"):
         run(tmp_path, RATINGS_SPEC, rating_tables(), out="file")
-    with pytest.raises(DataError, match=r"cannot be written: .*; choose another --out"):
+    with pytest.raises(ConfigError, match=r"cannot be written: .*; choose another --out"):
         run(tmp_path, RATINGS_SPEC, rating_tables(), out="file/dataset")
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -81,8 +81,9 @@ def dead(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize("point", POINTS)
-def test_row_44_a_kill_while_a_step_is_saved_again(point: str, dead: Path) -> None:
+def test_a_kill_while_a_step_is_saved_again(point: str, dead: Path) -> None:
     """With `keep_last: 1` the only complete one is the old or the new, never none; then all goes on."""
     root = dead / point
     found = load_latest(root)
@@ -95,8 +96,9 @@ def test_row_44_a_kill_while_a_step_is_saved_again(point: str, dead: Path) -> No
     assert os.listdir(root) == ["step-7"] and value(load_latest(root)) == 3.0
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize("point", POINTS)
-def test_row_44_saving_again_needs_no_tidying_before(point: str, tmp_path: Path) -> None:
+def test_saving_again_needs_no_tidying_before(point: str, tmp_path: Path) -> None:
     save(tmp_path, 7, 1.0)
     with injected(f"{point}:raise"), pytest.raises(InjectedFault):
         save(tmp_path, 7, 2.0)
@@ -106,7 +108,8 @@ def test_row_44_saving_again_needs_no_tidying_before(point: str, tmp_path: Path)
     assert saved(tmp_path) == [tmp_path / "step-8"]
 
 
-def test_row_44_a_kill_between_saving_and_deleting(tmp_path: Path) -> None:
+@pytest.mark.fault(44)
+def test_a_kill_between_saving_and_deleting(tmp_path: Path) -> None:
     killed(tmp_path, point := "ckpt.aside.before_rename,1,2")
     root = tmp_path / point.partition(",")[0]
     assert steps(root) == [1, 2] and value(load_latest(root)) == 2.0
@@ -139,8 +142,9 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         writer.wait()
 
 
+@pytest.mark.fault(43)
 @pytest.mark.slow
-def test_row_43_two_hundred_opens_beside_a_writer(written: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_two_hundred_opens_beside_a_writer(written: Path, caplog: pytest.LogCaptureFixture) -> None:
     """No step is saved for longer than a moment; whoever reads never hears of damage."""
     dice, seen = random.Random(5), set()
     with caplog.at_level(logging.WARNING):
@@ -154,7 +158,8 @@ def test_row_43_two_hundred_opens_beside_a_writer(written: Path, caplog: pytest.
     assert caplog.text == "" and len(seen) > 20, "the writer must have been faster than the reader"
 
 
-def test_row_43_a_reader_looks_again_when_what_it_listed_is_gone(
+@pytest.mark.fault(43)
+def test_a_reader_looks_again_when_what_it_listed_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the job goes on each time before the reader has opened what it saw."""
@@ -170,7 +175,8 @@ def test_row_43_a_reader_looks_again_when_what_it_listed_is_gone(
     assert value(load_latest(tmp_path)) == 4.0 and not todo
 
 
-def test_row_43_one_of_the_same_name_that_took_its_place_is_read(
+@pytest.mark.fault(43)
+def test_one_of_the_same_name_that_took_its_place_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 1, 1.0)
@@ -187,7 +193,8 @@ def test_row_43_one_of_the_same_name_that_took_its_place_is_read(
     assert value(load_latest(tmp_path)) == 2.0
 
 
-def test_row_43_the_best_step_that_was_replaced_by_a_better_one(
+@pytest.mark.fault(43)
+def test_the_best_step_that_was_replaced_by_a_better_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest still named the old best one when that was deleted."""
@@ -210,9 +217,8 @@ def test_a_best_step_that_is_gone_for_good_is_named(tmp_path: Path) -> None:
         load_best(tmp_path)
 
 
-def test_row_43_a_directory_that_never_rests_ends_with_75(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.fault(43)
+def test_a_directory_that_never_rests_ends_with_75(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 1, 1.0)
 
     def always_late(directory: Path, **options: object) -> Checkpoint:
