@@ -159,7 +159,11 @@ def test_one_job_at_a_time(dataset: Path, tmp_path: Path, capsys: pytest.Capture
 def test_checkpoint_of_another_configuration_or_data_set_is_refused(dataset: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(tiny_config(dataset, run))
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "lock"}
+    before = {
+        path: path.read_bytes()
+        for path in run.rglob("*")
+        if path.is_file() and not path.name.endswith("lock")
+    }
     with pytest.raises(CheckpointError) as caught:
         train(tiny_config(dataset, run, "model.heads=3", "optimizer.lr=0.5", "model.pools=own"))
     lines = str(caught.value).splitlines()
