@@ -79,8 +79,8 @@ def test_no_duration_reads_the_clock_of_the_day(repo_root: Path) -> None:
         for read in reads.findall((repo_root / file).read_text(encoding="utf-8"))
     ]
     assert sorted(found) == [
-        "ctr/runs/directory.py: time.strftime(",  # in the lock: since when a job holds the run
         "ctr/runs/journal.py: time.time(",  # of a row
+        "ctr/runs/lock.py: time.strftime(",  # since when a job holds the run
         "features/read/times.py: datetime.now(",  # the years that a log may hold
         "pipelines/result_line.py: time.strftime(",  # of a date that is given
     ]

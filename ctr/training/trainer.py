@@ -19,9 +19,8 @@ from torch import Tensor
 
 from ctr.batch import Batch
 from ctr.checkpoint.background import CheckpointWriter
-from ctr.checkpoint.checkpoint import save_checkpoint
+from ctr.checkpoint.checkpoint import load_latest, save_checkpoint
 from ctr.checkpoint.directories import settle
-from ctr.checkpoint.load import load_latest
 from ctr.checkpoint.restore import describe_mismatch
 from ctr.config import RunConfig
 from ctr.distributed.on_all_ranks import run_on_all_ranks
