@@ -27,8 +27,11 @@ ELSEWHERE = {
 
 
 def test_every_rename_of_the_sources_is_killed_somewhere() -> None:
-    of_directories = {"dataset.exchange"}  # made of the point `dataset` by new_directory
-    assert set(points()) == (CASES.keys() - of_directories) | ELSEWHERE.keys()
+    made = {
+        "dataset.exchange",
+        "file",
+    }  # of the point `dataset` by new_directory; the default of replace_file
+    assert set(points()) == (CASES.keys() - made) | ELSEWHERE.keys()
 
 
 @pytest.mark.slow
