@@ -7,7 +7,6 @@ from pathlib import Path
 
 import polars as pl
 
-from ctr.build import open_dataset
 from features.dataset import Dataset
 from features.errors import ConfigError, CtrError, DataError
 from features.names import under
@@ -45,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the log, count, write."""
-    dataset = open_dataset(read_run_config(arguments.run_dir), at=arguments.dataset)
+    # The whole data set, whatever part of it the run has seen.
+    dataset = Dataset(arguments.dataset or read_run_config(arguments.run_dir).dataset)
     spec = load_spec(under(dataset.root, "spec.yaml"))
     if not spec.counters:
         raise ConfigError(f"the spec of {dataset.root} must have counters to be exported, it has none")

@@ -147,6 +147,16 @@ def test_hostile_times_are_refused(
     assert not (case.folder / "none.parquet").exists()
 
 
+def test_a_run_of_a_part_of_the_data_has_the_counters_of_all(case: Exporting) -> None:
+    at, config = case.moment(3) / 10**9, case.run / "config.yaml"
+    assert case.export(at, "whole.csv") == 0
+    whole, root = config.read_text(), case.lookup.dataset.root
+    config.write_text(dump_yaml(settings(root, case.run, "period.windows=2", "drop=[counts]")))
+    assert case.export(at, "part.csv") == 0
+    config.write_text(whole)
+    assert (case.folder / "part.csv").read_text() == (case.folder / "whole.csv").read_text()
+
+
 def test_a_log_that_is_not_there_is_looked_for_with_source(
     case: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
