@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from ctr.config import LoaderConfig, RunConfig, TrainConfig
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables, make_tables
+from ctr.footprint import check_dense
 from ctr.loader import Loader, Shard
 from ctr.loader.collate import table_rows
 from ctr.loader.periods import restrict
@@ -44,10 +46,12 @@ def build_model(manifest: Manifest, config: ModelConfig, *, dim: int, seed: int)
             "model.token_filter.mode: mask_loss drops terms of a loss that predicts events, got kind "
             f"{config.kind!r}, which predicts clicks; set it to remove or off"
         )
+    build = partial(model_class(config.kind), manifest, config, dim=dim)
     with torch.random.fork_rng(devices=[]):
+        check_dense(build, what="model")
         torch.manual_seed(seed)
         try:
-            model = model_class(config.kind)(manifest, config, dim=dim)
+            model = build()
         except ValueError as error:  # the blocks check widths and counts
             raise ConfigError(f"model: {error}") from None
         if config.aligned_start:

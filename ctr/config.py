@@ -21,7 +21,7 @@ from pydantic import (
 from ctr.metrics.table import Selection
 from ctr.models.config import ModelConfig
 from ctr.models.registry import KINDS, model_config
-from ctr.options.knobs import DROP_UNUSED, Count, Knobs, Positive, Seed, Share, default_of
+from ctr.options.knobs import DROP_UNUSED, Count, Few, Knobs, Positive, Seed, Share, default_of
 from ctr.options.overrides import change
 from ctr.sparse_optim import check_optimizer, has_option, read_options
 from features.errors import ConfigError
@@ -101,9 +101,9 @@ class LoaderConfig(Knobs):
     batch_rows: Positive = 1024  # at most this many rows (a single longer request still fits)
     order: Literal["shuffle", "time"] = "shuffle"
     window: Positive = 65536  # requests shuffled together
-    workers: Positive = 1  # background threads
-    prefetch: Positive = 4  # batches made ahead
-    micro_batches: Positive = 1  # parts in which a step computes its batch: less memory, the same update
+    workers: Few = 1  # background threads
+    prefetch: Few = 4  # batches made ahead
+    micro_batches: Few = 1  # parts in which a step computes its batch: less memory, the same update
     max_len: dict[str, Positive] = {}  # shorter histories than the data set holds
     id_dropout: dict[str, Share] = {}  # ID table → probability that an ID is unknown, in training alone
 
@@ -139,7 +139,7 @@ class AdapterConfig(Knobs):
     """Low-rank adapters on the dense weights of a finished run, which stay as they are (LoRA)."""
 
     base: str  # its run directory
-    rank: Positive = 8
+    rank: Few = 8
     alpha: float = Field(default=16.0, gt=0)  # an adapter's output counts alpha / rank times
     targets: list[str] = Field(default=["*"], min_length=1)  # names of linear maps; * stands for anything
 
@@ -158,7 +158,7 @@ class TrackingConfig(Knobs):
 class PeriodConfig(Knobs):
     """Which stretch of the data set's time a run sees (ctr.loader.periods)."""
 
-    windows: Positive = 1  # the test part in so many windows, each tested by a training that ends before it
+    windows: Few = 1  # the test part in so many windows, each tested by a training that ends before it
     window: Count = 0  # which of them
     train_fraction: float = Field(default=1.0, gt=0, le=1)  # the newest part of the training requests
 

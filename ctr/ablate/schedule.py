@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import psutil
-
 from ctr.ablate.subruns import SubRun
 from ctr.ablate.task import Task
 from ctr.errors import LockedError, RetryableError
 from ctr.runs.directory import RunDir
+from features.memory.limit import memory_limit
 
 TRIES = 5
 AGAIN = {LockedError.exit_code, RetryableError.exit_code}  # a worker whose parent was killed holds its lock
@@ -165,5 +164,5 @@ def how_many(subruns: Sequence[SubRun], *, on_gpu: bool) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     rows = max(sum(t.rows for t in s.manifest.tables.values()) * s.config.embedding.dim for s in subruns)
     each = OWN_MIB + rows * 4 * 3 / 2**20  # weights, two moments
-    fitting = int(psutil.virtual_memory().available / 2**20 / each)
+    fitting = int(memory_limit().left / 2**20 / each)
     return max(1, min(cores, fitting, len(subruns)))

@@ -68,7 +68,8 @@ class QueryGeneration(nn.Module):
             PerTokenLinear(count, from_pools, hidden, bias=False, fan_in=fan_in) if from_pools else None
         )
         self.down = PerTokenLinear(count, hidden, width)
-        sequence = torch.arange(len(queries)).repeat_interleave(torch.tensor(queries))
+        counts = torch.tensor(queries)
+        sequence = torch.arange(len(queries)).repeat_interleave(counts, output_size=sum(queries))
         self.register_buffer("sequence_of_query", sequence, persistent=False)
 
     def forward(self, ns_tokens: Tensor, pools: Tensor, requests: RequestMap) -> Tensor:

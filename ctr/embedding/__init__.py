@@ -14,6 +14,7 @@ from ctr.config import EmbeddingConfig
 from ctr.distributed.world import World
 from ctr.embedding.base import EmbeddingTables
 from ctr.embedding.by_width import TablesByWidth
+from ctr.embedding.memory import check_fits
 from ctr.embedding.replicated import ReplicatedTables
 from ctr.embedding.torch_engine import TorchTables
 from ctr.embedding.torchrec_plan import check_choices
@@ -48,7 +49,7 @@ def make_tables(
 
     Raises:
         ConfigError: a sharding of a table that does not exist; an engine that is not installed or lacks the
-            optimizer on this device.
+            optimizer on this device; tables that do not fit into memory.
 
     Example:
         >>> tables = make_tables({"item": 10}, EmbeddingConfig(dim=4), seed=1)
@@ -58,13 +59,15 @@ def make_tables(
     device = torch.device(device)
     check_choices(rows, config)
     width_of = {table: (widths or {}).get(table, config.dim) for table in rows}
+    world = world or World.single(device)
+    check_fits(rows, width_of, config, device=device, world=world)
     engines = {
         width: _make_engine(
             {table: count for table, count in rows.items() if width_of[table] == width},
             config.model_copy(update={"dim": width}),
             seed=seed,
             device=device,
-            world=world or World.single(device),
+            world=world,
         )
         for width in dict.fromkeys(width_of.values()) or [config.dim]
     }

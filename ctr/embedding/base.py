@@ -147,18 +147,12 @@ class EmbeddingTables(ABC):
                 )
 
 
-def initial_weight(table: str, rows: int, config: EmbeddingConfig, *, seed: int) -> Tensor:
-    """Return (rows, E) values of N(0, init_std²), a function of the seed and the table's name alone."""
-    weight = torch.empty(rows, config.dim)
-    fill_initial(Sharded((rows, config.dim), [((0, 0), weight)]), table, config, seed=seed)
-    return weight
-
-
 def fill_initial(held: Sharded, table: str, config: EmbeddingConfig, *, seed: int, epoch: int = 0) -> None:
-    """Give the parts of a table that this process holds the values that `initial_weight` has there.
+    """Give the parts of a table that this process holds their values of N(0, init_std²).
 
-    In a later epoch, for a table that is drawn anew, these are others.
-    The table is made in pieces, so that no process needs memory for all of it.
+    They are a function of the seed, the table's name and the place in the whole table alone; in a later epoch,
+    for a table that is drawn anew, they are others. The table is made in pieces, so that no process needs
+    memory for all of it.
     """
     for first, values in _chunks(table, held.shape[0], config, seed=seed, epoch=epoch):
         for (row, column), part in held.parts:

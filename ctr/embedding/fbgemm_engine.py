@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ctr.config import EmbeddingConfig
-from ctr.distributed.shards import Readable
-from ctr.embedding.base import STEP, EmbeddingTables, initial_weight
+from ctr.distributed.shards import Readable, as_sharded
+from ctr.embedding.base import STEP, EmbeddingTables, fill_initial
 from ctr.embedding.fbgemm_options import check_kernels, importing, update_options
 from ctr.sparse_optim import optimizer_class
 from features.errors import ConfigError
@@ -34,7 +34,7 @@ class FbgemmTables(EmbeddingTables):
         self._module = _make_module(rows, config, device)
         self._weight = dict(zip(rows, self._module.split_embedding_weights(), strict=True))
         for table, weight in self._weight.items():
-            weight.copy_(initial_weight(table, rows[table], config, seed=seed))
+            fill_initial(as_sharded(weight), table, config, seed=seed)
 
     def _check_config(self) -> None:
         remedy = "set embedding.engine to torch"

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ctr.config import EmbeddingConfig
-from ctr.embedding.base import STEP, EmbeddingTables, initial_weight
+from ctr.distributed.shards import as_sharded
+from ctr.embedding.base import STEP, EmbeddingTables, fill_initial
 from ctr.sparse_optim import optimizer_class
 
 
@@ -29,7 +30,7 @@ class TorchTables(EmbeddingTables):
         total = sum(rows.values())
         self._weight = torch.empty(total, config.dim, device=device)
         for table, part in self._split(self._weight).items():
-            part.copy_(initial_weight(table, rows[table], config, seed=seed))
+            fill_initial(as_sharded(part), table, config, seed=seed)  # with no second copy
         rule = optimizer_class(config.optimizer)
         self._optimizer = rule(total, config.dim, config.sparse_options(), device)
         self._step = torch.zeros(1, dtype=torch.int64)

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import psutil
 import torch
 
 from ctr.config import EmbeddingConfig
 from ctr.distributed.world import World
 from features.errors import ConfigError
+from features.memory.limit import memory_limit
 
 ROOT = ""  # where the tables are in the module that DistributedModelParallel gets: they are all of it
 KERNEL = "fused"  # the update happens in FBGEMM's backward
@@ -139,7 +139,7 @@ def _topology(world: World, local: int) -> Any:
     if world.device.type == "cuda":
         memory = {"hbm_cap": torch.cuda.get_device_properties(world.device).total_memory}
     else:
-        memory = {"ddr_cap": psutil.virtual_memory().total // local}
+        memory = {"ddr_cap": memory_limit().total // local}
     return Topology(world_size=world.size, local_world_size=local, compute_device=world.device.type, **memory)
 
 

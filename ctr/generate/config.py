@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from ctr.config import RunConfig
 from ctr.models.registry import model_config
-from ctr.options.knobs import Count, Knobs, Positive, Share
+from ctr.options.knobs import Count, Few, Knobs, Positive, Share
 from ctr.options.overrides import change
 from ctr.tokens.config import TokenFilterConfig
 from features.errors import ConfigError
@@ -31,7 +31,7 @@ class GeneratorConfig(Knobs):
 
     architecture: str = "llama"  # one that sees older events only, or t5 (docs/generation.md)
     d_model: Positive = 64
-    layers: Positive = 2
+    layers: Few = 2
     heads: Positive = 4
     expansion: float = Field(default=2.0, gt=0)
     dropout: Share = 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ctr.checkpoint.load import Checkpoint, load_best
 from ctr.config import LoaderConfig
 from ctr.embedding import EmbeddingTables
 from ctr.errors import CheckpointError
+from ctr.footprint import check_dense
 from ctr.generate.config import GenerateConfig
 from ctr.generate.model import NextBehaviour
 from ctr.generate.semantic_ids import SemanticIds, load_semantic_ids, make_semantic_ids
@@ -122,9 +124,11 @@ def build_generator(
     config: GenerateConfig, manifest: Manifest, ids: SemanticIds, device: Any
 ) -> TrainingState:
     """Model and optimizer, fresh; the same seed gives the same weights. Also seeds torch for dropout."""
+    build = partial(NextBehaviour, manifest, config, ids)
     with torch.random.fork_rng(devices=[]):
+        check_dense(build, device=device, what="generator")
         torch.manual_seed(config.seed)
-        model = NextBehaviour(manifest, config, ids).to(device)
+        model = build().to(device)
     torch.manual_seed(config.seed)
     decay = config.optimizer.ema_decay
     return TrainingState(

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from ctr.options.knobs import KindSection, Positive
+from ctr.options.knobs import Few, KindSection, Positive
 from ctr.tokens.config import AutoConfig, TokensConfig
 from features.dataset import Manifest
 
@@ -15,12 +15,12 @@ from features.dataset import Manifest
 class ModelConfig(TokensConfig, KindSection):
     """How wide and deep, how tokens are made, and what the head reads."""
 
-    layers: Positive = 2
+    layers: Few = 2
     heads: Positive = 4
     expansion: float = Field(default=2.0, gt=0)  # hidden width of feed-forward parts over their input
     aligned_start: bool = False  # initial weights in which a candidate recognises itself in the history
     head_reads: Literal["all", "mean"] = "all"  # the top layer's tokens side by side, or their mean
-    head_hidden: list[Positive] = [64]
+    head_hidden: list[Positive] = Field(default=[64], max_length=100)
     linear_shortcut: bool = False  # adds a linear map of all dense features to the logit
 
     def check(self, manifest: Manifest) -> None:

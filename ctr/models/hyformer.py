@@ -51,7 +51,7 @@ from ctr.models.encoder import AnyEncoderConfig, LongerEncoderConfig, longest_se
 from ctr.models.head import Head
 from ctr.models.model import Model
 from ctr.models.request_state import RequestState, count_events, joined
-from ctr.options.knobs import Positive, Unused
+from ctr.options.knobs import Few, Unused
 from ctr.tokens.events import SequenceTokenizers
 from ctr.tokens.features import UniqueRows, make_tokenizer
 from features.dataset import Manifest
@@ -67,8 +67,8 @@ class HyFormerConfig(ModelConfig):
     encoder: AnyEncoderConfig = LongerEncoderConfig()  # of each sequence at every layer
     # What a layer encodes: what the layer before made of a sequence, or its events anew.
     encoder_input: Literal["previous", "events"] = "previous"
-    queries: dict[str, Positive] = {}  # query tokens per sequence; others get default_queries
-    default_queries: Positive = 1
+    queries: dict[str, Few] = {}  # query tokens per sequence; others get default_queries
+    default_queries: Few = 1
     pools: Literal["all", "own", "none"] = "all"  # what a query sees of the sequences' pools
     query_inputs: Literal["all", "candidate"] = "all"  # … and of the non-sequence tokens
     merge_sequences: bool = False  # the paper's ablation: one merged sequence

@@ -39,6 +39,7 @@ from itertools import pairwise
 from typing import ClassVar, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ctr.batch import Batch
@@ -60,7 +61,7 @@ from ctr.models.config import ModelConfig
 from ctr.models.head import Head
 from ctr.models.model import Model
 from ctr.models.request_state import RequestState, count_events, joined, newest
-from ctr.options.knobs import Count, Knobs, Positive, Unused
+from ctr.options.knobs import Knobs, Positive, Unused
 from ctr.tokens.events import SequenceTokenizers
 from ctr.tokens.features import UniqueRows, make_tokenizer
 from features.dataset import Manifest
@@ -70,7 +71,8 @@ class TowerConfig(Knobs):
     """LONGER's attention layers: token merge, the query events, global tokens."""
 
     merge: Positive = 1  # adjacent events concatenated into one token
-    inner_layers: Count = 0  # layers of the small Transformer inside a group (InnerTrans)
+    # Layers of the small Transformer inside a group (InnerTrans).
+    inner_layers: int = Field(default=0, ge=0, le=10_000)
     queries: Literal["recent", "uniform", "learnable"] = "recent"
     num_queries: Positive = 32
     cls_tokens: Positive = 1

@@ -47,7 +47,7 @@ from ctr.models.head import Head
 from ctr.models.longer import UNUSED_QUERIES, LongerTower, TowerConfig
 from ctr.models.model import Model
 from ctr.models.request_state import RequestState
-from ctr.options.knobs import DROP_UNUSED, Knobs, Positive
+from ctr.options.knobs import DROP_UNUSED, Few, Knobs
 from ctr.tokens.events import SequenceTokenizers
 from ctr.tokens.features import UniqueRows, make_tokenizer
 from features.dataset import Manifest
@@ -56,7 +56,7 @@ from features.dataset import Manifest
 class StagesConfig(Knobs):
     """The second stage, and what the first one knows of the candidate."""
 
-    mixer_layers: Positive = 2
+    mixer_layers: Few = 2
     global_tokens: bool = True  # the NS tokens take part in reading the sequence
 
 

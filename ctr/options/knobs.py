@@ -9,8 +9,12 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+# No size is beyond 32 bits, so that a product of two is a number that torch can refuse.
+MOST = 2**31 - 1
+Positive = Annotated[int, Field(gt=0, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+# Of parts that are made one by one, before anything can tell what they take together.
+Few = Annotated[int, Field(gt=0, le=10_000)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]  # what torch takes
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, SerializeAsAny
 
 from ctr.options.kinds import OneOf
-from ctr.options.knobs import Count, KindSection, Knobs, Positive, Share, Unused
+from ctr.options.knobs import Count, Few, KindSection, Knobs, Positive, Share, Unused
 
 CLASSIFIER = "classifier"
 
@@ -27,7 +27,7 @@ class AutoConfig(TokenizerConfig):
     """All features concatenated and cut into tokens."""
 
     kind: Literal["auto"] = "auto"
-    tokens: Positive = 4
+    tokens: Few = 4
 
 
 TOKENIZERS = OneOf({"semantic": SemanticConfig, "auto": AutoConfig}, default="semantic")
@@ -38,7 +38,7 @@ class NgramConfig(Knobs):
 
     fields: list[str] = []  # domain.field of one ID per event; empty = no n-grams
     max_order: int = Field(default=3, ge=2, le=8)  # N: n-grams of 2 … N events
-    tables_per_order: Positive = 2  # K hashes of each order
+    tables_per_order: Few = 2  # K hashes of each order
     rows: Positive = 50_000  # of each sub-table, at least: the next sizes that fit
     dim: Count = 0  # width of a sub-embedding; 0 = the paper's E / ((N − 1) K)
 

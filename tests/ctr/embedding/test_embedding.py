@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ctr.config import EmbeddingConfig
-from ctr.distributed.shards import Sharded
+from ctr.distributed.shards import Sharded, as_sharded
 from ctr.embedding import EmbeddingTables, make_tables
-from ctr.embedding.base import fill_initial, initial_weight
+from ctr.embedding.base import fill_initial
 from ctr.errors import CheckpointError
 from ctr.runs.versions import fbgemm_available
 from features.errors import ConfigError
@@ -66,6 +66,12 @@ def test_initial_weights_depend_on_seed_and_name_alone() -> None:
     assert not torch.equal(one["b.weight"], make_tables({"b": 10}, config, seed=2).state()["b.weight"])
     assert one["a.weight"].std().item() == pytest.approx(0.02, rel=0.02)
     assert abs(one["a.weight"].mean().item()) < 5e-4
+
+
+def initial_weight(table: str, rows: int, config: EmbeddingConfig, *, seed: int) -> Tensor:
+    weight = torch.empty(rows, config.dim)
+    fill_initial(as_sharded(weight), table, config, seed=seed)
+    return weight
 
 
 @pytest.mark.parametrize("rows", [1, 15, 16, 31, 32, 33, 48, 70])
