@@ -150,9 +150,9 @@ class EmbeddingTables(ABC):
 def fill_initial(held: Sharded, table: str, config: EmbeddingConfig, *, seed: int, epoch: int = 0) -> None:
     """Give the parts of a table that this process holds their values of N(0, init_std²).
 
-    They are a function of the seed, the table's name and the place in the whole table alone; in a later epoch,
-    for a table that is drawn anew, they are others. The table is made in pieces, so that no process needs
-    memory for all of it.
+    They are a function of the seed, the table's name and the place in the whole table alone. In a later
+    epoch, for a table that is drawn anew, they are others. The table is made in pieces, so that no process
+    needs memory for all of it.
     """
     for first, values in _chunks(table, held.shape[0], config, seed=seed, epoch=epoch):
         for (row, column), part in held.parts:
