@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 
 from features.durable import WRONG_PLACE
 from features.errors import ConfigError, CtrError
-from features.store import verify
+from features.memory.limit import limit_reached
+from pipelines.supervise import is_child, needs_supervision, supervise
 from pipelines.terminal import Parser, echo, keep_traceback, log_to_stderr
 
 # name → (module with add_arguments and run, one-line help); modules load only when their command is called
@@ -40,12 +41,27 @@ COMMANDS = {
 }
 
 
+# What is said where memory could not be had.
+_NO_MEMORY = (
+    "can't allocate memory",  # torch
+    "CUDA out of memory",
+    "malloc of size",  # Arrow
+    "bad_alloc",
+    "Cannot allocate memory",  # the system: mapped files, libraries, new processes
+    "can't start new thread",
+    "failed to map segment",  # of a library
+)
+
+_VERIFY = "features.store.verify"  # imported when it is needed: what supervises a command stays small
+
 # These read a data set, and compare it with its hashes first.
 READING = ("train", "evaluate", "predict", "score", "counters", "baseline", "generate", "ablate", "scaling")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command, that of the command line where none is given; returns its exit code."""
+    if argv is None and not is_child() and needs_supervision():
+        return supervise()
     arguments = list(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _dispatch(arguments))
 
@@ -53,10 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def guarded(job: Callable[[], int]) -> int:
     """Run a job; errors a user can cause become one message and their exit code."""
     log_to_stderr()
-    logging.getLogger(verify.__name__).setLevel(logging.INFO)  # its progress
+    logging.getLogger(_VERIFY).setLevel(logging.INFO)  # its progress
     try:
         return job()
     except CtrError as error:
+        if _out_of_memory(error):
+            return _tell_of_memory(error)
         echo(_with_notes(f"error: {error}", error), err=True)
         return error.exit_code
     except BrokenPipeError:  # the reader, such as head, has seen enough
@@ -74,12 +92,7 @@ def guarded(job: Callable[[], int]) -> int:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise  # such as SystemExit; a panic of Polars is no Exception either
         if _out_of_memory(error):
-            echo(
-                f"error: the memory must hold what the command needs, but does not ({_first_line(error)}); "
-                "free memory or raise the limit, or make batches, histories or the model smaller",
-                err=True,
-            )
-            return 75
+            return _tell_of_memory(error)
         kept = keep_traceback(error)
         echo(
             f"error: ctr did not expect this: {type(error).__name__}: {_first_line(error)}; it is a fault of "
@@ -94,9 +107,21 @@ def _with_notes(text: str, error: Exception) -> str:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Whether Python, torch or Arrow could not get memory."""
-    texts = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "malloc of size")
-    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+    """Whether Python, torch, Arrow, Polars or the system could not get memory."""
+    text = str(error)
+    if isinstance(error, MemoryError) or any(said in text for said in _NO_MEMORY):
+        return True
+    panicked = type(error).__name__ == "PanicException" or "Panic" in text or "panicked" in text
+    return (panicked or not isinstance(error, CtrError)) and limit_reached()
+
+
+def _tell_of_memory(error: BaseException) -> int:
+    echo(
+        f"error: the memory must hold what the command needs, but does not ({_first_line(error)}); "
+        "free memory or raise the limit, or make batches, histories, the model or the data smaller",
+        err=True,
+    )
+    return 75
 
 
 def _first_line(error: BaseException) -> str:
@@ -117,7 +142,7 @@ def _dispatch(arguments: list[str]) -> int:
                 sub.add_argument("--no-verify", action="store_true", help=text)
     parsed = parser.parse_args(arguments)
     if getattr(parsed, "no_verify", False):
-        verify.enabled = False
+        importlib.import_module(_VERIFY).enabled = False
         logging.getLogger(__name__).warning("the data set is not compared with its hashes (--no-verify)")
     run = importlib.import_module(COMMANDS[parsed.command][0]).run
     return int(run(parsed) or 0)

@@ -60,6 +60,13 @@ def process_limits(cgroups: Path = _CGROUPS) -> list[MemoryLimit]:
     return [*_of_ulimit(), *_of_cgroups(cgroups, Path("/proc/self/cgroup"))]
 
 
+def limit_reached() -> bool:
+    """Whether the address space of this process was once nearly as large as it may be."""
+    used = Path("/proc/self/status")
+    peak = re.search(r"^VmPeak:\s+(\d+) kB", used.read_text(), re.MULTILINE) if used.is_file() else None
+    return peak is not None and any(int(peak[1]) * 1024 > 0.9 * limit.total for limit in _of_ulimit())
+
+
 def check_cap(cap: int) -> None:
     """Refuse a `--memory` that the interpreter and its libraries alone exceed.
 

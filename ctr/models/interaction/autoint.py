@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from ctr.blocks.attention import attend
 from ctr.blocks.linear import Linear
 from ctr.models.interaction.crossing import Interaction, InteractionConfig, TokenSizes
-from ctr.options.knobs import Positive
+from ctr.options.knobs import Few
 
 
 class AutoIntConfig(InteractionConfig):
     """How deep; heads are those of the model."""
 
     kind: Literal["autoint"] = "autoint"
-    layers: Positive = 3
+    layers: Few = 3
     scaled: bool = True  # scores by 1 / √d; the paper does not
 
     def build(self, sizes: TokenSizes) -> Interaction:

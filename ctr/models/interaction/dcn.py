@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from ctr.blocks.linear import Linear
 from ctr.models.interaction.crossing import Interaction, InteractionConfig, TokenSizes
-from ctr.options.knobs import Count, Positive
+from ctr.options.knobs import Count, Few
 
 
 class DcnConfig(InteractionConfig):
     """How deep, of which rank."""
 
     kind: Literal["dcn"] = "dcn"
-    layers: Positive = 3
+    layers: Few = 3
     rank: Count = 0  # r; 0 = full maps
 
     def build(self, sizes: TokenSizes) -> Interaction:

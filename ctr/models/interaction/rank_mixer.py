@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from ctr.blocks.mixing import RankMixerBlock
 from ctr.models.interaction.crossing import Interaction, InteractionConfig, TokenSizes
-from ctr.options.knobs import Positive
+from ctr.options.knobs import Few
 
 
 class RankMixerConfig(InteractionConfig):
     """How deep."""
 
     kind: Literal["rank_mixer"] = "rank_mixer"
-    layers: Positive = 2
+    layers: Few = 2
 
     @property
     def mixes(self) -> bool:

@@ -19,14 +19,14 @@ from ctr.blocks.layers import FeedForward, Residual
 from ctr.blocks.linear import Linear
 from ctr.blocks.mixing import PerTokenFFN
 from ctr.models.interaction.crossing import Interaction, InteractionConfig, TokenSizes
-from ctr.options.knobs import Positive
+from ctr.options.knobs import Few
 
 
 class TransformerConfig(InteractionConfig):
     """How deep; heads are those of the model."""
 
     kind: Literal["transformer"] = "transformer"
-    layers: Positive = 2
+    layers: Few = 2
     per_token_ffn: bool = False
 
     def build(self, sizes: TokenSizes) -> Interaction:

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from ctr.blocks.layers import build_norm
 from ctr.blocks.linear import Linear
 from ctr.models.interaction.crossing import Interaction, InteractionConfig, TokenSizes
-from ctr.options.knobs import Positive
+from ctr.options.knobs import Few, Positive
 
 
 class WukongConfig(InteractionConfig):
     """Depth, and the tokens of each block."""
 
     kind: Literal["wukong"] = "wukong"
-    layers: Positive = 3
+    layers: Few = 3
     fm_tokens: Positive = 4  # n_F
     linear_tokens: Positive = 4  # n_L
     rank: Positive = 4  # k

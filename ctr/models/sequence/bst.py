@@ -24,7 +24,7 @@ from ctr.blocks.jagged import Jagged
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.pairs import Pairs
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
-from ctr.options.knobs import Positive
+from ctr.options.knobs import Few, Positive
 
 
 class BstConfig(SideConfig):
@@ -32,7 +32,7 @@ class BstConfig(SideConfig):
 
     kind: Literal["bst"] = "bst"
     recent: Positive = 20  # k
-    layers: Positive = 1  # the paper: one is best
+    layers: Few = 1  # the paper: one is best
 
     def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""

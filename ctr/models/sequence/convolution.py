@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
-from ctr.options.knobs import Positive
+from ctr.options.knobs import Few, Positive
 
 
 class ConvolutionConfig(SideConfig):
     """Depth and width of the field."""
 
     kind: Literal["convolution"] = "convolution"
-    layers: Positive = 3
+    layers: Few = 3
     taps: Positive = 3  # k
 
     def build(self, sizes: SideSizes) -> SequenceSide:

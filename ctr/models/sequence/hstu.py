@@ -31,7 +31,7 @@ from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.pairs import Pairs
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
-from ctr.options.knobs import Positive
+from ctr.options.knobs import Few
 
 _TIME_BUCKETS = 96  # ⌊ln(2⁴¹) / 0.301⌋ + 2
 
@@ -40,7 +40,7 @@ class HstuConfig(SideConfig):
     """Heads are those of the model."""
 
     kind: Literal["hstu"] = "hstu"
-    layers: Positive = 2
+    layers: Few = 2
 
     def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""

@@ -23,14 +23,14 @@ from ctr.blocks.request_map import RequestMap
 from ctr.models.config import ModelConfig
 from ctr.models.longer import LongerTower, TowerConfig
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
-from ctr.options.knobs import Positive
+from ctr.options.knobs import Few
 
 
 class LongerSideConfig(SideConfig):
     """The tower, and who asks."""
 
     kind: Literal["longer"] = "longer"
-    layers: Positive = 2
+    layers: Few = 2
     tower: TowerConfig = TowerConfig()
     global_tokens: bool = True
 

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ctr.blocks.jagged import Jagged
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
-from ctr.options.knobs import Positive
+from ctr.options.knobs import Few
 
 
 class RecurrentConfig(SideConfig):
@@ -28,7 +28,7 @@ class RecurrentConfig(SideConfig):
 
     kind: Literal["recurrent"] = "recurrent"
     cell: Literal["gru", "lstm"] = "gru"
-    layers: Positive = 1
+    layers: Few = 1
 
     def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""

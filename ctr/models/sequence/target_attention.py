@@ -24,7 +24,7 @@ from ctr.library.architectures import BodySizes
 from ctr.library.encoder import LibraryEncoder
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.kinds import OneOf
-from ctr.options.knobs import KindSection, Positive
+from ctr.options.knobs import Few, KindSection
 
 
 class FrontConfig(KindSection):
@@ -49,7 +49,7 @@ class TransformerFrontConfig(FrontConfig):
     """Layers in which every event sees every event."""
 
     kind: Literal["transformer"] = "transformer"
-    layers: Positive = 2
+    layers: Few = 2
 
     def build(self, sizes: SideSizes) -> nn.Module:
         """The layers of ctr.blocks.encoders."""
