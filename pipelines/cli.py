@@ -142,7 +142,9 @@ def _dispatch(arguments: list[str]) -> int:
                 sub.add_argument("--no-verify", action="store_true", help=text)
     parsed = parser.parse_args(arguments)
     if getattr(parsed, "no_verify", False):
-        importlib.import_module(_VERIFY).enabled = False
+        from features.store import verify
+
+        verify.enabled = False
         logging.getLogger(__name__).warning("the data set is not compared with its hashes (--no-verify)")
     run = importlib.import_module(COMMANDS[parsed.command][0]).run
     return int(run(parsed) or 0)
