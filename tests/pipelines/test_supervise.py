@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from features.durable.directory import new_directory
-from features.errors import DataError
 from pipelines import supervise
 from pipelines.supervise import _exit_code
 
@@ -117,15 +115,6 @@ def test_the_killer_of_the_kernel_is_told_from_others(capsys: pytest.CaptureFixt
 def test_without_a_limit_the_command_is_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "process_limits", lambda: [])
     assert not supervise.needs_supervision()
-
-
-@pytest.mark.fault(31)
-def test_what_an_aborted_command_left_goes_at_the_next_start(tmp_path: Path) -> None:
-    left = tmp_path / ".out.partial-999999999"
-    left.mkdir()
-    with new_directory(tmp_path / "out", point="test", failure=DataError) as root:
-        (root / "a").touch()
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_supervises_is_small() -> None:
