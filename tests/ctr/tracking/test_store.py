@@ -55,6 +55,7 @@ def values(file: Path) -> int:
         return int(database.execute("SELECT count(*) FROM metrics").fetchone()[0])
 
 
+@pytest.mark.fault(37)
 @pytest.mark.slow
 def test_four_first_jobs_share_one_store(tmp_path: Path) -> None:
     """Each of three stores is used first by the same four processes at about the same moment."""
@@ -69,6 +70,7 @@ def test_four_first_jobs_share_one_store(tmp_path: Path) -> None:
         assert not file.with_name("mlflow.db.new").exists()
 
 
+@pytest.mark.fault(37)
 @pytest.mark.slow
 def test_a_job_killed_while_it_makes_the_store_leaves_none(tmp_path: Path) -> None:
     new = tmp_path / "mlflow.db.new"
@@ -85,6 +87,7 @@ def test_a_job_killed_while_it_makes_the_store_leaves_none(tmp_path: Path) -> No
     assert values(tmp_path / "mlflow.db") == 1 and not new.exists()
 
 
+@pytest.mark.fault(37)
 @pytest.mark.slow
 def test_a_broken_store_is_named_and_its_remedy_works(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -123,6 +126,7 @@ def test_a_deleted_experiment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         find_experiment(client, "ctr", place=None)  # type: ignore[arg-type]
 
 
+@pytest.mark.fault(37)
 def test_an_experiment_that_another_job_just_made_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, {})
     made: list[Any] = [None, SimpleNamespace(experiment_id="3", lifecycle_stage="active")]
