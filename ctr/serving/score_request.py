@@ -20,6 +20,7 @@ from features.errors import DataError
 from features.read.moment import moment_of
 from features.spec import explain
 
+MOST_CHARACTERS = 2**22
 JsonNumber = int | float
 
 
@@ -49,9 +50,10 @@ Time = Annotated[int | float | str | None, PlainValidator(_time)]
 Numbers = Annotated[list[JsonNumber], FirstFault()]
 Value = JsonNumber | Numbers  # an ID, several IDs, or the numbers of a dense feature
 RawNumber = Annotated[float, Field(allow_inf_nan=True), AfterValidator(_not_infinite)]
-Scalar = bool | int | RawNumber | str | None
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]  # with a bound, halves of surrogates are refused too
+Scalar = bool | int | RawNumber | Text | None
 RawValue = Scalar | Annotated[list[Scalar], FirstFault()]
-Key = int | str
+Key = int | Text
 INT64 = 2**63
 Id = Annotated[int, Field(ge=0, lt=INT64)]
 
