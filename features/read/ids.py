@@ -12,7 +12,7 @@ from features.errors import DataError
 
 # Above it a float skips whole numbers: two IDs may have become one.
 _EXACT: dict[type[pl.DataType], int] = {pl.Float64: 2**53, pl.Float32: 2**24, pl.Float16: 2**11}
-_TEXT = (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime)
+_TEXT = (pl.String, pl.Categorical, pl.Enum, pl.Date)
 
 
 def key_values(values: pl.Series, *, what: str) -> pl.Series:
@@ -34,6 +34,8 @@ def key_values(values: pl.Series, *, what: str) -> pl.Series:
     dtype = values.dtype
     if isinstance(dtype, _TEXT) or dtype == pl.Boolean:
         return values.cast(pl.String)
+    if isinstance(dtype, pl.Datetime):
+        return _moments(values, dtype)
     if dtype == pl.Binary:
         return texts_of(values, what=what)
     if dtype.is_float():
@@ -74,6 +76,13 @@ def _first_binary(values: pl.Series) -> bytes:
         except UnicodeDecodeError:
             return bytes(value)
     return b""
+
+
+def _moments(values: pl.Series, dtype: pl.Datetime) -> pl.Series:
+    """Datetimes as one text whatever their unit, those with a zone in UTC."""
+    zone = "" if dtype.time_zone is None else "+00:00"
+    values = values.dt.convert_time_zone("UTC") if zone else values
+    return values.dt.strftime(f"%Y-%m-%d %H:%M:%S%.f{zone}")
 
 
 def _narrow(values: pl.Series) -> pl.Series:

@@ -96,7 +96,8 @@ def _derived(spec: Spec) -> dict[str, list[str]]:
     """The derived columns of the impressions' table, each with the columns it is computed from."""
     raw = spec.source.tables.get(spec.impressions.table)
     found = {} if raw is None else raw.derive
-    return {n: parse(e, what=f"derived column {n!r}").meta.root_names() for n, e in found.items()}
+    what = f"table {spec.impressions.table!r}, derived column"
+    return {n: parse(e, what=f"{what} {n!r}").meta.root_names() for n, e in found.items()}
 
 
 def _is_own_table(spec: Spec, domain: Domain) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 
 import numpy as np
@@ -83,6 +84,18 @@ def test_one_key_meets_itself_in_any_two_types(one: pl.Series, other: pl.Series)
     assert first.code.tolist() == second.code.tolist()
     fitted = fit_table(IdTable(), [one], what="t")
     assert fitted.look_up(other, what="t").tolist() == [2]
+
+
+def test_moments_meet_whatever_their_unit_and_zone() -> None:
+    moments = pl.Series([datetime(2024, 3, 1), datetime(2024, 3, 1, 12, 0, 0, 500_000), None])
+    plain = ["2024-03-01 00:00:00", "2024-03-01 12:00:00.500", None]
+    zoned = ["2024-03-01 00:00:00+00:00", "2024-03-01 12:00:00.500+00:00", None]
+    for unit in ("ms", "us", "ns"):
+        values = moments.dt.cast_time_unit(unit)
+        assert key_values(values, what="x").to_list() == plain
+        for zone in ("UTC", "Asia/Tokyo"):
+            there = values.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+            assert key_values(there, what="x").to_list() == zoned
 
 
 def test_zeros_in_front_are_part_of_a_text() -> None:
