@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from features.dataset import ORIGIN, SPLITS, DomainInfo, Manifest, SplitInfo
+from features.durable import remove
 from features.encode.encoded import Encoded
 from features.encode.fitted import write_fitted
 from features.encode.layout import event_table, split_tables
 from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
+from features.errors import DataError
+from features.memory.limit import memory_limit
+from features.memory.sizes import shown
+from features.partitions.prepare import prepare_parts
+from features.partitions.run import Prepared
+from features.partitions.sizes import counts_of, disk_bytes, parts_for
+from features.partitions.store import take
+from features.partitions.survey import Unsteady
+from features.partitions.tasks import OnProgress, work_directory
+from features.partitions.whole import why_whole
+from features.partitions.workers import Resources, open_workers
 from features.read.check import check_types
 from features.read.clock import CLOCK, TIME, time_bounds
-from features.read.explode import refuse_taken_names
-from features.read.log import Log, read_log
-from features.read.needed import expand_patterns, needed_columns
+from features.read.log import Log, Tables, read_log
+from features.read.needed import needed_columns
 from features.read.problems import Problems
-from features.read.roles import table_roles
 from features.safe_yaml import dump_yaml
-from features.sources import WITH_OPTIONS, open_tables
+from features.sources import WITH_OPTIONS
+from features.sources.of_spec import open_spec
 from features.spec import Spec
 from features.store.write import hash_files, new_dataset, write_arrow, write_manifest, write_parquet
 
-OnProgress = Callable[[str], None]
-
 
 def prepare(
-    spec: Spec, out: Path, *, base: Path, overwrite: bool = False, progress: OnProgress | None = None
+    spec: Spec,
+    out: Path,
+    *,
+    base: Path,
+    overwrite: bool = False,
+    progress: OnProgress | None = None,
+    resources: Resources | None = None,
 ) -> Manifest:
     """Prepare a dataset directory; it appears complete or not at all.
 
@@ -41,6 +56,7 @@ def prepare(
         base: what `spec.source.path` is relative to.
         overwrite: replace a dataset that is there.
         progress: told the name of each step as it begins.
+        resources: what it may use; the data set does not depend on it.
 
     Raises:
         ConfigError: the spec does not fit the tables.
@@ -51,18 +67,91 @@ def prepare(
         tell("reading the raw tables")
         counters: dict[str, int] = {}
         full, tables = open_spec(spec, base, counters)
-        log = read_log(full, tables)
-        log.counters = counters | log.counters
-        tell("counting and encoding")
-        ranges = split_rows(log.rows[CLOCK].to_numpy(), log.rows[TIME].to_numpy(), spec.split)
-        domains: dict[str, DomainInfo] = {}
+        parts = _parts(full, tables, resources or Resources(), tell)
+        if parts == 1:
+            return _prepare_whole(root, spec, full, tables, counters, base=base, tell=tell)
+        with _in_parts(spec, full, tables, out, base, parts, resources or Resources(), tell) as prepared:
+            for name, (path, _) in prepared.files.items():
+                take(path, root / name)
+            prepared.counters = counters | prepared.counters
+            return _finish(root, spec, prepared)
 
-        def write_domain(name: str, encoded: Encoded) -> None:
-            domains[name] = _write_events(root, name, log, encoded)
 
-        encoded = encode_log(full, log, ranges, finished=write_domain)
-        tell("writing")
-        return _write(root, spec, log, ranges, encoded, domains, base=base)
+def _parts(full: Spec, tables: Tables, resources: Resources, tell: OnProgress) -> int:
+    """How many partitions: one if all fits into the memory, or if the spec allows no more."""
+    if resources == Resources() and not _tells_its_rows(full):
+        return 1
+    counts = counts_of(full, tables)
+    memory = memory_limit(resources.memory)
+    workers = resources.workers if resources.dask is None else 1
+    room = resources.memory if resources.memory is not None else memory.left
+    parts = resources.partitions or parts_for(counts, room, workers=workers)
+    if parts > 1 and (reason := why_whole(full, tables)) is not None:
+        tell(f"in one partition, all in memory: {reason}")
+        return 1
+    if parts > 1:
+        tell(f"{parts} partitions; temporary files beside --out: up to {shown(disk_bytes(counts))}")
+    return parts
+
+
+def _prepare_whole(
+    root: Path,
+    spec: Spec,
+    full: Spec,
+    tables: Tables,
+    counters: dict[str, int],
+    *,
+    base: Path,
+    tell: OnProgress,
+) -> Manifest:
+    """In memory, all at once."""
+    log = read_log(full, tables)
+    log.counters = counters | log.counters
+    tell("counting and encoding")
+    ranges = split_rows(log.rows[CLOCK].to_numpy(), log.rows[TIME].to_numpy(), spec.split)
+    domains: dict[str, DomainInfo] = {}
+
+    def write_domain(name: str, encoded: Encoded) -> None:
+        domains[name] = _write_events(root, name, log, encoded)
+
+    encoded = encode_log(full, log, ranges, finished=write_domain)
+    tell("writing")
+    splits = _write_splits(root, log, ranges, encoded)
+    write_arrow(root / ORIGIN, log.origin.table(base / spec.source.path))
+    return _finish(
+        root, spec, Prepared({}, encoded, splits, domains, log.users, log.items, log.ticks, log.counters)
+    )
+
+
+def _tells_its_rows(spec: Spec) -> bool:
+    """Whether the files say how many rows they have: to count those of texts is to read them."""
+    parquet = all(table.format == "parquet" for table in spec.source.tables.values())
+    return spec.source.kind in ("files", "simulator") and parquet
+
+
+@contextmanager
+def _in_parts(
+    spec: Spec,
+    full: Spec,
+    tables: Tables,
+    out: Path,
+    base: Path,
+    parts: int,
+    resources: Resources,
+    tell: OnProgress,
+) -> Iterator[Prepared]:
+    """Partition by partition; the files lie beside `out` until the block ends."""
+    work = out.absolute().with_name(f".{out.name}.parts")
+    with work_directory(work, f"{spec.digest()} {parts}"):
+        try:
+            with open_workers(resources) as executor:
+                prepared = prepare_parts(
+                    full, spec, tables, work, base=base.absolute(), parts=parts, executor=executor, tell=tell
+                )
+            yield prepared
+        except Unsteady as reason:
+            raise DataError(f"{reason}; only one partition can tell, so leave --partitions out") from None
+    remove(work)
 
 
 def check(spec: Spec, *, base: Path) -> None:
@@ -87,61 +176,28 @@ def check(spec: Spec, *, base: Path) -> None:
     problems.raise_all()
 
 
-def open_spec(
-    spec: Spec, base: Path, counters: dict[str, int], *, dry: bool = False
-) -> tuple[Spec, dict[str, pl.LazyFrame]]:
-    """The spec without patterns, and its raw tables."""
-    problems = Problems()
-    needed = needed_columns(spec, problems)
-    if not dry:
-        problems.raise_all()
-    tables: dict[str, pl.LazyFrame] = {}
-    with problems.collect():  # the tables are asked too, so that all that is wrong is told at once
-        tables = open_tables(
-            spec.source, base=base, needed=needed, roles=table_roles(spec), counters=counters, dry=dry
-        )
-    problems.raise_all()
-    columns = {name: _columns(table) for name, table in tables.items()}
-    refuse_taken_names(spec, columns[spec.impressions.table])
-    return expand_patterns(spec, columns), tables
-
-
-def _columns(table: pl.LazyFrame) -> list[str]:
-    """The raw columns of a table, without the reserved ones."""
-    return [c for c in table.collect_schema().names() if not c.startswith("__")]
-
-
-def _write(
-    root: Path,
-    spec: Spec,
-    log: Log,
-    ranges: SplitRanges,
-    encoded: Encoded,
-    domains: dict[str, DomainInfo],
-    *,
-    base: Path,
-) -> Manifest:
+def _finish(root: Path, spec: Spec, prepared: Prepared) -> Manifest:
     """Write every other file, the manifest last."""
-    splits = _write_splits(root, log, ranges, encoded)
+    encoded, known = prepared.encoded, {name: sha256 for name, (_, sha256) in prepared.files.items()}
     write_fitted(root, encoded.tables, encoded.fitted)
-    _write_keys(root, log)
+    _write_keys(root, prepared)
     (root / "spec.yaml").write_text(dump_yaml(spec.model_dump(mode="json")))
-    write_arrow(root / ORIGIN, log.origin.table(base / spec.source.path))
-    files = hash_files(root)
+    files = hash_files(root, known)
     origin = {ORIGIN: files.pop(ORIGIN)}
+    ticks = prepared.ticks
     manifest = Manifest(
         name=spec.name,
         spec_sha256=spec.digest(),
-        users=len(log.users),
-        items=len(log.items),
-        tick=log.ticks[None] if log.ticks_differ else None,
+        users=len(prepared.users),
+        items=len(prepared.items),
+        tick=ticks[None] if len(set(ticks.values())) > 1 else None,
         features=encoded.features,
         tables=encoded.table_infos,
-        domains={name: domains[name] for name in spec.domains},
+        domains={name: prepared.domains[name] for name in spec.domains},
         tokens=spec.tokens,
         slices=list(spec.slices),
-        splits=splits,
-        counters=log.counters | encoded.counters,
+        splits=prepared.splits,
+        counters=prepared.counters | encoded.counters,
         files=files,
         origin=origin,
     )
@@ -168,8 +224,8 @@ def _write_events(root: Path, name: str, log: Log, encoded: Encoded) -> DomainIn
     return info
 
 
-def _write_keys(root: Path, log: Log) -> None:
+def _write_keys(root: Path, prepared: Prepared) -> None:
     """Write the raw keys of the user and item codes."""
-    for name, keys in (("users", log.users), ("items", log.items)):
+    for name, keys in (("users", prepared.users), ("items", prepared.items)):
         book = {"code": np.arange(len(keys)), "key": keys.to_arrow()}
         write_parquet(root / "keys" / f"{name}.parquet", pa.table(book))

@@ -12,12 +12,12 @@ from features.errors import ConfigError, CtrError, DataError
 from features.names import under
 from features.past.counter_files import write_counters
 from features.past.counter_state import counter_states
-from features.prepare import open_spec
 from features.read.clock import TIME
 from features.read.clock_at import clock_at
 from features.read.dataset_times import DatasetTimes
 from features.read.log import Log, read_log
 from features.read.moment import moment_of_argument, shown_moment
+from features.sources.of_spec import open_spec
 from features.spec import Spec, load_spec
 from pipelines.prepare import with_source
 from pipelines.runs import read_run_config

@@ -6,6 +6,9 @@ import argparse
 import time
 from pathlib import Path
 
+from features.errors import ConfigError
+from features.memory.sizes import parse_size
+from features.partitions.workers import Resources
 from features.prepare import check, prepare
 from features.spec import Spec, load_spec
 from pipelines.terminal import echo
@@ -17,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--source", help="where the raw logs are, instead of the spec's source.path")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset directory")
+    parser.add_argument(
+        "--memory", metavar="SIZE", help="what all of it may take, as in 4GB; else what there is"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (docs/scale.md)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="a Dask cluster's scheduler, in the workers' place")
+    parser.add_argument("--partitions", type=int, metavar="N", help="instead of what --memory makes of it")
     parser.add_argument("--dry-run", action="store_true", help="only check, by the beginnings of the files")
 
 
@@ -31,8 +40,17 @@ def run(arguments: argparse.Namespace) -> None:
         )
         return
     started = time.monotonic()
+    memory = None if arguments.memory is None else parse_size(arguments.memory, what="--memory")
+    for name in ("workers", "partitions"):
+        if (given := getattr(arguments, name)) is not None and given < 1:
+            raise ConfigError(f"--{name} must be at least 1, got {given}")
     manifest = prepare(
-        spec, arguments.out, base=arguments.spec.parent, overwrite=arguments.overwrite, progress=report
+        spec,
+        arguments.out,
+        base=arguments.spec.parent,
+        overwrite=arguments.overwrite,
+        progress=report,
+        resources=Resources(memory, arguments.workers, arguments.dask, arguments.partitions),
     )
     for name, split in manifest.splits.items():
         rate = split.positives / max(split.impressions, 1)

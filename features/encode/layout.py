@@ -19,6 +19,8 @@ from features.spec import Spec
 from features.store.manifest import DomainInfo, SplitInfo
 from features.store.write import BATCH_ROWS
 
+KNOWN_USER = "__known_user"  # a column of rows that stands for what `_known_users` finds
+
 
 @dataclass(frozen=True)
 class SplitTables:
@@ -29,7 +31,9 @@ class SplitTables:
     info: SplitInfo
 
 
-def split_tables(name: str, log: Log, ranges: SplitRanges, encoded: Encoded) -> SplitTables:
+def split_tables(
+    name: str, log: Log, ranges: SplitRanges, encoded: Encoded, *, first_row: int = 0
+) -> SplitTables:
     """The tables of one part.
 
     Args:
@@ -37,15 +41,18 @@ def split_tables(name: str, log: Log, ranges: SplitRanges, encoded: Encoded) -> 
         log: all rows and events.
         ranges: which rows belong to which part.
         encoded: the features of all rows.
+        first_row: number of the first row, where they are a part of a log.
     """
     spec = encoded.spec
     low, high = ranges.of(name)
     rows = log.rows.slice(low, high - low)
     request = rows["__request"].to_numpy()
     first = np.flatnonzero(np.concatenate([[True], request[1:] != request[:-1]])[: len(request)])
-    requests = _request_keys(rows, first) | {"known_user": _known_users(log.rows, rows[first], ranges)}
-    requests |= _history(spec, log, requests, rows[first])
-    impressions = _impression_keys(rows, low, spec)
+    head = rows[first]
+    seen = head[KNOWN_USER].to_numpy() if KNOWN_USER in head else _known_users(log.rows, head, ranges)
+    requests = _request_keys(rows, first) | {"known_user": seen}
+    requests |= _history(spec, log, requests, head)
+    impressions = _impression_keys(rows, first_row + low, spec)
     own = {n: c.slice(low, high - low) for n, c in encoded.of_level("candidate").items()}
     info = SplitInfo(
         requests=len(first),
@@ -106,7 +113,7 @@ def _history(
     """The pointers of the requests into every event store."""
     columns = {}
     for name, domain in spec.domains.items():
-        if domain.from_list is not None:
+        if f"__start.{name}" in head.columns:  # of lists, and where every row brings its own
             start, end = (head[f"__{part}.{name}"].to_numpy() for part in ("start", "end"))
             columns[f"start.{name}"] = np.maximum(start, end - domain.max_len)
             columns[f"end.{name}"] = end

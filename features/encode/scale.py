@@ -17,6 +17,7 @@ from features.read.numbers import numeric
 from features.spec import DenseFeature
 
 _KNOTS = 257
+LEVELS = np.linspace(0, 1, _KNOTS)  # of the quantiles that a scaler keeps
 _HUGE = 1e100  # beyond it a number stands for a missing one, and its square would overflow
 
 
@@ -75,17 +76,31 @@ def fit_scaler(values: np.ndarray, feature: DenseFeature) -> Scaler:
         >>> scaler.apply(np.array([2.0, 3.0, np.nan])).tolist()
         [0.0, 1.0, 0.0]
     """
-    known = values[are_known(values)]
+    known = fitted_on(values, feature)
     missing = len(known) < len(values)
     if feature.scale == "none" or not len(known):
         return Scaler(feature.scale, feature.clip, missing=missing)
     if feature.scale == "quantile":
-        return Scaler("quantile", feature.clip, knots=_quantiles(known), missing=missing)
-    known = _log(known) if feature.scale == "log" else known
-    mean, std = float(known.mean()), float(known.std())
+        return quantile_scaler(np.quantile(known, LEVELS), feature, missing=missing)
+    return moment_scaler(float(known.mean()), float(known.std()), feature, missing=missing)
+
+
+def fitted_on(values: np.ndarray, feature: DenseFeature) -> np.ndarray:
+    """The known ones of float64 values (N,), as they are scaled: logarithms with `log`."""
+    known = values[are_known(values)]
+    return _log(known) if feature.scale == "log" else known
+
+
+def moment_scaler(mean: float, std: float, feature: DenseFeature, *, missing: bool) -> Scaler:
+    """The scaler of values with that mean and standard deviation."""
     # A constant column has a rounding error for its standard deviation.
     std = std if std > 1e-12 * max(abs(mean), 1.0) else 1.0
     return Scaler(feature.scale, feature.clip, mean, std, missing=missing)
+
+
+def quantile_scaler(quantiles: np.ndarray, feature: DenseFeature, *, missing: bool) -> Scaler:
+    """The scaler of values with those quantiles at `LEVELS`."""
+    return Scaler("quantile", feature.clip, knots=_knots_of(quantiles), missing=missing)
 
 
 @dataclass(frozen=True)
@@ -101,7 +116,7 @@ class FittedDense:
 
     def apply(self, frame: pl.DataFrame, *, what: str) -> np.ndarray:
         """float32 (rows, dim) of a frame of the feature's columns."""
-        return self.scale(_numbers(frame, frame.columns, what))
+        return self.scale(numbers_of(frame, frame.columns, what))
 
     def scale(self, numbers: Mapping[str, np.ndarray]) -> np.ndarray:
         """float32 (rows, dim) of float64 columns, NaN = missing."""
@@ -121,8 +136,12 @@ def fit_dense(
 
     With `may_be_missing` every column has an indicator, also where no training row misses it.
     """
-    numbers = _numbers(frame, feature.columns, what)
-    scalers = {c: fit_scaler(x, feature) for c, x in numbers.items()}
+    numbers = numbers_of(frame, feature.columns, what)
+    return of_scalers({c: fit_scaler(x, feature) for c, x in numbers.items()}, may_be_missing=may_be_missing)
+
+
+def of_scalers(scalers: dict[str, Scaler], *, may_be_missing: bool) -> FittedDense:
+    """The columns of a feature; with `may_be_missing` every one has an indicator."""
     if may_be_missing:
         scalers = {c: replace(s, missing=True) for c, s in scalers.items()}
     return FittedDense(scalers)
@@ -130,7 +149,7 @@ def fit_dense(
 
 def missing_in(frame: pl.DataFrame, feature: DenseFeature, *, what: str) -> np.ndarray:
     """Which rows lack a value in any column of a feature, bool (rows,)."""
-    numbers = _numbers(frame, feature.columns, what)
+    numbers = numbers_of(frame, feature.columns, what)
     return np.logical_or.reduce([~are_known(values) for values in numbers.values()])
 
 
@@ -148,7 +167,7 @@ def _scalars(column: pl.Series) -> list[pl.Series]:
     return [column.arr.get(i).alias(f"{column.name}.{i}") for i in range(column.dtype.size)]
 
 
-def _numbers(frame: pl.DataFrame, columns: list[str], what: str) -> dict[str, np.ndarray]:
+def numbers_of(frame: pl.DataFrame, columns: list[str], what: str) -> dict[str, np.ndarray]:
     """Every scalar of the columns as float64 (rows,), missing ones as NaN."""
     every = [s for c in columns for s in _scalars(frame[c])]
     return {s.name: numeric(s, what=f"{what}: column {s.name!r}") for s in every}
@@ -163,9 +182,8 @@ def _log(values: np.ndarray) -> np.ndarray:
     return np.sign(values) * np.log1p(np.abs(values))
 
 
-def _quantiles(values: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _knots_of(quantiles: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Distinct quantiles and the middle of the levels that each of them spans."""
-    x = np.quantile(values, np.linspace(0, 1, _KNOTS))
-    unique, inverse = np.unique(x, return_inverse=True)
-    levels = np.bincount(inverse, weights=np.linspace(0, 1, _KNOTS)) / np.bincount(inverse)
+    unique, inverse = np.unique(quantiles, return_inverse=True)
+    levels = np.bincount(inverse, weights=LEVELS) / np.bincount(inverse)
     return tuple(unique.tolist()), tuple(levels.tolist())

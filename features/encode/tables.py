@@ -156,7 +156,8 @@ def fit_table(
     """
     training = [*shown, *(happened or [])]
     if table.encode == "vocabulary":
-        return _fit_vocabulary(table, [key_values(v, what=what) for v in training], uses_shown=len(shown))
+        counts = [count_values(v, what=what) for v in training]
+        return fit_vocabulary(table, counts[: len(shown)], counts[len(shown) :])
     assert table.rows is not None  # the spec demands it
     if table.encode == "hash":
         return Hash(table.rows)
@@ -164,9 +165,18 @@ def fit_table(
         return log_buckets(table.rows, table.log_base)
     numbers = np.concatenate([numeric(v, what=what) for v in training])
     numbers = numbers[np.isfinite(numbers)]
-    inner = np.arange(1, table.rows) / table.rows
-    boundaries = np.unique(np.quantile(numbers, inner)) if len(numbers) else np.empty(0)
-    return Bucketizer("quantile", table.rows, boundaries)
+    inner = inner_levels(table.rows)
+    return quantile_buckets(table.rows, np.quantile(numbers, inner) if len(numbers) else np.empty(0))
+
+
+def inner_levels(rows: int) -> np.ndarray:
+    """The levels of the quantiles that bound so many buckets."""
+    return np.arange(1, rows) / rows
+
+
+def quantile_buckets(rows: int, quantiles: np.ndarray) -> Bucketizer:
+    """Buckets between the distinct ones of the quantiles at `inner_levels`."""
+    return Bucketizer("quantile", rows, np.unique(quantiles))
 
 
 def log_buckets(rows: int, base: float) -> Bucketizer:
@@ -208,20 +218,25 @@ def _mix(bits: np.ndarray) -> np.ndarray:
     return bits ^ (bits >> np.uint64(31))
 
 
-def _fit_vocabulary(table: IdTable, training: list[pl.Series], *, uses_shown: int) -> Vocabulary:
-    columns = [c.drop_nulls().rename("value") for c in common_keys(training)]
-    shown, happened = _count(columns[:uses_shown]), _count(columns[uses_shown:])
-    if shown is not None and happened is not None:
-        happened = happened.join(shown, on="value", how="anti")
-    counts = pl.concat([c for c in (shown, happened) if c is not None])
+def count_values(values: pl.Series, *, what: str) -> pl.DataFrame:
+    """How often each value occurs: value (an ID), count (int64)."""
+    keys = key_values(values, what=what).drop_nulls().rename("value")
+    return keys.value_counts(name="count").with_columns(pl.col("count").cast(pl.Int64))
+
+
+def fit_vocabulary(table: IdTable, shown: list[pl.DataFrame], happened: list[pl.DataFrame]) -> Vocabulary:
+    """The vocabulary of values that were counted, as `fit_table` says; of any number of parts."""
+    keys = common_keys([counts["value"] for counts in (*shown, *happened)])
+    parts = [c.with_columns(k.alias("value")) for c, k in zip((*shown, *happened), keys, strict=True)]
+    own, others = _added_up(parts[: len(shown)]), _added_up(parts[len(shown) :])
+    if own is not None and others is not None:
+        others = others.join(own, on="value", how="anti")
+    counts = pl.concat([c for c in (own, others) if c is not None])
     kept = counts.filter(pl.col("count") >= table.min_count).sort("count", "value", descending=[True, False])
     kept = kept.head(table.max_size) if table.max_size is not None else kept
     return Vocabulary(table.oov_rows, kept["value"], kept["count"])
 
 
-def _count(columns: list[pl.Series]) -> pl.DataFrame | None:
-    """How often each value occurs in all columns together; None without columns."""
-    if not columns:
-        return None
-    counts = pl.concat([c.value_counts(name="count") for c in columns])
-    return counts.group_by("value").agg(pl.col("count").sum().cast(pl.Int64))
+def _added_up(parts: list[pl.DataFrame]) -> pl.DataFrame | None:
+    """How often each value occurs in all parts together; None without parts."""
+    return pl.concat(parts).group_by("value").agg(pl.col("count").sum()) if parts else None

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from features.encode.encoded import Encoded
-from features.encode.scale import count_not_finite, fit_dense, missing_in
+from features.encode.scale import FittedDense, count_not_finite, fit_dense, missing_in
 from features.encode.tables import FittedTable, Hash, fit_table, log_buckets
 from features.encode.uses import Use, known_from
 from features.encode.values import Values, values_of
@@ -36,22 +36,27 @@ _PLAIN = (pl.String, pl.Int64, pl.Int32, pl.Int16, pl.Int8, pl.UInt32, pl.UInt16
 def encode_table(name: str, uses: list[Use], encoded: Encoded) -> None:
     """Fit one table on all its uses, and look them up."""
     table, what = encoded.spec.tables[name], f"table {name!r}"
-    values = _comparable([_values(use) for use in uses], table, uses)
+    values = comparable([id_values_of(use) for use in uses], table, uses)
     training = [(u.domain is None, v.of(u.training)) for u, v in zip(uses, values, strict=True)]
     shown, happened = ([v for is_shown, v in training if is_shown is kind] for kind in (True, False))
     fitted = fit_table(table, shown, happened, what=what)
-    encoded.tables[name] = fitted
-    encoded.fitted["tables"][name] = {
-        "encode": table.encode,
-        "fit": _fit_range(uses),
-        **fitted.state(),
-    }
+    state = {"encode": table.encode, "fit": fit_range([fit_span(use) for use in uses]), **fitted.state()}
     if isinstance(fitted, Hash):  # knows no values, and 5 and "5" have different hashes
-        types = {
-            u.key: str(key_values(v.flat.clear(), what=u.what).dtype)
-            for u, v in zip(uses, values, strict=True)
-        }
-        encoded.fitted["tables"][name]["types"] = types
+        state["types"] = {u.key: key_type(v, what=u.what) for u, v in zip(uses, values, strict=True)}
+    encoded.fitted["tables"][name] = state
+    look_up_table(name, fitted, uses, values, encoded)
+
+
+def key_type(values: Values, *, what: str) -> str:
+    """What the IDs of a hashed column are: Int64 or String."""
+    return str(key_values(values.flat.clear(), what=what).dtype)
+
+
+def look_up_table(
+    name: str, fitted: FittedTable, uses: list[Use], values: list[Values], encoded: Encoded
+) -> None:
+    """The columns of all uses of a fitted table."""
+    encoded.tables[name] = fitted
     for use, value in zip(uses, values, strict=True):
         columns = encoded.columns[use.domain]
         columns[f"id.{use.name}"] = value.arrow(_ids(fitted, value.flat, what=use.what))
@@ -75,16 +80,19 @@ def _ids(fitted: FittedTable, values: pl.Series, *, what: str) -> np.ndarray:
     return ids
 
 
-def _values(use: Use) -> Values:
+def id_values_of(use: Use) -> Values:
+    """The values of an ID feature."""
     assert isinstance(use.feature, IdFeature)
     return values_of(use.frame, use.feature, what=use.what)
 
 
-def _comparable(values: list[Values], table: IdTable, uses: list[Use]) -> list[Values]:
+def comparable(
+    values: list[Values], table: IdTable, uses: list[Use], *, as_text: bool = False
+) -> list[Values]:
     """Values that are looked up slice by slice, of types that do not depend on what a slice holds.
 
     Integers up to int64 and texts are IDs as they are. In a hash table all uses have one type, since 5 and
-    "5" have different hashes; a vocabulary finds that by itself.
+    "5" have different hashes; a vocabulary finds that by itself. `as_text`: a use elsewhere is text.
     """
     if table.encode not in ("vocabulary", "hash"):
         return values
@@ -92,24 +100,29 @@ def _comparable(values: list[Values], table: IdTable, uses: list[Use]) -> list[V
         v.flat if v.flat.dtype in _PLAIN else key_values(v.flat, what=u.what)
         for u, v in zip(uses, values, strict=True)
     ]
-    if table.encode == "hash" and any(f.dtype == pl.String for f in flat):
+    if table.encode == "hash" and (as_text or any(f.dtype == pl.String for f in flat)):
         flat = [f.cast(pl.String) for f in flat]
     return [replace(v, flat=f) for v, f in zip(values, flat, strict=True)]
 
 
 def encode_other(use: Use, encoded: Encoded) -> None:
     """Encode what has no table in the spec: dense numbers, calendar features, gaps between events."""
-    encode = _encode_dense if isinstance(use.feature, DenseFeature) else _encode_time
-    encoded.described[use.key] = encode(use, encoded)
+    if isinstance(use.feature, DenseFeature):
+        training = use.frame.select(use.feature.columns).filter(pl.Series(use.training))
+        fitted = fit_dense(training, use.feature, what=use.what, may_be_missing=use.known_later)
+        state = {"fit": fit_range([fit_span(use)]), "columns": fitted.state()}
+        encoded.fitted["scalers"][use.key] = state
+        scale_dense(use, fitted, encoded)
+    else:
+        encoded.described[use.key] = _encode_time(use, encoded)
 
 
-def _encode_dense(use: Use, encoded: Encoded) -> Column:
+def scale_dense(use: Use, fitted: FittedDense, encoded: Encoded) -> None:
+    """The column of a fitted dense feature."""
     assert isinstance(use.feature, DenseFeature)
     frame = use.frame.select(use.feature.columns)
     if use.feature.missing == "error":
         _refuse_missing(use, missing_in(frame, use.feature, what=use.what))
-    training = frame.filter(pl.Series(use.training))
-    fitted = fit_dense(training, use.feature, what=use.what, may_be_missing=use.known_later)
     matrix = np.empty((frame.height, len(fitted.fields)), dtype=np.float32)
     for low in range(0, frame.height, _SLICE):
         matrix[low : low + _SLICE] = fitted.apply(frame.slice(low, _SLICE), what=use.what)
@@ -117,10 +130,9 @@ def _encode_dense(use: Use, encoded: Encoded) -> Column:
     encoded.columns[use.domain][f"dense.{use.name}"] = pa.FixedSizeListArray.from_arrays(
         flat, matrix.shape[1]
     )
-    encoded.fitted["scalers"][use.key] = {"fit": _fit_range([use]), "columns": fitted.state()}
     if count := count_not_finite(frame, use.feature):
         encoded.counters[f"not_finite.{use.key}"] = count
-    return Column(
+    encoded.described[use.key] = Column(
         name=use.name,
         level=use.level,
         kind="dense",
@@ -175,9 +187,18 @@ def _gaps(events: pl.DataFrame) -> pl.Series:
     return events.select(gap).to_series()
 
 
-def _fit_range(uses: list[Use]) -> dict[str, Any]:
+FitSpan = tuple[int, int, int]  # how many rows, and their first and last clock
+
+
+def fit_span(use: Use) -> FitSpan:
+    """The rows that a use is fitted on."""
+    clocks = use.frame[CLOCK].to_numpy()[use.training]
+    low, high = (int(clocks.min()), int(clocks.max())) if len(clocks) else (0, 0)
+    return len(clocks), low, high
+
+
+def fit_range(spans: list[FitSpan]) -> dict[str, Any]:
     """How many rows were fitted on, and their first and last clock."""
-    clocks = [u.frame[CLOCK].to_numpy()[u.training] for u in uses]
-    some = [c for c in clocks if len(c)]
-    span = [min(int(c.min()) for c in some), max(int(c.max()) for c in some)] if some else None
-    return {"rows": sum(len(c) for c in clocks), "clock": span}
+    some = [(low, high) for rows, low, high in spans if rows]
+    clock = [min(low for low, _ in some), max(high for _, high in some)] if some else None
+    return {"rows": sum(rows for rows, _, _ in spans), "clock": clock}

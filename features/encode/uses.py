@@ -63,18 +63,28 @@ class Use:
 
 def all_uses(spec: Spec, log: Log, ranges: SplitRanges) -> list[Use]:
     """Every feature, then the side info of every domain, in the spec's order."""
-    in_train = np.arange(log.rows.height) < ranges.valid_start
-    uses = [
+    domains = (use for name in spec.domains for use in event_uses(spec, name, log, ranges.fit_before))
+    return [*row_uses(spec, log, ranges.valid_start), *domains]
+
+
+def row_uses(spec: Spec, log: Log, valid_start: int) -> list[Use]:
+    """Every feature of the impressions; those before row `valid_start` are the training period."""
+    in_train = np.arange(log.rows.height) < valid_start
+    return [
         Use(None, n, f, log, in_train, "request" if is_request_level(spec, f) else "candidate")
         for n, f in spec.features.items()
     ]
-    for name, domain in spec.domains.items():
-        for side, feature in domain.side.items():
-            clock, bound = known_from(log.events[name], feature), ranges.fit_before
-            # An event of a list is known from the request on that first shows it, one clock later.
-            seen = clock if domain.from_list is None else clock + 1
-            before = np.ones(len(clock), dtype=bool) if bound is None else seen < bound
-            uses.append(Use(name, side, feature, log, before, "event"))
+
+
+def event_uses(spec: Spec, name: str, log: Log, fit_before: int | None) -> list[Use]:
+    """The side info of one domain; the training period ends before clock `fit_before`."""
+    domain, uses = spec.domains[name], []
+    for side, feature in domain.side.items():
+        clock = known_from(log.events[name], feature)
+        # An event of a list is known from the request on that first shows it, one clock later.
+        seen = clock if domain.from_list is None else clock + 1
+        before = np.ones(len(clock), dtype=bool) if fit_before is None else seen < fit_before
+        uses.append(Use(name, side, feature, log, before, "event"))
     return uses
 
 

@@ -11,9 +11,11 @@ import numpy as np
 import polars as pl
 
 from features.errors import ConfigError
+from features.past.carried import NOTHING, Carried, CarriedPairs, CarriedSums, added
+from features.past.exact import number_of, parts_of
 from features.past.keys import Keys, encode_keys
 from features.past.known import KnownPast
-from features.past.past import Past, running_rate
+from features.past.past import Past, mean_or_half
 from features.read.known_clock import LABEL, OUTCOME, known_column
 from features.read.numbers import numeric
 from features.spec import Counter
@@ -30,6 +32,7 @@ class AsOfJoin:
         past_keys: of the rows of the past.
         since: int64 (P,) seconds, the oldest that counts; None for all.
         past_clock: int64 (M,) when each row of the past and its key were known.
+        carried: what lies before all of these rows, per pair.
     """
 
     rows: pl.DataFrame
@@ -38,6 +41,7 @@ class AsOfJoin:
     past_keys: Keys
     since: np.ndarray | None
     past_clock: np.ndarray
+    carried: CarriedPairs
 
     @property
     def clock(self) -> np.ndarray:
@@ -58,19 +62,26 @@ class AsOfJoin:
         return KnownPast.of(self.past(clock), self.keys.code, self.clock, since=self.since)
 
 
-def as_of_join(rows: pl.DataFrame, name: str, counter: Counter, events: pl.DataFrame | None) -> AsOfJoin:
+def as_of_join(
+    rows: pl.DataFrame,
+    name: str,
+    counter: Counter,
+    events: pl.DataFrame | None,
+    carried: Carried | None = None,
+) -> AsOfJoin:
     """Join the rows with the events, or with themselves, by the keys of a counter.
 
     Raises:
         ConfigError: a column is missing, two columns of several values, or since_* of a key known later.
     """
     what = f"counter {name!r}"
-    if events is None:
-        (keys,) = encode_keys(rows, by=[counter.by], separator=counter.separator, what=what)
-        happened = keys
-    else:
-        by = [counter.by, counter.event_by]
-        keys, happened = encode_keys(rows, events, by=by, separator=counter.separator, what=what)
+    tables, by = [rows], [counter.by]
+    if events is not None:
+        tables, by = [*tables, events], [*by, counter.event_by]
+    if carried is not None:
+        tables, by = [*tables, carried.keys], [*by, carried.keys.columns]
+    keys, *others = encode_keys(*tables, by=by, separator=counter.separator, what=what)
+    happened = keys if events is None else others[0]
     time = rows["__time"].to_numpy()[keys.row]
     since = None if counter.window is None else time - int(counter.window)
     table = rows if events is None else events
@@ -78,7 +89,8 @@ def as_of_join(rows: pl.DataFrame, name: str, counter: Counter, events: pl.DataF
     if late and {"since_last", "since_first"} & set(counter.outputs):
         raise ConfigError(f"{what}: {counter.event_by} is known later, so since_* is undefined; drop it")
     key_clock = table.select(pl.max_horizontal("__clock", *late)).to_series().to_numpy()
-    return AsOfJoin(rows, table, keys, happened, since, key_clock)
+    before = NOTHING if carried is None else carried.of(keys, others[-1], time)
+    return AsOfJoin(rows, table, keys, happened, since, key_clock, before)
 
 
 def happened(join: AsOfJoin) -> KnownPast:
@@ -124,38 +136,45 @@ def sums_of(join: AsOfJoin, before: KnownPast, name: str, counter: Counter, *, r
     Raises:
         ConfigError: a column is missing.
     """
-    value, clock = _values(join.past_rows, name, counter)
+    value, clock = counted_values(join.past_rows, name, counter)
     before = before if clock is None else join.known(np.maximum(clock, join.past_clock))
+    what = f"counter {name!r}"
 
-    def sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def sums(values: np.ndarray, carried: CarriedSums) -> tuple[np.ndarray, np.ndarray]:
         """The sum of the values that are there, and how many they are."""
         there = np.isfinite(values)
-        if there.all():
-            return join.total(before.sums(values[join.past_keys.row])), join.total(before.counts())
-        filled = np.where(there, values, 0.0)
-        one, two = (join.total(before.sums(v[join.past_keys.row])) for v in (filled, there))
-        return one, two
+        parts = parts_of(values if there.all() else np.where(there, values, 0.0), what=what)
+        known = before.counts() if there.all() else before.sums(there[join.past_keys.row])
+        pairs = {unit: before.sums(part[join.past_keys.row]) for unit, part in parts.items()}
+        total = {unit: join.total(part) for unit, part in added(pairs, carried.parts).items()}
+        return number_of(total, whole=values.dtype.kind != "f"), join.total(known + carried.known)
 
-    positives, known = sums(value)
-    mean = _running(join, value, clock) if running else None
+    positives, known = sums(value, join.carried.value)
+    mean = _running(join, value, clock, what) if running else None
     if counter.against is None:
         return Sums(positives, known, mean)
-    return Sums(positives, known, mean, *sums(value - _numbers(join.past_rows, counter.against, name)))
+    excess = value - numbers(join.past_rows, counter.against, name)
+    return Sums(positives, known, mean, *sums(excess, join.carried.excess))
 
 
-def _running(join: AsOfJoin, value: np.ndarray, clock: np.ndarray | None) -> np.ndarray:
+def _running(join: AsOfJoin, value: np.ndarray, clock: np.ndarray | None, what: str) -> np.ndarray:
     """The mean (N,) of all values known strictly before each row, 0.5 before the first."""
     at, there = join.rows["__clock"].to_numpy(), np.isfinite(value)
     happened = join.past_rows["__clock"].to_numpy() if clock is None else clock
     zeros = np.zeros(int(there.sum()), dtype=np.int64)
     every = Past(zeros, clock=happened[there], time=join.past_rows["__time"].to_numpy()[there])
     if there.all() and clock is None and join.past_rows is join.rows:
-        return running_rate(every, value, every.before_own()[1])
-    _, end = every.before(np.zeros(len(at), dtype=np.int64), at)
-    return running_rate(every, value[there], end)
+        end = every.before_own()[1]
+    else:
+        _, end = every.before(np.zeros(len(at), dtype=np.int64), at)
+    start = np.zeros_like(end)
+    sums = {u: every.sums(p, start, end) for u, p in parts_of(value[there], what=what).items()}
+    earlier = join.carried.every
+    total = number_of(added(sums, earlier.parts), whole=value.dtype.kind != "f")
+    return mean_or_half(total, end + earlier.known)
 
 
-def _values(table: pl.DataFrame, name: str, counter: Counter) -> tuple[np.ndarray, np.ndarray | None]:
+def counted_values(table: pl.DataFrame, name: str, counter: Counter) -> tuple[np.ndarray, np.ndarray | None]:
     """What is summed up, (M,), and the clock at which each is known; None: that of its row."""
     label = LABEL if counter.over is None else OUTCOME
     column = counter.value or label
@@ -164,12 +183,12 @@ def _values(table: pl.DataFrame, name: str, counter: Counter) -> tuple[np.ndarra
             f"counter {name!r}: positives and rate over domain {counter.over!r} need its outcome or a value; "
             "give one of both, or count alone"
         )
-    values = table[LABEL].to_numpy() if column == LABEL else _numbers(table, column, name)
+    values = table[LABEL].to_numpy() if column == LABEL else numbers(table, column, name)
     clock = known_column(column)
     return values, table[clock].to_numpy() if clock in table.columns else None
 
 
-def _numbers(table: pl.DataFrame, column: str, counter: str) -> np.ndarray:
+def numbers(table: pl.DataFrame, column: str, counter: str) -> np.ndarray:
     """A numeric column, float64 (M,), NaN where it is missing."""
     if column not in table.columns:
         raise ConfigError(

@@ -9,12 +9,18 @@ import numpy as np
 import polars as pl
 
 from features.past.as_of import AsOfJoin, as_of_join, happened, sums_of
+from features.past.carried import Carried
 from features.past.keys import nullable
 from features.spec import Counter
 
 
 def counter_columns(
-    rows: pl.DataFrame, name: str, counter: Counter, events: pl.DataFrame | None = None
+    rows: pl.DataFrame,
+    name: str,
+    counter: Counter,
+    events: pl.DataFrame | None = None,
+    *,
+    carried: Carried | None = None,
 ) -> pl.DataFrame:
     """Compute one counter for every impression from the impressions, or events, strictly before it.
 
@@ -35,6 +41,7 @@ def counter_columns(
         counter: what to count by, and which outputs.
         events: with `over`, the domain's events in any order, with `__clock`, `__time` and, if it declares an
             outcome, `__outcome`, which stands in the label's place.
+        carried: what earlier rows than these add, where the rows are a part of a log that is cut in time.
 
     Returns:
         Columns `count.<name>.<output>` in the order of `rows`: count and positives int64, rate float64,
@@ -49,7 +56,7 @@ def counter_columns(
         >>> counter_columns(rows, "item", Counter(by=["item"], outputs=["count", "positives"])).rows()
         [(0, 0), (1, 1), (1, 1)]
     """
-    join = as_of_join(rows, name, counter, events)
+    join = as_of_join(rows, name, counter, events, carried)
     found = _outputs(join, name, counter)
     has_key = join.keys.present(len(rows))
     seen = has_key & (found["count"] > 0)
@@ -62,8 +69,8 @@ def counter_columns(
 def _outputs(join: AsOfJoin, name: str, counter: Counter) -> dict[str, np.ndarray]:
     """The count and what else is asked for, (N,)."""
     before, size, wanted = happened(join), len(join.rows), set(counter.outputs)
-    past, start, end = before.past, before.start, before.end
-    found = {"count": join.total(before.counts())}
+    past, start, end, carried = before.past, before.start, before.end, join.carried
+    found = {"count": join.total(before.counts() + carried.count)}
     if wanted & {"positives", "rate", "residual"}:
         sums = sums_of(join, before, name, counter, running="rate" in wanted)
         found["positives"] = sums.positives
@@ -74,7 +81,7 @@ def _outputs(join: AsOfJoin, name: str, counter: Counter) -> dict[str, np.ndarra
     time = join.rows["__time"].to_numpy()[join.keys.row]
     # The stand-ins for "never" lose against every other value of the row's list.
     if "since_last" in wanted:
-        last = np.full(len(time), np.iinfo(np.int64).max)
+        last = np.where(carried.count > 0, time - carried.last, np.iinfo(np.int64).max)
         some = np.flatnonzero(end > start)
         last[some] = time[some] - past.time[end[some] - 1]
         found["since_last"] = join.keys.per_row(np.minimum, last, size)
@@ -82,6 +89,7 @@ def _outputs(join: AsOfJoin, name: str, counter: Counter) -> dict[str, np.ndarra
         first = np.full(len(time), -1)
         some = np.flatnonzero(end > start)
         first[some] = time[some] - past.time[start[some]]
+        first = np.where(carried.count > 0, time - carried.first, first)
         found["since_first"] = join.keys.per_row(np.maximum, first, size)
     return found
 

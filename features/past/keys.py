@@ -82,6 +82,24 @@ def encode_keys(
     return [_distinct(parent, code, width) for parent, code in zip(parents, codes, strict=True)]
 
 
+def key_pairs(
+    table: pl.DataFrame, by: Sequence[str], *, separator: str | None = None, what: str
+) -> pl.DataFrame:
+    """The pairs of `encode_keys` with the key itself: `row`, and `key0`, `key1`, … as IDs.
+
+    Example:
+        >>> table = pl.DataFrame({"user": [1, 1], "tags": [["a", "b", "a"], ["b"]]})
+        >>> key_pairs(table, ["user", "tags"], what="example").sort("row", "key1").rows()
+        [(0, 1, 'a'), (0, 1, 'b'), (1, 1, 'b')]
+    """
+    columns = _columns(table, by, separator, what)
+    parents = _parents(columns, what)
+    flat = [_flat(c) if isinstance(c.dtype, pl.List) else c.gather(parents) for c in columns]
+    keys = [_one_kind(v, f"{what}, column {v.name!r}").alias(f"key{i}") for i, v in enumerate(flat)]
+    pairs = pl.DataFrame([pl.Series("row", parents), *keys]).drop_nulls()
+    return pairs.unique() if any(isinstance(c.dtype, pl.List) for c in columns) else pairs
+
+
 def distinct(values: np.ndarray) -> np.ndarray:
     """The distinct values in rising order; `np.unique` hashes integers, which takes 20 times as long here."""
     values = np.sort(values)
@@ -92,6 +110,13 @@ def nullable(name: str, values: np.ndarray, valid: np.ndarray) -> pl.Series:
     """A column of `values` (N,), null where `valid` (N,) is false."""
     both = pl.DataFrame({"values": values, "valid": valid})
     return both.select(pl.when("valid").then("values").alias(name)).to_series()
+
+
+def _one_kind(values: pl.Series, what: str) -> pl.Series:
+    """IDs of a type that does not depend on which values of the column there are."""
+    wide = values.dtype in (pl.UInt64, pl.Int128, pl.UInt128) or values.dtype.is_decimal()
+    keys = key_values(values, what=what)
+    return keys.cast(pl.String) if wide else keys
 
 
 def _columns(table: pl.DataFrame, by: Sequence[str], separator: str | None, what: str) -> list[pl.Series]:

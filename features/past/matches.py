@@ -20,9 +20,12 @@ from features.read.known_clock import OUTCOME, known_column
 from features.spec import Match
 
 _CHUNK = 2**18  # rows and events that are looked at together
+_SHARE_PARTS = ("__positives", "__with_outcome")
 
 
-def match_columns(rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Match) -> pl.DataFrame:
+def match_columns(
+    rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Match, *, open_share: bool = False
+) -> pl.DataFrame:
     """Compute one match feature for every impression from *all* of the user's events strictly before it.
 
         decayed = Σ 2^(−age / half_life)          share = matches / events (0 without events)
@@ -41,6 +44,8 @@ def match_columns(rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Ma
             the domain declares an outcome, `__outcome` (0, 1 or null).
         name: the match's name in the spec.
         match: which fields, and which outputs.
+        open_share: the events are those of some users alone: instead of positive_share, which compares with
+            all users, give the two sums that `close_share` makes it of.
 
     Returns:
         Columns `match.<name>.<output>` in the order of `rows`: counts and recency (seconds) int64, last int8,
@@ -53,13 +58,14 @@ def match_columns(rows: pl.DataFrame, events: pl.DataFrame, name: str, match: Ma
     if "positive_share" in match.outputs and "__outcome" not in events.columns:
         remedy = f"give domain {match.domain!r} an outcome column or drop the output"
         raise ConfigError(f"{what}: positive_share needs an outcome; {remedy}")
-    running = _running(rows, events) if "positive_share" in match.outputs else np.empty(len(rows))
+    wanted = "positive_share" in match.outputs and not open_share
+    running = _running(rows, events) if wanted else np.empty(len(rows))
     rows, events = _fields(rows, match.candidate), _fields(events, match.event)
     chunks = list(_user_chunks(rows, events))
     parts = []
     for own, happened in chunks:
         found = _find(rows[own], events[happened], running[own], match, what)
-        parts.append(_outputs(found, name, match))
+        parts.append(_outputs(found, name, match, open_share=open_share))
     back = np.empty(len(rows), dtype=np.int64)
     back[np.concatenate([own for own, _ in chunks])] = np.arange(len(rows))
     return pl.concat(parts)[back]
@@ -72,8 +78,12 @@ def _fields(table: pl.DataFrame, column: str) -> pl.DataFrame:
     return table.select(c for c in wanted if c in table.columns) if column in table.columns else table
 
 
-def _outputs(found: _Found, name: str, match: Match) -> pl.DataFrame:
-    outputs = {output: _OUTPUTS[output](found, match) for output in match.outputs}
+def _outputs(found: _Found, name: str, match: Match, *, open_share: bool) -> pl.DataFrame:
+    wanted: list[str] = list(match.outputs)
+    if open_share and "positive_share" in wanted:
+        at = wanted.index("positive_share")
+        wanted[at : at + 1] = _SHARE_PARTS
+    outputs = {output: _OUTPUTS[output](found, match) for output in wanted}
     present = found.keys.present(len(found.rows))
     valid = {"recency": present & (_count(found, match) > 0)}
     return pl.DataFrame(
@@ -213,10 +223,24 @@ def _since(found: _Found, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return matches, found.history.counts_since(found.user, time, found.user_start, found.user_end)
 
 
+def _positives(found: _Found, match: Match) -> np.ndarray:
+    return found.total(found.by_outcome.sums(_outcomes(found.events)[1][found.event]))
+
+
+def _with_outcome(found: _Found, match: Match) -> np.ndarray:
+    return found.total(found.by_outcome.sums(_outcomes(found.events)[0][found.event]))
+
+
 def _positive_share(found: _Found, match: Match) -> np.ndarray:
-    known, positive = _outcomes(found.events)
-    sums = [found.by_outcome.sums(f[found.event]) for f in (positive, known)]
-    return (found.total(sums[0]) + found.running) / (found.total(sums[1]) + 1)
+    return (_positives(found, match) + found.running) / (_with_outcome(found, match) + 1)
+
+
+def close_share(rows: pl.DataFrame, name: str, running: np.ndarray) -> pl.DataFrame:
+    """The rows with `match.<name>.positive_share` made of what `open_share` left, and of `running` (N,)."""
+    column = f"match.{name}.positive_share"
+    sums = [pl.col(f"match.{name}.{part}") for part in _SHARE_PARTS]
+    rows = rows.with_columns(((sums[0] + pl.Series("running", running)) / (sums[1] + 1)).alias(column))
+    return rows.drop(f"match.{name}.{part}" for part in _SHARE_PARTS)
 
 
 def _running(rows: pl.DataFrame, events: pl.DataFrame) -> np.ndarray:
@@ -254,4 +278,6 @@ _OUTPUTS = {
     "share_recent": _share_recent,
     "count_recent": _count_recent,
     "positive_share": _positive_share,
+    _SHARE_PARTS[0]: _positives,
+    _SHARE_PARTS[1]: _with_outcome,
 }

@@ -163,8 +163,12 @@ def running_rate(past: Past, outcome: np.ndarray, end: np.ndarray) -> np.ndarray
         >>> running_rate(past, np.array([1, 0, 1]), past.before_own()[1]).tolist()
         [0.5, 1.0, 1.0]
     """
-    total = past.sums(outcome, np.zeros_like(end), end)
-    return np.where(end > 0, total / np.maximum(end, 1), 0.5)
+    return mean_or_half(past.sums(outcome, np.zeros_like(end), end), end)
+
+
+def mean_or_half(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """total / count (Q,); 0.5 where there is nothing."""
+    return np.where(count > 0, total / np.maximum(count, 1), 0.5)
 
 
 def _first_of_run(values: np.ndarray) -> np.ndarray:

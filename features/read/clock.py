@@ -105,7 +105,7 @@ def add_clocks(
             clock.alias(CLOCK), (starts[name] // per_second).alias(TIME), *known
         )
     seconds = {name: t.seconds for name, t in ticks.items()}
-    return (_ranked(clocked, times, order) if order else clocked), seconds
+    return (ranked(clocked, times, order) if order else clocked), seconds
 
 
 def _known_at(frame: pl.DataFrame, time: TimeColumn, unit: str) -> dict[str, Ticks]:
@@ -177,7 +177,7 @@ def time_bounds(
     return low, high + 1
 
 
-def _ranked(
+def ranked(
     frames: dict[Name, pl.DataFrame], times: Mapping[Name, TimeColumn], order: list[str]
 ) -> dict[Name, pl.DataFrame]:
     """Replace the clock by the dense rank of (clock, *order) over all frames."""

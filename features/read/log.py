@@ -79,9 +79,9 @@ class Log:
 
     def drop_unread(self, rest: Spec) -> None:
         """Let go of the columns that nothing in `rest`, what is left of the spec to be done, reads."""
-        self.rows = _only_read(self.rows, input_reads(rest))
+        self.rows = only_read(self.rows, input_reads(rest))
         for name, events in self.events.items():
-            self.events[name] = _only_read(events, side_reads(rest, name))
+            self.events[name] = only_read(events, side_reads(rest, name))
 
 
 def read_log(spec: Spec, tables: Tables) -> Log:
@@ -95,9 +95,9 @@ def read_log(spec: Spec, tables: Tables) -> Log:
         DataError: missing keys or times, bad labels, inconsistent requests, duplicate rows or entities.
     """
     counters: dict[str, int] = {}
-    rows, lists = _read_rows(spec, tables, counters)
+    rows, lists = read_rows(spec, tables, counters)
     files = file_starts(rows)
-    events = {name: _read_events(spec, name, tables, counters) for name in timed_domains(spec)}
+    events = {name: read_events(spec, name, tables, counters) for name in timed_domains(spec)}
     rows, events, ticks = _with_clocks(spec, rows, events)
     events = {name: lists[name].values if name in lists else events[name] for name in spec.domains}
     rows, events, users, items = _coded(spec, rows, events)
@@ -108,28 +108,28 @@ def read_log(spec: Spec, tables: Tables) -> Log:
         rows, events[name] = store_lists(rows, name, rule, own, events[name], counters)
     origin = Origin.of(rows, files)
     log = Log(rows.drop(ROW, LINE, PLACE, strict=False), events, users, items, origin, ticks, counters)
-    log.rows = _only_read(log.rows, input_reads(spec))
+    log.rows = only_read(log.rows, input_reads(spec))
     for name, domain in spec.domains.items():
         if domain.from_list is None:
-            log.events[name] = _sorted_events(log.events[name], [*_key_columns(domain), *spec.order])
-        log.events[name] = _only_read(log.events[name], side_reads(spec, name))
+            log.events[name] = sorted_events(log.events[name], [*key_columns(domain), *spec.order])
+        log.events[name] = only_read(log.events[name], side_reads(spec, name))
     _join_entities(spec, log, tables)
     return log
 
 
-def _names(reads: Iterable[Read], kind: str) -> list[str]:
+def read_names(reads: Iterable[Read], kind: str) -> list[str]:
     """The names of one kind among what is read, each once."""
     return list(dict.fromkeys(name for k, name in (origin(c) for c, _ in reads) if k == kind))
 
 
-def _read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> tuple[pl.DataFrame, dict[str, Lists]]:
+def read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> tuple[pl.DataFrame, dict[str, Lists]]:
     shown = spec.impressions
     what = table_name(spec.source, shown.table)
     keys = [shown.user, shown.item, *([shown.request] if shown.request else [])]
     table = tables[shown.table]
     rows = read_columns(
-        table.with_row_index(ROW) if shown.where else table,
-        _names(raw_reads(spec), "own"),
+        table.with_row_index(ROW) if shown.where and ROW not in table.collect_schema() else table,
+        read_names(raw_reads(spec), "own"),
         counters,
         where=shown.where,
         keys=[c for c in keys if c not in made_columns(shown)],
@@ -148,14 +148,14 @@ def _read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> tuple[pl
                 f"{what}: {column!r} must not be missing in an impression, {where} lack it; drop them"
             )
     label = label_of(rows, shown.label, what=what).alias(LABEL)
-    return _narrow(rows, keep=shown.time).with_columns(label), lists
+    return narrow(rows, keep=shown.time).with_columns(label), lists
 
 
-def _read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int]) -> pl.DataFrame:
+def read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int]) -> pl.DataFrame:
     domain = spec.domains[name]
     events = read_columns(
         tables[domain.table],
-        _names(event_reads(spec, name), "own"),
+        read_names(event_reads(spec, name), "own"),
         counters,
         where=domain.where,
         keys=[c for c in (domain.user, domain.item) if c is not None],
@@ -168,7 +168,7 @@ def _read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int]
     if dropped := events.height - whole.height:
         counters[f"events.{name}.without_user_or_time"] = dropped
     outcome = [] if domain.outcome is None else [_outcome(whole, domain.outcome, name)]
-    return _narrow(whole, keep=domain.time).with_columns(outcome)
+    return narrow(whole, keep=domain.time).with_columns(outcome)
 
 
 def _outcome(events: pl.DataFrame, outcome: Label, domain: str) -> pl.Series:
@@ -185,7 +185,7 @@ def _with_clocks(
 ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], dict[str | None, float]]:
     roles: dict[str | None, Impressions | Domain] = {None: spec.impressions}
     roles.update(timed_domains(spec))
-    times = {name: _time_column(spec, role) for name, role in roles.items()}
+    times = {name: time_column(spec, role) for name, role in roles.items()}
     bounds = time_bounds(spec.time_range)
     warn_of_zones({None: rows, **events}, times)
     clocked, ticks = add_clocks(
@@ -196,7 +196,7 @@ def _with_clocks(
     return rows.drop(FILE, strict=False), dict(zip(events, rest, strict=True)), ticks
 
 
-def _time_column(spec: Spec, role: Impressions | Domain) -> TimeColumn:
+def time_column(spec: Spec, role: Impressions | Domain) -> TimeColumn:
     raw = spec.source.tables.get(role.table)
     told = raw is not None and raw.types.get(role.time) != "time"  # else it is converted already
     return TimeColumn(
@@ -219,7 +219,7 @@ def _coded(
     keys: dict[str, pl.Series] = {}
     for what in ("user", "item"):
         columns = [
-            _key_column(frame, _key_of(role, what), f"{table_name(spec.source, role.table)}, {what} column")
+            key_column(frame, _key_of(role, what), f"{table_name(spec.source, role.table)}, {what} column")
             for frame, role in zip(frames, roles, strict=True)
         ]
         keys[what] = all_keys(common_keys([c for c in columns if c is not None]))
@@ -235,27 +235,27 @@ def _key_of(role: Impressions | Domain, what: str) -> str | None:
     return None if listed and what == "user" else getattr(role, what)
 
 
-def _key_column(frame: pl.DataFrame, column: str | None, what: str) -> pl.Series | None:
+def key_column(frame: pl.DataFrame, column: str | None, what: str) -> pl.Series | None:
     return None if column is None else key_values(frame[column], what=f"{what} {column!r}")
 
 
-def _narrow(frame: pl.DataFrame, *, keep: str | None = None) -> pl.DataFrame:
+def narrow(frame: pl.DataFrame, *, keep: str | None = None) -> pl.DataFrame:
     """Integers in the smallest type that holds them, but for `keep`: the same values in less memory."""
     wide = [c for c in frame.columns if frame[c].dtype.is_integer() and c != keep and not c.startswith("__")]
     return frame.with_columns(frame[c].shrink_dtype() for c in wide)
 
 
-def _only_read(frame: pl.DataFrame, reads: Iterable[Read]) -> pl.DataFrame:
+def only_read(frame: pl.DataFrame, reads: Iterable[Read]) -> pl.DataFrame:
     """The reserved columns and those that are read."""
     wanted = {column for column, _ in reads}
     return frame.select(c for c in frame.columns if c.startswith("__") or c in wanted)
 
 
-def _key_columns(role: Impressions | Domain) -> list[str]:
+def key_columns(role: Impressions | Domain) -> list[str]:
     return [c for c in (role.user, role.item, role.time) if c is not None]
 
 
-def _sorted_events(events: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+def sorted_events(events: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """Sort by (user, clock), then by the values, so that the order of the input does not matter.
 
     `keys` are the columns that user, item and clock were made of: they cannot differ where those agree.
@@ -272,7 +272,7 @@ def _join_entities(spec: Spec, log: Log, tables: Tables) -> None:
 
     def read(entity: Entity, what: str, reads: list[Read]) -> pl.DataFrame:
         keys, dense = log.users if what == "user" else log.items, dense_columns(features, what)
-        names = _names(reads, what)
+        names = read_names(reads, what)
         return read_entity(entity, what, names, log.counters, keys=keys, tables=tables, dense=dense)
 
     if spec.user is not None:
@@ -281,17 +281,16 @@ def _join_entities(spec: Spec, log: Log, tables: Tables) -> None:
     if spec.item is None:
         return
     reads = {name: list(event_reads(spec, name)) for name, domain in spec.domains.items() if domain.item}
-    items = _narrow(read(spec.item, "item", [*shown, *(r for domain in reads.values() for r in domain)]))
+    items = narrow(read(spec.item, "item", [*shown, *(r for domain in reads.values() for r in domain)]))
     log.rows = join_entity(
-        log.rows, _only(items, shown), "item", log.counters, keys=log.items, what="impressions"
+        log.rows, only_columns(items, shown), "item", log.counters, keys=log.items, what="impressions"
     )
     for name, own in reads.items():
-        events = join_entity(
-            log.events[name], _only(items, own), "item", log.counters, keys=log.items, what=f"events.{name}"
-        )
+        side, what = only_columns(items, own), f"events.{name}"
+        events = join_entity(log.events[name], side, "item", log.counters, keys=log.items, what=what)
         log.events[name] = events.drop("__item")
 
 
-def _only(items: pl.DataFrame, reads: list[Read]) -> pl.DataFrame:
+def only_columns(items: pl.DataFrame, reads: list[Read]) -> pl.DataFrame:
     """The item columns that one side reads."""
-    return items.select("__item", *(f"item.{c}" for c in _names(reads, "item")))
+    return items.select("__item", *(f"item.{c}" for c in read_names(reads, "item")))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,19 @@ _OPTIONS = {
 _POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 _CALLED = "\n\nThis error occurred"
 _SMALL = 2**28  # bytes: below this a high compression ratio is harmless
+_verified = False  # whether somebody has proved the checksums of the files already
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def already_verified() -> Iterator[None]:
+    """Tables opened within the block are those that another process has read with their checksums."""
+    global _verified
+    before, _verified = _verified, True
+    try:
+        yield
+    finally:
+        _verified = before
 
 
 def open_files(
@@ -136,7 +149,7 @@ def _open(
     problems.raise_all()
     if dry:
         table.first_rows()
-    elif options["check_pages"] and raw.format == "parquet":
+    elif not _verified and options["check_pages"] and raw.format == "parquet":
         proved = (_attempt(p.path, options, partial(table.verify, p)) for p in parts)
         table.parts = [part for part in proved if part is not None]
         if not table.parts:

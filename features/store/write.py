@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
@@ -49,7 +49,14 @@ def write_arrow(
         for part in chain([first], slices):
             batches = part.combine_chunks().to_batches(max_chunksize=batch_rows)
             for batch in batches or [pa.RecordBatch.from_pylist([], schema=part.schema)]:
-                writer.write_batch(batch)
+                writer.write_batch(batch if batch_rows is None else _compact(batch))
+
+
+def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with buffers of its own: of a slice, Arrow writes some bytes of its neighbours as padding."""
+    return pa.RecordBatch.from_arrays(
+        [pa.concat_arrays([column]) for column in batch.columns], schema=batch.schema
+    )
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -64,10 +71,10 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-def hash_files(root: Path) -> dict[str, str]:
-    """Relative path → sha256 of every file."""
-    files = sorted(p for p in root.rglob("*") if p.is_file())
-    return {path.relative_to(root).as_posix(): sha256_of(path) for path in files}
+def hash_files(root: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Relative path → sha256 of every file; `known` are those of files that were hashed when written."""
+    names = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+    return {name: (known or {}).get(name) or sha256_of(path) for name, path in names.items()}
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from features.past.list_matches import list_match_columns
-from features.prepare import open_spec
 from features.read.log import read_log
+from features.sources.of_spec import open_spec
 from features.spec import parse_spec
 from tests.features.list_log import SPEC, Line, prepared, random_lines, topic_of, write_log
 

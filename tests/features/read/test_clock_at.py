@@ -8,11 +8,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from features.prepare import open_spec
 from features.read.clock import CLOCK, TIME
 from features.read.clock_at import clock_at
 from features.read.log import Log, read_log
 from features.read.moment import SECOND
+from features.sources.of_spec import open_spec
 from features.spec import Spec, parse_spec
 from tests.features.small_log import (
     RATINGS_SPEC,

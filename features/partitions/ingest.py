@@ -1,0 +1,109 @@
+"""Raw tables → rows, events and users by partition: checked, labelled and on the one clock of the log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from features.partitions.frames import Writers
+from features.partitions.job import KEY, Preparation
+from features.partitions.survey import with_clock
+from features.read.clock import CLOCK, time_bounds
+from features.read.ids import key_values
+from features.read.locate import FILE, ROW, table_name
+from features.read.log import read_events, read_rows
+
+_TEXT = (pl.Categorical, pl.Enum)
+
+
+def ingest(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Move a share of a table to the partitions of its users, or, with an `order`, to ranges of time.
+
+    Returns:
+        counters, the first and last row of each file, and the rows of each part.
+    """
+    job, domain = Preparation.of(arguments["job"]), arguments["domain"]
+    role, bounds = job.role(domain), time_bounds(job.spec.time_range)
+    spec = _without_where(job, domain)
+    counters: dict[str, int] = {}
+    files: dict[str, list[int]] = {}
+    what = f"{table_name(spec.source, role.table)}, user column {role.user!r}"
+    with Writers(out) as writers:
+        for batch in job.batches(domain, arguments["offset"], arguments["length"]):
+            tables, own = {role.table: batch.lazy()}, dict[str, int]()
+            frame = (
+                read_rows(spec, tables, own)[0] if domain is None else read_events(spec, domain, tables, own)
+            )
+            _add(counters, own)
+            if domain is None:
+                _note_files(frame, files)
+            frame = with_clock(frame, job, domain, bounds)
+            frame = _as_stored(frame, batch).with_columns(job.user_key(frame[role.user], what=what))
+            frame = frame.drop(FILE, *(() if domain is None else (ROW, "__line")), strict=False)
+            writers.split("rows", frame, _part(job, frame), job.parts)
+    return {"counters": counters, "files": [[name, *span] for name, span in files.items()]}
+
+
+def ingest_users(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Move a share of the users' table to the partitions of its keys, as it is."""
+    job = Preparation.of(arguments["job"])
+    entity = job.spec.user
+    assert entity is not None
+    table = job.tables()[entity.table]
+    with Writers(out) as writers:
+        for batch in table.slice(arguments["offset"], arguments["length"]).collect_batches(
+            engine="streaming"
+        ):
+            keys = key_values(batch[entity.key], what=f"table {entity.table!r}, column {entity.key!r}")
+            # What is no key of the log's type meets none; where it lies does not matter.
+            known = keys.cast(getattr(pl, job.facts["users"]["type"]), strict=False)
+            part = job.user_part(
+                known.fill_null(strategy="min") if known.null_count() < len(known) else known
+            )
+            writers.split("users", _plain(batch), part, job.parts)
+    return {}
+
+
+def _part(job: Preparation, frame: pl.DataFrame) -> Any:
+    if job.spec.order:
+        return job.time_part(frame[CLOCK] // job.facts["clock"]["per_second"])
+    return job.user_part(frame[KEY])
+
+
+def _without_where(job: Preparation, domain: str | None) -> Any:
+    """The spec for batches that hold no other rows."""
+    if domain is None:
+        shown = job.spec.impressions.model_copy(update={"where": {}})
+        return job.spec.model_copy(update={"impressions": shown})
+    own = job.spec.domains[domain].model_copy(update={"where": {}})
+    return job.spec.model_copy(update={"domains": {**job.spec.domains, domain: own}})
+
+
+def _as_stored(frame: pl.DataFrame, batch: pl.DataFrame) -> pl.DataFrame:
+    """Integers in the types of the table: batch by batch they were made as narrow as their values allow."""
+    schema = batch.schema
+    wide = [c for c in frame.columns if c in schema and frame[c].dtype.is_integer()]
+    return _plain(frame.with_columns(pl.col(c).cast(schema[c]) for c in wide if schema[c].is_integer()))
+
+
+def _plain(frame: pl.DataFrame) -> pl.DataFrame:
+    """Categories as the texts that they stand for."""
+    return frame.with_columns(
+        pl.col(c).cast(pl.String) for c, t in frame.schema.items() if isinstance(t, _TEXT)
+    )
+
+
+def _note_files(frame: pl.DataFrame, files: dict[str, list[int]]) -> None:
+    if FILE not in frame.columns or not frame.height:
+        return
+    spans = frame.group_by(FILE).agg(pl.col(ROW).min().alias("first"), pl.col(ROW).max().alias("last"))
+    for name, first, last in spans.iter_rows():
+        span = files.setdefault(name, [first, last])
+        span[:] = [min(span[0], first), max(span[1], last)]
+
+
+def _add(counters: dict[str, int], more: dict[str, int]) -> None:
+    for name, count in more.items():
+        counters[name] = counters.get(name, 0) + count

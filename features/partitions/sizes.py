@@ -1,0 +1,71 @@
+"""How many partitions a log needs so that a task fits into the memory that it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from features.errors import ConfigError
+from features.memory.sizes import shown
+from features.read.log import Tables
+from features.spec import Spec
+
+# Measured on the simulated log (docs/scale.md): what a prepare takes while it holds all of them.
+ROW_BYTES, EVENT_BYTES = 400, 100
+PROCESS_BYTES = 300 * 10**6  # the interpreter with Polars and Arrow, and what a task reads at a time
+DISK_FACTOR = 4  # temporary files, by the bytes of the numbers of the log
+MOST = 1024
+
+
+def counts_of(spec: Spec, tables: Tables) -> dict[str, int]:
+    """Rows of the raw tables of the impressions ("") and of every domain, as far as their files tell."""
+    import polars as pl
+
+    roles = {"": spec.impressions.table, **{name: d.table for name, d in spec.domains.items()}}
+    lengths = {
+        table: int(tables[table].select(pl.len()).collect(engine="streaming").item())
+        for table in dict.fromkeys(roles.values())
+    }
+    return {role: lengths[table] for role, table in roles.items()}
+
+
+def parts_for(counts: Mapping[str, int], memory: int, *, workers: int) -> int:
+    """The number of partitions.
+
+    Args:
+        counts: of `counts_of`.
+        memory: bytes that all workers may take together.
+        workers: how many tasks run at a time.
+
+    Raises:
+        ConfigError: the memory does not hold the workers themselves.
+
+    Example:
+        >>> parts_for({"": 7_000_000, "view": 17_000_000}, 10**9, workers=1)
+        13
+    """
+    total = whole_bytes(counts)
+    if workers == 1 and total + PROCESS_BYTES <= memory:
+        return 1
+    share = memory // workers - PROCESS_BYTES
+    if share <= 0:
+        raise ConfigError(
+            f"--memory must leave every worker more than {shown(PROCESS_BYTES)}, got {shown(memory)} for "
+            f"{workers}; raise it, or lower --workers"
+        )
+    if (parts := -(-total * 2 // share)) > MOST:
+        raise ConfigError(
+            f"--memory {shown(memory)} would take {parts:,} partitions of this log, and at most {MOST:,} are "
+            f"made; give each worker at least {shown(PROCESS_BYTES + 2 * total / MOST)}"
+        )
+    return max(2 if workers > 1 else 1, int(parts))
+
+
+def whole_bytes(counts: Mapping[str, int]) -> int:
+    """Bytes of memory of a log that is prepared in one partition, beside the process itself."""
+    events = sum(count for role, count in counts.items() if role)
+    return ROW_BYTES * counts[""] + EVENT_BYTES * events
+
+
+def disk_bytes(counts: Mapping[str, int]) -> int:
+    """Bytes of temporary files, at most."""
+    return DISK_FACTOR * whole_bytes(counts) // 2

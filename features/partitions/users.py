@@ -1,0 +1,158 @@
+"""The users of one partition: their codes, event stores, histories and matches, then their rows by time.
+
+All that is read for it is of these users alone: rows and events of a user meet nowhere else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.partitions.frames import Writers, read_frame, read_frames, write_frame
+from features.partitions.items import item_codes, item_columns
+from features.partitions.job import KEY, Preparation
+from features.partitions.ranks import BUCKET
+from features.past.history import pointers
+from features.past.matches import match_columns
+from features.read.clock import CLOCK
+from features.read.codes import all_keys, code_of
+from features.read.columns import dense_columns, impression_reads, side_reads
+from features.read.entities import join_entity, read_entity
+from features.read.known_clock import OUTCOME
+from features.read.log import key_columns, narrow, only_read, read_names, sorted_events
+from features.spec import Spec
+
+FIRST, UNKNOWN = "__first", "__unknown_user"
+
+
+def users(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Everything that is known of the users of a partition.
+
+    Returns:
+        users, the events of every domain, counters, and the outcomes of events by range of time;
+        `users.arrow` has the keys, `events-<domain>.arrow` a store, `rows-<range>.arrow` rows.
+    """
+    job, part = Preparation.of(arguments["job"]), arguments["part"]
+    rows = narrow(_with_bucket(_read(work, job, None, part), job), keep=job.spec.impressions.time)
+    events = {name: narrow(_read(work, job, name, part), keep=d.time) for name, d in job.spec.domains.items()}
+    keys = all_keys([frame[KEY] for frame in (rows, *events.values())])
+    rows, events = _coded(rows, keys), {name: _coded(frame, keys) for name, frame in events.items()}
+    write_frame(out / "users.arrow", keys.to_frame())
+    counters: dict[str, int] = {}
+    running, counts = {}, {}
+    rows = _with_user_columns(work, job, part, rows, keys, counters)
+    rows = item_codes(work, job, rows, None)
+    own = rows.columns
+    rows = item_columns(work, job.spec, rows.with_columns(_first_clock(rows)), matches_only=True)
+    for name, domain in job.spec.domains.items():
+        frame = _with_item(work, job, events.pop(name), name, counters)
+        if any(m.domain == name and "positive_share" in m.outputs for m in job.spec.matches.values()):
+            running[name] = _outcomes(out, job, name, frame)
+        frame = sorted_events(frame, [*key_columns(domain), *job.spec.order])
+        frame = only_read(frame, side_reads(job.spec, name)).drop(BUCKET, strict=False)
+        write_frame(out / f"events-{name}.arrow", frame)
+        counts[name] = frame.height
+        rows = _with_pointers(rows, frame, name, domain.max_len)
+        rows = _with_matches(rows, item_columns(work, job.spec, frame, domain=name), name, job.spec)
+    rows = rows.select(c for c in rows.columns if c in own or not c.startswith("item."))
+    with Writers(out) as writers:
+        writers.split("rows", rows.drop(BUCKET), rows[BUCKET].to_numpy(), job.parts)
+    return {"users": len(keys), "events": counts, "counters": counters, "running": running}
+
+
+def _read(work: Path, job: Preparation, domain: str | None, part: int) -> pl.DataFrame:
+    """The rows or events of a partition in the order of the raw table."""
+    if not job.spec.order:
+        shares = [i for i, s in enumerate(job.facts["shares"]) if s["domain"] == domain]
+        return read_frames(work / "ingest" / f"{i:05}" / f"rows-{part}.arrow" for i in shares)
+    frames = []
+    for bucket, base in enumerate(job.facts["ranks"]):
+        frame = read_frame(work / "rank" / f"{bucket:05}" / f"{domain or ''}-{part}.arrow")
+        frames.append(frame.with_columns(pl.col(CLOCK) + base, pl.lit(bucket, dtype=pl.Int64).alias(BUCKET)))
+    return pl.concat(frames, rechunk=True)
+
+
+def _with_bucket(frame: pl.DataFrame, job: Preparation) -> pl.DataFrame:
+    """With the range of time of each row."""
+    if BUCKET in frame.columns:
+        return frame
+    return frame.with_columns(pl.Series(BUCKET, _bucket_of(frame, job), dtype=pl.Int64))
+
+
+def _bucket_of(frame: pl.DataFrame, job: Preparation) -> np.ndarray:
+    if BUCKET in frame.columns:
+        return frame[BUCKET].to_numpy()
+    return job.time_part(frame[CLOCK] // job.facts["clock"]["per_second"])
+
+
+def _coded(frame: pl.DataFrame, keys: pl.Series) -> pl.DataFrame:
+    return frame.with_columns(pl.Series("__user", code_of(frame[KEY], keys), dtype=pl.Int64)).drop(KEY)
+
+
+def _first_clock(rows: pl.DataFrame) -> pl.Expr:
+    """The clock of the first impression of each row's user."""
+    return pl.col(CLOCK).min().over("__user").alias(FIRST)
+
+
+def _with_user_columns(
+    work: Path, job: Preparation, part: int, rows: pl.DataFrame, keys: pl.Series, counters: dict[str, int]
+) -> pl.DataFrame:
+    entity = job.spec.user
+    if entity is None:
+        return rows
+    count = len(job.facts["user_shares"])
+    raw = read_frames(work / "entity" / f"{i:05}" / f"users-{part}.arrow" for i in range(count))
+    names = read_names(impression_reads(job.spec), "user")
+    dense = dense_columns(job.spec.features.values(), "user")
+    tables = {entity.table: raw.lazy()}
+    side = read_entity(entity, "user", names, counters, keys=keys, tables=tables, dense=dense)
+    unknown = ~pl.col("__user").is_in(side["__user"].implode())
+    rows = rows.with_columns(unknown.alias(UNKNOWN))  # counted when duplicates are gone
+    return join_entity(rows, side, "user", {}, keys=keys, what="impressions")
+
+
+def _with_item(
+    work: Path, job: Preparation, events: pl.DataFrame, name: str, counters: dict[str, int]
+) -> pl.DataFrame:
+    """Events with the code of their item; counts those whose item has no row in the item table."""
+    events = item_codes(work, job, events, name)
+    item_columns(work, job.spec, events.select("__item"), domain=name, counters=counters)
+    return events
+
+
+def _with_pointers(rows: pl.DataFrame, events: pl.DataFrame, name: str, max_len: int) -> pl.DataFrame:
+    """With the range of its history in the store of the partition, for each row."""
+    start, end = pointers(
+        events["__user"].to_numpy(),
+        events[CLOCK].to_numpy(),
+        at_user=rows["__user"].to_numpy(),
+        at_clock=rows[CLOCK].to_numpy(),
+        max_len=max_len,
+    )
+    return rows.with_columns(pl.Series(f"__start.{name}", start), pl.Series(f"__end.{name}", end))
+
+
+def _with_matches(rows: pl.DataFrame, events: pl.DataFrame, domain: str, spec: Spec) -> pl.DataFrame:
+    for name, match in spec.matches.items():
+        if match.domain == domain:
+            rows = rows.hstack(match_columns(rows, events, name, match, open_share=True))
+    return rows
+
+
+def _outcomes(out: Path, job: Preparation, name: str, events: pl.DataFrame) -> list[list[int]]:
+    """How many outcomes are known, and how many are 1: by clock into files, by range of time as a result."""
+    if OUTCOME not in events.columns:
+        return []
+    known = _with_bucket(events, job).filter(pl.col(OUTCOME).is_not_null())
+    sums = known.group_by(BUCKET, CLOCK).agg(
+        pl.len().cast(pl.Int64).alias("known"), pl.col(OUTCOME).cast(pl.Int64).sum().alias("positive")
+    )
+    totals = []
+    for bucket in range(job.parts):
+        own = sums.filter(pl.col(BUCKET) == bucket).drop(BUCKET)
+        write_frame(out / f"outcomes-{name}-{bucket}.arrow", own)
+        totals.append([int(own["known"].sum()), int(own["positive"].sum())])
+    return totals
