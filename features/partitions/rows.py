@@ -36,7 +36,8 @@ def rows(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
         rows, requests, positives and counters; `rows.arrow` has the columns that are there so far.
     """
     job, part = Preparation.of(arguments["job"]), arguments["part"]
-    frame = pl.concat([_of_users(work, job, p, part) for p in range(job.parts)], rechunk=True)
+    parts = [_of_users(work, job, users, part) for users in range(job.parts)]
+    frame = pl.concat(parts, how="vertical_relaxed", rechunk=True)  # integers are as wide as each part needs
     counters: dict[str, int] = {}
     frame, counters["impressions.duplicates"] = number_requests(frame, job.spec.impressions)
     if UNKNOWN in frame.columns and (unknown := int(frame[UNKNOWN].sum())):

@@ -115,3 +115,12 @@ def test_more_partitions_than_users(tmp_path: Path) -> None:
     tables = rating_tables(60)
     tables["ratings"] = tables["ratings"].filter(pl.col("user_id") < 3)
     same(tmp_path, RATINGS, tables, parts=(7,))
+
+
+def test_numbers_that_are_larger_in_some_partitions(tmp_path: Path) -> None:
+    tables = rating_tables(100)
+    large = pl.col("user_id") > 11
+    tables["ratings"] = tables["ratings"].with_columns(
+        pl.col("movie_id") + pl.when(large).then(40_000).otherwise(0)
+    )
+    same(tmp_path, RATINGS, tables, parts=(2,))
