@@ -8,15 +8,16 @@ C candidates, or 1 request.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ctr.serving.keys import DIGITS
 from features.errors import DataError
-from features.past.counter_files import CounterBook, CounterFile
+from features.past.counter_files import CounterBook, CounterFile, key_part, key_text
 from features.past.counter_state import SUMS, outputs_of
 from features.read.moment import SECOND, shown_moment
 from features.spec import Counter
@@ -94,17 +95,18 @@ class CounterFill:
         self, name: str, counter: Counter, keys: Mapping[str, Sequence[Any]], time: int
     ) -> dict[str, list[float | None]]:
         book, count = self.file.books[name], len(next(iter(keys.values())))
-        cells = zip(*(keys[column] for column in counter.by), strict=True)
-        rows = [list(_keys(row, counter, book.types)) for row in cells]
+        types = zip(counter.by, book.types, strict=True)
+        columns = [_parts(keys[column], counter.separator, dtype) for column, dtype in types]
+        rows = [_joined(parts) for parts in zip(*columns, strict=True)]
         owner = np.repeat(np.arange(count), [len(row) for row in rows])
-        sums = _sums(book, book.find(key for row in rows for key in row), owner, count)
+        sums = _sums(book, book.find([key for row in rows for key in row]), owner, count)
         has_key = np.array([bool(row) for row in rows])
         seen = has_key & (sums["count"] > 0)
         valid = {"since_last": seen, "since_first": seen}
         return {
             f"count.{name}.{output}": [
-                float(value) if there else None
-                for value, there in zip(values, valid.get(output, has_key), strict=True)
+                value if there else None
+                for value, there in zip(values.tolist(), valid.get(output, has_key).tolist(), strict=True)
             ]
             for output, values in outputs_of(counter, book.running, sums, time).items()
         }
@@ -121,27 +123,41 @@ def _sums(book: CounterBook, at: np.ndarray, owner: np.ndarray, count: int) -> d
     return {**sums, "first": np.where(none, 0, first), "last": np.where(none, 0, last)}
 
 
-def _keys(row: Iterable[Any], counter: Counter, types: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """The distinct keys of one row; none where a value is missing."""
-    parts = [_values(value, counter.separator, dtype) for value, dtype in zip(row, types, strict=True)]
-    yield from dict.fromkeys(product(*parts))
+def _joined(parts: tuple[list[str], ...]) -> list[str]:
+    """The distinct keys of one row, from the values of its cells; none where a value is missing."""
+    if all(len(part) == 1 for part in parts):
+        return [key_text(part[0] for part in parts)]
+    return list(dict.fromkeys(key_text(key) for key in product(*parts)))
 
 
-def _values(value: Any, separator: str | None, dtype: str) -> list[Any]:
-    """The values of one cell as they stand in keys."""
+def _parts(values: Sequence[Any], separator: str | None, dtype: str) -> list[list[str]]:
+    """The values of each cell as they stand in keys; those of equal cells are made once."""
+    made: dict[tuple[type, Any], list[str]] = {}
+    parts = []
+    for value in values:
+        if isinstance(value, list):
+            parts.append(_values(value, separator, dtype))
+            continue
+        cell = (type(value), value)  # True is 1 for a dictionary
+        if cell not in made:
+            made[cell] = _values(value, separator, dtype)
+        parts.append(made[cell])
+    return parts
+
+
+def _values(value: Any, separator: str | None, dtype: str) -> list[str]:
     if isinstance(value, str) and separator is not None:
         value = [part for part in map(str.strip, value.split(separator)) if part]
     cells = value if isinstance(value, list) else [value]
-    return [_key(cell, dtype) for cell in cells if cell is not None and cell == cell]
+    return [key_part(_key(cell, dtype)) for cell in cells if cell is not None and cell == cell]
 
 
-def _key(value: Any, dtype: str) -> Any:
+def _key(value: Any, dtype: str) -> int | str:
     """A value as an ID: a whole number, or a text; a number meets its own digits (`features.read.ids`)."""
     if isinstance(value, bool):
         value = str(value).lower()
     if isinstance(value, float):
         value = int(value) if value.is_integer() else repr(value)
-    if dtype == "String":
-        return str(value)
-    digits = isinstance(value, str) and value.removeprefix("-").isdecimal() and str(int(value)) == value
-    return int(value) if digits else value
+    if dtype == "String" or not isinstance(value, str):
+        return str(value) if dtype == "String" else int(value)
+    return int(value) if DIGITS.fullmatch(value) else value

@@ -16,7 +16,7 @@ from features.names import under
 from features.spec import DenseFeature, IdFeature, load_spec
 
 Owners: TypeAlias = Literal["users", "items"]
-_DIGITS = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
+DIGITS = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)  # a number of 64 bits as a log writes it
 
 
 class RawKeys:
@@ -57,7 +57,7 @@ class RawKeys:
 
 def _whole(key: int | str) -> int | None:
     """The whole number of 64 bits that a key is, or whose digits it is."""
-    if isinstance(key, str) and not _DIGITS.fullmatch(key):
+    if isinstance(key, str) and not DIGITS.fullmatch(key):
         return None
     number = int(key)
     return number if -(2**63) <= number < 2**63 else None

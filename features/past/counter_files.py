@@ -13,7 +13,7 @@ The file says in its metadata (Parquet) of which moment and which spec it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,21 @@ def _table(name: str, state: CounterState, time: int) -> pa.Table:
     return pa.table(columns).cast(_SCHEMA)
 
 
+def key_part(value: int | str) -> str:
+    """One value of a key as it stands in a file."""
+    return json.dumps(value)
+
+
+def key_text(parts: Iterable[str]) -> str:
+    """A key from its parts.
+
+    Example:
+        >>> key_text([key_part("a12"), key_part(7)])
+        '["a12",7]'
+    """
+    return f"[{','.join(parts)}]"
+
+
 def _texts(keys: pl.DataFrame) -> pl.Series:
     """Keys, a column per part, as the texts that stand in a file: JSON in ASCII."""
     parts = [_part(keys[name]) for name in keys.columns]
@@ -117,7 +132,7 @@ def _part(values: pl.Series) -> pl.Series:
     if values.dtype != pl.String:
         return values.cast(pl.String)
     distinct = values.unique()
-    quoted = pl.Series([json.dumps(text) for text in distinct], dtype=pl.String)
+    quoted = pl.Series([key_part(text) for text in distinct], dtype=pl.String)
     return values.replace_strict(distinct, quoted, return_dtype=pl.String)
 
 
@@ -150,9 +165,9 @@ class CounterBook:
     keys: pl.Series
     numbers: dict[str, np.ndarray]
 
-    def find(self, keys: Iterable[tuple[Any, ...]]) -> np.ndarray:
-        """The row (Q,) of each key, −1 where there is none."""
-        asked = pl.Series([json.dumps(key, separators=(",", ":")) for key in keys], dtype=pl.String)
+    def find(self, keys: Sequence[str]) -> np.ndarray:
+        """The row (Q,) of each key as a text, −1 where there is none."""
+        asked = pl.Series(keys, dtype=pl.String)
         if not len(self.keys):
             return np.full(len(asked), -1)
         at = self.keys.search_sorted(asked).clip(0, len(self.keys) - 1)

@@ -110,7 +110,7 @@ def test_the_file_says_what_a_new_key_has_and_reads_back(tmp_path: Path) -> None
     assert not set(map(chr, [*range(9), *range(11, 32), 127])) & set((tmp_path / "counters.csv").read_text())
     found = read_counters(tmp_path / "counters.parquet", spec, spec_sha256="a" * 64)
     book = found.books["pair"]
-    at = book.find([("b", 7), ("b", 8), ('=1+1\x1b"', 7)])
+    at = book.find(['["b",7]', '["b",8]', first["key"]])
     assert at[1] == -1 and book.numbers["positives"][at[[0, 2]]].tolist() == [0.0, 1.0]
     assert found.moment == 5 * 10**9 and book.running == 2 / 3
     with pytest.raises(DataError, match="must hold the counters of this data set's spec"):
