@@ -82,7 +82,7 @@ def sum_before(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, An
     name, share, shares = arguments["counter"], arguments["share"], arguments["shares"]
     folder = work / arguments["from"]
     parts = [
-        _share(read_frame(folder / f"{part:05}" / f"totals-{name}.arrow"), share, shares)
+        of_share(read_frame(folder / f"{part:05}" / f"totals-{name}.arrow"), share, shares)
         for part in range(arguments["parts"])
     ]
     every = _one_type(parts)
@@ -170,7 +170,7 @@ def _exclusive(every: pl.DataFrame, same: np.ndarray, keys: list[str]) -> pl.Dat
     return every.with_columns(pl.Series(c, v, dtype=pl.Int64) for c, v in found.items())
 
 
-def _share(totals: pl.DataFrame, share: int, shares: int) -> pl.DataFrame:
+def of_share(totals: pl.DataFrame, share: int, shares: int) -> pl.DataFrame:
     """The keys whose hash lies in one of `shares` ranges."""
     width = 2**64 // shares
     low = totals[HASH].search_sorted(pl.Series([share * width], dtype=pl.UInt64))[0]

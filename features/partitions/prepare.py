@@ -119,8 +119,9 @@ class _Preparing(Run):
         self._order_counters([f["counters"] for f in found])
         if self.spec.impressions.request is not None:
             shares = [{"share": s, "shares": self.job.parts, "parts": self.job.parts} for s in self.parts]
-            if any(r["twice"] for r in self.stages.run("requests", rows.check_requests, shares)):
-                rows.refuse_requests(self.job)
+            found_twice = self.stages.run("requests", rows.check_requests, shares)
+            if twice := [i for r in found_twice for i in r["twice"]]:
+                rows.refuse_requests(self.job, twice)
         ranges = split_of(self.work, [f["rows"] for f in found], self.spec)
         self.add_facts(
             row_bases=starts_of([f["rows"] for f in found]),

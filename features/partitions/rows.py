@@ -14,7 +14,7 @@ import polars as pl
 
 from features.encode.tables import hashes
 from features.errors import DataError
-from features.partitions.carry import write_totals
+from features.partitions.carry import HASH, of_share, write_totals
 from features.partitions.frames import read_frame, write_frame
 from features.partitions.items import item_columns
 from features.partitions.job import Preparation
@@ -23,7 +23,7 @@ from features.past.matches import close_share
 from features.past.past import mean_or_half
 from features.read.clock import CLOCK, TIME
 from features.read.columns import input_reads
-from features.read.ids import key_values
+from features.read.ids import common_keys, key_values
 from features.read.locate import LINE, ROW
 from features.read.log import narrow, only_read
 from features.read.requests import number_requests
@@ -67,17 +67,16 @@ def load_rows(work: Path, job: Preparation, part: int, *, levels: int) -> pl.Dat
 
 def check_requests(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """Refuse a request ID that occurs in several ranges of time, by a share of the hashes of all."""
-    share, shares = arguments["share"], arguments["shares"]
-    bounds = [np.uint64(2**64 - 1 if s == shares else s * (2**64 // shares)) for s in (share, share + 1)]
-    found = []
-    for part in range(arguments["parts"]):
-        path = work / "rows" / f"{part:05}" / "requests.bin"
-        own = np.memmap(path, dtype="<u8", mode="r") if path.stat().st_size else np.empty(0, dtype="<u8")
-        low, high = np.searchsorted(own, bounds)
-        found.append(np.array(own[low : len(own) if share + 1 == shares else high]))
-    every = np.sort(np.concatenate(found))
-    twice = every[1:][every[1:] == every[:-1]]
-    return {"twice": [int(h) for h in twice[:5]]}
+    frames = [
+        of_share(
+            read_frame(work / "rows" / f"{part:05}" / "requests.arrow"),
+            arguments["share"],
+            arguments["shares"],
+        )
+        for part in range(arguments["parts"])
+    ]
+    ids = pl.concat(common_keys([frame["id"] for frame in frames]))
+    return {"twice": ids.filter(ids.is_duplicated()).unique().sort().head(5).to_list()}
 
 
 def _of_users(work: Path, job: Preparation, users: int, part: int) -> pl.DataFrame:
@@ -110,18 +109,19 @@ def _running(work: Path, job: Preparation, part: int, domain: str, frame: pl.Dat
 
 
 def _write_request_ids(out: Path, job: Preparation, frame: pl.DataFrame) -> None:
-    """Hashes of the request IDs: one that occurs in two ranges has two times."""
+    """The request IDs by their hashes: one that occurs in two ranges has two times."""
     column = job.spec.impressions.request
     if column is None:
         return
-    ids = key_values(frame[column], what=f"request {column!r}").unique().drop_nulls()
-    np.sort(hashes(ids)).astype("<u8").tofile(out / "requests.bin")
+    ids = key_values(frame[column], what=f"request {column!r}").unique().drop_nulls().alias("id").to_frame()
+    hashed = ids.with_columns(pl.Series(HASH, hashes(ids["id"]), dtype=pl.UInt64))
+    write_frame(out / "requests.arrow", hashed.sort(HASH))
 
 
-def refuse_requests(job: Preparation) -> None:
-    """Say that a request ID has several times or users."""
+def refuse_requests(job: Preparation, ids: list[int | str]) -> None:
+    """Say that some request IDs have several times or users."""
     shown = job.spec.impressions
     raise DataError(
-        f"table {shown.table!r}: the rows of a request must have one time (and order) and one user, "
-        f"but some IDs in {shown.request!r} have several; correct the IDs, or delete impressions.request"
+        f"table {shown.table!r}: the rows of a request must have one time (and order) and one user, but "
+        f"several have some of {shown.request!r}, such as {ids[:5]}; correct the IDs, or delete impressions.request"
     )

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from features.errors import DataError
 from features.partitions.workers import Resources
 from features.prepare import prepare
 from features.spec import parse_spec
@@ -124,3 +125,17 @@ def test_numbers_that_are_larger_in_some_partitions(tmp_path: Path) -> None:
         pl.col("movie_id") + pl.when(large).then(40_000).otherwise(0)
     )
     same(tmp_path, RATINGS, tables, parts=(2,))
+
+
+def test_a_request_with_two_times_is_refused_wherever_they_lie(tmp_path: Path) -> None:
+    tables = shop_tables()
+    shown = tables["shown"]
+    last = (pl.int_range(pl.len()) == pl.len() - 1) & (pl.lit(shown["request"][0]) != pl.col("request"))
+    first = shown["request"][0]
+    tables["shown"] = shown.with_columns(
+        pl.when(last).then(pl.lit(first)).otherwise("request").alias("request")
+    )
+    write_tables(tmp_path / "raw", tables)
+    for parts in (1, 3):
+        with pytest.raises(DataError, match=f"must have one .*{first}"):
+            prepared(tmp_path, SHOP, parts)
