@@ -123,5 +123,6 @@ def refuse_requests(job: Preparation, ids: list[int | str]) -> None:
     shown = job.spec.impressions
     raise DataError(
         f"table {shown.table!r}: the rows of a request must have one time (and order) and one user, but "
-        f"several have some of {shown.request!r}, such as {ids[:5]}; correct them, or delete impressions.request"
+        f"several have some of {shown.request!r}, such as {ids[:5]}; correct them, or delete "
+        "impressions.request"
     )
