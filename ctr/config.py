@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     JsonValue,
     SerializeAsAny,
@@ -135,10 +136,20 @@ class DistributedConfig(Knobs):
     timeout: float = Field(default=600.0, gt=0)  # seconds a process waits for the others before it gives up
 
 
+class InitConfig(Knobs):
+    """A run to start from: rows go to those of the same values, dense weights to those of their names."""
+
+    run: str  # its directory
+    checkpoint: Annotated[str, BeforeValidator(str)] = "best"  # best, last or a step number
+    dataset: str | None = None  # where its data set is now, if it moved; asked for where rows were renumbered
+    optimizer: Literal["keep", "drop"] = "keep"  # the state of both optimizers, for what is taken over
+    allow: list[str] = []  # names of what may differ, as the refusal gives them; * stands for anything
+
+
 class AdapterConfig(Knobs):
     """Low-rank adapters on the dense weights of a finished run, which stay as they are (LoRA)."""
 
-    base: str  # its run directory
+    base: str | None = None  # its run directory; None: the run that init names
     rank: Few = 8
     alpha: float = Field(default=16.0, gt=0)  # an adapter's output counts alpha / rank times
     targets: list[str] = Field(default=["*"], min_length=1)  # names of linear maps; * stands for anything
@@ -178,7 +189,17 @@ class RunConfig(Knobs):
     train: TrainConfig = TrainConfig()
     distributed: DistributedConfig = DistributedConfig()
     tracking: TrackingConfig = TrackingConfig()
+    init: InitConfig | None = None  # start from a finished run; None = from fresh weights
     lora: AdapterConfig | None = None  # adapt a finished run; None = all weights are learned
+
+    @model_validator(mode="after")
+    def _one_run_to_start_from(self) -> Self:
+        if self.lora is not None and (self.lora.base is None) == (self.init is None):
+            raise ValueError(
+                "lora must adapt one run: give lora.base, or init.run with options of how to start from it, "
+                f"got lora.base {self.lora.base!r} and {'no init' if self.init is None else 'init too'}"
+            )
+        return self
 
 
 def load_config(path: Path | str, overrides: list[str] | None = None) -> RunConfig:

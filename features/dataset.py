@@ -27,10 +27,11 @@ clock sees it as missing.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -126,6 +127,21 @@ class Dataset:
                 raise DataError(f"{path} is listed in the manifest but missing; run ctr prepare again")
         if verify:
             verify_files(self.root, self.manifest.every_file(), digest=self.manifest.digest())
+
+    # Of a view that `read_as` made: ID table → int32 (rows,), the row that stands for each row of the files.
+    row_maps: Mapping[str, np.ndarray] = MappingProxyType({})
+
+    def read_as(self, tables: Mapping[str, TableInfo], row_maps: Mapping[str, np.ndarray]) -> Dataset:
+        """The same files for a model whose tables number other values: whoever reads IDs maps them.
+
+        Args:
+            tables: the model's, by name; those that are the same may be left out.
+            row_maps: table → row of the model for each row of the files, int32.
+        """
+        view = copy.copy(self)
+        view.manifest = self.manifest.model_copy(update={"tables": {**self.manifest.tables, **tables}})
+        view.row_maps = dict(row_maps)
+        return view
 
     def without(self, patterns: Sequence[str]) -> Dataset:
         """The same files read through `Manifest.without`."""

@@ -19,9 +19,9 @@ from ctr.report.figures import report_rows
 from ctr.report.plots import with_ends
 from ctr.report.result_line import append_line
 from ctr.runs.directory import RunDir
-from ctr.runs.journal import read_rows
+from ctr.runs.journal import Row, read_rows
 from ctr.tracking import Tracker
-from features.dataset import Dataset
+from ctr.transfer.report import KIND, TakenOver
 from features.errors import ConfigError
 from pipelines.baseline import evaluate_baseline
 from pipelines.compare import compare
@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", type=Path, nargs="?", help="run directory")
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
     parser.add_argument("--checkpoint", default="best", help="best, last or a step number")
-    parser.add_argument("--dataset", type=Path, help="where the data set is now, if it moved")
+    parser.add_argument(
+        "--dataset", type=Path, help="where the data set is now, if it moved, or another one to evaluate on"
+    )
     parser.add_argument(
         "--baseline",
         action="append",
@@ -156,7 +158,7 @@ def evaluate(
         path: the run directory.
         split: which part of the data set.
         checkpoint: `best`, `last` or a step number.
-        dataset: where the data set is now, if it moved.
+        dataset: where the data set is now, if it moved, or another one to evaluate on.
         baselines: kinds of baselines to fit and show beside the model.
         lines: further lines of comparison for the report, such as the best possible AUC.
         line_file: a file of results that gets a line more, see `ctr.report.result_line`.
@@ -172,13 +174,14 @@ def evaluate(
         opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint)
         predictions, _ = predict(run_dir, opened, split)
         evaluation = evaluate_table(predictions)
-        compared = [_compared_with(run_dir, opened.dataset, kind, split) for kind in baselines or []]
+        compared = [_compared_with(run_dir, opened, kind, split) for kind in baselines or []]
         compared += lines or []
         importance = _importance(opened, split, importance_rows) if importance_rows else {}
+        report_dir, history = run_dir.report / opened.place, read_rows(run_dir.journal_file)
         report = write_report(
-            run_dir.report,
+            report_dir,
             evaluation=evaluation,
-            history=read_rows(run_dir.journal_file),
+            history=history,
             title=f"{opened.config.model.kind} on {opened.dataset.manifest.name}, {split}",
             context={
                 "baselines": compared,
@@ -188,12 +191,14 @@ def evaluate(
                     "run": path,
                     "weights": f"step {opened.step}",
                     "split": split,
-                    **describe_dataset(opened.dataset),
+                    **describe_dataset(opened.prepared),
+                    **_started_from(history),
                 },
             },
         )
-        found = report_rows(evaluation, split=split, baselines=compared, importance=importance)
-        _record(run_dir, opened, found)
+        name = f"{split}.{opened.place}" if opened.place else split
+        found = report_rows(evaluation, split=name, baselines=compared, importance=importance)
+        _record(run_dir, opened, found, report=report.parent)
         if line_file is not None:
             append_line(line_file, result_line(run_dir, opened, evaluation, split))
     return EvaluationResult(evaluation, report, opened.step, compared, importance)
@@ -210,7 +215,9 @@ def _importance(opened: OpenRun, split: str, rows: int) -> dict[str, MetricValue
     )
 
 
-def _record(run_dir: RunDir, opened: OpenRun, rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
+def _record(
+    run_dir: RunDir, opened: OpenRun, rows: Iterable[tuple[str, dict[str, Any]]], *, report: Path
+) -> None:
     """Write the figures into the run's journal, and so to MLflow, unless a job trains the run."""
     from pipelines.runs import keep_spec
 
@@ -221,10 +228,12 @@ def _record(run_dir: RunDir, opened: OpenRun, rows: Iterable[tuple[str, dict[str
         tracker.begin(opened.step)
         for kind, values in rows:
             tracker.log(kind, opened.step, values)
-        if keep_spec(run_dir, opened.dataset):
+        own = not opened.place  # spec and model belong to the run's own data set
+        if own and keep_spec(run_dir, opened.dataset):
             tracker.artifact(run_dir.spec)
-        tracker.artifact(run_dir.report)
-        _log_model(tracker, opened)
+        tracker.artifact(report)
+        if own:
+            _log_model(tracker, opened)
 
 
 def _log_model(tracker: Tracker, opened: OpenRun) -> None:
@@ -239,9 +248,15 @@ def _log_model(tracker: Tracker, opened: OpenRun) -> None:
         tracker.model(opened.checkpoint, dataset=opened.dataset.root, opener=OPENER)
 
 
-def _compared_with(run_dir: RunDir, dataset: Dataset, kind: str, split: str) -> dict[str, Any]:
+def _started_from(history: list[Row]) -> dict[str, str]:
+    """What the run took over from another one, for the head of the report."""
+    rows = [row for row in history if row["kind"] == KIND]
+    return {"start": "; ".join(TakenOver.from_json(rows[-1]).lines())} if rows else {}
+
+
+def _compared_with(run_dir: RunDir, opened: OpenRun, kind: str, split: str) -> dict[str, Any]:
     """A line of the report's comparison: a baseline, whose predictions stay beside those of the run."""
-    path = run_dir.predictions / f"{split}-{kind}.parquet"
-    evaluation = evaluate_baseline(dataset, kind, split, out=path)
-    note = f"predictions/{path.name}"
+    path = run_dir.predictions / opened.place / f"{split}-{kind}.parquet"
+    evaluation = evaluate_baseline(opened.prepared, kind, split, out=path)
+    note = path.relative_to(run_dir.path).as_posix()
     return {"name": BASELINES[kind], "kind": kind, "note": note, **evaluation.overall.metrics}

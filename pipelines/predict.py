@@ -8,7 +8,8 @@ from pathlib import Path
 from ctr.build import scoring_loader
 from ctr.runs.directory import RunDir
 from ctr.training.scoring import predict_split
-from pipelines.runs import OpenRun, open_run
+from features.durable import sweep
+from pipelines.runs import DATASET_HELP, OpenRun, open_run
 from pipelines.terminal import echo
 
 
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", type=Path, help="run directory")
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
     parser.add_argument("--checkpoint", default="best", help="best, last or a step number")
-    parser.add_argument("--dataset", type=Path, help="where the data set is now, if it moved")
+    parser.add_argument("--dataset", type=Path, help=DATASET_HELP)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -30,7 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def predict(run_dir: RunDir, opened: OpenRun, split: str) -> tuple[Path, int]:
     """Score a split of an opened run; returns the file and its rows."""
-    path = run_dir.predictions / f"{split}.parquet"
+    path = run_dir.predictions / opened.place / f"{split}.parquet"
+    if opened.place and path.parent.is_dir():
+        sweep(path.parent)  # what a job that was killed here left
     loader = scoring_loader(opened.config, opened.dataset, split)
     bf16 = opened.config.train.precision == "bf16"
     rows = predict_split(path, opened.state, loader, opened.dataset, split, bf16=bf16, device=opened.device)

@@ -38,7 +38,7 @@ def result_line(run_dir: RunDir, opened: OpenRun, evaluation: Evaluation, split:
     settings = opened.config.model_dump(mode="json", exclude={"tracking"})
     return ResultLine(
         dataset=opened.dataset.manifest.name,
-        dataset_digest=opened.dataset.manifest.digest(),
+        dataset_digest=opened.prepared.manifest.digest(),
         split=split,
         model=opened.config.model.kind,
         settings=settings,
@@ -53,7 +53,8 @@ def result_line(run_dir: RunDir, opened: OpenRun, evaluation: Evaluation, split:
         date=_day(_time(sessions[-1][-1])) if sessions else None,
         commands=[
             "ctr train settings.yaml   # the settings of this line, saved as a file",
-            f"ctr evaluate {opened.config.run} --split {split} --checkpoint {opened.step}",
+            f"ctr evaluate {opened.config.run} --split {split} --checkpoint {opened.step}"
+            + (f" --dataset {opened.prepared.root}" if opened.place else ""),
         ],
     )
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ctr.build import build_state, open_dataset, pick_device
-from ctr.checkpoint.directories import steps
-from ctr.checkpoint.load import Checkpoint, load_best, load_latest, load_step
-from ctr.config import RunConfig, load_config
+from ctr.checkpoint.choose import choose_checkpoint
+from ctr.checkpoint.contents import reading
+from ctr.checkpoint.load import Checkpoint
+from ctr.config import PeriodConfig, RunConfig, load_config
 from ctr.errors import CheckpointError
 from ctr.runs.directory import RunDir
 from ctr.training.state import TrainingState
+from ctr.transfer.read_as import read_as_trained
+from ctr.transfer.trained import Trained
 from features.dataset import Dataset
 from features.durable import replace_file
 from features.errors import ConfigError
 from features.names import under
+
+DATASET_HELP = "where the data set is now, if it moved, or another one to score, encoded as the run's own"
 
 
 @dataclass(frozen=True)
@@ -25,11 +31,17 @@ class OpenRun:
     """A run that can score."""
 
     config: RunConfig
-    dataset: Dataset
+    dataset: Dataset  # as the run reads it
+    prepared: Dataset  # as it was prepared: the same, but where the run was trained on another data set
     state: TrainingState
     device: torch.device
     step: int
     checkpoint: Path  # where the weights were read; a job that trains the run may have deleted it since
+
+    @property
+    def place(self) -> str:
+        """The folder of what is scored, in those of predictions and reports: empty for the run's own data."""
+        return "" if self.dataset is self.prepared else _folder(self.prepared)
 
 
 def read_run_config(path: Path) -> RunConfig:
@@ -46,19 +58,46 @@ def open_run(run_dir: RunDir, *, dataset: Path | None = None, checkpoint: str = 
 
     Args:
         run_dir: an existing run.
-        dataset: where its data set is now, if it moved.
+        dataset: where its data set is now, if it moved, or another one that it is to score.
         checkpoint: `best`, `last` or a step number.
 
     Raises:
-        CheckpointError: the run has no checkpoint, not that one, or a damaged one.
+        CheckpointError: the run has no checkpoint, not that one, or a damaged one, or the data set is encoded
+            otherwise than its own.
     """
     config = read_run_config(run_dir.path)
-    data = open_dataset(config, at=dataset)
     device = pick_device(config.train.device)
+    chosen = choose_checkpoint(run_dir.checkpoints, checkpoint, what="--checkpoint")
+    if chosen is None:
+        raise CheckpointError(f"{run_dir.path} has no checkpoint yet; run ctr train first")
+    with reading(chosen):
+        prepared, data = _open_data(run_dir.path, config, chosen, at=dataset)
     state = build_state(config, data.manifest, device)
-    chosen = _load(run_dir.checkpoints, checkpoint)
+    if data is not prepared:
+        state.identity["dataset"] = chosen.state["identity"]["dataset"]
     state.restore(chosen, weights_only=True)
-    return OpenRun(config, data, state, device, chosen.step, chosen.path)
+    return OpenRun(config, data, prepared, state, device, chosen.step, chosen.path)
+
+
+def _open_data(
+    run: Path, config: RunConfig, checkpoint: Checkpoint, *, at: Path | None
+) -> tuple[Dataset, Dataset]:
+    """A data set as it was prepared, and as the run reads it; another than its own has to be named.
+
+    Windows of time are those of the run's own data set: of another one all requests of a split are scored.
+    """
+    trained = Trained(run, checkpoint, None, remedy="bring the run's own data set back to that place")
+    own = open_dataset(config, at=at)
+    if at is None or own.manifest.digest() == trained.dataset_digest:
+        return own, own
+    other = open_dataset(config.model_copy(update={"period": PeriodConfig()}), at=at)
+    return other, read_as_trained(other, trained)
+
+
+def _folder(dataset: Dataset) -> str:
+    """A name for a data set, the same wherever it lies and different for other data."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", dataset.root.resolve().name)[:60] or "dataset"
+    return f"{name}-{dataset.manifest.digest()[:8]}"
 
 
 def keep_spec(run_dir: RunDir, dataset: Dataset) -> bool:
@@ -67,18 +106,3 @@ def keep_spec(run_dir: RunDir, dataset: Dataset) -> bool:
     if path.is_file():
         replace_file(run_dir.spec, path.read_bytes())
     return run_dir.spec.is_file()
-
-
-def _load(root: Path, name: str) -> Checkpoint:
-    """The checkpoint that `best`, `last` or a number names; the latest where none was validated."""
-    if name.isdecimal():
-        found = load_step(root, int(name))
-    elif name in ("best", "last"):
-        found = load_best(root) if name == "best" else load_latest(root)
-    else:
-        raise ConfigError(f"--checkpoint must be best, last or a step number, got {name!r}")
-    if found is not None:
-        return found
-    if present := steps(root):
-        raise CheckpointError(f"--checkpoint must name a step of {root}, got {name}; there are {present}")
-    raise CheckpointError(f"{root.parent} has no checkpoint yet; run ctr train first")

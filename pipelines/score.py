@@ -25,7 +25,7 @@ from features.errors import ConfigError
 from features.names import under
 from features.past.counter_files import CounterFile, read_counters
 from features.spec import load_spec
-from pipelines.runs import OpenRun, open_run
+from pipelines.runs import DATASET_HELP, OpenRun, open_run
 from pipelines.terminal import echo
 
 MOST = 10_000  # candidates of a score request
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="FILE", help="Parquet file of the scores")
     add("--port", type=int, default=8765, help="of --serve; 0: a free one; default: 8765")
     add("--checkpoint", default="best", help="best, last or a step number")
-    add("--dataset", type=Path, help="where the data set is now, if it moved")
+    add("--dataset", type=Path, help=DATASET_HELP)
     add(
         "--micro-batch",
         type=int,

@@ -28,12 +28,14 @@ from ctr.runs.signals import GracefulStop
 from ctr.runs.versions import check_versions
 from ctr.tracking import SilentTracker, Tracker
 from ctr.tracking.address import tracking_uri
-from ctr.training.lora import start_from_base
 from ctr.training.state import TrainingState
 from ctr.training.trainer import Outcome, Trainer
 from ctr.training.validation import selected_figure
+from ctr.transfer.report import KIND, TakenOver
+from ctr.transfer.start import start_from_run
 from features.dataset import Dataset
 from features.durable import replace_file
+from features.encode.encoding import encoding_of
 from pipelines.display import NoDisplay, make_display
 from pipelines.runs import keep_spec
 from pipelines.terminal import echo
@@ -86,8 +88,11 @@ def dry_run(config: RunConfig) -> str:
     """The resolved configuration and the model's size, after building everything."""
     tracking_uri(Path(config.run), config.tracking.uri)  # refuses an address that is wrong
     dataset = open_dataset(config)
-    counts = parameter_counts(build_state(config, dataset.manifest, pick_device(config.train.device)))
-    sizes = "\n".join(f"# {name}: {count:,}" for name, count in counts.items())
+    state = build_state(config, dataset.manifest, pick_device(config.train.device))
+    state.encoding = encoding_of(dataset)
+    started = start_from_run(state, config, dataset)
+    sizes = "\n".join(f"# {name}: {count:,}" for name, count in parameter_counts(state).items())
+    sizes += "".join(f"\n# {line}" for line in (started.lines() if started else ()))
     return f"{dump_config(config)}{sizes}\n# dataset {dataset.manifest.name}: {dataset.manifest.digest()}"
 
 
@@ -104,11 +109,13 @@ def train(config: RunConfig, *, until: int | None = None, world: World | None = 
     # All that a wrong configuration can break comes before the run directory is made.
     tracking_uri(Path(config.run), config.tracking.uri)
     state = build_state(config, dataset.manifest, world.device, world=world)
-    if config.lora is not None and not steps(Path(config.run) / "checkpoints"):
-        start_from_base(state, config.lora)
+    state.encoding = encoding_of(dataset)
+    begun = steps(Path(config.run) / "checkpoints")  # then it goes on from there, and starts nowhere else
+    started = None if world.broadcast_json(begun) else start_from_run(state, config, dataset, world=world)
     batches = training_loader(config, dataset, world=world)
     valid = validation_loader(config, dataset, world=world)
-    return fit(config, dataset, state, partial(Trainer, train=batches, valid=valid), world=world, until=until)
+    trainer = partial(Trainer, train=batches, valid=valid)
+    return fit(config, dataset, state, trainer, world=world, until=until, started=started)
 
 
 def fit(
@@ -121,6 +128,7 @@ def fit(
     until: int | None = None,
     prepare: Callable[[RunDir], None] = lambda run_dir: None,
     kind: str | None = None,
+    started: TakenOver | None = None,
 ) -> Outcome:
     """Train in the run's directory, from its newest checkpoint on, with tracking and signals.
 
@@ -133,6 +141,7 @@ def fit(
         until: pause at a step, and validate there.
         prepare: called with the locked run directory, before the first step.
         kind: of the model, for tracking; None: that of the configuration.
+        started: what was taken over from another run, if it starts from one now.
     """
     display = make_display() if world.first else NoDisplay()
     with (
@@ -144,6 +153,10 @@ def fit(
         )
         with tracker:
             trainer.resume()
+            if started is not None:
+                tracker.log(KIND, 0, started.to_json())
+                for line in started.lines():
+                    display.message(line)
             if world.first:
                 prepare(run_dir)
                 replace_file(run_dir.config, dump_config(config).encode())

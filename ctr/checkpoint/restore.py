@@ -65,14 +65,24 @@ def describe_mismatch(expected: Mapping[str, Any], found: Mapping[str, Any], *, 
         h: expected 4, found nothing
         k: expected nothing, found 1
     """
-    left, right = _leaves(expected), _leaves(found)
-    lines = [
-        f"{name}: expected {_shown(left, name)}, found {_shown(right, name)}"
-        for name in sorted(left.keys() | right.keys())
-        if left.get(name, _MISSING) != right.get(name, _MISSING)
-    ]
+    lines = [f"{name}: {text}" for name, text in mismatches(expected, found).items()]
     rest = [f"… and {len(lines) - limit} more"] if len(lines) > limit else []
     return "\n".join(lines[:limit] + rest)
+
+
+def mismatches(expected: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
+    """The fields in which two nested mappings differ, with what each has.
+
+    Example:
+        >>> mismatches({"d": {"width": 64}}, {"d": {"width": 32}})
+        {'d.width': 'expected 64, found 32'}
+    """
+    left, right = _leaves(expected), _leaves(found)
+    return {
+        name: f"expected {_shown(left, name)}, found {_shown(right, name)}"
+        for name in sorted(left.keys() | right.keys())
+        if left.get(name, _MISSING) != right.get(name, _MISSING)
+    }
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

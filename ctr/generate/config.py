@@ -134,8 +134,10 @@ class GenerateConfig(RunConfig):
             check_name(name, "strategy")
         if self.strategy not in self.strategies:
             raise ValueError(f"strategy must be one of {', '.join(self.strategies)}, got {self.strategy!r}")
-        if self.model != model_config() or self.lora is not None:
-            raise ValueError("model and lora belong to click models; describe the generator under generator")
+        if self.model != model_config() or self.lora is not None or self.init is not None:
+            raise ValueError(
+                "model, lora and init belong to click models; describe the generator under generator"
+            )
         if self.train.metric != "ne":
             raise ValueError(f"train.metric must be ne for a generator, got {self.train.metric!r}")
         if self.loader.id_dropout:

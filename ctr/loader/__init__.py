@@ -79,7 +79,9 @@ class Loader:
         stores = {domain: dataset.events(domain) for domain in dataset.manifest.domains}
         lengths = history_lengths(dataset.manifest, config.max_len)
         dropout = make_id_dropout(config.id_dropout, dataset.manifest, seed=seed)
-        self._collate = Collator(dataset.manifest, stores, lengths, ngrams, id_dropout=dropout)
+        self._collate = Collator(
+            dataset.manifest, stores, lengths, ngrams, id_dropout=dropout, row_maps=dataset.row_maps
+        )
         self._plan = cache(partial(_plan, self._counts, config, seed))
 
     def steps_per_epoch(self, epoch: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ class Collator:
         max_len: at most so many of the newest events, for each domain.
         ngrams: fields whose events also have IDs in n-gram tables.
         id_dropout: in training, which IDs become unknown.
+        row_maps: of a data set that is read as another (`Dataset.read_as`).
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Collator:
         ngrams: Sequence[NgramField] = (),
         *,
         id_dropout: IdDropout | None = None,
+        row_maps: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> None:
         self.id_dropout = id_dropout
+        self.row_maps = row_maps
         self.table_of = column_tables(manifest, ngrams)
         self.rows = table_rows(manifest, ngrams)
         self.ngrams = ngrams
@@ -80,6 +84,7 @@ class Collator:
         ids_of |= {(CANDIDATE, name): ids for name, ids in candidates.ids.items()}
         for domain, history in histories.items():
             ids_of |= {(EVENT + domain, name): ids for name, ids in history.events.ids.items()}
+        ids_of = {key: self._mapped(key, ids) for key, ids in ids_of.items()} if self.row_maps else ids_of
         if self.id_dropout is not None:
             bags = {REQUEST: np.arange(len(picked) + 1), CANDIDATE: row_offsets}
             bags |= {EVENT + domain: history.offsets for domain, history in histories.items()}
@@ -103,6 +108,22 @@ class Collator:
             user_id=_tensor(requests.plain["user_id"], np.int64),
             time=_tensor(requests.plain["time"], np.int64),
         )
+
+    def _mapped(self, key: ColumnKey, ids: IdValues) -> IdValues:
+        """The rows of the model's table for those of the files.
+
+        Raises:
+            DataError: a row that the table of the files does not have.
+        """
+        rows, values = self.row_maps.get(self.table_of[key]), ids.values
+        if rows is None or not len(values):
+            return ids
+        if values.min() < 0 or values.max() >= len(rows):
+            raise DataError(
+                f"IDs of {' '.join(key)} must lie in [0, {len(rows)}) (the rows of table "
+                f"{self.table_of[key]!r}), got {values.min()} to {values.max()}; run ctr prepare again"
+            )
+        return replace(ids, values=rows[values])
 
     def _dropped(
         self,

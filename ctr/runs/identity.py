@@ -44,4 +44,6 @@ def _course(config: RunConfig) -> dict[str, Any]:
     for section, keys in _FREE.items():
         for key in keys:
             del plain[section][key]
+    if plain["init"] is not None:
+        del plain["init"]["dataset"]
     return plain

@@ -73,8 +73,11 @@ class RequestCollator:
         _refuse_late_fields(self.manifest)
         self.max_len = history_lengths(self.manifest, max_len)
         stores = {domain: dataset.events(domain) for domain in self.manifest.domains}
-        self._of_request = Collator(_view(self.manifest, "request"), stores, self.max_len, ngrams)
-        self._of_candidates = Collator(_view(self.manifest, "candidate"), {}, {})
+        maps = dataset.row_maps
+        self._of_request = Collator(
+            _view(self.manifest, "request"), stores, self.max_len, ngrams, row_maps=maps
+        )
+        self._of_candidates = Collator(_view(self.manifest, "candidate"), {}, {}, row_maps=maps)
 
     def spans(self, request: Request) -> tuple[Span, ...]:
         """Where the history of each domain begins and ends in its store."""

@@ -21,8 +21,15 @@ from ctr.embedding import EmbeddingTables
 from ctr.errors import CheckpointError
 from ctr.runs.identity import completed
 from ctr.training.losses import RunningLoss
-from ctr.training.optim import AveragedWeights, load_optimizer_tensors, optimizer_tensors, possible_tensors
+from ctr.training.optim import (
+    AveragedWeights,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    parameter_names,
+    possible_tensors,
+)
 from ctr.training.staleness import PendingGradients
+from features.encode.encoding import Encoding
 from features.spec import explain
 
 Plain = TypeVar("Plain")
@@ -77,6 +84,7 @@ class TrainingState:
     identity: dict[str, Any]  # what must be the same for a checkpoint to fit: configuration and data set
     pending: PendingGradients = field(default_factory=PendingGradients)
     world: World = field(default_factory=World.single)
+    encoding: Encoding | None = None  # how the data set encodes, for runs that start from this one
 
     def tensors(self) -> dict[str, Tensor | Sharded]:
         """All tensors under flat names; of sharded ones what this rank holds."""
@@ -97,6 +105,8 @@ class TrainingState:
             "progress": self.progress.to_json(),
             "averaged_updates": self.averaged.updates if self.averaged else 0,
             "pending_rate": self.pending.rate,
+            "parameters": parameter_names(self.optimizer, self.model),
+            **({"encoding": self.encoding.model_dump(mode="json")} if self.encoding else {}),
         }
 
     def restore(self, checkpoint: Checkpoint, *, weights_only: bool = False) -> None:

@@ -66,6 +66,17 @@ class Fitted:
         # JSON keeps keys sorted; the manifest has the order.
         return FittedDense({name: Scaler.of(states[name]) for name in column.fields[: len(states)]})
 
+    def scalers(self, key: str) -> dict[str, Any]:
+        """How each column of a dense feature, or of a field of events (`domain/field`), is scaled."""
+        found: dict[str, Any] = self._other["scalers"][key]["columns"]
+        return found
+
+    def numbering(self, table: str) -> dict[str, Any]:
+        """What gives a value its row in a table that keeps no values: boundaries, or the types it hashes."""
+        entry = self._other["tables"].get(table, {})
+        found = {"boundaries": entry["boundaries"]} if "boundaries" in entry else {}
+        return found | ({"types": sorted({*entry["types"].values()})} if "types" in entry else {})
+
     def hashed_type(self, table: str, use: str) -> str | None:
         """The type of a column that is hashed, Int64 or String; None where the data set does not tell."""
         found = self._other["tables"][table].get("types", {}).get(use)

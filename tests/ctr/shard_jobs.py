@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,6 +21,7 @@ from ctr.distributed.shards import Sharded, box
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables, make_tables
 from ctr.errors import RetryableError
+from ctr.transfer.rows import take_rows
 from features.durable.faults import injected
 from pipelines.train import train
 from tests.ctr.tiny_run import tiny_config
@@ -125,6 +127,33 @@ def equals_one_process(world: World, kind: str) -> None:
         for name, ids in draw(step, world.size)[0][world.rank].items():
             torch.testing.assert_close(rows[name].detach(), expected[name][ids], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(complete(tables.state(), world), reference.state(), rtol=1e-4, atol=1e-6)
+
+
+def rows_of_another_run() -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+    """Trained tables of other sizes, and where their rows go: shuffled, some dropped, a table left out."""
+    rows = {"item.id": 350, "user": 40, "small": 7}
+    other = make_tables(rows, EmbeddingConfig(dim=DIM), seed=8)
+    found = other.lookup({name: torch.arange(0, count, 2) for name, count in rows.items()})
+    torch.stack([part.square().sum() for part in found.values()]).sum().backward()
+    other.apply_gradients()
+    shuffled = np.random.default_rng(1).permutation(350)
+    maps = {"item.id": np.where(shuffled < 300, shuffled, -1), "user": np.arange(40) + 10}
+    return {name: tensor.clone() for name, tensor in other.state().items()}, maps
+
+
+def takes_rows(world: World) -> None:
+    """Rows of another run end where they do in one process, and new ones are those of fresh tables."""
+    stored, maps = rows_of_another_run()
+    for keep in (True, False):
+        for kind in KINDS:
+            tables, reference = tables_of(kind, world), reference_of(kind)
+            for some in (tables, reference):
+                take_rows(some, stored, maps, keep_optimizer=keep)
+            same_bits(complete(tables.state(), world), reference.state())
+            one_step(tables, 1, world)
+            whole_step(reference, 1, world.size)
+            found, wanted = complete(tables.state(), world), reference.state()
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
 
 def same_bits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -27,7 +27,7 @@ from tests.ctr.tiny_run import endings, tiny_config, tiny_dataset
 
 pytestmark = pytest.mark.skipif(not fbgemm_available(), reason="fbgemm is not installed")
 EQUAL = [f"equals_one_process {kind}" for kind in shard_jobs.KINDS]
-ALONE = [*EQUAL, "leaves_no_trace", "counts_bytes"]
+ALONE = [*EQUAL, "takes_rows", "leaves_no_trace", "counts_bytes"]
 LOADS_3 = ["trains 3", "loads 2 row_wise column_wise", "loads 2 column_wise row_wise", "loads 2 mixed auto"]
 LOADS_2 = [
     "trains 99",
@@ -39,7 +39,7 @@ LOADS_2 = [
 
 def arguments(label: str, folder: Path) -> tuple[str, tuple[object, ...]]:
     name, *words = label.split()
-    places = () if name in ("equals_one_process", "leaves_no_trace", "counts_bytes") else (folder,)
+    places = () if name in ("equals_one_process", *ALONE) else (folder,)
     return name, (*places, *(int(word) if word.isdigit() else word for word in words))
 
 

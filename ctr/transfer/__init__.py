@@ -1,0 +1,1 @@
+"""A trained run meets another data set: it goes on there, or scores it, row by row by value."""
