@@ -53,10 +53,9 @@ def rate_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
     return config.final_share + (1 - config.final_share) * shape
 
 
-def parameter_names(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[str]:
-    """The names of the parameters in the optimizer's order: the indices of `optimizer_tensors`."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+def parameter_names(model: nn.Module) -> list[str]:
+    """The parameters by their numbers in `optimizer_tensors`."""
+    return list(_numbers(model))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

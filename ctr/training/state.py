@@ -105,7 +105,7 @@ class TrainingState:
             "progress": self.progress.to_json(),
             "averaged_updates": self.averaged.updates if self.averaged else 0,
             "pending_rate": self.pending.rate,
-            "parameters": parameter_names(self.optimizer, self.model),
+            "parameters": parameter_names(self.model),
             **({"encoding": self.encoding.model_dump(mode="json")} if self.encoding else {}),
         }
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ctr.checkpoint.load import Checkpoint
 from ctr.distributed.shards import Readable
+from ctr.errors import CheckpointError
 from ctr.training.lora import ADAPTER, WRAPPED
 from ctr.training.optim import load_optimizer_tensors, parameter_names
 from ctr.training.state import TrainingState
@@ -87,14 +88,14 @@ def take_weights(
 
 def take_optimizer(state: TrainingState, checkpoint: Checkpoint, shared: Mapping[str, str]) -> None:
     """Copy the dense optimizer's state of the weights that were taken over and are learned here."""
-    place = {name: i for i, name in enumerate(_names_there(state, checkpoint))}
+    number_there = {name: i for i, name in enumerate(_names_there(state, checkpoint))}
     found: dict[str, Tensor] = {}
     stored = checkpoint.tensors.within("optimizer/")
     learned = {name for name, p in state.model.named_parameters() if p.requires_grad}
-    for i, name in enumerate(parameter_names(state.optimizer, state.model)):
+    for i, name in enumerate(parameter_names(state.model)):
         if name not in learned:
             continue
-        head = f"{place.get(shared.get(name, ''), -1)}."
+        head = f"{number_there.get(shared.get(name, ''), -1)}."
         found |= {
             f"{i}.{key.removeprefix(head)}": t[t.whole] for key, t in stored.items() if key.startswith(head)
         }
@@ -102,11 +103,21 @@ def take_optimizer(state: TrainingState, checkpoint: Checkpoint, shared: Mapping
 
 
 def _names_there(state: TrainingState, checkpoint: Checkpoint) -> list[str]:
-    """The weights in the order of the other run's optimizer; older checkpoints have them by dimension."""
+    """The weights by their numbers in the other run's optimizer.
+
+    Raises:
+        CheckpointError: an older version saved them without names, and the two models' weights differ.
+    """
     if (names := checkpoint.state.get("parameters")) is not None:
         return list(names)
     shapes = {n: t.shape for n, t in checkpoint.tensors.within("model/").items()}
     own = {plain_name(name): name for name, _ in state.model.named_parameters()}
     there = {plain_name(name): name for name in shapes}
+    here = {plain_name(name) for name in state.model.state_dict() if ADAPTER not in name}
+    if not here <= there.keys() <= here | own.keys():
+        raise CheckpointError(
+            f"{checkpoint.path} must name the weights of its optimizer state where the models differ, but an "
+            "earlier version saved it; set init.optimizer to drop"
+        )
     in_order = [there[name] for name in own if name in there]
     return sorted(in_order, key=lambda name: len(shapes[name]) < 2)

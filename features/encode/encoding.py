@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import polars as pl
@@ -55,7 +55,7 @@ class Encoding(Strict):
     Args:
         tables: ID table → its rows.
         scales: dense feature → digest of what its columns are scaled by; `domain/field` for that of events.
-        definitions: feature or `domain/field` → digest of what the spec says of it.
+        definitions: feature, `domain/field`, `domain <name>`, `the label` → digest of what the spec says.
         inputs: what a model's weights stand beside, in order: `tokens`, `domains` and `features` (their
             names), and `tokens.<group>` and `domains.<domain>` (the columns of each).
     """
@@ -80,7 +80,7 @@ def encoding_of(dataset: Dataset) -> Encoding | None:
     return Encoding(
         tables={name: _table(name, manifest, fitted) for name in manifest.tables},
         scales={key: _digest(fitted.scalers(key)) for key, c in columns.items() if c.kind == "dense"},
-        definitions={key: _digest(_definition(spec, key)) for key in columns},
+        definitions={key: _digest(said) for key, said in _definitions(spec, manifest, columns).items()},
         inputs=_inputs(manifest),
     )
 
@@ -115,6 +115,17 @@ def _table(name: str, manifest: Manifest, fitted: Fitted) -> TableEncoding:
     else:
         sha256 = _digest([info.rows, fitted.numbering(name)])
     return TableEncoding(encode=info.encode, rows=info.rows, oov_rows=info.oov_rows, sha256=sha256)
+
+
+def _definitions(spec: Spec, manifest: Manifest, columns: Iterable[str]) -> dict[str, Any]:
+    """What the spec says of each feature, of which rows are a domain's events, and of the label."""
+    of_domain = {"where", "outcome", "from_list", "known_later"}
+    domains = {
+        f"domain {name}": spec.domains[name].model_dump(mode="json", include=of_domain)
+        for name in manifest.domains
+    }
+    label = spec.impressions.label.model_dump(mode="json")
+    return {**{key: _definition(spec, key) for key in columns}, **domains, "the label": label}
 
 
 def _definition(spec: Spec, key: str) -> list[Any]:

@@ -37,8 +37,9 @@ RUNS = {
 if fbgemm_available():
     SHARDED = ("embedding.engine=torchrec", "embedding.sharding=row_wise", "train.save_in_background=true")
     RUNS["sharded"] = (*EPS, *SHARDED, "train.max_steps=4", "train.evaluate_every=3")
+    RUNS["started"] = (*EPS, *SHARDED, "train.max_steps=2", "seed=9")  # from the first run
 # What ranks compute in parts, one process computes in one piece.
-IN_PARTS = {name: ("loader.micro_batches=2",) for name in ("stale", "many buckets", "sharded")}
+IN_PARTS = {name: ("loader.micro_batches=2",) for name in ("stale", "many buckets", "sharded", "started")}
 SKIPPING = (*COMMON, "train.non_finite=skip", "optimizer.dense_staleness=1")
 
 
@@ -52,8 +53,13 @@ def alone(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs by one process."""
     folder = tmp_path_factory.mktemp("alone")
     for name, options in RUNS.items():
-        train(tiny_config(dataset, folder / name, *options))
+        train(tiny_config(dataset, folder / name, *options, *start_of(name, folder)))
     return folder
+
+
+def start_of(name: str, alone: Path) -> tuple[str, ...]:
+    """The option of a run that starts from another."""
+    return (f"init.run={alone / 'in step'}",) if name == "started" else ()
 
 
 def results(found: list[Ending]) -> list[Any]:
@@ -91,7 +97,7 @@ def test_the_job_of_several_equals_the_job_of_one(
     """Weights, tables, averages and validation figures, with shares that may be empty."""
     other = {2: "stale", 3: "in step"}[size]  # the other size has it
     names = [name for name in RUNS if name != other]
-    runs = {name: (*RUNS[name], *IN_PARTS.get(name, ())) for name in names}
+    runs = {name: (*RUNS[name], *IN_PARTS.get(name, ()), *start_of(name, alone)) for name in names}
     found = results(run_ranks(size, rank_jobs.train_runs, dataset, tmp_path, runs))
     assert all(outcome == found[0] for outcome in found)
     for name in names:
