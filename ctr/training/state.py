@@ -132,7 +132,7 @@ class TrainingState:
         if found != self.identity:
             raise CheckpointError(
                 f"{checkpoint.path} belongs to another run:\n{describe_mismatch(self.identity, found)}\n"
-                "use the configuration it was made with, or another run directory"
+                "use the configuration it was made with, or start from it in another run directory (init.run)"
             )
 
     def _check_tensors(self, checkpoint: Checkpoint, *, weights_only: bool) -> None:
