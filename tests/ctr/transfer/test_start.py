@@ -127,7 +127,7 @@ def test_values_in_other_rows_keep_their_logits_to_the_bit(world: World) -> None
     assert not taken.same_data and all(rows.new == rows.dropped == 0 for rows in taken.tables.values())
 
 
-@pytest.mark.fault(46)
+@pytest.mark.fault(36, 46)
 @pytest.mark.parametrize("optimizer", ["keep", "drop"])
 def test_grown_tables_keep_old_rows_and_draw_new_ones_as_fresh_tables_do(
     world: World, optimizer: str
