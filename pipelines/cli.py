@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from features.durable import WRONG_PLACE
 from features.errors import ConfigError, CtrError
-from features.memory.limit import limit_reached
+from features.memory.shortage import is_shortage
 from pipelines.supervise import is_child, needs_supervision, supervise
 from pipelines.terminal import Parser, echo, keep_traceback, log_to_stderr
 
@@ -41,17 +41,6 @@ COMMANDS = {
 }
 
 
-# What is said where memory could not be had.
-_NO_MEMORY = (
-    "can't allocate memory",  # torch
-    "CUDA out of memory",
-    "malloc of size",  # Arrow
-    "bad_alloc",
-    "Cannot allocate memory",  # the system: mapped files, libraries, new processes
-    "can't start new thread",
-    "failed to map segment",  # of a library
-)
-
 _VERIFY = "features.store.verify"  # imported when it is needed: what supervises a command stays small
 
 # These read a data set, and compare it with its hashes first.
@@ -73,7 +62,7 @@ def guarded(job: Callable[[], int]) -> int:
     try:
         return job()
     except CtrError as error:
-        if _out_of_memory(error):
+        if is_shortage(error):
             return _tell_of_memory(error)
         echo(_with_notes(f"error: {error}", error), err=True)
         return error.exit_code
@@ -91,7 +80,7 @@ def guarded(job: Callable[[], int]) -> int:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise  # such as SystemExit; a panic of Polars is no Exception either
-        if _out_of_memory(error):
+        if is_shortage(error):
             return _tell_of_memory(error)
         kept = keep_traceback(error)
         echo(
@@ -104,15 +93,6 @@ def guarded(job: Callable[[], int]) -> int:
 
 def _with_notes(text: str, error: Exception) -> str:
     return "\n".join([text, *getattr(error, "__notes__", [])])
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether Python, torch, Arrow, Polars or the system could not get memory."""
-    text = str(error)
-    if isinstance(error, MemoryError) or any(said in text for said in _NO_MEMORY):
-        return True
-    panicked = type(error).__name__ == "PanicException" or "Panic" in text or "panicked" in text
-    return (panicked or not isinstance(error, CtrError)) and limit_reached()
 
 
 def _tell_of_memory(error: BaseException) -> int:

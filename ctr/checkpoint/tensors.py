@@ -19,6 +19,7 @@ from ctr.checkpoint.manifest import TENSORS, CheckpointManifest, StoredLayout, S
 from ctr.distributed.shards import Sharded, box, inside, overlap
 from ctr.errors import CheckpointError
 from features.durable import fsync_path
+from features.memory.shortage import is_shortage
 
 
 def write_tensors(
@@ -152,4 +153,6 @@ def _mapped(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except RuntimeError as error:
+        if is_shortage(error):
+            raise MemoryError(f"{path} cannot be mapped: {error}") from error
         raise FileNotFoundError(f"{path} cannot be mapped: {error}") from error

@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from features.errors import ConfigError, DataError, first_line
+from features.read.decoded import decoded_bytes
 from features.read.files import TableFile, find_files
 from features.read.part import Part, open_part
 from features.read.problems import Problems
@@ -32,7 +33,7 @@ _OPTIONS = {
 # A panic is no Exception; the header of a page that lies about its size makes Polars panic.
 _POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 _CALLED = "\n\nThis error occurred"
-_SMALL = 2**28  # bytes: below this a high compression ratio is harmless
+_SMALL = 2**28  # bytes: below this a high ratio is harmless
 _verified = False  # whether somebody has proved the checksums of the files already
 _log = logging.getLogger(__name__)
 
@@ -127,6 +128,9 @@ def _options(source: Source) -> dict[str, Any]:
     options = {**_OPTIONS, **source.options}
     if options["on_error"] not in ("fail", "skip"):
         raise ConfigError(f"source.options.on_error must be fail or skip, got {options['on_error']!r}")
+    for name in ("max_bytes", "max_ratio"):
+        if not isinstance(options[name], int | float) or not options[name] > 0:
+            raise ConfigError(f"source.options.{name} must be a number above 0, got {options[name]!r:.40}")
     try:
         options["separator"] = one_character(str(options["separator"]), what="source.options.separator")
     except ValueError as error:
@@ -149,17 +153,26 @@ def _open(
     problems.raise_all()
     if dry:
         table.first_rows()
-    elif not _verified and options["check_pages"] and raw.format == "parquet":
-        proved = (_attempt(p.path, options, partial(table.verify, p)) for p in parts)
-        table.parts = [part for part in proved if part is not None]
-        if not table.parts:
-            raise DataError(f"table {name!r}: none of its {len(files)} files can be read; the log names each")
+    if raw.format == "parquet":
+        _prove(table, options, lambda part: _check_decoded(part, table, options))
+    if options["check_pages"] and raw.format == "parquet" and not (dry or _verified):
+        _prove(table, options, table.verify)
     if counters is not None and (skipped := len(files) - len(table.parts)):
         counters[f"files.{name}.skipped"] = skipped
     frame = table.frame()
     if dry:
         collect(frame.select([*table.read, *table.derived]).head(100), what=f"table {name!r}")
     return frame
+
+
+def _prove(table: Table, options: dict[str, Any], action: Callable[[Part], Part]) -> None:
+    """Keep the files of a table that an action finds nothing against."""
+    proved = [_attempt(part.path, options, partial(action, part)) for part in table.parts]
+    table.parts = [part for part in proved if part is not None]
+    if not table.parts:
+        raise DataError(
+            f"table {table.name!r}: none of its {len(proved)} files can be read; the log names each"
+        )
 
 
 def _attempt(path: Path, options: dict[str, Any], action: Callable[[], Part]) -> Part | None:
@@ -193,3 +206,9 @@ def _check_size(file: Path, size: int, options: dict[str, Any]) -> None:
             f"{file} unpacks to at least {size:,} bytes, {ratio:.0f} times its size; if that is right, "
             "raise max_bytes or max_ratio under source.options"
         )
+
+
+def _check_decoded(part: Part, table: Table, options: dict[str, Any]) -> Part:
+    """Refuse a file of which what is read becomes much larger than the file: footers state encoded sizes."""
+    _check_size(part.path, decoded_bytes(part.path, table.columns_of(part)), options)
+    return part

@@ -69,9 +69,13 @@ class Table:
             with problems.collect():
                 self.types[column] = self._type(column)
 
+    def columns_of(self, part: Part) -> list[str]:
+        """What is read of a Parquet file, under its own names."""
+        return [part.names[column] for column in self.read if column in part.names]
+
     def verify(self, part: Part) -> Part:
         """Prove the checksums of what is read of a Parquet file."""
-        verify_pages(part.path, [part.names[c] for c in self.read if c in part.names])
+        verify_pages(part.path, self.columns_of(part))
         return part
 
     def first_rows(self) -> None:

@@ -260,3 +260,18 @@ def test_what_the_disk_does_not_give_is_not_called_damaged(
     with pytest.raises(RetryableError, match=r"Input/output error.*mend the disk") as caught:
         load_latest(tmp_path)
     assert "delete" not in str(caught.value)
+
+
+@pytest.mark.fault(31)
+def test_what_memory_does_not_hold_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told to delete what could not be mapped for want of memory."""
+    save(tmp_path, 1, 1.0)
+
+    def no_room(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to mmap 200 bytes from file <w>: Cannot allocate memory (12)")
+
+    monkeypatch.setattr("ctr.checkpoint.tensors.safe_open", no_room)
+    with pytest.raises(MemoryError, match="cannot be mapped"):
+        load_latest(tmp_path)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.errors import ConfigError, DataError
+from features.read.decoded import decoded_bytes
 from features.read.locate import FILE
 from features.read.scan import collect, open_files
 from features.source import RawTable, Source
@@ -148,10 +149,54 @@ def test_bombs_are_refused(tmp_path: Path) -> None:
         opened(tmp_path, options={"max_bytes": 1000})
 
 
+@pytest.mark.fault(32, 42)
+@pytest.mark.parametrize("kind", ["dictionary", "lists", "structs", "many row groups"])
+def test_what_footers_call_small_is_refused_by_what_it_decodes_to(tmp_path: Path, kind: str) -> None:
+    """Less than a megabyte that decodes to over 300 MB; the footer states the sizes of the pages."""
+    rows, path = 5 * 2**22, tmp_path / "a.parquet"
+    nulls = pa.nulls(rows, pa.int64())
+    column = {
+        "dictionary": pa.array(np.zeros(rows, dtype=np.int64)),
+        "lists": pa.ListArray.from_arrays([0, 2 * rows], pa.nulls(2 * rows, pa.int64())),
+        "structs": pa.StructArray.from_arrays([nulls], ["id"]),
+        "many row groups": nulls,
+    }[kind]
+    table = pa.table({"who": column, "item": pa.nulls(len(column), pa.int64())})
+    pq.write_table(table, path, row_group_size=2**20 if kind == "many row groups" else None)
+    with pq.ParquetFile(path) as file:
+        stated = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+    assert max(path.stat().st_size, stated) < 2**20
+    raw = RawTable(path="a.parquet", rename={"who.id" if kind == "structs" else "who": "user"})
+    for dry in (False, True):
+        with pytest.raises(DataError, match=r"a.parquet unpacks to at least [3-9]\d\d,\d+,\d+ bytes, \d+"):
+            open_files(Source(tables={"clicks": raw}), base=tmp_path, needed=NEEDED, dry=dry)
+
+
+def test_decoded_bytes_count_what_is_read_alone(tmp_path: Path) -> None:
+    path, text = tmp_path / "a.parquet", "x" * 1000
+    struct = {"a": [{"b": 1, "c": 2.0}] * 10, "lists": [[1, 2, 3]] * 10}
+    small = {"int8": pa.array([1] * 10, pa.int8()), "flag": [True] * 10, "text": [text] * 10}
+    pq.write_table(pa.table({**struct, **small}), path)
+    sizes = {name: decoded_bytes(path, [name]) for name in ("a", "a.b", "lists", "int8", "flag", "nothing")}
+    assert sizes == {"a": 160, "a.b": 80, "lists": 320, "int8": 10, "flag": 10, "nothing": 0}
+    assert 160 < decoded_bytes(path, ["text"]) < 160 + 4 * len(text)  # ten views of one text
+    assert decoded_bytes(path, ["a", "int8"]) == 170
+
+
+@pytest.mark.parametrize("wrong", ["big", -1, None])
+def test_limits_of_sizes_are_numbers(tmp_path: Path, wrong: object) -> None:
+    write(tmp_path / "a.parquet", user=[1], item=[2])
+    with pytest.raises(ConfigError, match=r"source.options.max_ratio must be a number above 0, got"):
+        opened(tmp_path, options={"max_ratio": wrong})
+
+
 @pytest.mark.fault(32)
 @pytest.mark.parametrize("packed", ["gzip", "zstd"])
-def test_packed_csv_is_read_and_its_bombs_are_refused(tmp_path: Path, packed: str) -> None:
-    """Fault 32: 400 MB of zeros in less than 1 MB; the bytes are counted while they are unpacked."""
+def test_packed_csv_is_read_and_its_bombs_are_refused(
+    tmp_path: Path, packed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 32: 64 MB of zeros in a few KB; the bytes are counted while they are unpacked."""
+    monkeypatch.setattr("features.read.scan._SMALL", 2**25)
     path = tmp_path / "a.csv"
 
     def write_packed(pieces: int) -> None:
@@ -164,9 +209,9 @@ def test_packed_csv_is_read_and_its_bombs_are_refused(tmp_path: Path, packed: st
     assert opened(tmp_path, path="*.csv", format="csv").height == 1
     with pytest.raises(DataError, match=r"a.csv unpacks to at least [\d,]+ bytes"):
         opened(tmp_path, path="*.csv", format="csv", options={"max_bytes": 10})
-    write_packed(100)
+    write_packed(16)
     with pytest.raises(
-        DataError, match=r"a.csv unpacks to at least 2[678]\d,\d+,\d+ bytes, \d+ times its size"
+        DataError, match=r"a.csv unpacks to at least [345]\d,\d+,\d+ bytes, \d+ times its size"
     ):
         opened(tmp_path, path="*.csv", format="csv")
     path.write_bytes(path.read_bytes()[:2000])
