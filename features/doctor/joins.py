@@ -47,8 +47,8 @@ def unknown_values(opened: Opened) -> CheckResult:
         return "pass", ""
     # Measured, with this outcome: docs/leakage.md.
     remedy = (
-        "let counts and matches carry what is new; on two logs neither id_dropout nor leaving the ID out "
-        "helped new items for certain, so compare them on the validation part"
+        "let counts and matches carry what is new; on two logs neither min_count, id_dropout nor leaving the "
+        "ID out helped for certain, so compare them on the validation part"
     )
     return "warn", f"unknown in training {'; '.join(wrong)}; {remedy}"
 
