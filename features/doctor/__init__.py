@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from features.doctor.order import (
     strictly_before,
 )
 from features.doctor.profile import profile
+from features.encode.fitted import Fitted
+from features.errors import CtrError, DataError
 from features.names import under
 
 
@@ -73,15 +74,26 @@ def examine(root: Path | str) -> Diagnosis:
         DataError: the directory is no dataset, or a file of it cannot be read at all.
     """
     data = Dataset(root)
-    fitted = json.loads((under(data.root, "fitted") / "scalers.json").read_text())
+    try:
+        return _examine(data)
+    except CtrError:
+        raise
+    except Exception:
+        status, detail = _files(data)
+        if status == "fail":
+            raise DataError(f"{data.root}: {detail}, and cannot be read; run ctr prepare again") from None
+        raise
+
+
+def _examine(data: Dataset) -> Diagnosis:
     events = {d: data.events(d) for d in data.manifest.domains}
-    opened = Opened(data, {s: data.split(s) for s in SPLITS}, events, fitted)
+    opened = Opened(data, {s: data.split(s) for s in SPLITS}, events, Fitted(data).plain)
     checks = [Check(name, *found) for name, found in _checks(opened)]
     return Diagnosis(checks, profile(data, opened.splits, opened.events))
 
 
 def _checks(opened: Opened) -> Iterator[tuple[str, CheckResult]]:
-    yield "files are as they were written", _files(opened)
+    yield "files are as they were written", _files(opened.data)
     yield "rows of a request are contiguous", rows_of_requests(opened)
     yield "train, valid and test follow one another in time", parts_in_order(opened)
     for name, store in opened.events.items():
@@ -111,9 +123,8 @@ def _checks(opened: Opened) -> Iterator[tuple[str, CheckResult]]:
         yield f"{name}: events beside an impression of the same", beside_impressions(opened, name)
 
 
-def _files(opened: Opened) -> CheckResult:
-    files = opened.data.manifest.every_file()
-    changed = [
-        n for n, digest in files.items() if sha256_of(under(opened.data.root, *n.split("/"))) != digest
-    ]
+def _files(data: Dataset) -> CheckResult:
+    files = data.manifest.every_file()
+    paths = {name: under(data.root, *name.split("/")) for name in files}
+    changed = [n for n, path in paths.items() if not path.is_file() or sha256_of(path) != files[n]]
     return ("fail", f"changed since: {changed}") if changed else ("pass", f"{len(files)} files")

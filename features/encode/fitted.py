@@ -8,7 +8,8 @@ fitted/scalers.json      tables → name → boundaries of buckets, types of has
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 from features.dataset import Column, Dataset
 from features.encode.scale import FittedDense, Scaler
 from features.encode.tables import Bucketizer, FittedTable, Hash, Vocabulary
-from features.errors import DataError
+from features.errors import DataError, first_line
 from features.names import under
 from features.store.write import write_json, write_parquet
 
@@ -62,9 +63,10 @@ class Fitted:
 
     def dense(self, column: Column) -> FittedDense:
         """The scalers of a dense feature, in the order of its values."""
-        states = self._other["scalers"][column.name]["columns"]
-        # JSON keeps keys sorted; the manifest has the order.
-        return FittedDense({name: Scaler.of(states[name]) for name in column.fields[: len(states)]})
+        with _as_written(under(self.root, _SCALERS)):
+            states = self.plain["scalers"][column.name]["columns"]
+            # JSON keeps keys sorted; the manifest has the order.
+            return FittedDense({name: Scaler.of(states[name]) for name in column.fields[: len(states)]})
 
     def scalers(self, key: str) -> dict[str, Any]:
         """How each column of a dense feature, or of a field of events (`domain/field`), is scaled."""
@@ -79,7 +81,8 @@ class Fitted:
 
     def hashed_type(self, table: str, use: str) -> str | None:
         """The type of a column that is hashed, Int64 or String; None where the data set does not tell."""
-        found = self._other["tables"][table].get("types", {}).get(use)
+        with _as_written(under(self.root, _SCALERS)):
+            found = self.plain["tables"][table].get("types", {}).get(use)
         return None if found is None else str(found)
 
     def _read_table(self, name: str) -> FittedTable:
@@ -88,27 +91,50 @@ class Fitted:
             return Hash(info.rows - 1)
         if info.encode == "vocabulary":
             return self._read_vocabulary(name, info.oov_rows)
-        boundaries = np.array(self._other["tables"][name]["boundaries"], dtype=np.float64)
+        with _as_written(under(self.root, _SCALERS)):
+            boundaries = np.array(self.plain["tables"][name]["boundaries"], dtype=np.float64)
+            if boundaries.ndim != 1 or not np.isfinite(boundaries).all() or (np.diff(boundaries) <= 0).any():
+                raise ValueError(f"boundaries of {name} must be finite and rise")
         return Bucketizer(info.encode, info.rows - 1, boundaries)
 
     def _read_vocabulary(self, name: str, oov_rows: int) -> Vocabulary:
         path = under(self.root, f"{name}.parquet")
-        try:
+        with _as_written(path):
             book = pq.read_table(path, page_checksum_verification=True).sort_by("id")
-        except (pa.ArrowInvalid, OSError) as error:
-            raise _unreadable(path, error) from None
-        values, counts = (pl.Series(column, book[column]) for column in ("value", "count"))
+            wanted = np.arange(1 + oov_rows, self.manifest.tables[name].rows)
+            if not np.array_equal(book["id"].to_numpy(), wanted) or book["value"].null_count:
+                raise ValueError(f"it must have the IDs {1 + oov_rows} to {wanted[-1:]} with a value each")
+            values, counts = (pl.Series(column, book[column]) for column in ("value", "count"))
         return Vocabulary(oov_rows, values, counts)
 
     @cached_property
-    def _other(self) -> dict[str, Any]:
-        path = under(self.root, _SCALERS)
-        try:
+    def plain(self) -> dict[str, Any]:
+        """What was fitted beside the vocabularies, by `tables` and `scalers`.
+
+        Raises:
+            DataError: its file is missing or damaged.
+        """
+        with _as_written(path := under(self.root, _SCALERS)):
             data: dict[str, Any] = json.loads(path.read_text())
-        except (ValueError, OSError) as error:
-            raise _unreadable(path, error) from None
+            if not isinstance(data["tables"], dict) or not isinstance(data["scalers"], dict):
+                raise TypeError("tables and scalers must be objects")
         return data
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} must be there as ctr prepare wrote it: {error}; run ctr prepare again")
+_WRONG = (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+
+
+@contextmanager
+def _as_written(path: Path) -> Iterator[None]:
+    """What goes wrong inside is a file that is not as it was written.
+
+    Raises:
+        DataError: naming it.
+    """
+    try:
+        yield
+    except (*_WRONG, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise DataError(
+            f"{path} must be there as ctr prepare wrote it, got {said}; run ctr prepare again"
+        ) from None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from features.dataset import SPLITS, Dataset, IdValues, dense_values, id_values
@@ -14,6 +18,7 @@ from features.errors import DataError
 from features.raw import RawEncoder
 from features.read.clock import TIME
 from features.read.columns import is_of_request
+from pipelines.cli import main
 from tests.features.small_log import (
     RATINGS_SPEC,
     SHOP_SPEC,
@@ -163,8 +168,48 @@ def test_a_view_encodes_what_it_has(tmp_path: Path) -> None:
     assert "price" not in encoder.readable("candidate") and "tags" in encoder.readable("candidate")
 
 
-def test_what_was_fitted_must_be_there(tmp_path: Path) -> None:
-    dataset = prepared(tmp_path, *CASES["shop"])
-    (dataset.root / "fitted" / "item.parquet").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"item\.parquet must be there as ctr prepare wrote it"):
-        RawEncoder(dataset).encode("candidate", {"item": ["i1"]}, what="columns")
+@pytest.fixture
+def damaged(shop: RawEncoder, tmp_path: Path) -> Dataset:
+    """A data set of its own, to be damaged."""
+    return Dataset(shutil.copytree(shop.fitted.root.parent, tmp_path / "shop"))
+
+
+VOCABULARIES: dict[str, pa.Table | bytes | None] = {
+    "gone": None,
+    "no Parquet": b"x",
+    "other columns": pa.table({"word": ["a"]}),
+    "other IDs": pa.table({"value": ["a"], "id": [7], "count": [1]}),
+    "IDs of text": pa.table({"value": ["a"], "id": ["1"], "count": [1]}),
+    "empty": pa.table({"value": [], "id": [], "count": []}),
+}
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_a_damaged_vocabulary_is_named(name: str, damaged: Dataset) -> None:
+    path, damage = damaged.root / "fitted" / "item.parquet", VOCABULARIES[name]
+    path.unlink()
+    if isinstance(damage, bytes):
+        path.write_bytes(damage)
+    elif damage is not None:
+        pq.write_table(damage, path)
+    with pytest.raises(DataError, match=r"item\.parquet must be there as ctr prepare wrote it, got"):
+        RawEncoder(damaged).encode("candidate", {"item": ["i1"]}, what="columns")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"tables": [], "scalers": {}}', "[" * 100_000])
+def test_damaged_scalers_are_named_by_all_who_read_them(
+    text: str, damaged: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (damaged.root / "fitted" / "scalers.json").write_text(text)
+    with pytest.raises(DataError, match=r"scalers\.json must be there as ctr prepare wrote it, got"):
+        RawEncoder(damaged).encode("candidate", {"price": [1.0]}, what="columns")
+    assert main(["doctor", str(damaged.root)]) == 3
+    assert "scalers.json" in capsys.readouterr().err
+
+
+def test_a_doctor_who_cannot_read_a_changed_file_says_so(
+    damaged: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.truncate(damaged.root / "fitted" / "item.parquet", 20)
+    assert main(["doctor", str(damaged.root)]) == 3
+    assert "changed since: ['fitted/item.parquet'], and cannot be read" in capsys.readouterr().err
