@@ -1,6 +1,6 @@
 """Commands that are killed before and after every rename they make; run by test_renames.py.
 
-    python -m tests.pipelines.renames FOLDER
+    python -m tests.pipelines.renames FOLDER [POINT …]
 
 One process loads everything and forks a child for each kill, so that the children start at once. Prints a
 JSON line per kill: the point, the child's end, what is there then, how the same command ends afterwards.
@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def attack(template: Path, folder: Path, point: str, when: str) -> dict[str, Any
     }
 
 
-def attack_all(top: Path) -> None:
+def attack_all(top: Path, points: Sequence[str]) -> None:
     template = top / "template"
     template.mkdir()
     tiny_dataset(template)
@@ -160,10 +160,10 @@ def attack_all(top: Path) -> None:
     os.environ["XDG_CACHE_HOME"] = str(top / "cache")
     for made in (train(template), ["simulate", "--out", str(template / "log"), *SMALL]):
         assert forked(lambda command=made: main(command)) == 0  # type: ignore[misc]
-    for point in CASES:
+    for point in points or CASES:
         for when in ("before", "after"):
             print(json.dumps(attack(template, top / f"{point}.{when}", point, when)), flush=True)
 
 
 if __name__ == "__main__":
-    attack_all(Path(sys.argv[1]))
+    attack_all(Path(sys.argv[1]), sys.argv[2:])
