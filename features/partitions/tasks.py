@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import features
-from features.durable import TMP_PREFIX, fsync_path, rename, sweep, write_file
-from features.errors import DataError
+from features.durable import TMP_PREFIX, WRONG_PLACE, fsync_path, rename, sweep, write_file
+from features.errors import ConfigError, DataError
 
 Function = Callable[
     [Path, Path, dict[str, Any]], dict[str, Any]
@@ -110,13 +110,17 @@ def work_directory(work: Path, digest: str) -> Iterator[None]:
     """The directory of a job, for this process alone; what lies there of another job goes first.
 
     Raises:
-        DataError: another process works in it, or it cannot be written.
+        ConfigError: nothing can be there, such as below a file.
+        DataError: another process works in it.
+        OSError: the disk is full, read-only, or fails.
     """
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock = (work / "lock").open("w")
     except OSError as error:
-        raise DataError(f"{work} cannot be written: {error.strerror}; choose another --out") from None
+        if error.errno not in WRONG_PLACE:
+            raise
+        raise ConfigError(f"{work} cannot be written: {error.strerror}; choose another --out") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
