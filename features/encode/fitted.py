@@ -70,12 +70,12 @@ class Fitted:
 
     def scalers(self, key: str) -> dict[str, Any]:
         """How each column of a dense feature, or of a field of events (`domain/field`), is scaled."""
-        found: dict[str, Any] = self._other["scalers"][key]["columns"]
+        found: dict[str, Any] = self.plain["scalers"][key]["columns"]
         return found
 
     def numbering(self, table: str) -> dict[str, Any]:
         """What gives a value its row in a table that keeps no values: boundaries, or the types it hashes."""
-        entry = self._other["tables"].get(table, {})
+        entry = self.plain["tables"].get(table, {})
         found = {"boundaries": entry["boundaries"]} if "boundaries" in entry else {}
         return found | ({"types": sorted({*entry["types"].values()})} if "types" in entry else {})
 

@@ -106,6 +106,10 @@ def _remember(root: Path, verified: Mapping[str, tuple[list[int], str]]) -> None
     path = _memory_of(root)
     with suppress(OSError):  # without a cache every process verifies for itself
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in path.parent.glob(
+            f"{TMP_PREFIX}*-{path.name}"
+        ):  # of a kill; of a job beside it is no loss
+            left.unlink(missing_ok=True)
         temporary = path.with_name(f"{TMP_PREFIX}{os.getpid()}-{path.name}")
         try:
             temporary.touch(mode=0o600)
