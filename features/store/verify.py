@@ -106,9 +106,7 @@ def _remember(root: Path, verified: Mapping[str, tuple[list[int], str]]) -> None
     path = _memory_of(root)
     with suppress(OSError):  # without a cache every process verifies for itself
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in path.parent.glob(
-            f"{TMP_PREFIX}*-{path.name}"
-        ):  # of a kill; of a job beside it is no loss
+        for left in path.parent.glob(f"{TMP_PREFIX}*-{path.name}"):  # of a kill; a job beside loses nothing
             left.unlink(missing_ok=True)
         temporary = path.with_name(f"{TMP_PREFIX}{os.getpid()}-{path.name}")
         try:
