@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 
-from features.errors import ConfigError
 from features.memory.sizes import shown
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -65,19 +64,6 @@ def limit_reached() -> bool:
     used = Path("/proc/self/status")
     peak = re.search(r"^VmPeak:\s+(\d+) kB", used.read_text(), re.MULTILINE) if used.is_file() else None
     return peak is not None and any(int(peak[1]) * 1024 > 0.9 * limit.total for limit in _of_ulimit())
-
-
-def check_cap(cap: int) -> None:
-    """Refuse a `--memory` that the interpreter and its libraries alone exceed.
-
-    Raises:
-        ConfigError: with what they hold.
-    """
-    if cap <= (own := psutil.Process().memory_info().rss):
-        raise ConfigError(
-            f"--memory must be more than the {shown(own)} that the program itself holds, got {shown(cap)}; "
-            "give at least 1GB"
-        )
 
 
 def _of_machine() -> MemoryLimit:

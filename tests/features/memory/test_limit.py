@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from features.errors import ConfigError
-from features.memory.limit import MemoryLimit, _of_cgroups, check_cap, memory_limit
+from features.memory.limit import MemoryLimit, _of_cgroups, memory_limit
 from features.memory.sizes import parse_size, shown
 
 GIB = 2**30
@@ -93,9 +93,3 @@ def test_control_groups_of_both_versions_and_of_every_level(tmp_path: Path) -> N
     assert limits(tmp_path, "4:memory:/docker/abc\n") == [MemoryLimit(3 * GIB, 3 * GIB, NAME)]
     assert limits(tmp_path, "4:memory:/../../..\n") == []
     assert list(_of_cgroups(tmp_path, tmp_path / "missing")) == []
-
-
-def test_cap_below_what_the_program_holds_is_refused() -> None:
-    check_cap(memory_limit().total)
-    with pytest.raises(ConfigError, match=r"--memory must be more than the .*B that the program"):
-        check_cap(10**6)
