@@ -21,7 +21,7 @@ from features.memory.limit import memory_limit
 from features.memory.sizes import shown
 from features.partitions.prepare import prepare_parts
 from features.partitions.run import Prepared
-from features.partitions.sizes import counts_of, disk_bytes, parts_for
+from features.partitions.sizes import PROCESS_BYTES, counts_of, disk_bytes, parts_for
 from features.partitions.store import take
 from features.partitions.survey import Unsteady
 from features.partitions.tasks import OnProgress, work_directory
@@ -82,9 +82,9 @@ def _parts(full: Spec, tables: Tables, resources: Resources, tell: OnProgress) -
     if resources == Resources() and not _tells_its_rows(full):
         return 1
     counts = counts_of(full, tables)
-    memory = memory_limit(resources.memory)
+    # What is left is beside this process, which has started already; --memory counts it in.
+    room = resources.memory or memory_limit().left + PROCESS_BYTES
     workers = resources.workers if resources.dask is None else 1
-    room = resources.memory if resources.memory is not None else memory.left
     parts = resources.partitions or parts_for(counts, room, workers=workers)
     if parts > 1 and (reason := why_whole(full, tables)) is not None:
         tell(f"in one partition, all in memory: {reason}")
