@@ -168,6 +168,7 @@ WRITERS = {
     "features/encode/fitted.py": "below the temporary name of a data set",
     "features/partitions/frames.py": "a working directory of one preparation",
     "features/partitions/tasks.py": "a working directory of one preparation",
+    "features/past/counter_files.py": "replacing",
     "features/prepare.py": "below the temporary name of a data set",
     "features/store/verify.py": "a temporary name",
     "features/store/write.py": "below the temporary name of a data set",

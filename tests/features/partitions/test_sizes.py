@@ -22,7 +22,7 @@ def test_half_the_memory_of_a_task_makes_twice_the_partitions() -> None:
 
 
 def test_too_little_memory_is_refused_with_what_would_do() -> None:
-    with pytest.raises(ConfigError, match="--memory must leave every worker more than 300 MB, got 500 MB for 2"):
+    with pytest.raises(ConfigError, match="--memory must leave every worker more than 300 MB, got 500 MB"):
         parts_for(COUNTS, 500 * 10**6, workers=2)
     with pytest.raises(ConfigError, match=f"at most {MOST:,} are made; give each worker at least"):
         parts_for(COUNTS, PROCESS_BYTES + 10**6, workers=1)
