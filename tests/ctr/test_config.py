@@ -19,6 +19,7 @@ from ctr.tokens.ngram import ngram_fields
 from features.errors import ConfigError
 from features.safe_yaml import parse_yaml
 from tests.ctr import batches
+from tests.ctr.models.grid_knobs import ELSEWHERE, GRID_KNOBS
 from tests.ctr.ngram_batches import add_ngrams, ngram_rows
 
 BASE: dict[str, Any] = {"d_model": 12, "heads": 2}
@@ -82,7 +83,7 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "time_gaps": ({}, False),
     "time_buckets": ({}, 3),
     "positions": ({}, 8),
-}
+} | GRID_KNOBS
 
 
 def leaves(kinds: Iterable[type[Knobs]], prefix: str = "") -> set[str]:
@@ -96,14 +97,12 @@ def leaves(kinds: Iterable[type[Knobs]], prefix: str = "") -> set[str]:
 
 
 def merged(options: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    section, _, name = path.rpartition(".")
-    if not section:
-        return {**options, name: value}
-    return {**options, section: {**options.get(section, {}), name: value}}
+    section, _, rest = path.partition(".")
+    return {**options, section: merged(options.get(section, {}), rest, value) if rest else value}
 
 
 def outcome(options: dict[str, Any]) -> tuple[int, Tensor]:
-    """Number of parameters, and logits in training mode, of one seed."""
+    """Number of parameters, and logits and the model's own loss in training mode, of one seed."""
     config = model_config(**options)
     model = build_model(batches.manifest(), config, dim=batches.DIM, seed=1).double()
     ngrams = ngram_fields(batches.manifest(), config.ngram, dim=batches.DIM)
@@ -112,13 +111,13 @@ def outcome(options: dict[str, Any]) -> tuple[int, Tensor]:
     with torch.no_grad():
         for parameter in model.parameters():  # also those that start at zero
             parameter.add_(0.1)
-        return sum(p.numel() for p in model.parameters()), model(
-            batch, batches.make_rows() | ngram_rows(batch, ngrams)
-        )
+        logits = model(batch, batches.make_rows() | ngram_rows(batch, ngrams))
+        own = [] if model.extra_loss is None else [model.extra_loss]
+        return sum(p.numel() for p in model.parameters()), torch.cat([logits, *own])
 
 
 def test_the_table_names_every_knob() -> None:
-    assert sorted(KNOBS) == sorted(leaves(KINDS.kinds.values()))
+    assert sorted({*KNOBS, *ELSEWHERE}) == sorted(leaves(KINDS.kinds.values()))
 
 
 @pytest.mark.parametrize("knob", KNOBS)

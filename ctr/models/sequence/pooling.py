@@ -2,6 +2,8 @@
 
     u = Σ e_j        or        u = 1/L Σ e_j
 
+The head norms every token, so that with `interaction: {kind: mlp}` and no hidden layer the two are the same.
+
 Shared by the candidates of a request: everything.
 
 Source: the base model of DIN (arXiv 1706.06978), section 4.2.
