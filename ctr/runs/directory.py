@@ -100,6 +100,7 @@ class RunDir:
         """
         run = cls(Path(path))
         run._check_exists()
+        cls.check_free(run.path)
         try:
             run._make()
             run._acquire("results.lock")
