@@ -33,9 +33,9 @@ def parts_of(values: np.ndarray, *, what: str) -> SumParts:
         DataError: a number of 2⁶⁰ or more.
 
     Example:
-        >>> parts = parts_of(np.array([2.5, -0.25]), what="example")
+        >>> parts = parts_of(np.array([2.5, 0.25]), what="example")
         >>> {unit: part.tolist() for unit, part in parts.items()}
-        {0: [2, -1], -30: [536870912, 805306368]}
+        {0: [2, 0], -30: [536870912, 268435456]}
     """
     if values.dtype.kind != "f":
         return {0: values.astype(np.int64)}
