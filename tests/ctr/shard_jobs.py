@@ -240,7 +240,7 @@ def background_errors(world: World, folder: Path) -> None:
             writer.wait()
             raise AssertionError("an error was expected")
         except RetryableError as error:
-            assert "No space left" in str(error) and "step-2" in str(error), error
+            assert "No space left" in str(error) and "step 2" in str(error), error
     world.barrier()
     assert sorted(os.listdir(folder / "errors")) == ["step-1"]
     world.barrier()

@@ -84,6 +84,7 @@ WRITING: dict[str, Callable[[Path, Path], list[str]]] = {
     "train": lambda place, out: ["train", config(place, out)],
     "evaluate": lambda place, out: ["evaluate", str(out)],
     "predict": lambda place, out: ["predict", str(out)],
+    "counters": lambda place, out: ["counters", str(out), "--at", "1"],
     "compare": lambda place, out: [*compared(place), "--out", str(out)],
     "ablate": lambda place, out: ["ablate", plan(place, out)],
     "scaling": lambda place, out: ["scaling", sweep(place, out)],
@@ -123,6 +124,7 @@ OPENING: dict[str, Callable[[Path, Path], list[str]]] = {
     "score": lambda place, out: [
         *("score", str(place / "run"), "--split", "test", "--out", str(out.parent / "scores.parquet"))
     ],
+    "counters": lambda place, out: ["counters", str(place / "run"), "--at", "1"],
     "baseline": lambda place, out: ["baseline", str(place / "dataset")],
     "generate": lambda place, out: ["generate", "train", generator(place, out)],
     "ablate": lambda place, out: ["ablate", plan(place, out)],
@@ -134,7 +136,7 @@ OPENING: dict[str, Callable[[Path, Path], list[str]]] = {
 def test_no_command_is_forgotten() -> None:
     assert {*READING, "doctor"} == set(OPENING)
     made = {"compare"}  # an option of evaluate
-    elsewhere = {"demo", "download", "score", "baseline", "doctor"}  # own tests, or a file that is named
+    elsewhere = {"demo", "download", "score", "baseline", "doctor", "models"}  # own tests, a file, or nothing
     assert set(COMMANDS) == (set(WRITING) - made) | elsewhere
 
 

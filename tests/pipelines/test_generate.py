@@ -132,7 +132,7 @@ def test_one_strategy_and_messages(place: Path, capsys: pytest.CaptureFixture[st
     refused = [
         ("strategy=other", "strategy must be one of"),
         ("generator.domain=clicks", "must name a field of events"),
-        ("model.d_model=3", "model and lora belong to click models"),
+        ("model.d_model=3", "model, lora and init belong to click models"),
         (f"run={place / 'clicks'}", "must be the run of a generator"),
     ]
     for override, message in refused:

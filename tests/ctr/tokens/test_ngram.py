@@ -125,7 +125,7 @@ def check_uses(batch: Batch, fields: list[NgramField]) -> None:
         ({"fields": ["view.tags"]}, 5, r"fields of events with one ID each, \['buy.item', .*'view.tags'"),
         ({"fields": ["item"]}, 5, "got 'item'"),
         ({"dim": 0}, 6, r"multiple of .* = 4 of model.ngram, got 6"),
-        ({"rows": 2**31}, 5, r"model.ngram.rows must stay below 2\^31"),
+        ({"rows": 2**31 - 1}, 5, r"model.ngram.rows must stay below 2\^31"),
     ],
 )
 def test_what_does_not_fit_is_named(options: dict[str, Any], dim: int, message: str) -> None:
