@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from features.durable import WRONG_PLACE
 from features.errors import ConfigError, CtrError
-from features.memory.shortage import is_shortage
+from features.memory.shortage import is_shortage, told_by
 from pipelines.supervise import is_child, needs_supervision, supervise
 from pipelines.terminal import Parser, echo, keep_traceback, log_to_stderr
 
@@ -84,7 +84,7 @@ def guarded(job: Callable[[], int]) -> int:
             return _tell_of_memory(error)
         kept = keep_traceback(error)
         echo(
-            f"error: ctr did not expect this: {type(error).__name__}: {_first_line(error)}; it is a fault of "
+            f"error: ctr did not expect this: {type(error).__name__}: {told_by(error)}; it is a fault of "
             f"ctr, please report it with its traceback, {kept or 'which could not be written'}",
             err=True,
         )
@@ -97,16 +97,11 @@ def _with_notes(text: str, error: Exception) -> str:
 
 def _tell_of_memory(error: BaseException) -> int:
     echo(
-        f"error: the memory must hold what the command needs, but does not ({_first_line(error)}); "
+        f"error: the memory must hold what the command needs, but does not ({told_by(error)}); "
         "free memory or raise the limit, or make batches, histories, the model or the data smaller",
         err=True,
     )
     return 75
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else "no message"
 
 
 def _dispatch(arguments: list[str]) -> int:

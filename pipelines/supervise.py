@@ -21,6 +21,7 @@ from pipelines.terminal import echo
 _CHILD = "CTR_SUPERVISED"  # set in the child's environment
 _FORWARDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _ABORTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS}  # what libraries end in that get no memory
+_NO_THREAD_MEMORY = 127  # the dynamic loader's exit code where it gets none for a thread; no command's own
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 RETRYABLE = 75
 
@@ -64,14 +65,15 @@ def _begin(blocked: set[signal.Signals]) -> None:
 
 def _exit_code(code: int, *, out_of_memory: bool) -> int:
     """The exit code for that of a child, negative if a signal ended it; says what happened."""
-    if code >= 0:
+    if code >= 0 and code != _NO_THREAD_MEMORY:
         return code
-    ended = signal.Signals(-code)
-    if ended in _ABORTS or (ended == signal.SIGKILL and out_of_memory):
+    ended = None if code >= 0 else signal.Signals(-code)
+    if ended is None or ended in _ABORTS or (ended == signal.SIGKILL and out_of_memory):
+        how = "no thread could be started" if ended is None else ended.name
         limits = [f"{shown(limit.total)}, {limit.name}" for limit in process_limits()]
         echo(
             "error: the memory must hold what the command needs, but too little was left "
-            f"({'; '.join([ended.name, *limits])}); raise the limit, or make batches, histories, the model "
+            f"({'; '.join([how, *limits])}); raise the limit, or make batches, histories, the model "
             "or the data smaller, and run the command again",
             err=True,
         )

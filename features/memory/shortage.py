@@ -26,3 +26,9 @@ def is_shortage(error: BaseException) -> bool:
         return True
     panicked = type(error).__name__ == "PanicException" or "Panic" in text or "panicked" in text
     return (panicked or not isinstance(error, CtrError)) and limit_reached()
+
+
+def told_by(error: BaseException) -> str:
+    """The line of an error's text that tells of memory, or else its first, of 300 characters at most."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return next((line for line in lines if any(said in line for said in _SAID)), lines[0])[:300]

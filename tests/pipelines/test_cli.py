@@ -302,6 +302,19 @@ def test_commands_print_through_one_door() -> None:
     assert [place for place in found if not place.startswith(("terminal.py:", "results_page.py:"))] == []
 
 
+def test_every_program_turns_errors_into_codes() -> None:
+    """What can be started, apart from measuring processes of ctr bench, runs inside `guarded`."""
+    root = Path(cli.__file__).parents[1]
+    started = [
+        path.relative_to(root).as_posix()
+        for folder in ("ctr", "features", "kernels", "pipelines")
+        for path in (root / folder).rglob("*.py")
+        if "__main__" in (text := path.read_text(encoding="utf-8")) and "guarded" not in text
+    ]
+    assert started == ["ctr/bench/child.py", "ctr/bench/exchange.py", "pipelines/train.py"]
+    assert "from pipelines.cli import main" in (root / "pipelines/train.py").read_text(encoding="utf-8")
+
+
 @pytest.mark.fault(45)
 @pytest.mark.parametrize("text", ["\x1b[2J", "\x9b31m", "\u202e", "a\rb", "\x00", "\ud800"])
 def test_control_characters_are_shown_not_sent(text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,12 +41,13 @@ def ended(job: str, *, limit: int, cwd: Path) -> tuple[int, str]:
     "job",
     [
         "import os; cli._dispatch = lambda _: os.abort()",
+        "import os; cli._dispatch = lambda _: os._exit(127)",
         "import polars as pl; cli._dispatch = lambda _: pl.zeros(10**9, eager=True).height",
         "cli._dispatch = lambda _: bytearray(10**10)",
         "import numpy as np; cli._dispatch = lambda _: np.zeros(10**10).sum()",
         "import pyarrow as pa; cli._dispatch = lambda _: pa.allocate_buffer(10**10)",
     ],
-    ids=["abort", "polars", "python", "numpy", "arrow"],
+    ids=["abort", "loader", "polars", "python", "numpy", "arrow"],
 )
 def test_whoever_gets_no_memory_the_command_ends_with_75_and_a_sentence(job: str, tmp_path: Path) -> None:
     code, err = ended(job, limit=2000 * MIB, cwd=tmp_path)
