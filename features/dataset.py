@@ -4,6 +4,7 @@
       manifest.json                what is below; counts, time ranges, hashes (written last)
       spec.yaml                    the resolved spec
       fitted/                      vocabularies (<table>.parquet), boundaries and scalers (scalers.json)
+      state/                       what the next day goes on from, with --state (features/lineage/state.py)
       keys/                        users.parquet and items.parquet: the raw key of every dense code
       origin.arrow                 where the row of each row_id stood in the raw impressions table
       <split>/requests.arrow       one row per request, in time order
@@ -130,6 +131,15 @@ class Dataset:
 
     # Of a view that `read_as` made: ID table → int32 (rows,), the row that stands for each row of the files.
     row_maps: Mapping[str, np.ndarray] = MappingProxyType({})
+
+    def descends_from(self, digest: str) -> bool:
+        """Whether it was prepared after the data set of that digest, or after one that was.
+
+        Then the first values of its vocabularies are those of that data set, but for retired ones, and its
+        scales are the same.
+        """
+        lineage = self.manifest.lineage
+        return lineage is not None and digest in lineage.ancestors
 
     def read_as(self, tables: Mapping[str, TableInfo], row_maps: Mapping[str, np.ndarray]) -> Dataset:
         """The same files for a model whose tables number other values: whoever reads IDs maps them.

@@ -16,7 +16,9 @@ from features.encode.fitted import write_fitted
 from features.encode.layout import event_table, split_tables
 from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
-from features.errors import DataError
+from features.errors import ConfigError, DataError
+from features.lineage.going_on import FirstDay, NextDay, Standalone
+from features.lineage.parent import Parent
 from features.memory.limit import memory_limit
 from features.memory.sizes import shown
 from features.partitions.prepare import prepare_parts
@@ -25,11 +27,11 @@ from features.partitions.sizes import PROCESS_BYTES, counts_of, disk_bytes, part
 from features.partitions.store import take
 from features.partitions.survey import Unsteady
 from features.partitions.tasks import OnProgress, work_directory
-from features.partitions.whole import why_whole
+from features.partitions.whole import why_uncut, why_whole
 from features.partitions.workers import Resources, open_workers
 from features.read.check import check_types
 from features.read.clock import CLOCK, TIME, time_bounds
-from features.read.log import Log, Tables, read_log
+from features.read.log import Log, Tables
 from features.read.needed import needed_columns
 from features.read.problems import Problems
 from features.safe_yaml import dump_yaml
@@ -47,6 +49,8 @@ def prepare(
     overwrite: bool = False,
     progress: OnProgress | None = None,
     resources: Resources | None = None,
+    after: Path | None = None,
+    keep_state: bool = False,
 ) -> Manifest:
     """Prepare a dataset directory; it appears complete or not at all.
 
@@ -57,19 +61,24 @@ def prepare(
         overwrite: replace a dataset that is there.
         progress: told the name of each step as it begins.
         resources: what it may use; the data set does not depend on it.
+        after: a data set that this one goes on from, prepared with its state: `source` is the new day.
+        keep_state: write what a later `after` goes on from; implied by `after`.
 
     Raises:
         ConfigError: the spec does not fit the tables.
         DataError: the tables do not hold what the spec needs, or `out` is in the way.
     """
     tell = progress or (lambda step: None)
+    going_on = NextDay(Parent(after, spec)) if after else FirstDay() if keep_state else Standalone()
     with new_dataset(out, overwrite=overwrite) as root:
         tell("reading the raw tables")
         counters: dict[str, int] = {}
         full, tables = open_spec(spec, base, counters)
-        parts = _parts(full, tables, resources or Resources(), tell)
+        if (alone := type(going_on) is Standalone) is False:
+            _check_goes_on(full, tables, resources or Resources())
+        parts = _parts(full, tables, resources or Resources(), tell) if alone else 1
         if parts == 1:
-            return _prepare_whole(root, spec, full, tables, counters, base=base, tell=tell)
+            return _prepare_whole(root, spec, full, tables, counters, going_on, base=base, tell=tell)
         with _in_parts(spec, full, tables, out, base, parts, resources or Resources(), tell) as prepared:
             for name, (path, _) in prepared.files.items():
                 take(path, root / name)
@@ -100,27 +109,46 @@ def _prepare_whole(
     full: Spec,
     tables: Tables,
     counters: dict[str, int],
+    going_on: Standalone,
     *,
     base: Path,
     tell: OnProgress,
 ) -> Manifest:
     """In memory, all at once."""
-    log = read_log(full, tables)
+    log = going_on.read(full, tables)
     log.counters = counters | log.counters
     tell("counting and encoding")
     ranges = split_rows(log.rows[CLOCK].to_numpy(), log.rows[TIME].to_numpy(), spec.split)
+    going_on.mark_known_users(log, ranges)
     domains: dict[str, DomainInfo] = {}
 
     def write_domain(name: str, encoded: Encoded) -> None:
         domains[name] = _write_events(root, name, log, encoded)
 
-    encoded = encode_log(full, log, ranges, finished=write_domain)
+    encoded = encode_log(
+        full, log, ranges, finished=write_domain, fitting=going_on.fitting, count=going_on.count
+    )
     tell("writing")
     splits = _write_splits(root, log, ranges, encoded)
     write_arrow(root / ORIGIN, log.origin.table(base / spec.source.path))
-    return _finish(
-        root, spec, Prepared({}, encoded, splits, domains, log.users, log.items, log.ticks, log.counters)
-    )
+    going_on.write(root)
+    keys = (log.users, log.items)
+    prepared = Prepared({}, encoded, splits, domains, *keys, log.ticks, log.counters, going_on.lineage)
+    return _finish(root, spec, prepared)
+
+
+def _check_goes_on(full: Spec, tables: Tables, resources: Resources) -> None:
+    """Refuse what cannot be handed on from one day to the next.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if (reason := why_uncut(full, tables)) is not None:
+        raise ConfigError(f"--after and --state cannot hand this log on: {reason}; prepare all days at once")
+    if resources.partitions not in (None, 1) or resources.workers > 1 or resources.dask is not None:
+        raise ConfigError(
+            "--after and --state prepare a day in one partition; drop --partitions, --workers and --dask"
+        )
 
 
 def _tells_its_rows(spec: Spec) -> bool:
@@ -200,6 +228,7 @@ def _finish(root: Path, spec: Spec, prepared: Prepared) -> Manifest:
         counters=prepared.counters | encoded.counters,
         files=files,
         origin=origin,
+        lineage=prepared.lineage,
     )
     write_manifest(root, manifest)
     return manifest

@@ -70,6 +70,7 @@ class IdTable(Strict):
     encode: Literal["vocabulary", "hash", "quantile", "log"] = "vocabulary"
     min_count: Positive = 1  # vocabulary: rarer values are unknown
     max_size: Positive | None = None  # vocabulary: keep the most frequent
+    retire: bool = option(False)  # vocabulary at max_size, `--after`: new values take the rows of unseen ones
     oov_rows: Positive = 1  # vocabulary: unknown values are hashed into this many rows
     rows: Positive | None = None  # hash: number of rows; quantile and log: number of buckets
     log_base: float = Field(default=2.0, gt=1.0)  # log: bucket = floor(log_base(1 + x))

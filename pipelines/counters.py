@@ -107,3 +107,10 @@ def _check_same(dataset: Dataset, log: Log) -> None:
             f"the log must be that of {dataset.root}, {want[0]:,} impressions ({want[1]:,} with label 1) "
             f"from {first} to {last} s, got {got[0]:,} ({got[1]:,}); name the right one with --source"
         )
+    lineage = dataset.manifest.lineage
+    earlier = 0 if lineage is None else lineage.impressions
+    if lineage is not None and (before := log.rows.filter(pl.col(TIME) < first).height) != earlier:
+        raise DataError(
+            f"the log must hold the {earlier:,} impressions of the days before {dataset.root} too, got "
+            f"{before:,}; name with --source where all days lie"
+        )

@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from features.dataset import Manifest
 from features.errors import ConfigError
 from features.memory.sizes import parse_size
 from features.partitions.workers import Resources
@@ -20,6 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--source", help="where the raw logs are, instead of the spec's source.path")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset directory")
+    parser.add_argument(
+        "--after", type=Path, metavar="DATASET", help="go on from a data set: the source is a new day"
+    )
+    parser.add_argument("--state", action="store_true", help="write what a later --after goes on from")
     parser.add_argument(
         "--memory", metavar="SIZE", help="what all of it may take, as in 4GB; else what there is"
     )
@@ -51,6 +56,8 @@ def run(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
         progress=report,
         resources=Resources(memory, arguments.workers, arguments.dask, arguments.partitions),
+        after=arguments.after,
+        keep_state=arguments.state,
     )
     for name, split in manifest.splits.items():
         rate = split.positives / max(split.impressions, 1)
@@ -60,10 +67,22 @@ def run(arguments: argparse.Namespace) -> None:
         )
     for name, domain in manifest.domains.items():
         echo(f"events {name}: {domain.events:,}")
+    _report_growth(manifest)
     echo(
         f"wrote {arguments.out} in {time.monotonic() - started:.1f} s; "
         f"look at it with: ctr doctor {arguments.out}"
     )
+
+
+def _report_growth(manifest: Manifest) -> None:
+    """Say what is new since the data set before."""
+    if (lineage := manifest.lineage) is None:
+        return
+    echo(f"day {lineage.generation + 1}, after {lineage.parent}")
+    for name, grown in lineage.grew.items():
+        retired = f", {grown.retired:,} in rows of retired values" if grown.retired else ""
+        full = f", {grown.full:,} found no room" if grown.full else ""
+        echo(f"  {name}: {grown.new:,} new{retired}{full}")
 
 
 def with_source(spec: Spec, path: str | None) -> Spec:

@@ -34,6 +34,8 @@ def counts_equal(opened: Opened, table: str) -> CheckResult:
             return "fail", f"{name}: IDs must lie in [0, {info.rows}), got {values.min()} to {values.max()}"
     if info.encode != "vocabulary":
         return "pass", f"{info.encode}: nothing is counted"
+    if opened.data.manifest.lineage is not None:
+        return "pass", "counted over all days, of which this is one"
     shown, happened = np.zeros((2, info.rows), dtype=np.int64)
     for values, weight in _shown_ids(opened, table):
         shown += np.bincount(values, weights=weight, minlength=info.rows).astype(np.int64)
@@ -49,6 +51,8 @@ def counts_equal(opened: Opened, table: str) -> CheckResult:
 
 def moments(opened: Opened, key: str) -> CheckResult:
     """A scaler that was fitted on the training values alone leaves them with mean 0 and variance 1."""
+    if opened.data.manifest.lineage is not None:
+        return "pass", "fitted on the first day"
     column, values, weight = _dense_training(opened, key)
     for field, state in opened.fitted["scalers"][key]["columns"].items():
         x = values[:, column.fields.index(field)].astype(np.float64)

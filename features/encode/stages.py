@@ -7,6 +7,9 @@ that counters and matches compute, only the float32 of the features stay.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import polars as pl
 
 from features.encode.encoded import Encoded
 from features.encode.split import SplitRanges
@@ -17,11 +20,36 @@ from features.past.list_matches import list_match_columns
 from features.past.matches import match_columns
 from features.past.pages import page_columns
 from features.read.log import Log
-from features.spec import IdFeature, Spec
+from features.spec import Counter, IdFeature, Spec
+
+
+class Fitting(Protocol):
+    """Where the tables and scalers come from that encode the features."""
+
+    def table(self, name: str, uses: list[Use], encoded: Encoded) -> None:
+        """Encode all uses of an ID table."""
+
+    def other(self, use: Use, encoded: Encoded) -> None:
+        """Encode a feature that has no table in the spec."""
+
+
+class FittedHere:
+    """They are fitted on the training part of this log."""
+
+    table, other = staticmethod(encode_table), staticmethod(encode_other)
+
+
+CountColumns = Callable[[pl.DataFrame, str, Counter, pl.DataFrame | None], pl.DataFrame]
 
 
 def encode_log(
-    spec: Spec, log: Log, ranges: SplitRanges, *, finished: Callable[[str, Encoded], None]
+    spec: Spec,
+    log: Log,
+    ranges: SplitRanges,
+    *,
+    finished: Callable[[str, Encoded], None],
+    fitting: Fitting | None = None,
+    count: CountColumns = counter_columns,
 ) -> Encoded:
     """Compute counters, matches and pages, and fit and encode all features and side info.
 
@@ -30,6 +58,8 @@ def encode_log(
         log: all rows and events; their columns are gone afterwards, but for the reserved ones and slices.
         ranges: which rows belong to which part.
         finished: told each domain when all its side info is encoded; it may write it and let it go.
+        fitting: instead of fitting on this log.
+        count: computes a counter; another one knows of earlier logs.
 
     Raises:
         ConfigError: a computed feature does not fit the columns that it reads.
@@ -37,8 +67,8 @@ def encode_log(
     """
     encoded = Encoded(spec, {domain: {} for domain in (None, *spec.domains)})
     pending, left = all_uses(spec, log, ranges), list(spec.domains)
-    for rest in _compute(spec, log):
-        for _ in _encode_ready(spec, pending, encoded):
+    for rest in _compute(spec, log, count):
+        for _ in _encode_ready(spec, pending, encoded, fitting or FittedHere()):
             log.drop_unread(_without_encoded(rest, encoded))
             pending = [use for use in pending if use.key not in encoded.described]
             for domain in [d for d in left if all(use.domain != d for use in pending)]:
@@ -48,12 +78,12 @@ def encode_log(
     return encoded
 
 
-def _compute(spec: Spec, log: Log) -> Iterator[Spec]:
+def _compute(spec: Spec, log: Log, count: CountColumns) -> Iterator[Spec]:
     """Add the columns of one computed feature after the other; yields the spec without what is done."""
     yield spec
     for name, counter in spec.counters.items():
         events = None if counter.over is None else log.events[counter.over]
-        log.rows = log.rows.hstack(counter_columns(log.rows, name, counter, events))
+        log.rows = log.rows.hstack(count(log.rows, name, counter, events))
         yield (spec := _without(spec, "counters", name))
     for name, match in spec.matches.items():
         listed = spec.domains[match.domain].from_list is not None
@@ -66,16 +96,16 @@ def _compute(spec: Spec, log: Log) -> Iterator[Spec]:
         yield (spec := _without(spec, "pages", name))
 
 
-def _encode_ready(spec: Spec, pending: list[Use], encoded: Encoded) -> Iterator[None]:
+def _encode_ready(spec: Spec, pending: list[Use], encoded: Encoded, fitting: Fitting) -> Iterator[None]:
     """Encode tables all of whose uses are ready, in the spec's order, then the others; yields after each."""
     for name in spec.tables:
         uses = [u for u in pending if isinstance(u.feature, IdFeature) and u.feature.table == name]
         if uses and all(use.ready for use in uses):
-            encode_table(name, uses, encoded)
+            fitting.table(name, uses, encoded)
             yield
     for use in pending:
         if not isinstance(use.feature, IdFeature) and use.ready:
-            encode_other(use, encoded)
+            fitting.other(use, encoded)
             yield
 
 

@@ -37,14 +37,19 @@ def encode_table(name: str, uses: list[Use], encoded: Encoded) -> None:
     """Fit one table on all its uses, and look them up."""
     table, what = encoded.spec.tables[name], f"table {name!r}"
     values = comparable([id_values_of(use) for use in uses], table, uses)
-    training = [(u.domain is None, v.of(u.training)) for u, v in zip(uses, values, strict=True)]
-    shown, happened = ([v for is_shown, v in training if is_shown is kind] for kind in (True, False))
-    fitted = fit_table(table, shown, happened, what=what)
+    fitted = fit_table(table, *training_values(uses, values), what=what)
     state = {"encode": table.encode, "fit": fit_range([fit_span(use) for use in uses]), **fitted.state()}
     if isinstance(fitted, Hash):  # knows no values, and 5 and "5" have different hashes
         state["types"] = {u.key: key_type(v, what=u.what) for u, v in zip(uses, values, strict=True)}
     encoded.fitted["tables"][name] = state
     look_up_table(name, fitted, uses, values, encoded)
+
+
+def training_values(uses: list[Use], values: list[Values]) -> tuple[list[pl.Series], list[pl.Series]]:
+    """The values of the training period: those that were shown, and those of events."""
+    training = [(u.domain is None, v.of(u.training)) for u, v in zip(uses, values, strict=True)]
+    shown, happened = ([v for is_shown, v in training if is_shown is kind] for kind in (True, False))
+    return shown, happened
 
 
 def key_type(values: Values, *, what: str) -> str:

@@ -20,9 +20,8 @@ from features.partitions.frames import read_frame, write_frame
 from features.partitions.job import Preparation
 from features.past.carried import Carried, CarriedSums
 from features.past.counters import counter_columns
-from features.past.totals import all_totals, key_totals, leaving_totals
+from features.past.totals import all_totals, key_names, key_totals, leaving_totals, one_type
 from features.read.columns import origin
-from features.read.ids import common_keys
 from features.spec import Counter, Spec
 
 HASH, PART = "__hash", "__part"
@@ -68,7 +67,7 @@ def _write_leaving(
     for later in range(part + 1, job.parts):
         own = leaving.filter(pl.col(PART) == later).drop(PART)
         write_frame(out / f"leaving-{name}-{later}.arrow", own)
-    keys = [*_keys(leaving), PART]
+    keys = [*key_names(leaving), PART]
     summed = [c for c in leaving.columns if c not in (*keys, "time")]
     return leaving.group_by(keys).agg(-pl.col(c).sum() for c in summed)
 
@@ -85,8 +84,8 @@ def sum_before(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, An
         of_share(read_frame(folder / f"{part:05}" / f"totals-{name}.arrow"), share, shares)
         for part in range(arguments["parts"])
     ]
-    every = _one_type(parts)
-    keys = _keys(every)
+    every = one_type(parts)
+    keys = key_names(every)
     summed = [c for c in every.columns if c not in (*keys, PART, HASH, "first", "last")]
     every = every.group_by(*keys, PART).agg(
         pl.col("first").min(), pl.col("last").max(), *(pl.col(c).sum() for c in summed)
@@ -124,15 +123,15 @@ def carried_of(
         frame = read_frame(work / f"before-{level}" / f"{scan['task']:05}" / "before.arrow")
         low, high = scan["starts"][part], scan["starts"][part + 1]
         frames.append(frame.slice(low, high - low))
-    before = _one_type(frames)
-    keys = _keys(before)
+    before = one_type(frames)
+    keys = key_names(before)
     totals = {c: before[c].to_numpy() for c in before.columns if c not in keys}
     parts = {int(u): np.array([v]) for u, v in every.items() if u != "known"}
     all_rows = CarriedSums(parts, np.array([every.get("known", 0)]))
     paths = [folder / f"{p:05}" / f"leaving-{name}-{part}.arrow" for p in range(part)] if window else []
     if not paths:
         return Carried(before.select(keys), totals, all_rows)
-    together = _one_type([before.select(keys), *(read_frame(p) for p in paths)])
+    together = one_type([before.select(keys), *(read_frame(p) for p in paths)])
     leaving = together[before.height :]
     gone = {c: leaving[c].to_numpy() for c in leaving.columns if c not in (*keys, "time")}
     totals |= {c: np.zeros(before.height, dtype=np.int64) for c in gone if c not in totals}
@@ -180,23 +179,9 @@ def of_share(totals: pl.DataFrame, share: int, shares: int) -> pl.DataFrame:
     return totals.slice(low, high - low)
 
 
-def _one_type(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    """Totals one below the other: keys of one type, and 0 where one has no such part of a sum."""
-    for key in _keys(frames[0]):
-        columns = common_keys([f[key] for f in frames])
-        frames = [f.with_columns(c.alias(key)) for f, c in zip(frames, columns, strict=True)]
-    together = pl.concat(frames, how="diagonal")
-    sums = [c for c in together.columns if c not in (*_keys(together), "first", "last")]
-    return together.with_columns(pl.col(c).fill_null(0) for c in sums)
-
-
-def _keys(totals: pl.DataFrame) -> list[str]:
-    return [c for c in totals.columns if c.startswith("key")]
-
-
 def _hash(totals: pl.DataFrame) -> np.ndarray:
     """uint64 hash of each key: of the same digits the same, be they a number or a text."""
     found = np.zeros(totals.height, dtype=np.uint64)
-    for key in _keys(totals):
+    for key in key_names(totals):
         found = found * np.uint64(0x9E3779B97F4A7C15) + hashes(totals[key])
     return found

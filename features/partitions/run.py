@@ -13,7 +13,7 @@ from features.encode.encoded import Encoded
 from features.partitions.job import Preparation
 from features.partitions.tasks import Stages
 from features.read.log import Tables
-from features.store.manifest import DomainInfo, SplitInfo
+from features.store.manifest import DomainInfo, Lineage, SplitInfo
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Prepared:
     items: pl.Series
     ticks: dict[str | None, float]
     counters: dict[str, int] = field(default_factory=dict)
+    lineage: Lineage | None = None
 
 
 class Run:

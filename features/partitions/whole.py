@@ -17,8 +17,23 @@ def why_whole(spec: Spec, tables: Tables) -> str | None:
         spec: without patterns.
         tables: its raw tables.
     """
+    exploded = "impressions.explode makes the rows" if spec.impressions.explode is not None else None
+    skipped = "source.options.on_error is skip"
+    return (
+        exploded
+        or why_uncut(spec, tables)
+        or (skipped if spec.source.options.get("on_error") == "skip" else None)
+    )
+
+
+def why_uncut(spec: Spec, tables: Tables) -> str | None:
+    """Why what is computed of a log's rows cannot be computed piece by piece, in time, or None if it can.
+
+    Args:
+        spec: without patterns.
+        tables: its raw tables.
+    """
     reasons = (
-        (spec.impressions.explode is not None, "impressions.explode makes the rows"),
         (any(d.from_list is not None for d in spec.domains.values()), "a domain comes as lists (from_list)"),
         (bool(row_rules(spec)), "a label or outcome is known later than its row"),
         (
@@ -27,7 +42,6 @@ def why_whole(spec: Spec, tables: Tables) -> str | None:
         ),
         (any(c.over is not None for c in spec.counters.values()), "a counter counts events (over)"),
         (any(map(_needs_first, spec.counters.values())), "a counter with a window has since_first"),
-        (spec.source.options.get("on_error") == "skip", "source.options.on_error is skip"),
         (_has_vectors(spec, tables), "a dense feature is a column of lists"),
     )
     return next((reason for holds, reason in reasons if holds), None)

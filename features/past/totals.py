@@ -9,6 +9,7 @@ from features.past.as_of import counted_values, numbers
 from features.past.exact import parts_of
 from features.past.keys import key_pairs
 from features.read.clock import TIME
+from features.read.ids import common_keys
 from features.spec import Counter
 
 
@@ -25,7 +26,7 @@ def key_totals(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataFrame:
         excess `known` and the parts of the sums.
     """
     pairs = _pairs(rows, name, counter)
-    keys = [c for c in pairs.columns if c.startswith("key")]
+    keys = key_names(pairs)
     summed = [c for c in pairs.columns if c not in (*keys, "time")]
     return pairs.group_by(keys).agg(
         pl.len().cast(pl.Int64).alias("count"),
@@ -43,7 +44,7 @@ def leaving_totals(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataFr
     """
     assert counter.window is not None
     pairs = _pairs(rows, name, counter).with_columns(pl.col("time") + int(counter.window))
-    keys = [*(c for c in pairs.columns if c.startswith("key")), "time"]
+    keys = [*key_names(pairs), "time"]
     summed = [c for c in pairs.columns if c not in keys]
     return pairs.group_by(keys).agg(
         pl.len().cast(pl.Int64).alias("count"), *(pl.col(c).sum() for c in summed)
@@ -58,6 +59,21 @@ def all_totals(rows: pl.DataFrame, name: str, counter: Counter) -> dict[str, int
     there = np.isfinite(value)
     parts = parts_of(value[there], what=f"counter {name!r}")
     return {"known": int(there.sum())} | {str(unit): int(part.sum()) for unit, part in parts.items()}
+
+
+def one_type(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """Totals one below the other: keys of one type, and 0 where one has no such part of a sum."""
+    for key in key_names(frames[0]):
+        columns = common_keys([f[key] for f in frames])
+        frames = [f.with_columns(c.alias(key)) for f, c in zip(frames, columns, strict=True)]
+    together = pl.concat(frames, how="diagonal")
+    sums = [c for c in together.columns if c not in (*key_names(together), "first", "last")]
+    return together.with_columns(pl.col(c).fill_null(0) for c in sums)
+
+
+def key_names(totals: pl.DataFrame) -> list[str]:
+    """The columns of the key."""
+    return [c for c in totals.columns if c.startswith("key")]
 
 
 def _pairs(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataFrame:

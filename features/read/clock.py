@@ -50,6 +50,19 @@ class Ticks:
         return self.length / PER_SECOND[self.unit]
 
 
+@dataclass(frozen=True)
+class ClockScale:
+    """What clocks without an `order` are counted in.
+
+    Attributes:
+        per_second: units a second.
+        shortest: units of the shortest tick of all tables.
+    """
+
+    per_second: int
+    shortest: int
+
+
 def add_clocks(
     frames: Mapping[Name, pl.DataFrame],
     times: Mapping[Name, TimeColumn],
@@ -57,7 +70,7 @@ def add_clocks(
     unit: str,
     order: list[str],
     bounds: tuple[float, float] | None = None,
-) -> tuple[dict[Name, pl.DataFrame], dict[Name, float]]:
+) -> tuple[dict[Name, pl.DataFrame], dict[Name, float], ClockScale]:
     """Give every frame `__clock` (int64) and `__time` (int64 seconds).
 
         clock = start of the tick                                        (impressions)
@@ -75,7 +88,7 @@ def add_clocks(
         bounds: the first second and the one after the last that a time may be; None for any.
 
     Returns:
-        The frames, and the length of each one's tick in seconds.
+        The frames, the length of each one's tick in seconds, and the scale of the clock.
 
     Raises:
         DataError: a time that is missing, of no usable type, or in mixed units; a missing order value.
@@ -105,7 +118,8 @@ def add_clocks(
             clock.alias(CLOCK), (starts[name] // per_second).alias(TIME), *known
         )
     seconds = {name: t.seconds for name, t in ticks.items()}
-    return (ranked(clocked, times, order) if order else clocked), seconds
+    scale = ClockScale(per_second, shortest)
+    return (ranked(clocked, times, order) if order else clocked), seconds, scale
 
 
 def _known_at(frame: pl.DataFrame, time: TimeColumn, unit: str) -> dict[str, Ticks]:
@@ -144,6 +158,9 @@ def to_ticks(frame: pl.DataFrame, time: TimeColumn, unit: str) -> Ticks:
     moments = read_times(frame, time)
     tick = 86_400.0 if moments.dtype == pl.Date and time.tick is None else time.tick
     values, found = whole_numbers(frame, moments, time, unit)
+    if not frame.height and tick is not None and tick * PER_SECOND[found] < 1:
+        # No value tells the unit, but the tick is a whole number of it.
+        found = next((u for u, size in PER_SECOND.items() if tick * size >= 1), found)
     return Ticks(values, found, tick_length(values, found, declared=tick, what=time.what))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from features.errors import DataError
-from features.read.clock import CLOCK, add_clocks, time_bounds
+from features.read.clock import CLOCK, ClockScale, add_clocks, time_bounds
 from features.read.codes import all_keys, code_of
 from features.read.columns import (
     Read,
@@ -58,6 +58,7 @@ class Log:
         origin: where each row stood in the raw impressions table.
         ticks: seconds that one logged time stands for, of each domain and (None) of the impressions.
         counters: what was dropped, repaired or merged.
+        scale: what the clock is counted in without an `order`; None where the tables were not read whole.
     """
 
     rows: pl.DataFrame
@@ -67,6 +68,7 @@ class Log:
     origin: Origin
     ticks: dict[str | None, float] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    scale: ClockScale | None = None
 
     @property
     def ticks_differ(self) -> bool:
@@ -98,7 +100,7 @@ def read_log(spec: Spec, tables: Tables) -> Log:
     rows, lists = read_rows(spec, tables, counters)
     files = file_starts(rows)
     events = {name: read_events(spec, name, tables, counters) for name in timed_domains(spec)}
-    rows, events, ticks = _with_clocks(spec, rows, events)
+    rows, events, ticks, scale = _with_clocks(spec, rows, events)
     events = {name: lists[name].values if name in lists else events[name] for name in spec.domains}
     rows, events, users, items = _coded(spec, rows, events)
     rows, counters["impressions.duplicates"] = number_requests(rows, of_line(spec.impressions))
@@ -107,7 +109,8 @@ def read_log(spec: Spec, tables: Tables) -> Log:
         assert rule is not None
         rows, events[name] = store_lists(rows, name, rule, own, events[name], counters)
     origin = Origin.of(rows, files)
-    log = Log(rows.drop(ROW, LINE, PLACE, strict=False), events, users, items, origin, ticks, counters)
+    rows = rows.drop(ROW, LINE, PLACE, strict=False)
+    log = Log(rows, events, users, items, origin, ticks, counters, scale)
     log.rows = only_read(log.rows, input_reads(spec))
     for name, domain in spec.domains.items():
         if domain.from_list is None:
@@ -182,18 +185,18 @@ def _outcome(events: pl.DataFrame, outcome: Label, domain: str) -> pl.Series:
 
 def _with_clocks(
     spec: Spec, rows: pl.DataFrame, events: dict[str, pl.DataFrame]
-) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], dict[str | None, float]]:
+) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], dict[str | None, float], ClockScale]:
     roles: dict[str | None, Impressions | Domain] = {None: spec.impressions}
     roles.update(timed_domains(spec))
     times = {name: time_column(spec, role) for name, role in roles.items()}
     bounds = time_bounds(spec.time_range)
     warn_of_zones({None: rows, **events}, times)
-    clocked, ticks = add_clocks(
+    clocked, ticks, scale = add_clocks(
         {None: rows, **events}, times, unit=spec.time_unit, order=spec.order, bounds=bounds
     )
     rows, *rest = clocked.values()
     rest = [frame.drop(FILE, LINE, strict=False) for frame in rest]
-    return rows.drop(FILE, strict=False), dict(zip(events, rest, strict=True)), ticks
+    return rows.drop(FILE, strict=False), dict(zip(events, rest, strict=True)), ticks, scale
 
 
 def time_column(spec: Spec, role: Impressions | Domain) -> TimeColumn:

@@ -56,6 +56,29 @@ class SplitInfo(Strict):
     clock_range: tuple[int, int] | None
 
 
+class Grown(Strict):
+    """How a list of values has grown by one day: `users`, `items`, or `table <name>`."""
+
+    new: int
+    retired: int = 0  # old values whose rows went to new ones
+    full: int = 0  # values that found no room
+
+
+class Lineage(Strict):
+    """What a data set goes on from: its first values, scales and counters are those of its ancestors."""
+
+    parent: str  # the directory's name
+    ancestors: list[str]  # digests of their manifests, the newest last
+    end: int  # seconds: all rows and events of the ancestors lie up to here, its own later
+    impressions: int  # of all ancestors together
+    grew: dict[str, Grown]
+
+    @property
+    def generation(self) -> int:
+        """How many data sets came before."""
+        return len(self.ancestors)
+
+
 class Manifest(Strict):
     """Everything a model needs to know of a data set before reading it."""
 
@@ -76,6 +99,7 @@ class Manifest(Strict):
     files: dict[str, str]  # relative path → sha256
     # The same of what tells where rows stood in the log; data sets made before it was kept have none.
     origin: dict[str, str] = Field(default={}, exclude_if=lambda files: not files)
+    lineage: Lineage | None = Field(default=None, exclude_if=is_none)  # of `ctr prepare --after`
 
     def digest(self) -> str:
         """sha256 over the manifest: identifies the data, since it holds the hash of every file.

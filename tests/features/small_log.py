@@ -133,7 +133,7 @@ def rating_tables(rows: int = 300, seed: int = 0) -> Tables:
     users = pl.DataFrame(
         {"user_id": range(1, 13), "sex": ["f", "m", None] * 4, "age": [*range(20, 31), None]}
     )
-    genres = rng.choice(["a", "b", "c", "a|b", "b|c|d", "", None], 18)
+    genres = rng.choice(["a", "b", "c", "a|b", "b|c|d", "", None], 18).tolist()
     movies = pl.DataFrame(
         {"movie_id": range(1, 19), "genres": genres, "year": [1990.0 + i for i in range(18)]}
     )

@@ -68,7 +68,7 @@ def test_what_is_no_time_is_refused(values: list[object]) -> None:
 def test_clocks_of_different_units_agree() -> None:
     """Seconds and milliseconds meet in milliseconds; times are whole seconds, rounded down."""
     frames = {"a": frame([1_500_000_000]), "b": frame([1_500_000_000_001, 1_499_999_999_999])}
-    clocked, ticks = add_clocks(frames, {"a": AT, "b": AT}, unit="auto", order=[])
+    clocked, ticks, _ = add_clocks(frames, {"a": AT, "b": AT}, unit="auto", order=[])
     assert ticks == {"a": 1.0, "b": 0.001}
     assert clocked["a"]["__clock"].to_list() == [1_500_000_000_000]
     assert clocked["b"]["__clock"].to_list() == [1_500_000_000_001, 1_499_999_999_999]
@@ -124,7 +124,7 @@ def test_an_event_is_earlier_when_its_tick_is_over(
     """By definition: the end of the event's tick is not later than the start of the impression's."""
     shown, clicked = [*shown, ODD], [*clicked, ODD]
     frames = {"shown": logged(shown, of_impressions), "clicks": logged(clicked, of_events)}
-    clocked, _ = add_clocks(frames, {"shown": SHOWN, "clicks": CLICK}, unit="auto", order=[])
+    clocked, _, _ = add_clocks(frames, {"shown": SHOWN, "clicks": CLICK}, unit="auto", order=[])
     at, happened = (clocked[name]["__clock"].to_list() for name in ("shown", "clicks"))
     start, end = KINDS[of_impressions], KINDS[of_events]
     for i, moment in enumerate(shown):
@@ -138,7 +138,7 @@ def test_an_event_is_earlier_when_its_tick_is_over(
 @given(shown=moments, clicked=moments)
 def test_clocks_of_one_unit_are_the_logged_times(kind: str, shown: list[int], clicked: list[int]) -> None:
     frames = {"shown": logged([*shown, ODD], kind), "clicks": logged([*clicked, ODD], kind)}
-    clocked, _ = add_clocks(frames, {"shown": SHOWN, "clicks": CLICK}, unit="auto", order=[])
+    clocked, _, _ = add_clocks(frames, {"shown": SHOWN, "clicks": CLICK}, unit="auto", order=[])
     for name, table in frames.items():
         assert clocked[name]["__clock"].equals(to_ticks(table, AT, "auto").values)
 
@@ -147,7 +147,7 @@ def test_whole_seconds_in_a_finer_column_are_seconds() -> None:
     """Clicks that were written as text in whole seconds, and became datetimes in microseconds."""
     clicks = frame([datetime(2024, 1, 1, 0, 0, second, tzinfo=UTC) for second in (10, 11, 31)])
     shown = frame([1_704_067_210_500, 1_704_067_211_001])
-    clocked, ticks = add_clocks(
+    clocked, ticks, _ = add_clocks(
         {"shown": shown, "clicks": clicks}, {"shown": SHOWN, "clicks": CLICK}, unit="auto", order=[]
     )
     assert ticks == {"shown": 0.001, "clicks": 1.0}
@@ -185,7 +185,7 @@ def test_order_breaks_ties_across_tables(pairs: list[tuple[int, int]], cut: int)
     parts = {"a": pairs[:cut], "b": pairs[cut:]}
     schema = {"at": pl.Int64, "step": pl.Int64}
     frames = {n: pl.DataFrame(p, schema=schema, orient="row") for n, p in parts.items()}
-    clocked, _ = add_clocks(frames, {"a": AT, "b": AT}, unit="auto", order=["step"])
+    clocked, _, _ = add_clocks(frames, {"a": AT, "b": AT}, unit="auto", order=["step"])
     ranks = {pair: i for i, pair in enumerate(sorted(set(pairs)))}
     for name, part in parts.items():
         assert clocked[name]["__clock"].to_list() == [ranks[pair] for pair in part]
@@ -206,7 +206,7 @@ def test_times_of_a_spec() -> None:
 def test_order_columns_are_compared_exactly() -> None:
     """As floats, 2^53 and 2^53 + 1 would tie."""
     frames = {"a": frame([1, 1], step=[2**53, 2**53 + 1]), "b": frame([1], step=[1.0])}
-    clocked, _ = add_clocks(frames, {"a": AT, "b": AT}, unit="auto", order=["step"])
+    clocked, _, _ = add_clocks(frames, {"a": AT, "b": AT}, unit="auto", order=["step"])
     assert clocked["a"]["__clock"].to_list() == [1, 2] and clocked["b"]["__clock"].to_list() == [0]
     halves = {"a": frame([1], step=[1]), "b": frame([1], step=[0.5])}
     with pytest.raises(DataError, match="order column 'step': an ID must be a whole number"):
