@@ -1,7 +1,8 @@
 """A command whose memory is limited runs in a child process, whose death this one turns into a sentence.
 
 Polars and other libraries abort the whole process when they get no memory, and the kernel kills it when a
-control group holds too much: nothing inside it can then say why.
+control group holds too much: nothing inside it can then say why. At times they wait for ever instead, for a
+thread that could not be started.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from features.memory.limit import process_limits
@@ -24,6 +27,8 @@ _ABORTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS}  # what libraries end 
 _NO_THREAD_MEMORY = 127  # the dynamic loader's exit code where it gets none for a thread; no command's own
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 RETRYABLE = 75
+_LOOK, _PATIENCE = 5.0, 30.0  # seconds: how often the child is looked at, and how long it may stand still
+_FULL = 16 * 2**20  # bytes short of the limit: hardly more than the stack of a thread
 
 
 def is_child() -> bool:
@@ -49,8 +54,14 @@ def supervise() -> int:
         env={**os.environ, _CHILD: "1"},
         preexec_fn=lambda: _begin(waited),
     )
+    standstill = _Standstill()
     while child.poll() is None:
-        came = signal.sigwaitinfo(waited)
+        came = signal.sigtimedwait(waited, _LOOK)
+        if came is None:
+            if standstill.seen(child.pid):
+                child.kill()
+                return _out_of_memory("it stood still, waiting for a thread")
+            continue
         # Of a terminal, all its processes get a signal; of `kill`, this one alone.
         if came.si_signo != signal.SIGCHLD and came.si_code <= 0:
             child.send_signal(came.si_signo)
@@ -69,16 +80,54 @@ def _exit_code(code: int, *, out_of_memory: bool) -> int:
         return code
     ended = None if code >= 0 else signal.Signals(-code)
     if ended is None or ended in _ABORTS or (ended == signal.SIGKILL and out_of_memory):
-        how = "no thread could be started" if ended is None else ended.name
-        limits = [f"{shown(limit.total)}, {limit.name}" for limit in process_limits()]
-        echo(
-            "error: the memory must hold what the command needs, but too little was left "
-            f"({'; '.join([how, *limits])}); raise the limit, or make batches, histories, the model "
-            "or the data smaller, and run the command again",
-            err=True,
-        )
-        return RETRYABLE
+        return _out_of_memory("no thread could be started" if ended is None else ended.name)
     return 128 + ended
+
+
+def _out_of_memory(how: str) -> int:
+    limits = [f"{shown(limit.total)}, {limit.name}" for limit in process_limits()]
+    echo(
+        "error: the memory must hold what the command needs, but too little was left "
+        f"({'; '.join([how, *limits])}); raise the limit, or make batches, histories, the model "
+        "or the data smaller, and run the command again",
+        err=True,
+    )
+    return RETRYABLE
+
+
+class _Standstill:
+    """Whether the child, whose address space is used up, has computed nothing for a while."""
+
+    def __init__(self) -> None:
+        self.ticks, self.since = -1, time.monotonic()
+
+    def seen(self, child: int) -> bool:
+        """Look at the child and its own children; True from the end of the patience on."""
+        try:
+            ticks = sum(_ticks(pid) for pid in _family(child))
+        except (OSError, ValueError):  # it ends just now
+            return False
+        if ticks != self.ticks or not _is_full(child):
+            self.ticks, self.since = ticks, time.monotonic()
+            return False
+        return time.monotonic() - self.since >= _PATIENCE
+
+
+def _family(pid: int) -> list[int]:
+    own = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid] + [p for path in own for child in path.read_text().split() for p in _family(int(child))]
+
+
+def _ticks(pid: int) -> int:
+    """Processor time of a process in ticks of the system's clock."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def _is_full(pid: int) -> bool:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    found = re.search(r"^VmPeak:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return limit != resource.RLIM_INFINITY and found is not None and int(found[1]) * 1024 > limit - _FULL
 
 
 def _killed_by_kernel() -> int:

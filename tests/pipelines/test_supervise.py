@@ -55,6 +55,30 @@ def test_whoever_gets_no_memory_the_command_ends_with_75_and_a_sentence(job: str
     assert "error: the memory must hold what the command needs" in err and "Traceback" not in err
 
 
+WAITS = """
+import mmap, threading
+supervise._LOOK, supervise._PATIENCE = 0.1, 0.5
+def wait(_):
+    taken = []
+    for size in ({sizes}):
+        try:
+            while True:
+                taken.append(mmap.mmap(-1, size))
+        except OSError:
+            pass
+    threading.Event().wait({seconds})
+cli._dispatch = wait
+"""
+
+
+@pytest.mark.fault(31)
+def test_a_command_that_waits_for_ever_in_a_full_address_space_is_ended(tmp_path: Path) -> None:
+    code, err = ended(WAITS.format(sizes="2**30, 2**20", seconds=600), limit=2000 * MIB, cwd=tmp_path)
+    assert code == 75 and "it stood still" in err
+    # One that waits for something else is left in peace.
+    assert ended(WAITS.format(sizes="", seconds=2), limit=2000 * MIB, cwd=tmp_path)[0] == 0
+
+
 @pytest.mark.fault(31)
 def test_exit_codes_and_signals_pass_through(tmp_path: Path) -> None:
     assert ended("cli._dispatch = lambda _: 6", limit=2000 * MIB, cwd=tmp_path)[0] == 6
