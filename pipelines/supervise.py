@@ -22,6 +22,8 @@ from features.memory.sizes import shown
 from pipelines.terminal import echo
 
 _CHILD = "CTR_SUPERVISED"  # set in the child's environment
+# Of Polars: its allocator tries without end, and says so each time, to start a thread that gets no memory.
+_ALLOCATOR = "_RJEM_MALLOC_CONF"
 _FORWARDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _ABORTS = {signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS}  # what libraries end in that get no memory
 _NO_THREAD_MEMORY = 127  # the dynamic loader's exit code where it gets none for a thread; no command's own
@@ -51,7 +53,7 @@ def supervise() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     child = subprocess.Popen(
         [sys.executable, *sys.orig_argv[1:]],
-        env={**os.environ, _CHILD: "1"},
+        env={_ALLOCATOR: "background_thread:false", **os.environ, _CHILD: "1"},
         preexec_fn=lambda: _begin(waited),
     )
     standstill = _Standstill()

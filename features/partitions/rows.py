@@ -36,10 +36,11 @@ def rows(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
         rows, requests, positives and counters; `rows.arrow` has the columns that are there so far.
     """
     job, part = Preparation.of(arguments["job"]), arguments["part"]
-    parts = [_of_users(work, job, users, part) for users in range(job.parts)]
-    frame = pl.concat(parts, how="vertical_relaxed", rechunk=True)  # integers are as wide as each part needs
     counters: dict[str, int] = {}
-    frame, counters["impressions.duplicates"] = number_requests(frame, job.spec.impressions)
+    # No name for the unsorted rows: they go as soon as there is a sorted copy.
+    frame, counters["impressions.duplicates"] = number_requests(
+        _of_all_users(work, job, part), job.spec.impressions
+    )
     if UNKNOWN in frame.columns and (unknown := int(frame[UNKNOWN].sum())):
         counters["impressions.unknown_user"] = unknown
     if job.spec.item is not None:
@@ -77,6 +78,12 @@ def check_requests(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str
     ]
     ids = pl.concat(common_keys([frame["id"] for frame in frames]))
     return {"twice": ids.filter(ids.is_duplicated()).unique().sort().head(5).to_list()}
+
+
+def _of_all_users(work: Path, job: Preparation, part: int) -> pl.DataFrame:
+    """The rows of a range, one partition of the users after the other."""
+    parts = [_of_users(work, job, users, part) for users in range(job.parts)]
+    return pl.concat(parts, how="vertical_relaxed", rechunk=True)  # integers are as wide as each part needs
 
 
 def _of_users(work: Path, job: Preparation, users: int, part: int) -> pl.DataFrame:
