@@ -46,6 +46,26 @@ class SequenceBatch:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What one task learns from, of every candidate of a batch."""
+
+    label: Tensor  # float32 (B,); of a regression scaled; 0 where it is not known
+    known: Tensor  # bool (B,): the rows of this task's loss and metrics
+    weight: Tensor | None = None  # float32 (B,), ≥ 0; None: every row weighs 1
+    total: float | None = None  # weight of the known rows of the whole batch, where this is a part of it
+
+    @classmethod
+    def of(cls, label: Tensor) -> Target:
+        """A label (B,) that is known in every row."""
+        return cls(label, torch.ones_like(label, dtype=torch.bool))
+
+    def take(self, picked: Tensor) -> Target:
+        """The rows at positions `picked`, in this order."""
+        weight = None if self.weight is None else self.weight[picked]
+        return replace(self, label=self.label[picked], known=self.known[picked], weight=weight)
+
+
+@dataclass(frozen=True)
 class Batch:
     """R requests and their B candidates."""
 
@@ -56,13 +76,18 @@ class Batch:
     candidate_dense: dict[str, Tensor]  # float32 (B, dim)
     sequences: dict[str, SequenceBatch]
     request_index: Tensor  # int64 (B,), non-decreasing
-    label: Tensor  # float32 (B,)
+    targets: dict[str, Target]  # task → what it learns from, in the manifest's order, never empty
     row_id: Tensor  # int64 (B,)
     request_id: Tensor  # int64 (R,)
     user_id: Tensor  # int64 (R,)
     time: Tensor  # int64 (R,) seconds
     total_rows: int | None = None  # B of the whole batch, where this is a part of it (which may be empty)
     parts: tuple[Batch, ...] = ()  # the same requests in micro-batches, whose gradients a step sums
+
+    @property
+    def label(self) -> Tensor:
+        """The label of the first task, float32 (B,)."""
+        return next(iter(self.targets.values())).label
 
     @property
     def num_rows(self) -> int:
@@ -106,7 +131,7 @@ def take_candidates(batch: Batch, picked: Tensor) -> Batch:
         candidate_ids={name: take_bags(column, picked) for name, column in batch.candidate_ids.items()},
         candidate_dense={name: values[picked] for name, values in batch.candidate_dense.items()},
         request_index=batch.request_index[picked],
-        label=batch.label[picked],
+        targets={task: target.take(picked) for task, target in batch.targets.items()},
         row_id=batch.row_id[picked],
     )
 

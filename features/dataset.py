@@ -17,7 +17,9 @@ A domain whose events came as lists has no times: `time` is null.
 requests.arrow: request_id, user_id (dense codes), time (s), clock, num_rows, known_user, start.<domain>,
 end.<domain> (pointers into the event store: the events strictly before the request, at most the last
 max_len), request-level features.
-impressions.arrow: row_id, label, item_id (dense code), candidate-level features, slice.<name>.
+impressions.arrow: row_id, label, item_id (dense code), candidate-level features, slice.<name>; with several
+labels, or one that is not known in every row, `target.<task>` (null where it is not known), and
+`target_weight.<task>` of tasks with weights.
 Feature columns: `id.<feature>` of the smallest of uint8, uint16 and int32 that holds its table's rows, or
 large_list of it when several values; `weight.<feature>` large_list<float32>; `dense.<feature>`
 fixed_size_list<float32>[dim]. Event columns: user_id, time, clock and the same three prefixes for side info;
@@ -53,12 +55,15 @@ from features.store.manifest import (
     read_manifest,
     sha256_of,
 )
+from features.store.tasks import TARGET, TARGET_WEIGHT, TargetScale, TaskInfo, is_plain
 from features.store.verify import verify_files
 
 __all__ = [
     "MANIFEST",
     "ORIGIN",
     "SPLITS",
+    "TARGET",
+    "TARGET_WEIGHT",
     "Column",
     "Dataset",
     "DomainInfo",
@@ -68,8 +73,11 @@ __all__ = [
     "SplitData",
     "SplitInfo",
     "TableInfo",
+    "TargetScale",
+    "TaskInfo",
     "dense_values",
     "id_values",
+    "is_plain",
     "read_arrow",
     "read_manifest",
     "sha256_of",

@@ -6,7 +6,7 @@ R requests, B candidates.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 
@@ -15,12 +15,13 @@ import numpy as np
 from ctr.batch import Batch
 from ctr.config import LoaderConfig
 from ctr.loader.collate import Collator
-from ctr.loader.columns import WindowData, read_window
+from ctr.loader.columns import WindowData, ranges, read_window
 from ctr.loader.id_dropout import make_id_dropout
 from ctr.loader.plan import EpochPlan, plan_epoch, window_order
 from ctr.loader.prefetch import in_order
 from ctr.loader.shard import Shard, assign_requests, request_costs
 from ctr.loader.stats import batch_stats
+from ctr.loader.targets import as_part, total_weights
 from ctr.tokens.ngram import NgramField
 from features.dataset import Dataset, Manifest
 from features.durable.faults import fault_point
@@ -136,19 +137,30 @@ class Loader:
         if shard.of == "epoch":
             own = picked if step * shard.ranks + shard.rank < plan.steps else picked[:0]
             return self._collate(data, own, epoch)
-        rows = int((data.row_offsets[picked + 1] - data.row_offsets[picked]).sum())
         own = self._split(data, picked, shard.ranks)[shard.rank]
         batch = self._collate(data, own, epoch)
-        if shard.ranks > 1:
-            batch = replace(batch, total_rows=rows)
-        return self._in_parts(batch, epoch, data, own, rows)
+        if shard.ranks == 1 and self.config.micro_batches == 1:
+            return batch
+        starts = data.row_offsets[picked]
+        rows, _ = ranges(starts, data.row_offsets[picked + 1] - starts)
+        totals = total_weights(self._manifest.tasks, data.impressions.plain, rows)
+        part_of_whole = partial(as_part, totals=totals, rows=len(rows))
+        batch = part_of_whole(batch) if shard.ranks > 1 else batch
+        return self._in_parts(batch, epoch, data, own, part_of_whole)
 
-    def _in_parts(self, batch: Batch, epoch: int, data: WindowData, picked: np.ndarray, rows: int) -> Batch:
-        """The batch with its micro-batches, if there are several; their loss is a mean over `rows` rows."""
+    def _in_parts(
+        self,
+        batch: Batch,
+        epoch: int,
+        data: WindowData,
+        picked: np.ndarray,
+        part_of_whole: Callable[[Batch], Batch],
+    ) -> Batch:
+        """The batch with its micro-batches, if there are several; their loss is a mean over the whole."""
         if self.config.micro_batches == 1:
             return batch
         assigned = self._split(data, picked, self.config.micro_batches)
-        parts = (replace(self._collate(data, part, epoch), total_rows=rows) for part in assigned if len(part))
+        parts = (part_of_whole(self._collate(data, part, epoch)) for part in assigned if len(part))
         return replace(batch, parts=tuple(parts))
 
     def _split(self, data: WindowData, picked: np.ndarray, count: int) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ctr.batch import Batch, IdColumn, SequenceBatch
 from ctr.loader.columns import Columns, WindowData, event_columns, hide_unknown, ranges
 from ctr.loader.id_dropout import IdDropout
+from ctr.loader.targets import make_targets
 from ctr.tokens.ngram import NgramField, ngram_ids
 from features.dataset import Column, EventStore, IdValues, Manifest
 from features.errors import DataError
@@ -61,6 +62,7 @@ class Collator:
     ) -> None:
         self.id_dropout = id_dropout
         self.row_maps = row_maps
+        self.tasks = manifest.tasks
         self.table_of = column_tables(manifest, ngrams)
         self.rows = table_rows(manifest, ngrams)
         self.ngrams = ngrams
@@ -102,7 +104,7 @@ class Collator:
             candidate_dense=_tensors(candidates.dense),
             sequences={d: _sequence(h, _of_level(columns, EVENT + d)) for d, h in histories.items()},
             request_index=torch.from_numpy(np.repeat(np.arange(len(picked)), np.diff(row_offsets))),
-            label=_tensor(candidates.plain["label"], np.float32),
+            targets=make_targets(self.tasks, candidates.plain),
             row_id=_tensor(candidates.plain["row_id"], np.int64),
             request_id=_tensor(requests.plain["request_id"], np.int64),
             user_id=_tensor(requests.plain["user_id"], np.int64),

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ctr.loader.plan import Window
+from ctr.loader.targets import target_columns
 from features.dataset import Column, EventStore, IdValues, Manifest, SplitData, dense_values, id_values
 
 
@@ -41,6 +42,7 @@ class WindowData:
 def read_window(data: SplitData, window: Window, manifest: Manifest) -> WindowData:
     """Map the columns of a window; copies only those that cross record batches."""
     rows = data.row_offsets[window.start : window.stop + 1]
+    shown = data.impressions.slice(rows[0], rows[-1] - rows[0])
     pointers = [f"{side}.{domain}" for domain in manifest.domains for side in ("start", "end")]
     return WindowData(
         read_columns(
@@ -49,9 +51,9 @@ def read_window(data: SplitData, window: Window, manifest: Manifest) -> WindowDa
             ["request_id", "user_id", "time", "clock", *pointers],
         ),
         read_columns(
-            data.impressions.slice(rows[0], rows[-1] - rows[0]),
+            shown,
             [c for c in manifest.features if c.level == "candidate"],
-            ["row_id", "label"],
+            ["row_id", *target_columns(manifest.tasks)],
         ),
         rows - rows[0],
     )

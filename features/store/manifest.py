@@ -14,6 +14,7 @@ from pydantic import Field
 from features.computed import Strict, is_none
 from features.errors import ConfigError, DataError
 from features.store.columns import Column
+from features.store.tasks import TaskInfo, is_plain
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
@@ -93,6 +94,8 @@ class Manifest(Strict):
     tables: dict[str, TableInfo]
     domains: dict[str, DomainInfo]
     tokens: dict[str, list[str]]
+    # In the order of the spec; the first is binary and known in every row. Left out where it is one `label`.
+    tasks: list[TaskInfo] = Field(default=[TaskInfo()], min_length=1, exclude_if=is_plain)
     slices: list[str]
     splits: dict[str, SplitInfo]
     counters: dict[str, Any] = Field(default={})  # what was dropped, repaired or merged while preparing

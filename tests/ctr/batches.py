@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ctr.batch import Batch, IdColumn, SequenceBatch
+from ctr.batch import Batch, IdColumn, SequenceBatch, Target
 from features.dataset import Column, DomainInfo, Manifest, TableInfo
 from tests.ctr.dataset_fixture import FEATURES, SIDE, TABLES
 from tests.ctr.reference.parity import CANDIDATES, LENGTHS, request_index
@@ -61,7 +61,7 @@ def make_batch(
         candidate_dense=_dense(by_level["candidate"], rows, random),
         sequences={domain: _sequence(domain, counts, random) for domain, counts in lengths.items()},
         request_index=request_index(candidates),
-        label=torch.from_numpy(random.integers(0, 2, rows).astype(np.float64)),
+        targets={"label": Target.of(torch.from_numpy(random.integers(0, 2, rows).astype(np.float64)))},
         row_id=torch.arange(rows),
         request_id=torch.arange(requests),
         user_id=torch.arange(requests),

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ctr.batch import Batch, Target
 from ctr.bench.shape import Shape
 from ctr.bench.suites.ablate import ParityError, check_parity
 from ctr.bench.suites.curves import DRAWS, EXACT, bound, difference, loss_curve
@@ -21,7 +22,7 @@ from ctr.config import RunConfig, TrainConfig
 from ctr.sparse_optim.rowwise_adagrad import RowwiseAdagrad
 from ctr.tokens.events import SequenceTokenizer
 from ctr.training.speed import speed_up
-from features.dataset import Dataset
+from features.dataset import Dataset, Manifest
 
 every = pytest.mark.parametrize("variant", [*VARIANTS, ALL_OFF], ids=lambda v: v.name)
 
@@ -137,11 +138,15 @@ def test_functions_come_back_even_after_an_error() -> None:
     assert before == (RowwiseAdagrad.update, SequenceTokenizer.forward, F.scaled_dot_product_attention)
 
 
+def _labels_turned(batch: Batch, manifest: Manifest) -> Batch:
+    return replace(batch, targets={"label": Target.of(1 - batch.label)})
+
+
 def test_a_variant_that_computes_something_else_is_refused(dataset: Dataset) -> None:
     config = bench_config(dataset, "HyFormer, SwiGLU", requests=6)
     workload = Workload.build(config, dataset.manifest)
     (batch,) = first_batches(dataset, config, 1)
-    wrong = Implementation("wrong", "labels turned", (lambda b, manifest: replace(b, label=1 - b.label),))
+    wrong = Implementation("wrong", "labels turned", (_labels_turned,))
     with pytest.raises(ParityError, match="wrong on and off"):
         check_parity(workload, batch, wrong, dataset.manifest)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctr.batch import Batch, IdColumn, SequenceBatch
+from ctr.batch import Batch, IdColumn, SequenceBatch, Target
 from ctr.generate.config import GenerateConfig
 from ctr.generate.model import NextBehaviour
 from ctr.generate.semantic_ids import FIRST, SemanticIds
@@ -97,7 +97,7 @@ def toy_batch(histories: list[list[int]], targets: list[list[int]] | None = None
         candidate_dense={},
         sequences={"view": SequenceBatch(offsets, int(lengths.max()), gap, gap.long(), ids, dense)},
         request_index=owner,
-        label=torch.ones(len(candidates)),
+        targets={"label": Target.of(torch.ones(len(candidates)))},
         row_id=torch.arange(len(candidates)),
         request_id=requests,
         user_id=requests,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctr.batch import Batch
+from ctr.batch import Batch, Target
 from ctr.errors import NonFiniteError
 from ctr.training.losses import click_loss
 from ctr.training.optim import rate_factor
@@ -204,7 +204,10 @@ def test_an_error_while_scoring_leaves_the_model_in_training(dataset: Dataset) -
 def test_learns_what_can_be_learned(dataset: Dataset) -> None:
     """A click depends on the candidate's price alone: a few dozen steps find it."""
     _, _, updates, batches = start(dataset, "optimizer.schedule=constant")
-    learnable = [replace(b, label=(b.candidate_dense["price"][:, 0] > 0).float()) for b in batches]
+    learnable = [
+        replace(b, targets={"label": Target.of((b.candidate_dense["price"][:, 0] > 0).float())})
+        for b in batches
+    ]
     losses = [updates.step(learnable[step % len(batches)], step).loss for step in range(60)]
     assert losses[-1] is not None and losses[-1] < 0.25
 

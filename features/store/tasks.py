@@ -1,0 +1,76 @@
+"""What a data set's models can learn: one task a label, and how the values of a regression are scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from features.computed import Strict, is_false, is_none
+
+LABEL = "label"  # the one task of a data set whose spec has a single label
+TARGET, TARGET_WEIGHT = "target.", "target_weight."  # prefixes of columns in impressions.arrow
+
+Floats = NDArray[np.float64]
+
+
+class TargetScale(Strict):
+    """From the values of a regression, such as seconds watched, to what a model learns, and back.
+
+    none: y. log: log(1 + y), y ≥ 0. quantile: the share of training rows below y, in [0, 1], linear between
+    the fitted `quantiles`; values beyond them are 0 or 1.
+
+    Example:
+        >>> TargetScale(kind="log").forward(np.array([0.0, np.e - 1])).tolist()
+        [0.0, 1.0]
+        >>> scale = TargetScale(kind="quantile", quantiles=[0.0, 10.0, 100.0])
+        >>> scale.forward(np.array([5.0, 55.0, 1e9])).tolist(), scale.inverse(np.array([0.75])).tolist()
+        ([0.25, 0.75, 1.0], [55.0])
+    """
+
+    kind: Literal["none", "log", "quantile"] = "none"
+    quantiles: list[float] = Field(
+        default=[], exclude_if=lambda values: not values
+    )  # at equal steps of share
+
+    def forward(self, values: Floats) -> Floats:
+        """What a model learns, float64."""
+        if self.kind == "log":
+            return np.log1p(values)
+        if self.kind == "quantile":
+            return np.interp(values, self.quantiles, np.linspace(0.0, 1.0, len(self.quantiles)))
+        return values
+
+    def inverse(self, scaled: Floats) -> Floats:
+        """Values in the unit of the log, float64, of what a model predicts."""
+        if self.kind == "log":
+            return np.expm1(scaled)
+        if self.kind == "quantile":
+            return np.interp(scaled, np.linspace(0.0, 1.0, len(self.quantiles)), self.quantiles)
+        return scaled
+
+
+class TaskInfo(Strict):
+    """One label of a data set and what is to be learned of it.
+
+    Args:
+        name: of the task; `label` where the spec has a single label.
+        kind: binary labels are 0 or 1; a regression has any finite values.
+        given: the binary task that must be 1 for this label to exist, such as the click of a purchase.
+        scale: of a regression.
+        weighted: whether its rows have weights.
+    """
+
+    name: str = LABEL
+    kind: Literal["binary", "regression"] = "binary"
+    given: str | None = Field(default=None, exclude_if=is_none)
+    scale: TargetScale | None = Field(default=None, exclude_if=is_none)
+    weighted: bool = Field(default=False, exclude_if=is_false)
+
+
+def is_plain(tasks: Sequence[TaskInfo]) -> bool:
+    """Whether there is one binary label, known and counted once in every row: `label` says all of it then."""
+    return list(tasks) == [TaskInfo()]
