@@ -19,7 +19,7 @@ end.<domain> (pointers into the event store: the events strictly before the requ
 max_len), request-level features.
 impressions.arrow: row_id, label, item_id (dense code), candidate-level features, slice.<name>; with several
 labels, or one that is not known in every row, `target.<task>` (null where it is not known), and
-`target_weight.<task>` of tasks with weights.
+`target_weight.<task>` of tasks with weights; `keep_rate` where rows bring the rate of their sampling.
 Feature columns: `id.<feature>` of the smallest of uint8, uint16 and int32 that holds its table's rows, or
 large_list of it when several values; `weight.<feature>` large_list<float32>; `dense.<feature>`
 fixed_size_list<float32>[dim]. Event columns: user_id, time, clock and the same three prefixes for side info;
@@ -55,10 +55,11 @@ from features.store.manifest import (
     read_manifest,
     sha256_of,
 )
-from features.store.tasks import TARGET, TARGET_WEIGHT, TargetScale, TaskInfo, is_plain
+from features.store.tasks import KEEP_RATE, TARGET, TARGET_WEIGHT, TargetScale, TaskInfo, is_plain
 from features.store.verify import verify_files
 
 __all__ = [
+    "KEEP_RATE",
     "MANIFEST",
     "ORIGIN",
     "SPLITS",

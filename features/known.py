@@ -1,12 +1,14 @@
-"""When a value is known: labels, outcomes and other columns that are logged with a row but fixed later."""
+"""Labels, and when they are known, as are outcomes and other columns that are fixed later than their row."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from features.computed import Seconds, Strict, is_none
+
+LABEL = "label"  # the one task of a data set whose spec has a single label
 
 
 class Known(Strict):
@@ -44,14 +46,113 @@ class Label(Known):
         return self
 
 
+class RowWeight(Strict):
+    """How much a row counts in the loss and the metrics of a task.
+
+        weight = min(f(column), at_most) · positives where the label is 1, · negatives where it is 0
+
+    Without a column f is 1. `scale` is f: the value itself, log(1 + value) or its square root.
+    """
+
+    column: str | None = None
+    scale: Literal["none", "log", "sqrt"] = "none"
+    at_most: float | None = Field(default=None, gt=0)
+    positives: float = Field(default=1.0, ge=0)
+    negatives: float = Field(default=1.0, ge=0)
+
+
+def _as_weight(weight: object) -> object:
+    return {"column": weight} if isinstance(weight, str) else weight
+
+
+class TaskLabel(Label):
+    """What one task learns of an impression: a label, where it exists, and how much its rows count."""
+
+    kind: Literal["binary", "regression"] = Field(default="binary", exclude_if=lambda kind: kind == "binary")
+    given: str | None = Field(default=None, exclude_if=is_none)  # another label that must be 1 for this one
+    # The rows of the newest so many seconds of the data are left out: their label may still change.
+    mature: Seconds | None = Field(default=None, exclude_if=is_none)
+    # Of a regression: none (the default), log or quantile; see `features.store.tasks.TargetScale`.
+    scale: Literal["none", "log", "quantile"] | None = Field(default=None, exclude_if=is_none)
+    weight: Annotated[RowWeight | None, BeforeValidator(_as_weight)] = Field(default=None, exclude_if=is_none)
+
+    @model_validator(mode="after")
+    def fits_its_kind(self) -> TaskLabel:
+        if self.kind == "binary" and self.scale is not None:
+            raise ValueError(f"scale is for kind: regression, got {self.scale!r}; drop it or set the kind")
+        if self.kind == "regression":
+            if self.at_least is not None or self.equals is not None:
+                raise ValueError("a regression learns the values themselves; drop at_least and equals")
+            if self.weight is not None and (self.weight.positives, self.weight.negatives) != (1.0, 1.0):
+                raise ValueError("weight.positives and negatives are for binary labels; drop them")
+        return self
+
+
+class Sampling(Strict):
+    """Of what the log leaves out: a share of the rows whose first label is 0 was kept, and all others.
+
+    The share is one number, or the column that holds it for each row.
+    """
+
+    negatives: Annotated[float, Field(gt=0, le=1)] | str
+
+
 def _as_rules(columns: object) -> object:
     """A list of columns as columns that are known at once after their row."""
     return {str(name): {} for name in columns} if isinstance(columns, list) else columns
 
 
-def _is_empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
+    """Whether a value need not be written down."""
     return not value
 
 
 # Column → when it is known. A plain list of columns names those that are known right after their row.
-KnownLater = Annotated[dict[str, Known], BeforeValidator(_as_rules), Field(default={}, exclude_if=_is_empty)]
+KnownLater = Annotated[dict[str, Known], BeforeValidator(_as_rules), Field(default={}, exclude_if=is_empty)]
+TaskLabels = Annotated[dict[str, TaskLabel], Field(default={}, exclude_if=is_empty)]
+
+
+class HasLabels(Strict):
+    """What impressions make of their labels; the fields are theirs."""
+
+    if TYPE_CHECKING:
+        label: TaskLabel
+        labels: dict[str, TaskLabel]
+        explode: Any
+
+    @property
+    def tasks(self) -> dict[str, TaskLabel]:
+        """Every task with its label; a single label is the task `label`."""
+        return self.labels or {LABEL: self.label}
+
+    @model_validator(mode="before")
+    @classmethod
+    def first_label(cls, data: Any) -> Any:
+        """The label of the log, which counters and checks read, is the first of several."""
+        labels = data.get("labels") if isinstance(data, dict) else None
+        if not isinstance(labels, dict) or not labels or "label" in data:
+            return data
+        return {**data, "label": next(iter(labels.values()))}
+
+    @model_validator(mode="after")
+    def labels_fit(self) -> Self:
+        """No two accounts of the first label, none that some rows lack, and names that a task can have."""
+        if self.labels and self.label != next(iter(self.labels.values())):
+            raise ValueError("give label or labels, not both; the label of the log is the first of labels")
+        if self.label.kind == "regression" or self.label.given is not None:
+            raise ValueError(
+                "the first label must be binary and exist in every row, as counters and checks read it, got "
+                f"kind {self.label.kind!r} and given {self.label.given!r}; put another one first"
+            )
+        if len(self.labels) > 1 and self.explode is not None:
+            raise ValueError("explode makes one label of its own, so that labels must have one entry alone")
+        above: list[str] = []
+        for name, label in self.labels.items():
+            if not name.isidentifier() or not name.isascii():
+                raise ValueError(f"a label must be named by letters, digits and _, got {name!r}; rename it")
+            if label.given is not None and label.given not in above:
+                raise ValueError(
+                    f"label {name!r}: given must name a binary label above it, {above}, got {label.given!r}"
+                )
+            above += [name] if label.kind == "binary" else []
+        return self

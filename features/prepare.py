@@ -16,6 +16,7 @@ from features.encode.fitted import write_fitted
 from features.encode.layout import event_table, split_tables
 from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
+from features.encode.targets import fitted_tasks
 from features.errors import ConfigError, DataError
 from features.lineage.going_on import FirstDay, NextDay, Standalone
 from features.lineage.parent import Parent
@@ -34,6 +35,7 @@ from features.read.clock import CLOCK, TIME, time_bounds
 from features.read.log import Log, Tables
 from features.read.needed import needed_columns
 from features.read.problems import Problems
+from features.read.targets import sampling_of, task_infos
 from features.safe_yaml import dump_yaml
 from features.sources import WITH_OPTIONS
 from features.sources.of_spec import open_spec
@@ -125,6 +127,7 @@ def _prepare_whole(
     def write_domain(name: str, encoded: Encoded) -> None:
         domains[name] = _write_events(root, name, log, encoded)
 
+    tasks = fitted_tasks(task_infos(full.impressions), log.rows.slice(0, ranges.valid_start))
     encoded = encode_log(
         full, log, ranges, finished=write_domain, fitting=going_on.fitting, count=going_on.count
     )
@@ -133,7 +136,7 @@ def _prepare_whole(
     write_arrow(root / ORIGIN, log.origin.table(base / spec.source.path))
     going_on.write(root)
     keys = (log.users, log.items)
-    prepared = Prepared({}, encoded, splits, domains, *keys, log.ticks, log.counters, going_on.lineage)
+    prepared = Prepared({}, encoded, splits, domains, *keys, log.ticks, log.counters, going_on.lineage, tasks)
     return _finish(root, spec, prepared)
 
 
@@ -223,6 +226,8 @@ def _finish(root: Path, spec: Spec, prepared: Prepared) -> Manifest:
         tables=encoded.table_infos,
         domains={name: prepared.domains[name] for name in spec.domains},
         tokens=spec.tokens,
+        tasks=prepared.tasks,
+        sampling=sampling_of(spec.impressions),
         slices=list(spec.slices),
         splits=prepared.splits,
         counters=prepared.counters | encoded.counters,

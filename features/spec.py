@@ -21,19 +21,14 @@ from pydantic_core import ErrorDetails
 
 from features.computed import Counter, Match, Page, Seconds, Strict, is_none
 from features.errors import ConfigError
-from features.known import KnownLater, Label
+from features.known import HasLabels, KnownLater, Label, Sampling, TaskLabel, TaskLabels, is_empty
 from features.names import check_name
 from features.safe_yaml import dump_yaml, load_yaml
 from features.source import Explode, FromList, Source, option
 
-
-def _is_empty(value: Any) -> bool:
-    return not value
-
-
 Tick = Annotated[Seconds | None, Field(exclude_if=is_none)]
-Where = Annotated[dict[str, list[Any]], Field(default={}, exclude_if=_is_empty)]
-Names = Annotated[list[str], Field(default=[], exclude_if=_is_empty)]
+Where = Annotated[dict[str, list[Any]], Field(default={}, exclude_if=is_empty)]
+Names = Annotated[list[str], Field(default=[], exclude_if=is_empty)]
 Positive = Annotated[int, Field(gt=0)]
 Needed = dict[str, dict[str, str]]  # table → column → who reads it
 
@@ -45,14 +40,14 @@ class Entity(Strict):
     key: str
 
 
-class Impressions(Strict):
+class Impressions(HasLabels):
     """The shown items: one row each."""
 
     table: str
     user: str
     item: str
     time: str
-    label: Label
+    label: TaskLabel  # with `labels`, the first of them
     request: str | None = None  # request-ID column; without it a request is one (user, clock)
     context: list[str] = []  # own columns that are the same for all rows of a request (checked)
     position: str | None = None  # the order of the rows inside a request, if logged
@@ -62,6 +57,8 @@ class Impressions(Strict):
     outcomes: KnownLater  # columns that are known only after the impression: history, never features
     explode: Explode | None = option(None)  # one line of the table holds all items of a request
     known: Names  # columns known at the request, although a counter or a domain of this table reads them
+    labels: TaskLabels  # by task, in order; the first is the label of the log
+    sampling: Sampling | None = option(None)  # which rows the log leaves out
 
 
 class IdTable(Strict):

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         check(spec, base=arguments.spec.parent)
         echo(
             f"{arguments.spec} is valid: data set {spec.name}, {len(spec.features)} features, "
-            f"sequences {list(spec.domains)}"
+            f"sequences {list(spec.domains)}, labels {list(spec.impressions.tasks)}"
         )
         return
     started = time.monotonic()
@@ -65,6 +65,9 @@ def run(arguments: argparse.Namespace) -> None:
             f"{name:6} {split.requests:>10,} requests  {split.impressions:>10,} impressions  "
             f"label mean {rate:.4f}"
         )
+        for task, counts in split.tasks.items():
+            young = f", {counts.young:,} not mature" if counts.young else ""
+            echo(f"{name:6} label {task}: known in {counts.known:,} impressions{young}")
     for name, domain in manifest.domains.items():
         echo(f"events {name}: {domain.events:,}")
     _report_growth(manifest)

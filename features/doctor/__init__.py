@@ -9,7 +9,7 @@ from pathlib import Path
 from features.dataset import SPLITS, Dataset, sha256_of
 from features.doctor.absent import absent_values
 from features.doctor.alone import each_alone, shifted, shuffled_labels, too_good
-from features.doctor.fitted import constant_features, counts_equal, fitted_before, labels_in_parts, moments
+from features.doctor.fitted import constant_features, counts_equal, fitted_before, moments
 from features.doctor.joins import beside_impressions, joins_found, unknown_values
 from features.doctor.opened import CheckResult, Opened, Status
 from features.doctor.order import (
@@ -23,6 +23,7 @@ from features.doctor.order import (
     strictly_before,
 )
 from features.doctor.profile import profile
+from features.doctor.tasks import labels_at_rest, labels_in_parts
 from features.encode.fitted import Fitted
 from features.errors import CtrError, DataError
 from features.names import under
@@ -111,6 +112,7 @@ def _checks(opened: Opened) -> Iterator[tuple[str, CheckResult]]:
         yield f"scaler {key}: fitted before the validation period", fitted_before(opened, scaler)
         yield f"scaler {key}: mean and variance are those of the training data", moments(opened, key)
     yield "every part has both labels", labels_in_parts(opened)
+    yield "labels are fixed when the log ends", labels_at_rest(opened)
     yield "missing and unknown tell no more of the label in training than later", absent_values(opened)
     yield "no feature is constant in training", constant_features(opened)
     found = each_alone(opened)

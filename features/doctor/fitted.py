@@ -70,12 +70,6 @@ def moments(opened: Opened, key: str) -> CheckResult:
     return "pass", "where standardised and not clipped"
 
 
-def labels_in_parts(opened: Opened) -> CheckResult:
-    """Every part has clicks and rows without."""
-    single = [n for n, s in opened.splits.items() if len(np.unique(s.impressions["label"].to_numpy())) == 1]
-    return ("warn", f"one label only in {single}: AUC is undefined there") if single else ("pass", "")
-
-
 def constant_features(opened: Opened) -> CheckResult:
     """Features of one value in training teach nothing."""
     constant = []

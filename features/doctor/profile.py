@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 import numpy as np
 
 from features.dataset import Column, Dataset, EventStore, SplitData, dense_values, id_values
+from features.doctor.tasks import task_lines
 
 WINDOW = 1024  # requests
+_TASK_HEAD = ["task", "part", "known", "not mature", "mean label", "kind", "given"]
 _WINDOWS = 8  # of the train part, spread evenly
 
 
@@ -21,8 +23,10 @@ def profile(data: Dataset, splits: dict[str, SplitData], events: dict[str, Event
         splits: its parts.
         events: its event stores.
     """
+    tasks = list(task_lines(data.manifest.tasks, splits))
     sections = [
         _table(["part", "requests", "rows", "label rate", "known users", "from", "to"], _split_lines(splits)),
+        *([_table(_TASK_HEAD, iter(tasks))] if tasks else []),
         _table(["feature", "level", "table", *_per_split(splits)], _feature_lines(data, splits)),
         _table(["history", "part", "empty", "p50", "p90", "p99", "max"], _history_lines(splits, events)),
         _table(

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from features.encode.encoded import Encoded
 from features.encode.split import SplitRanges
+from features.encode.targets import target_arrays, task_counts
 from features.errors import DataError
 from features.past.history import pointers
 from features.read.clock import CLOCK, TIME
@@ -60,6 +61,7 @@ def split_tables(
         positives=int(rows["__label"].sum()),
         time_range=_range(rows[TIME]),
         clock_range=_range(rows[CLOCK]),
+        tasks=task_counts(rows, {n for n, t in spec.impressions.tasks.items() if t.kind == "binary"}),
     )
     slices = _request_slices(requests, low + first, encoded)
     return SplitTables(slices, pa.table({**impressions, **own}), info)
@@ -135,6 +137,7 @@ def _impression_keys(rows: pl.DataFrame, first_row: int, spec: Spec) -> dict[str
         "row_id": first_row + np.arange(rows.height),
         "label": rows["__label"].to_numpy(),
         "item_id": rows["__item"].to_numpy(),
+        **target_arrays(rows),
     }
     for name, column in spec.slices.items():
         if rows[column].dtype.is_nested():

@@ -127,7 +127,20 @@ def span_of_all(spans: list[Any]) -> tuple[int, int] | None:
 def split_info(infos: list[dict[str, Any]]) -> SplitInfo:
     sums = {name: sum(i[name] for i in infos) for name in ("requests", "impressions", "positives")}
     spans = {name: span_of_all([i[name] for i in infos]) for name in ("time_range", "clock_range")}
-    return SplitInfo.model_validate({**sums, **spans})
+    tasks = _sum_tasks([i.get("tasks", {}) for i in infos])
+    return SplitInfo.model_validate({**sums, **spans, "tasks": tasks})
+
+
+def _sum_tasks(found: list[dict[str, dict[str, int | None]]]) -> dict[str, dict[str, int]]:
+    """The counts of each task added up over all partitions, but for those that it does not have."""
+    return {
+        task: {
+            name: sum(part[task][name] or 0 for part in found)
+            for name, value in counts.items()
+            if value is not None
+        }
+        for task, counts in found[0].items()
+    }
 
 
 def domain_info(infos: list[dict[str, Any]]) -> DomainInfo:

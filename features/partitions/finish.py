@@ -13,6 +13,7 @@ from features.partitions.fit import fitted_table, span_of, table_arguments
 from features.partitions.frames import read_frame
 from features.partitions.run import Prepared, Run
 from features.partitions.store import store
+from features.read.targets import task_infos
 from features.spec import DenseFeature, Feature, IdFeature, SincePrevious
 from features.store.columns import Column
 from features.store.manifest import SPLITS, TableInfo
@@ -106,6 +107,7 @@ class Finish:
             items=self.run.items,
             ticks=encode.ticks_of(self.run.job),
             counters=self.run.counters,
+            tasks=task_infos(self.spec.impressions),
         )
 
     def _encoded(self, own: list[dict[str, Any]], events: list[dict[str, Any]]) -> Encoded:

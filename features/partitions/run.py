@@ -14,6 +14,7 @@ from features.partitions.job import Preparation
 from features.partitions.tasks import Stages
 from features.read.log import Tables
 from features.store.manifest import DomainInfo, Lineage, SplitInfo
+from features.store.tasks import TaskInfo
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Prepared:
     ticks: dict[str | None, float]
     counters: dict[str, int] = field(default_factory=dict)
     lineage: Lineage | None = None
+    tasks: list[TaskInfo] = field(default_factory=list)
 
 
 class Run:

@@ -36,6 +36,11 @@ def why_uncut(spec: Spec, tables: Tables) -> str | None:
     reasons = (
         (any(d.from_list is not None for d in spec.domains.values()), "a domain comes as lists (from_list)"),
         (bool(row_rules(spec)), "a label or outcome is known later than its row"),
+        (any(t.mature for t in spec.impressions.tasks.values()), "a label is left out until it is mature"),
+        (
+            any(t.scale == "quantile" for t in spec.impressions.tasks.values()),
+            "a label is scaled by quantiles of all rows",
+        ),
         (
             any(event_rules(d) for d in spec.domains.values()),
             "a column of events is known later than its row",

@@ -35,6 +35,7 @@ def check_types(spec: Spec, tables: Tables) -> None:
     for name, feature in spec.features.items():
         if isinstance(feature, DenseFeature):
             _check_dense(f"feature {name!r}", feature, shown.table, spec, schemas, problems)
+    _check_labels(spec, schemas[shown.table], problems)
     _check_lists(spec, schemas[shown.table], problems)
     for name, domain in spec.domains.items():
         _check_domain(name, domain, spec, schemas, problems)
@@ -48,6 +49,20 @@ def _schema(name: str, table: pl.LazyFrame) -> pl.Schema:
         raise DataError(
             f"table {name!r} cannot be read: {first_line(error)}; correct derive or types"
         ) from None
+
+
+def _check_labels(spec: Spec, schema: pl.Schema, problems: Problems) -> None:
+    """Weights and the labels of a regression are numbers."""
+    for name, label in spec.impressions.tasks.items():
+        numbers = [label.column] if label.kind == "regression" else []
+        numbers += [label.weight.column] if label.weight is not None and label.weight.column else []
+        for column in numbers:
+            dtype = schema.get(column)
+            if dtype is not None and not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
+                with problems.collect():
+                    raise DataError(
+                        f"label {name!r}: column {column!r} must hold numbers, got {dtype}; convert it"
+                    )
 
 
 def _check_lists(spec: Spec, schema: pl.Schema, problems: Problems) -> None:

@@ -41,12 +41,23 @@ def impression_reads(spec: Spec) -> Iterator[Read]:
     for what in ("user", "item", "time", "request", "position"):
         if (column := getattr(shown, what)) is not None:
             yield column, f"impressions.{what}"
-    yield shown.label.column, "impressions.label"
+    yield from label_reads(shown)
     yield from ((r.known_at, "known_at of impressions") for r in row_rules(spec).values() if r.known_at)
     yield from ((c, "impressions.context") for c in shown.context)
     yield from ((c, "impressions.where") for c in shown.where)
     yield from ((c, "order") for c in spec.order)
     yield from input_reads(spec)
+
+
+def label_reads(shown: Impressions) -> Iterator[Read]:
+    """The columns that labels, weights and rates of sampling are made of."""
+    for name, label in shown.tasks.items():
+        what = f"impressions.labels.{name}" if shown.labels else "impressions.label"
+        yield label.column, what
+        if label.weight is not None and label.weight.column is not None:
+            yield label.weight.column, f"{what}.weight"
+    if shown.sampling is not None and isinstance(shown.sampling.negatives, str):
+        yield shown.sampling.negatives, "impressions.sampling"
 
 
 def made_columns(shown: Impressions) -> set[str]:
@@ -123,8 +134,9 @@ def row_rules(spec: Spec) -> dict[str, Known]:
     label = spec.impressions.label.rule
     values = {c.value for c in spec.counters.values() if c.over is None and c.value is not None}
     counted = [c for c in sorted(values) if origin(c)[0] == "own"]
-    # An outcome that nothing is said of is known when the label is.
-    rules = {LABEL: label} | {c: spec.impressions.outcomes.get(c, label) for c in counted}
+    # An outcome that nothing is said of is known when its own label is, or else the log's.
+    own = {t.column: t.rule for t in reversed(spec.impressions.tasks.values())}
+    rules = {LABEL: label} | {c: spec.impressions.outcomes.get(c, own.get(c, label)) for c in counted}
     return {column: rule for column, rule in rules.items() if not rule.at_once}
 
 

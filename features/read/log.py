@@ -1,8 +1,8 @@
 """The log in memory: impressions in time order, and the events of every domain.
 
-Reserved columns: `__user`, `__item` (dense codes, −1 = none), `__clock`, `__time` (s); of rows also
-`__request` (dense code) and `__label`; of events `__outcome`, if the domain has one; and `__known.COLUMN`,
-the clock at which a value is known, of columns that are known later than their row.
+Reserved columns: `__user`, `__item` (dense codes, −1 = none), `__clock`, `__time` (s); of rows `__request`
+(dense code), `__label` and those of `features.read.targets`; of events `__outcome`, if their domain has one;
+and `__known.COLUMN`, the clock at which a value is known, of columns with a rule.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from features.errors import DataError
-from features.read.clock import CLOCK, ClockScale, add_clocks, time_bounds
+from features.read.clock import CLOCK, TIME, ClockScale, add_clocks, time_bounds
 from features.read.codes import all_keys, code_of
 from features.read.columns import (
     Read,
@@ -32,13 +32,14 @@ from features.read.columns import (
 from features.read.entities import join_entity, read_entity
 from features.read.explode import PLACE, explode, of_line
 from features.read.ids import common_keys, key_values
-from features.read.known_clock import LABEL, OUTCOME
+from features.read.known_clock import OUTCOME
 from features.read.labels import label_of
 from features.read.listed import Lists, store_lists, take_lists, timed_domains
 from features.read.locate import FILE, LINE, ROW, locate, table_name
 from features.read.origin import Origin, file_starts
 from features.read.requests import number_requests
 from features.read.rows import read_columns
+from features.read.targets import with_labels, without_young
 from features.read.time_column import TimeColumn
 from features.read.zones import warn_of_zones
 from features.spec import Domain, Entity, Impressions, Label, Spec
@@ -101,6 +102,7 @@ def read_log(spec: Spec, tables: Tables) -> Log:
     files = file_starts(rows)
     events = {name: read_events(spec, name, tables, counters) for name in timed_domains(spec)}
     rows, events, ticks, scale = _with_clocks(spec, rows, events)
+    rows = without_young(rows, spec.impressions, TIME)
     events = {name: lists[name].values if name in lists else events[name] for name in spec.domains}
     rows, events, users, items = _coded(spec, rows, events)
     rows, counters["impressions.duplicates"] = number_requests(rows, of_line(spec.impressions))
@@ -150,8 +152,7 @@ def read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> tuple[pl.
             raise DataError(
                 f"{what}: {column!r} must not be missing in an impression, {where} lack it; drop them"
             )
-    label = label_of(rows, shown.label, what=what).alias(LABEL)
-    return narrow(rows, keep=shown.time).with_columns(label), lists
+    return narrow(with_labels(rows, shown, counters, what=what), keep=shown.time), lists
 
 
 def read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int]) -> pl.DataFrame:

@@ -42,6 +42,7 @@ def needed_columns(spec: Spec, found: Problems | None = None) -> Needed:
         joined = {"item": spec.item if domain.item is not None else None}
         _enter(needed, domain.table, raw_event_reads(spec, name), joined, [], problems)
     named = [(c, "impressions.outcomes") for c in spec.impressions.outcomes]
+    named += [(t.known_at, f"label {n!r}, known_at") for n, t in spec.impressions.tasks.items() if t.known_at]
     _enter(needed, spec.impressions.table, named, {}, [], problems)
     for name, domain in spec.domains.items():
         named = [(c, f"domain {name!r}, known_later") for c in domain.known_later]

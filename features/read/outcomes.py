@@ -46,10 +46,13 @@ def outcomes(spec: Spec) -> dict[str, str]:
 
 def _declared(spec: Spec) -> dict[str, str]:
     """The columns that the spec says to be known only later, and what they are."""
-    label = spec.impressions.label
-    reasons = {label.column: "the label column"}
-    if label.known_at is not None:
-        reasons[label.known_at] = "the time when the label is known"
+    reasons: dict[str, str] = {}
+    for task, label in spec.impressions.tasks.items():
+        what = f"label {task!r}" if spec.impressions.labels else "the label"
+        column = f"the column of {what}" if spec.impressions.labels else "the label column"
+        reasons.setdefault(label.column, column)
+        if label.known_at is not None:
+            reasons.setdefault(label.known_at, f"the time when {what} is known")
     if (packed := spec.impressions.explode) is not None:
         for name in (packed.column, packed.clicked):
             if name is not None:

@@ -123,7 +123,14 @@ def _impression_roles(spec: Spec) -> Iterator[tuple[str, Role | None]]:
     yield from ((c, "category") for c in (shown.user, shown.item, shown.request) if c is not None)
     yield shown.time, "time"
     yield from ((r.known_at, "time") for r in row_rules(spec).values() if r.known_at is not None)
-    yield shown.label.column, label_role(shown.label)
+    for label in shown.tasks.values():
+        yield label.column, "number" if label.kind == "regression" else label_role(label)
+        if label.weight is not None and label.weight.column is not None:
+            yield label.weight.column, "number"
+        if label.known_at is not None:
+            yield label.known_at, "time"
+    if shown.sampling is not None and isinstance(shown.sampling.negatives, str):
+        yield shown.sampling.negatives, "number"
     if shown.position is not None:
         yield shown.position, "number"
     yield from ((c, "order") for c in spec.order)

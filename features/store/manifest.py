@@ -14,7 +14,7 @@ from pydantic import Field
 from features.computed import Strict, is_none
 from features.errors import ConfigError, DataError
 from features.store.columns import Column
-from features.store.tasks import TaskInfo, is_plain
+from features.store.tasks import TaskCounts, TaskInfo, is_plain
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
@@ -55,6 +55,8 @@ class SplitInfo(Strict):
     positives: int
     time_range: tuple[int, int] | None
     clock_range: tuple[int, int] | None
+    # Where there is more than one plain label.
+    tasks: dict[str, TaskCounts] = Field(default={}, exclude_if=lambda tasks: not tasks)
 
 
 class Grown(Strict):
@@ -96,6 +98,8 @@ class Manifest(Strict):
     tokens: dict[str, list[str]]
     # In the order of the spec; the first is binary and known in every row. Left out where it is one `label`.
     tasks: list[TaskInfo] = Field(default=[TaskInfo()], min_length=1, exclude_if=is_plain)
+    # The share of rows with label 0 that the log has: one number, or the column `keep_rate` of each row.
+    sampling: float | Literal["keep_rate"] | None = Field(default=None, exclude_if=is_none)
     slices: list[str]
     splits: dict[str, SplitInfo]
     counters: dict[str, Any] = Field(default={})  # what was dropped, repaired or merged while preparing

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from features.computed import Strict, is_false, is_none
+from features.known import LABEL
 
-LABEL = "label"  # the one task of a data set whose spec has a single label
 TARGET, TARGET_WEIGHT = "target.", "target_weight."  # prefixes of columns in impressions.arrow
-
-Floats = NDArray[np.float64]
+KEEP_RATE = "keep_rate"  # a column there, where the rate of sampling differs between rows
 
 
 class TargetScale(Strict):
@@ -36,7 +35,7 @@ class TargetScale(Strict):
         default=[], exclude_if=lambda values: not values
     )  # at equal steps of share
 
-    def forward(self, values: Floats) -> Floats:
+    def forward(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """What a model learns, float64."""
         if self.kind == "log":
             return np.log1p(values)
@@ -44,7 +43,7 @@ class TargetScale(Strict):
             return np.interp(values, self.quantiles, np.linspace(0.0, 1.0, len(self.quantiles)))
         return values
 
-    def inverse(self, scaled: Floats) -> Floats:
+    def inverse(self, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values in the unit of the log, float64, of what a model predicts."""
         if self.kind == "log":
             return np.expm1(scaled)
@@ -62,6 +61,7 @@ class TaskInfo(Strict):
         given: the binary task that must be 1 for this label to exist, such as the click of a purchase.
         scale: of a regression.
         weighted: whether its rows have weights.
+        mature: seconds before the end of the log; the label of younger rows is not known.
     """
 
     name: str = LABEL
@@ -69,8 +69,23 @@ class TaskInfo(Strict):
     given: str | None = Field(default=None, exclude_if=is_none)
     scale: TargetScale | None = Field(default=None, exclude_if=is_none)
     weighted: bool = Field(default=False, exclude_if=is_false)
+    mature: float | None = Field(default=None, exclude_if=is_none)
 
 
 def is_plain(tasks: Sequence[TaskInfo]) -> bool:
     """Whether there is one binary label, known and counted once in every row: `label` says all of it then."""
     return list(tasks) == [TaskInfo()]
+
+
+class TaskCounts(Strict):
+    """What one task has in one split.
+
+    Args:
+        known: rows of its loss and metrics.
+        young: rows whose label is left out only since they are not mature.
+        positives: known rows with label 1, of a binary task.
+    """
+
+    known: int
+    young: int = 0
+    positives: int | None = None
