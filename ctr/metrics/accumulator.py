@@ -20,8 +20,8 @@ from ctr.metrics.bootstrap import draw_weights
 from ctr.metrics.clusters import clusters_of, codes_of
 from ctr.metrics.curves import Curves
 from ctr.metrics.external_sort import NamedColumns, Order, RowBuffer
-from ctr.metrics.ranking import check_rows
-from ctr.metrics.records import Ints, Records, compress
+from ctr.metrics.ranking import check_rows, check_weights
+from ctr.metrics.records import Floats, Ints, Records, compress
 from ctr.metrics.table import METRICS
 from ctr.metrics.value import MetricValue
 from ctr.metrics.walk import Walk
@@ -71,6 +71,8 @@ class MetricAccumulator:
     def __init__(self, *, draws: int = 200, seed: int = 0, chunk_rows: int = CHUNK_ROWS) -> None:
         self._draws, self._seed, self._chunk_rows = draws, seed, chunk_rows
         self.rows = self.positives = 0
+        # Of rows with weights, what those with label 1 and 0 weigh together.
+        self._weighs: tuple[float, float] | None = None
         self._keys: tuple[str, ...] | None = None
         self._clusters = 1
         self._buffer = RowBuffer({}, limit=chunk_rows, prefix=_PREFIX)
@@ -93,6 +95,7 @@ class MetricAccumulator:
         user: ArrayLike | None = None,
         request: ArrayLike | None = None,
         row_id: ArrayLike | None = None,
+        weight: ArrayLike | None = None,
     ) -> None:
         """Take more rows.
 
@@ -101,6 +104,8 @@ class MetricAccumulator:
             score: (n,) probability in [0, 1], kept in float64.
             user, request: (n,) integers; given in every call or in none.
             row_id: (n,) integers named in errors; without them positions are.
+            weight: (n,) how much each row counts, ≥ 0; given in every call or in none. A row of weight k is
+                as k equal rows, and one of weight 0 is not there. DeLong has no interval then.
 
         Raises:
             DataError: wrong label or score, or lengths that differ; nothing of this call is kept.
@@ -108,10 +113,13 @@ class MetricAccumulator:
         labels, scores = np.asarray(label, dtype=np.float64), np.asarray(score, dtype=np.float64)
         ids = None if row_id is None else np.asarray(row_id)
         check_rows(labels, scores, row_id=ids, offset=self.rows, probability=True)
+        weights = None if weight is None else check_weights(weight, labels, row_id=ids, offset=self.rows)
         keys = {"user": user, "request": request}
         present = tuple(name for name, values in keys.items() if values is not None)
         if self._keys not in (None, present):
             raise DataError(f"every update must bring the same keys, first {self._keys}, now {present}")
+        if self._keys is not None and (weights is None) != (self._weighs is None):
+            raise DataError("every update must bring weights, or none, got both; give each row its weight")
         columns = {name: _whole_numbers(name, np.asarray(keys[name])) for name in present}
         if any(column.shape != labels.shape for column in columns.values()):
             raise DataError(f"user and request must have the {len(labels)} rows of label, got "
@@ -119,10 +127,22 @@ class MetricAccumulator:
         if self._keys is None:
             self._keys = present
             self._buffer = RowBuffer(_orders(present), limit=self._chunk_rows, prefix=_PREFIX)
+        if weights is not None:
+            columns, (labels, scores) = self._weighted(weights, labels, columns, scores)
         self._take(labels.astype(np.int64), scores, columns)
 
-    def _take(self, label: Ints, score: NDArray[np.float64], keys: NamedColumns) -> None:
-        units = next(iter(keys.values()), np.zeros(len(label), dtype=np.int64))
+    def _weighted(
+        self, weight: Floats, label: Floats, columns: NamedColumns, score: Floats
+    ) -> tuple[NamedColumns, tuple[Floats, Floats]]:
+        """The rows that count, with their weights as a column."""
+        pos, neg = self._weighs or (0.0, 0.0)
+        self._weighs = pos + float(weight @ label), neg + float(weight @ (1.0 - label))
+        counts = weight > 0
+        kept = {name: column[counts] for name, column in {**columns, "weight": weight}.items()}
+        return kept, (label[counts], score[counts])
+
+    def _take(self, label: Ints, score: Floats, keys: NamedColumns) -> None:
+        units = keys[self._keys[0]] if self._keys else np.zeros(len(label), dtype=np.int64)
         cluster = clusters_of(codes_of(units))
         columns = {"label": label, "score": score, "cluster": cluster, **keys}
         for start in range(0, len(label), self._chunk_rows):
@@ -135,9 +155,9 @@ class MetricAccumulator:
         """Every metric of the rows so far."""
         unit = self._keys[0] if self._keys else ""
         weights = draw_weights(self._clusters, self._draws if unit else 0, self._seed)
-        negatives = self.rows - self.positives
+        pos, neg = self._weighs or (self.positives, self.rows - self.positives)
         metrics = METRICS.values()
-        walk = Walk(metrics, weights, positives=self.positives, negatives=negatives, unit=unit)
+        walk = Walk(metrics, weights, rows=self.rows, positives=self.positives, pos=pos, neg=neg, unit=unit)
         walk.by_score(self._sorted("score"))
         for name in self._keys or ():
             walk.by_group(name, self._sorted(name))
@@ -172,6 +192,7 @@ def _order(name: str) -> Order:
     def records(columns: NamedColumns) -> NamedColumns:
         label, cluster = columns["label"], columns["cluster"]
         minor = cluster if name == "score" else columns["score"]
-        return Records(columns[name], minor, cluster, label, 1 - label)._asdict()
+        weight = columns.get("weight", 1)
+        return Records(columns[name], minor, cluster, weight * label, weight * (1 - label))._asdict()
 
     return Order(key="major", columns=records, reduce=lambda columns: compress(Records(**columns))._asdict())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -93,15 +94,20 @@ class AucDraws:
 
     def _add_block(self, records: Records, starts: NDArray[np.intp]) -> None:
         """Take the records of several scores, each of which begins at one of `starts`."""
-        rows = int(records.pos.sum() + records.neg.sum())
-        # Two bytes hold every sum of a block, but where a record stands for many rows.
-        exact = np.int16 if 2 * rows * self._most < 2**15 else np.int64
+        exact = self._exact(records)
         counts, scores = _pos_and_growth(records, starts, exact)
         p, r = np.split(counts @ self._weights[records.cluster].astype(exact), [scores])
         for below, at in pairwise(r):
             at += below
         twice_wins = np.einsum("td,td->d", p, r[:-1], dtype=np.float64)
         self._count(p.sum(axis=0, dtype=np.float64), r[-1] / 2.0, twice_wins)
+
+    def _exact(self, records: Records) -> type[np.number[Any]]:
+        """Two bytes hold every sum of a block, but where a record stands for many rows, or for weights."""
+        if records.pos.dtype.kind == "f":
+            return np.float64
+        rows = int(records.pos.sum() + records.neg.sum())
+        return np.int16 if 2 * rows * self._most < 2**15 else np.int64
 
     def _count(self, pos: Floats, neg: Floats, twice_wins: Floats) -> None:
         """Rows of each draw above all that were counted before, and twice the pairs won among them."""

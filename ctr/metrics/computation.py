@@ -111,7 +111,8 @@ class GroupMean:
             return MetricValue(
                 value=None, reason=f"no {self.group} ids were given" if walk.rows else "no rows"
             )
-        counted = MetricValue(value=None, n=sums.rows, groups=sums.groups, groups_total=sums.groups_total)
+        rows, total = round(sums.rows), sums.groups_total
+        counted = MetricValue(value=None, n=rows, groups=sums.groups, groups_total=total)
         if not sums.groups:
             reason = f"none of the {sums.groups_total} {self.group}s has {self.having}"
             return replace(counted, reason=reason)
@@ -151,8 +152,9 @@ class RocArea:
     def evaluate(self, metric: Metric, walk: Walk) -> MetricValue:
         """With the spread of the draws where users are known."""
         if self.delong or not walk.weights.shape[1]:
-            return walk.ranks.delong()
-        return walk.interval(metric, walk.ranks.auc(), walk.auc_draws.values())
+            return replace(walk.ranks.delong(), n=walk.rows)
+        auc = replace(walk.ranks.auc(), n=walk.rows)
+        return walk.interval(metric, auc, walk.auc_draws.values())
 
     def compare(self, totals: Totals) -> Floats:
         """As it was drawn."""
@@ -171,7 +173,7 @@ class BinnedGap:
 
     def evaluate(self, metric: Metric, walk: Walk) -> MetricValue:
         """From the bins of the reliability curve, without an interval."""
-        return walk.curves.ece()
+        return replace(walk.curves.ece(), n=walk.rows)
 
     def compare(self, totals: Totals) -> Floats:
         """Never asked for: `Metric.not_compared` says why."""

@@ -21,6 +21,7 @@ from ctr.metrics.accumulator import CHUNK_ROWS, MetricAccumulator, Summary
 from features.errors import DataError
 
 SLICE_PREFIX = "slice_"
+WEIGHT = "weight"  # of rows that do not count alike
 MISSING, OTHER = "(missing)", "(other)"
 _KEYS = {"user": "user_id", "request": "request_id", "row_id": "row_id"}
 _BATCH_ROWS = 131_072
@@ -65,8 +66,8 @@ def evaluate_table(
     A Parquet file of more than `chunk_rows` rows is read once for the whole and once for every slice value.
 
     Args:
-        table: columns label and score (probability); user_id, request_id and row_id where known; slice
-            columns `slice_<name>`. Arrays by name, an Arrow table, or the path of a Parquet file.
+        table: columns label and score (probability); user_id, request_id, row_id and weight where known;
+            slice columns `slice_<name>`. Arrays by name, an Arrow table, or the path of a Parquet file.
         slices: names without `slice_`; None takes all there are.
         draws: bootstrap draws by user; 0 for DeLong's interval alone.
         seed: of the bootstrap.
@@ -87,7 +88,7 @@ def evaluate_table(
     names = _slice_names(columns, slices)
 
     def summarise(keep: Callable[[pa.RecordBatch], pa.RecordBatch] | None, extra: list[str]) -> Summary:
-        wanted = ["label", "score", *(c for c in _KEYS.values() if c in columns), *extra]
+        wanted = ["label", "score", *(c for c in (*_KEYS.values(), WEIGHT) if c in columns), *extra]
         with MetricAccumulator(draws=draws, seed=seed, chunk_rows=chunk_rows) as accumulator:
             for batch in batches(wanted):
                 _update(accumulator, keep(batch) if keep else batch)
@@ -153,7 +154,8 @@ def _update(accumulator: MetricAccumulator, batch: pa.RecordBatch) -> None:
             raise DataError(f"column {column} must have no nulls, got {nulls} after row {accumulator.rows}; "
                             f"give every row its id or leave the column out")  # fmt: skip
     keys = {key: _numpy(batch, column) for key, column in present.items()}
-    accumulator.update(_numpy(batch, "label"), _numpy(batch, "score"), **keys)
+    weight = _numpy(batch, WEIGHT) if WEIGHT in batch.schema.names else None
+    accumulator.update(_numpy(batch, "label"), _numpy(batch, "score"), **keys, weight=weight)
 
 
 def _numpy(batch: pa.RecordBatch, column: str) -> np.ndarray:

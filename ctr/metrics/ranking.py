@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctr.metrics.records import Floats, Ints, Records, compress, run_starts
+from ctr.metrics.records import Counts, Floats, Ints, Records, compress, run_starts
 from ctr.metrics.value import MetricValue, logit_interval
 from features.errors import DataError
 
@@ -23,8 +23,8 @@ class Ties(NamedTuple):
     """Distinct scores in ascending order with the rows of each class that have them, (T,) each."""
 
     score: Floats
-    pos: Ints
-    neg: Ints
+    pos: Counts
+    neg: Counts
 
 
 def ties_of(records: Records) -> Ties:
@@ -36,7 +36,7 @@ def ties_of(records: Records) -> Ties:
     return Ties(score, np.add.reduceat(records.pos, starts), np.add.reduceat(records.neg, starts))
 
 
-def twice_midrank(others: Ints, below: int) -> Ints:
+def twice_midrank(others: Counts, below: float) -> Counts:
     """Twice the mid-rank of each score among rows of the other class: 2 · (those below) + (those tied), (T,).
 
     Args:
@@ -58,33 +58,35 @@ class RankSums:
     """
 
     def __init__(self) -> None:
-        self.pos = 0
-        self.neg = 0
-        self._twice_wins = 0
+        self.pos: float = 0
+        self.neg: float = 0
+        self._twice_wins: float = 0
         self._pos_squares = 0.0
         self._neg_squares = 0.0
 
     def add(self, ties: Ties) -> None:
         """Take the next ties; all scores lie above those taken before."""
         twice_a, twice_b = twice_midrank(ties.neg, self.neg), twice_midrank(ties.pos, self.pos)
-        self._twice_wins += int(ties.pos @ twice_a)
+        self._twice_wins += (ties.pos @ twice_a).item()
         self._pos_squares += float(ties.pos @ np.square(0.5 * twice_a))
         self._neg_squares += float(ties.neg @ np.square(0.5 * twice_b))
-        self.pos += int(ties.pos.sum())
-        self.neg += int(ties.neg.sum())
+        self.pos += ties.pos.sum().item()
+        self.neg += ties.neg.sum().item()
 
     def auc(self) -> MetricValue:
         """The AUC without interval."""
-        rows = self.pos + self.neg
+        rows = round(self.pos + self.neg)
         if self.pos == 0 or self.neg == 0:
             return MetricValue(value=None, reason=SINGLE_CLASS.format(pos=self.pos, neg=self.neg), n=rows)
         return MetricValue(value=self._twice_wins / (2 * self.pos * self.neg), n=rows)
 
     def delong(self) -> MetricValue:
-        """The AUC with DeLong's interval, which takes rows as independent."""
+        """The AUC with DeLong's interval, which takes rows as independent and of equal weight."""
         metric = self.auc()
         if metric.value is None:
             return metric
+        if isinstance(self.pos, float):
+            return replace(metric, reason="no interval: DeLong takes rows of equal weight")
         if min(self.pos, self.neg) < 2:
             return replace(metric, reason="no interval: DeLong needs two rows of each class")
         var_pos = self._pos_squares / (self.pos * self.neg**2) - metric.value**2
@@ -118,7 +120,7 @@ def auc(label: ArrayLike, score: ArrayLike) -> MetricValue:
     return sums.delong()
 
 
-def auc_in_groups(starts: NDArray[np.intp], pos: Ints, neg: Ints) -> Floats:
+def auc_in_groups(starts: NDArray[np.intp], pos: Counts, neg: Counts) -> Floats:
     """The AUC within each group, (G,); NaN for a group of one class.
 
     Args:
@@ -152,6 +154,22 @@ def check_rows(
         _refuse(
             score, outside, "score must be a probability in [0, 1]", ids, name, "apply the sigmoid to logits"
         )
+
+
+def check_weights(weight: ArrayLike, label: Floats, *, row_id: Ints | None = None, offset: int = 0) -> Floats:
+    """The weights of rows as float64.
+
+    Raises:
+        DataError: not one for each row, or one that is negative or not finite.
+    """
+    weights = np.asarray(weight, dtype=np.float64)
+    if weights.shape != label.shape:
+        raise DataError(f"weight must have the {len(label)} rows of label, got {weights.shape}")
+    ids = np.arange(offset, offset + len(label)) if row_id is None else row_id
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    name = "position" if row_id is None else "row_id"
+    _refuse(weights, wrong, "weight must be a finite number ≥ 0", ids, name, "mend or drop these rows")
+    return weights
 
 
 def _refuse(values: Floats, wrong: np.ndarray, must: str, ids: np.ndarray, name: str, hint: str) -> None:

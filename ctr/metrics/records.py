@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Counts = NDArray[Any]  # rows, int64; or, of rows with weights, what they weigh, float64
 
 
 class Records(NamedTuple):
@@ -22,14 +23,15 @@ class Records(NamedTuple):
         major: score (float64), or user or request (int64); chunks are never cut inside one value of it.
         minor: cluster (int64) where major is the score, else the score (float64).
         cluster: index of the user (or request) that is resampled together, int64 ≥ 0.
-        pos, neg: rows with label 1 and 0 that have these keys, int64.
+        pos, neg: rows with label 1 and 0 that have these keys, int64; or, of rows with weights, what they
+            weigh, float64.
     """
 
     major: NDArray[Any]
     minor: NDArray[Any]
     cluster: Ints
-    pos: Ints
-    neg: Ints
+    pos: Counts
+    neg: Counts
 
 
 def run_starts(values: NDArray[np.generic]) -> NDArray[np.intp]:

@@ -1,7 +1,7 @@
 """Sums per cluster from which metrics follow, overall and in each bootstrap draw.
 
-Rows of equal score in one cluster come as one record, with how many of them have label 1 and 0. Rows that
-count differently would come with the sums of their weights instead.
+Rows of equal score in one cluster come as one record, with how many of them have label 1 and 0, or, of rows
+with weights, what those weigh.
 
 K: clusters. D: bootstrap draws. C: columns. G: groups. n: records.
 """
@@ -14,32 +14,32 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ctr.metrics.records import Floats, Ints, Records, run_starts
+from ctr.metrics.records import Counts, Floats, Records, run_starts
 
 # (score, rows with label 1, rows with label 0), (n,) each, to what these rows add together, (n,).
-RowColumn: TypeAlias = Callable[[Floats, Ints, Ints], NDArray[Any]]
+RowColumn: TypeAlias = Callable[[Floats, Counts, Counts], NDArray[Any]]
 # (first record of each group (G,), rows with label 1, rows with label 0 (n,)) to (G,), NaN where undefined.
-GroupFigure: TypeAlias = Callable[[NDArray[np.intp], Ints, Ints], Floats]
+GroupFigure: TypeAlias = Callable[[NDArray[np.intp], Counts, Counts], Floats]
 
 
-def loss(score: Floats, pos: Ints, neg: Ints) -> NDArray[Any]:
+def loss(score: Floats, pos: Counts, neg: Counts) -> NDArray[Any]:
     """Binary cross-entropy: −(y ln p + (1 − y) ln(1 − p)), with p kept one float64 epsilon inside (0, 1)."""
     eps = np.finfo(np.float64).eps
     clipped = np.clip(score, eps, 1.0 - eps)
     return -(pos * np.log(clipped) + neg * np.log1p(-clipped))
 
 
-def prediction(score: Floats, pos: Ints, neg: Ints) -> NDArray[Any]:
+def prediction(score: Floats, pos: Counts, neg: Counts) -> NDArray[Any]:
     """The predicted probabilities."""
     return (pos + neg) * score
 
 
-def positives(score: Floats, pos: Ints, neg: Ints) -> Ints:
+def positives(score: Floats, pos: Counts, neg: Counts) -> Counts:
     """Rows with label 1."""
     return pos
 
 
-def rows(score: Floats, pos: Ints, neg: Ints) -> Ints:
+def rows(score: Floats, pos: Counts, neg: Counts) -> Counts:
     """Rows."""
     return pos + neg
 
@@ -82,7 +82,8 @@ class GroupSums:
 
     def __init__(self, figure: GroupFigure, *, by_rows: bool, clusters: int) -> None:
         self._figure, self._by_rows = figure, by_rows
-        self.groups = self.groups_total = self.rows = 0
+        self.groups = self.groups_total = 0
+        self.rows: float = 0
         self.weighted = np.zeros(clusters)
         self.weight = np.zeros(clusters)
 
@@ -99,4 +100,4 @@ class GroupSums:
         self.weighted += np.bincount(cluster, weight * value[known], minlength=len(self.weighted))
         self.weight += np.bincount(cluster, weight, minlength=len(self.weight))
         self.groups, self.groups_total = self.groups + int(known.sum()), self.groups_total + len(starts)
-        self.rows += int(size.sum())
+        self.rows += size.sum().item()

@@ -17,7 +17,7 @@ class MetricValue:
         value: the figure, or None where it is undefined; `reason` then says why.
         low, high: ends of the 95 % interval, or None; beside a value `reason` then says why.
         interval: how the interval was found: "user bootstrap", "request bootstrap" or "DeLong".
-        n: rows that entered the figure.
+        n: rows that entered the figure; of groups of rows with weights, what they weigh.
         groups, groups_total: users or requests that entered, and all there were; None where ungrouped.
     """
 

@@ -27,7 +27,8 @@ class Walk:
     Args:
         metrics: that will be asked for.
         weights: (K, D) counts of `poisson_weights`; D = 0 for no bootstrap.
-        positives, negatives: rows of each class that will come.
+        rows, positives: how many will come.
+        pos, neg: rows of each class that will come, or, as float, what they weigh.
         unit: what is resampled: "user" or "request"; "" for nothing.
     """
 
@@ -36,15 +37,17 @@ class Walk:
         metrics: Collection[Metric],
         weights: NDArray[np.uint8],
         *,
+        rows: int,
         positives: int,
-        negatives: int,
+        pos: float,
+        neg: float,
         unit: str,
     ) -> None:
         self.weights, self.unit = weights, unit
-        self.rows, self.positives = positives + negatives, positives
+        self.rows, self.positives = rows, positives
         self.ranks = RankSums()
         self.auc_draws = AucDraws(weights)
-        self.curves = CurveSums(pos=positives, neg=negatives)
+        self.curves = CurveSums(pos=pos, neg=neg)
         self.groups: dict[GroupMean, GroupSums] = {}
         self._computations = [metric.computation for metric in metrics]
         self._row_totals = RowTotals(len(weights), row_columns(metrics))
