@@ -52,12 +52,25 @@ class Target:
     label: Tensor  # float32 (B,); of a regression scaled; 0 where it is not known
     known: Tensor  # bool (B,): the rows of this task's loss and metrics
     weight: Tensor | None = None  # float32 (B,), ≥ 0; None: every row weighs 1
+    everywhere: bool = False  # whether it is known in every row, so that nobody need look
     total: float | None = None  # weight of the known rows of the whole batch, where this is a part of it
+
+    @property
+    def loss_weight(self) -> Tensor:
+        """How much each row counts in the loss, float32 (B,): 0 where the label is not known."""
+        return self.known.float() if self.weight is None else torch.where(self.known, self.weight, 0.0)
+
+    def sums(self) -> tuple[float, float]:
+        """What the known rows weigh, and those of them with label 1."""
+        if self.everywhere and self.weight is None:
+            return len(self.label), float(self.label.sum())
+        weight = self.loss_weight
+        return float(weight.sum()), float((weight * self.label).sum())
 
     @classmethod
     def of(cls, label: Tensor) -> Target:
         """A label (B,) that is known in every row."""
-        return cls(label, torch.ones_like(label, dtype=torch.bool))
+        return cls(label, torch.ones_like(label, dtype=torch.bool), everywhere=True)
 
     def take(self, picked: Tensor) -> Target:
         """The rows at positions `picked`, in this order."""
@@ -81,6 +94,9 @@ class Batch:
     request_id: Tensor  # int64 (R,)
     user_id: Tensor  # int64 (R,)
     time: Tensor  # int64 (R,) seconds
+    # float32 (B,): −ln of the rate at which negatives of the first task were kept. Its loss is of logits +
+    # offset, as sampling raised the odds of a click; predictions are of the logits. None: all were kept.
+    offset: Tensor | None = None
     total_rows: int | None = None  # B of the whole batch, where this is a part of it (which may be empty)
     parts: tuple[Batch, ...] = ()  # the same requests in micro-batches, whose gradients a step sums
 
@@ -88,6 +104,19 @@ class Batch:
     def label(self) -> Tensor:
         """The label of the first task, float32 (B,)."""
         return next(iter(self.targets.values())).label
+
+    def metric_weight(self, task: str) -> Tensor | None:
+        """How much each row counts in the metrics of a task, float32 (B,): 0 where its label is not known.
+
+        A kept negative of the first task stands for as many as were dropped. None: each row counts once.
+        """
+        target, first = self.targets[task], next(iter(self.targets))
+        if target.everywhere and target.weight is None and self.offset is None:
+            return None
+        weight = target.loss_weight
+        if task == first and self.offset is not None:
+            weight = torch.where(target.label > 0, weight, weight * self.offset.exp())
+        return weight
 
     @property
     def num_rows(self) -> int:
@@ -133,6 +162,7 @@ def take_candidates(batch: Batch, picked: Tensor) -> Batch:
         request_index=batch.request_index[picked],
         targets={task: target.take(picked) for task, target in batch.targets.items()},
         row_id=batch.row_id[picked],
+        offset=None if batch.offset is None else batch.offset[picked],
     )
 
 

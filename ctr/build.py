@@ -109,7 +109,8 @@ def ngrams_of(config: RunConfig, manifest: Manifest) -> list[NgramField]:
 def training_loader(config: RunConfig, dataset: Dataset, *, world: World | None = None) -> Loader:
     """Batches of the split or splits that the run trains on, or this rank's share of each."""
     shard = Shard(world.rank, world.size) if world else None
-    return _loader(config, dataset, config.train.data.split("+"), config.loader, shard)
+    negatives = config.train.negatives
+    return _loader(config, dataset, config.train.data.split("+"), config.loader, shard, negatives=negatives)
 
 
 def scoring_loader(config: RunConfig, dataset: Dataset, split: str, *, world: World | None = None) -> Loader:
@@ -163,11 +164,26 @@ def check_no_early_stopping(config: TrainConfig, why: str) -> None:
 
 
 def _loader(
-    config: RunConfig, dataset: Dataset, splits: list[str], loader: LoaderConfig, shard: Shard | None
+    config: RunConfig,
+    dataset: Dataset,
+    splits: list[str],
+    loader: LoaderConfig,
+    shard: Shard | None,
+    *,
+    negatives: float = 1.0,
 ) -> Loader:
     pin = pick_device(config.train.device).type == "cuda"
     ngrams = ngrams_of(config, dataset.manifest)
-    return Loader(dataset, splits, loader, seed=config.seed, pin=pin, ngrams=ngrams, shard=shard)
+    return Loader(
+        dataset,
+        splits,
+        loader,
+        seed=config.seed,
+        pin=pin,
+        ngrams=ngrams,
+        shard=shard,
+        negatives=negatives,
+    )
 
 
 def pick_device(name: str) -> torch.device:

@@ -22,7 +22,7 @@ from pydantic import (
 from ctr.metrics.table import Selection
 from ctr.models.config import ModelConfig
 from ctr.models.registry import KINDS, model_config
-from ctr.options.knobs import DROP_UNUSED, Count, Few, Knobs, Positive, Seed, Share, default_of
+from ctr.options.knobs import DROP_UNUSED, Count, Few, Knobs, Positive, Seed, Share, Unused, default_of
 from ctr.options.overrides import change
 from ctr.sparse_optim import check_optimizer, has_option, read_options
 from features.errors import ConfigError
@@ -109,6 +109,29 @@ class LoaderConfig(Knobs):
     id_dropout: dict[str, Share] = {}  # ID table → probability that an ID is unknown, in training alone
 
 
+def _named_loss(loss: Any) -> Any:
+    return {"kind": loss} if isinstance(loss, str) else loss
+
+
+class LossConfig(Knobs):
+    """What a binary task minimises (ctr.training.losses); a name alone is its kind."""
+
+    kind: Literal["cross_entropy", "focal", "pairwise", "listwise"] = "cross_entropy"
+    smoothing: float = Field(default=0.0, ge=0, lt=1)  # of the label: (1 − smoothing) · label + smoothing / 2
+    gamma: float = Field(default=2.0, ge=0)  # focal: how much less a row counts that is already right
+    share: float = Field(default=0.5, gt=0, le=1)  # pairwise, listwise: of it; the rest is cross-entropy
+
+    UNUSED = (
+        Unused(("gamma",), "kind", lambda kind: kind != "focal", "only a focal loss has gamma"),
+        Unused(
+            ("share",),
+            "kind",
+            lambda kind: kind not in ("pairwise", "listwise"),
+            "only a loss within requests has a share",
+        ),
+    )
+
+
 class TrainConfig(Knobs):
     """The training loop."""
 
@@ -118,6 +141,9 @@ class TrainConfig(Knobs):
     evaluate_every: Positive | None = None  # steps; None = at the end of each epoch
     early_stopping: Count = 0  # evaluations without a better value before it stops; 0 = off
     metric: Selection = "auc"  # an entry of ctr.metrics.table, or several with one direction: auc+gauc
+    # Of the rows with label 0, drawn anew each epoch; predictions are of all rows (ctr.loader.negatives).
+    negatives: float = Field(default=1.0, gt=0, le=1)
+    loss: Annotated[LossConfig, BeforeValidator(_named_loss)] = LossConfig()
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     recompute: bool = False  # keep only the inputs of layers for backward: less memory, a third more time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctr.bench.results import CellValue, Report, ResultTable, SuiteResult, Target
+from ctr.bench.results import Bound, CellValue, Report, ResultTable, SuiteResult
 from features.durable import replace_file
 from features.errors import ConfigError
 
@@ -84,7 +84,7 @@ def table(content: ResultTable) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def targets(content: list[Target]) -> str:
+def targets(content: list[Bound]) -> str:
     """What must hold, with the figures."""
     rows: list[list[CellValue]] = [
         [t.what, t.kind, t.bound, t.measured, "yes" if t.met else "**no**"] for t in content

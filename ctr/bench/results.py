@@ -37,7 +37,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Target:
+class Bound:
     """A figure that was measured, and the bound that it must keep."""
 
     what: str
@@ -59,7 +59,7 @@ class SuiteResult:
     title: str
     tables: list[ResultTable] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
-    targets: list[Target] = field(default_factory=list)
+    targets: list[Bound] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ from ctr.config import LoaderConfig
 from ctr.loader.collate import Collator
 from ctr.loader.columns import WindowData, ranges, read_window
 from ctr.loader.id_dropout import make_id_dropout
+from ctr.loader.negatives import NegativeSampling
 from ctr.loader.plan import EpochPlan, plan_epoch, window_order
 from ctr.loader.prefetch import in_order
 from ctr.loader.shard import Shard, assign_requests, request_costs
 from ctr.loader.stats import batch_stats
 from ctr.loader.targets import as_part, total_weights
 from ctr.tokens.ngram import NgramField
-from features.dataset import Dataset, Manifest
+from features.dataset import Dataset, Manifest, SplitData
 from features.durable.faults import fault_point
 from features.errors import ConfigError
 
@@ -49,6 +50,7 @@ class Loader:
         pin: whether batches lie in page-locked memory, which a GPU copies from while the CPU goes on.
         ngrams: fields of events whose n-grams are hashed as well.
         shard: the part that this rank makes.
+        negatives: share of the rows with label 0 that an epoch has.
 
     Raises:
         ConfigError: max_len names an unknown domain or exceeds what the data set holds, or id_dropout an
@@ -67,6 +69,7 @@ class Loader:
         pin: bool = False,
         ngrams: Sequence[NgramField] = (),
         shard: Shard | None = None,
+        negatives: float = 1.0,
     ) -> None:
         self.config = config
         self.shard = shard or Shard()
@@ -76,14 +79,14 @@ class Loader:
         self.splits = (split,) if isinstance(split, str) else tuple(split)
         self._root, self._manifest = dataset.root, dataset.manifest
         self._data = [dataset.split(name) for name in self.splits]
-        self._counts = [np.diff(data.row_offsets) for data in self._data]
+        self._negatives = NegativeSampling(negatives, seed) if negatives < 1.0 else None
         stores = {domain: dataset.events(domain) for domain in dataset.manifest.domains}
         lengths = history_lengths(dataset.manifest, config.max_len)
         dropout = make_id_dropout(config.id_dropout, dataset.manifest, seed=seed)
         self._collate = Collator(
             dataset.manifest, stores, lengths, ngrams, id_dropout=dropout, row_maps=dataset.row_maps
         )
-        self._plan = cache(partial(_plan, self._counts, config, seed))
+        self._plan = cache(self._plan_epoch)
 
     def steps_per_epoch(self, epoch: int) -> int:
         """Number of steps of an epoch, the same on all ranks; may differ a little between epochs, as requests
@@ -174,11 +177,21 @@ class Loader:
         """The columns of a window, and the order of its requests in this epoch."""
         window = plan.windows[index]
         data = read_window(self._data[window.split], window, self._manifest)
-        return data, window_order(window, self.config, seed=self.seed, epoch=epoch)
+        data = data if self._negatives is None else self._negatives.thin(data, epoch=epoch)
+        rows = np.diff(data.row_offsets)
+        return data, window_order(window, self.config, rows, seed=self.seed, epoch=epoch)
 
+    def _plan_epoch(self, epoch: int) -> EpochPlan:
+        counts = [self._rows_of_requests(data, epoch) for data in self._data]
+        return plan_epoch(counts, self.config, seed=self.seed, epoch=epoch)
 
-def _plan(counts: list[np.ndarray], config: LoaderConfig, seed: int, epoch: int) -> EpochPlan:
-    return plan_epoch(counts, config, seed=seed, epoch=epoch)
+    def _rows_of_requests(self, data: SplitData, epoch: int) -> np.ndarray:
+        """How many rows an epoch has of each request."""
+        if self._negatives is None:
+            return np.diff(data.row_offsets)
+        row_id, label = (data.impressions[name].to_numpy() for name in ("row_id", "label"))
+        kept = self._negatives.kept(row_id, label, epoch=epoch)
+        return np.diff(np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])[data.row_offsets])
 
 
 def history_lengths(manifest: Manifest, max_len: Mapping[str, int]) -> dict[str, int]:

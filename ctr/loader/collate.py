@@ -16,7 +16,7 @@ from torch import Tensor
 from ctr.batch import Batch, IdColumn, SequenceBatch
 from ctr.loader.columns import Columns, WindowData, event_columns, hide_unknown, ranges
 from ctr.loader.id_dropout import IdDropout
-from ctr.loader.targets import make_targets
+from ctr.loader.targets import OFFSET, make_targets
 from ctr.tokens.ngram import NgramField, ngram_ids
 from features.dataset import Column, EventStore, IdValues, Manifest
 from features.errors import DataError
@@ -96,6 +96,7 @@ class Collator:
             found = ngram_ids(base, histories[field.domain].offsets, field)
             ids_of |= {(EVENT + field.domain, name): IdValues(ids) for name, ids in found.items()}
         unique, columns = self._make_unique(ids_of)
+        offset = candidates.plain.get(OFFSET)
         return Batch(
             unique_ids=unique,
             request_ids=_of_level(columns, REQUEST),
@@ -109,6 +110,7 @@ class Collator:
             request_id=_tensor(requests.plain["request_id"], np.int64),
             user_id=_tensor(requests.plain["user_id"], np.int64),
             time=_tensor(requests.plain["time"], np.int64),
+            offset=None if offset is None else _tensor(offset, np.float32),
         )
 
     def _mapped(self, key: ColumnKey, ids: IdValues) -> IdValues:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ctr.loader.plan import Window
-from ctr.loader.targets import target_columns
+from ctr.loader.targets import sampling_offset, target_columns
 from features.dataset import Column, EventStore, IdValues, Manifest, SplitData, dense_values, id_values
 
 
@@ -44,17 +44,19 @@ def read_window(data: SplitData, window: Window, manifest: Manifest) -> WindowDa
     rows = data.row_offsets[window.start : window.stop + 1]
     shown = data.impressions.slice(rows[0], rows[-1] - rows[0])
     pointers = [f"{side}.{domain}" for domain in manifest.domains for side in ("start", "end")]
+    impressions = read_columns(
+        shown,
+        [c for c in manifest.features if c.level == "candidate"],
+        ["row_id", *target_columns(manifest.tasks)],
+    )
+    impressions.plain.update(sampling_offset(shown, manifest))
     return WindowData(
         read_columns(
             data.requests.slice(window.start, window.stop - window.start),
             [c for c in manifest.features if c.level == "request"],
             ["request_id", "user_id", "time", "clock", *pointers],
         ),
-        read_columns(
-            shown,
-            [c for c in manifest.features if c.level == "candidate"],
-            ["row_id", *target_columns(manifest.tasks)],
-        ),
+        impressions,
         rows - rows[0],
     )
 

@@ -51,17 +51,11 @@ class IdDropout:
         rate = self.rates.get(table, 0.0)
         if not rate:
             return ids
-        rows, key = ids.astype(np.uint64), self._key(table, epoch)
-        drawn = _mixed(_mixed(requests.astype(np.uint64) ^ key) ^ rows)
-        dropped = (drawn >> np.uint64(11)) * _TO_UNIT < rate
+        rows, key = ids.astype(np.uint64), draw_key(self.seed, epoch, table)
+        dropped = draws(_mixed(requests.astype(np.uint64) ^ key) ^ rows) < rate
         dropped &= ids > self.oov_rows[table]
         unknown = 1 + _mixed(rows) % np.uint64(self.oov_rows[table])
         return np.where(dropped, unknown.astype(ids.dtype), ids)
-
-    def _key(self, table: str, epoch: int) -> np.uint64:
-        """The start of a table's draws in an epoch."""
-        entropy = [self.seed % 2**64, epoch, zlib.crc32(table.encode())]
-        return np.uint64(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
 
 def make_id_dropout(rates: Mapping[str, float], manifest: Manifest, *, seed: int) -> IdDropout | None:
@@ -79,6 +73,17 @@ def make_id_dropout(rates: Mapping[str, float], manifest: Manifest, *, seed: int
             )
     chosen = {name: rate for name, rate in rates.items() if rate > 0}
     return IdDropout(chosen, {name: known[name] for name in chosen}, seed) if chosen else None
+
+
+def draw_key(seed: int, epoch: int, name: str) -> np.uint64:
+    """The start of the draws of a name in an epoch."""
+    entropy = [seed % 2**64, epoch, zlib.crc32(name.encode())]
+    return np.uint64(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+
+
+def draws(values: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1), float64 (V,), each a function of a uint64 alone."""
+    return (_mixed(values) >> np.uint64(11)) * _TO_UNIT
 
 
 def _reason(name: str, manifest: Manifest) -> str:

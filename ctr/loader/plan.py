@@ -75,17 +75,30 @@ def plan_epoch(counts: Sequence[np.ndarray], config: LoaderConfig, *, seed: int,
     cuts = []
     for window in windows:
         rows = counts[window.split][window.start : window.stop]
-        cuts.append(_cuts(rows[window_order(window, config, seed=seed, epoch=epoch)], config.batch_rows))
+        order = window_order(window, config, rows, seed=seed, epoch=epoch)
+        cuts.append(_cuts(rows[order], config.batch_rows))
     first_step = np.cumsum([0, *(len(c) - 1 for c in cuts)], dtype=np.int64)
     return EpochPlan(windows, first_step, cuts)
 
 
-def window_order(window: Window, config: LoaderConfig, *, seed: int, epoch: int) -> np.ndarray:
-    """The order of a window's requests in an epoch, as positions in the window."""
+def window_order(
+    window: Window, config: LoaderConfig, rows: np.ndarray | None = None, *, seed: int, epoch: int
+) -> np.ndarray:
+    """The order of a window's requests in an epoch, as positions in the window.
+
+    Args:
+        window: which requests.
+        config: whether they are shuffled.
+        rows: int64, how many rows the epoch has of each; those of none are left out. None: all have some.
+        seed: of the shuffle.
+        epoch: counted from 0.
+    """
     size = window.stop - window.start
     if config.order == "time":
-        return np.arange(size)
-    return _random(seed, epoch, _REQUESTS, window.split, window.start).permutation(size)
+        order = np.arange(size)
+    else:
+        order = _random(seed, epoch, _REQUESTS, window.split, window.start).permutation(size)
+    return order if rows is None else order[rows[order] > 0]
 
 
 def _windows(split: int, requests: int, size: int) -> list[Window]:
@@ -96,6 +109,8 @@ def _windows(split: int, requests: int, size: int) -> list[Window]:
 
 def _cuts(rows: np.ndarray, batch_rows: int) -> np.ndarray:
     """Pack whole requests in their order into near-equal batches of at most batch_rows rows."""
+    if not len(rows):
+        return np.zeros(1, dtype=np.int64)
     ends = np.cumsum(rows, dtype=np.int64)
     # Batches are about equally full: the few rows of a small last one would weigh as much as a full batch.
     batches = max(1, math.ceil(ends[-1] / batch_rows))

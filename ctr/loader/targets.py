@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from ctr.batch import Batch, Target
-from features.dataset import TARGET, TARGET_WEIGHT, TaskInfo, is_plain
+from features.dataset import KEEP_RATE, TARGET, TARGET_WEIGHT, Manifest, TaskInfo, is_plain
+
+OFFSET = "offset"
 
 
 def target_columns(tasks: Sequence[TaskInfo]) -> list[str]:
@@ -17,7 +20,16 @@ def target_columns(tasks: Sequence[TaskInfo]) -> list[str]:
     if is_plain(tasks):
         return ["label"]
     weighted = [TARGET_WEIGHT + task.name for task in tasks if task.weighted]
-    return [*(TARGET + task.name for task in tasks), *weighted]
+    return ["label", *(TARGET + task.name for task in tasks), *weighted]
+
+
+def sampling_offset(shown: pa.Table, manifest: Manifest) -> dict[str, np.ndarray]:
+    """The column `offset` of some rows (see `Batch.offset`), where the log was sampled."""
+    if manifest.sampling is None:
+        return {}
+    if manifest.sampling == KEEP_RATE:
+        return {OFFSET: -np.log(shown[KEEP_RATE].to_numpy())}
+    return {OFFSET: np.full(shown.num_rows, -np.log(manifest.sampling), dtype=np.float32)}
 
 
 def make_targets(tasks: Sequence[TaskInfo], plain: Mapping[str, np.ndarray]) -> dict[str, Target]:

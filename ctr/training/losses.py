@@ -1,4 +1,8 @@
-"""The training objective and the running figures shown while training."""
+"""The training objective over the known rows of a task, and the running figures shown while training.
+
+B rows of R requests. A batch may be one rank's share or a micro-batch of a larger one: `Target.total` is what
+the known rows of all of it weigh, so that the parts' losses sum to its mean.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,69 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctr.batch import Target
+from ctr.config import LossConfig
+from ctr.training.ranking_losses import listwise, pairwise
 
-def click_loss(logits: Tensor, label: Tensor, *, total: int | None = None) -> Tensor:
+PLAIN = LossConfig()
+
+
+def target_loss(
+    logits: Tensor,
+    target: Target,
+    request_index: Tensor,
+    *,
+    loss: LossConfig = PLAIN,
+    kind: str = "binary",
+    offset: Tensor | None = None,
+) -> Tensor:
+    """Σ w ℓ / Σ w over the known rows of a task, in float32; 0, with zero gradients, where there are none.
+
+    Args:
+        logits: (B,) any floating dtype; of a regression what is predicted.
+        target: label, known rows and weights.
+        request_index: int64 (B,), non-decreasing.
+        loss: which ℓ; a regression always has the squared error of the scaled label.
+        kind: binary or regression.
+        offset: float32 (B,), what down-sampling added to the log-odds of each row; see `Batch.offset`. Losses
+            within requests are of the logits themselves.
+    """
+    plain = kind == "binary" and loss == PLAIN and offset is None
+    if plain and target.everywhere and target.weight is None:
+        return click_loss(logits, target.label, total=target.total)
+    wide, label, weight = logits.float(), target.label.float(), target.loss_weight.float()
+    own = wide if offset is None else wide + offset
+    found = (row_losses(own, label, loss=loss, kind=kind) * weight).sum()
+    if kind == "binary" and loss.kind in _WITHIN_REQUESTS:
+        ranked = _WITHIN_REQUESTS[loss.kind](wide, label, weight, request_index)
+        found = (1.0 - loss.share) * found + loss.share * ranked
+    total = weight.sum() if target.total is None else weight.new_tensor(target.total)
+    return found / torch.where(total > 0, total, 1.0)
+
+
+_WITHIN_REQUESTS = {"pairwise": pairwise, "listwise": listwise}
+
+
+def row_losses(logits: Tensor, label: Tensor, *, loss: LossConfig = PLAIN, kind: str = "binary") -> Tensor:
+    """ℓ of every row, (B,): cross-entropy of the smoothed label, focal loss, or the squared error.
+
+        smoothed  y' = (1 − ε) y + ε / 2
+        focal     (1 − p_t)^γ · cross-entropy of y',   p_t = p where y = 1, 1 − p where y = 0
+
+    Source: Lin et al., Focal Loss for Dense Object Detection (2017), equation 4, without its α, which weights
+    say. Szegedy et al., Rethinking the Inception Architecture (2016), section 7.
+    """
+    if kind == "regression":
+        return (logits - label).square()
+    soft = label if not loss.smoothing else (1.0 - loss.smoothing) * label + loss.smoothing / 2.0
+    entropy = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
+    if loss.kind != "focal":
+        return entropy
+    log_wrong = F.logsigmoid(torch.where(label > 0, -logits, logits))  # of 1 − p_t, finite where that is 0
+    return (loss.gamma * log_wrong).exp() * entropy
+
+
+def click_loss(logits: Tensor, label: Tensor, *, total: float | None = None) -> Tensor:
     """Binary cross-entropy on logits, mean over the candidates, in float32.
 
     Args:
@@ -43,23 +108,23 @@ class RunningLoss:
     """
 
     loss: float = 0.0
-    rows: int = 0
+    rows: float = 0  # of rows with weights, what they weigh
     positives: float = 0.0
 
-    def add(self, *, loss: float, rows: int, positives: float) -> None:
+    def add(self, *, loss: float, rows: float, positives: float) -> None:
         """Count one batch with its mean loss."""
         self.loss += loss * rows
-        self.rows += rows
+        self.rows += int(rows) if float(rows).is_integer() else rows
         self.positives += positives
 
-    def take(self) -> dict[str, float]:
-        """The figures so far, none if every step was skipped; starts again."""
+    def take(self, *, ne: bool = True) -> dict[str, float]:
+        """The figures so far, none if every step was skipped, without NE if not wanted; starts again."""
         if not self.rows:
             return {}
         rate, loss = self.positives / self.rows, self.loss / self.rows
         entropy = -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
         figures = {"loss": loss, "label_mean": rate}
-        if entropy > 0:
+        if ne and entropy > 0:
             figures["ne"] = loss / entropy
         self.loss, self.rows, self.positives = 0.0, 0, 0.0
         return figures

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
-from ctr.config import RunConfig
+from ctr.config import LossConfig, RunConfig
 from ctr.distributed.gradients import DenseGradients, GradientExchange, Reduce, over_ranks
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables
 from ctr.errors import NonFiniteError
-from ctr.training.losses import all_finite, click_loss, mean_over_rows
+from ctr.training.losses import PLAIN, all_finite, mean_over_rows, target_loss
 from ctr.training.micro_batches import PartialLoss, parts_of, rows_of
 from ctr.training.optim import AveragedWeights, rate_factor
 from ctr.training.speed import keep_freed_memory
@@ -39,7 +40,8 @@ class StepResult:
 
     loss: float | None
     rows: int
-    positives: float
+    weight: float  # of the rows whose label is known
+    positives: float  # their part with label 1
     grad_norm: float | None  # of the dense gradient applied in this step; None where none was
     rate: float
     in_flight: int = 0  # bytes of dense gradients not applied yet
@@ -52,6 +54,7 @@ class StepStatus:
 
     loss: float
     rows: float
+    weight: float
     positives: float
     bad_forward: float
     bad_gradient: float
@@ -63,9 +66,10 @@ class StepStatus:
         return "the loss or a logit" if self.bad_forward else "a gradient" if self.bad_gradient else None
 
 
-def objective_of_clicks(logits: Tensor, batch: Batch) -> Tensor:
-    """The loss of a model that gives a logit per candidate."""
-    return click_loss(logits, batch.label, total=batch.total_rows)
+def objective_of_clicks(logits: Tensor, batch: Batch, *, loss: LossConfig = PLAIN) -> Tensor:
+    """The loss of a model that gives a logit per candidate: of the first task."""
+    target = next(iter(batch.targets.values()))
+    return target_loss(logits, target, batch.request_index, loss=loss, offset=batch.offset)
 
 
 class Updates:
@@ -107,7 +111,10 @@ class Updates:
                 f"do not add up to, got {config.loader.micro_batches}; lower loader.batch_rows instead"
             )
         self.model = model
+        if objective is objective_of_clicks:
+            objective = partial(objective_of_clicks, loss=config.train.loss)
         self.objective = objective
+        self.has_ne = config.train.loss == PLAIN  # that of another loss would say nothing
         self.tables = tables
         self.config = config
         self.total_steps = total_steps
@@ -234,10 +241,12 @@ class Updates:
     ) -> StepStatus:
         """One small sum over the ranks: the loss, what was counted, what is wrong, who shall stop."""
         sound = not computed.finite or all_finite(dense.local_norm, *gradients.values())
+        weight, positives = next(iter(batch.targets.values())).sums()
         own = StepStatus(
             loss=computed.loss,
             rows=batch.num_rows,
-            positives=float(batch.label.sum()),
+            weight=weight,
+            positives=positives,
             bad_forward=not computed.finite,
             bad_gradient=not sound,
             stopping=stopping,
@@ -254,6 +263,7 @@ class Updates:
         return StepResult(
             loss,
             int(status.rows),
+            status.weight,
             status.positives,
             norm,
             rate,

@@ -225,10 +225,10 @@ class Trainer:
         if result.loss is None:
             progress.skipped += 1
         else:
-            progress.running.add(loss=result.loss, rows=result.rows, positives=result.positives)
+            progress.running.add(loss=result.loss, rows=result.weight, positives=result.positives)
         self._rows_since += result.rows
         if self._due(self.config.tracking.log_every) or at_end:
-            figures = progress.running.take()
+            figures = progress.running.take(ne=self.updates.has_ne)
             now = time.monotonic()
             speed = self._rows_since / max(now - self._clock, 1e-9)
             self._clock, self._rows_since = now, 0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import map_tensors
-from ctr.bench.results import CellValue, Chart, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import Bound, CellValue, Chart, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import synthetic
 from ctr.bench.variants import ALL_OFF, BASELINE, FOR_FEW_ROWS, VARIANTS, Implementation
@@ -59,13 +59,13 @@ def run(settings: Settings) -> SuiteResult:
         ),
     ]
     targets = [
-        Target(f"float64, without {name}: {PARTS[1]}", worst, EXACT, "at most")
+        Bound(f"float64, without {name}: {PARTS[1]}", worst, EXACT, "at most")
         for name, worst in _worst(exact, steps)
     ]
     for part, until in zip(PARTS, (steps // 2, steps), strict=True):
         limit = bound(rounded, curves[BASELINE.name], until)
         targets += [
-            Target(f"float32, without {name}: {part}", worst, limit, "at most")
+            Bound(f"float32, without {name}: {part}", worst, limit, "at most")
             for name, worst in _worst(curves, until)
         ]
     lines = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ctr.bench.results import CellValue, Chart, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import Bound, CellValue, Chart, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import HYFORMER, build_all, sized, synthetic
 from ctr.bench.timing import Samples, exponent, interleave, ratio
@@ -34,9 +34,7 @@ def run(settings: Settings) -> SuiteResult:
     note = f"A training step of {REQUESTS} requests of one row, per request; one domain, 7 fields."
     four, targets = _four_times(settings)
     linear = ("LONGER", "HyFormer, SwiGLU")
-    targets += [
-        Target(f"{name}: exponent of the cost in L", growth[name], 1.05, "at most") for name in linear
-    ]
+    targets += [Bound(f"{name}: exponent of the cost in L", growth[name], 1.05, "at most") for name in linear]
     chart = Chart("length", "Cost of a request by length of its history", "events", "ms per request", cost)
     tables = [
         ResultTable("Cost of a request by length", columns, rows, note),
@@ -73,7 +71,7 @@ def _cost_by_length(settings: Settings, lengths: tuple[int, ...]) -> dict[str, l
     return cost
 
 
-def _four_times(settings: Settings) -> tuple[ResultTable, list[Target]]:
+def _four_times(settings: Settings) -> tuple[ResultTable, list[Bound]]:
     """Step time of histories four times as long, over that of the usual ones."""
     shape = replace(sized(Shape(), settings), requests=settings.requests)
     data = {
@@ -81,7 +79,7 @@ def _four_times(settings: Settings) -> tuple[ResultTable, list[Target]]:
         FACTOR: synthetic(settings, shape.longer(FACTOR), "length-4"),
     }
     rows: list[list[CellValue]] = []
-    targets: list[Target] = []
+    targets: list[Bound] = []
     workloads = {f: build_all(settings, d, HYFORMER, requests=settings.requests) for f, d in data.items()}
     for name in HYFORMER:
         settings.say(f"length: {name}, {FACTOR} times as long")
@@ -94,7 +92,7 @@ def _four_times(settings: Settings) -> tuple[ResultTable, list[Target]]:
         times = ratio(taken[str(FACTOR)], taken["1"])
         rows.append([name, taken["1"].median, taken[str(FACTOR)].median, times])
         targets.append(
-            Target(f"{name}: histories {FACTOR} times as long cost", times, BOUNDS[name], "at most")
+            Bound(f"{name}: histories {FACTOR} times as long cost", times, BOUNDS[name], "at most")
         )
     columns = ["encoder", "s/step", f"s/step, {FACTOR} times as long", "times the cost"]
     lengths = "/".join(str(d.length) for d in shape.domains.values())

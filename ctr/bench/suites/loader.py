@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 
-from ctr.bench.results import CellValue, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import Bound, CellValue, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import build_all, given_or_synthetic, sized
 from ctr.bench.timing import TimedCall, interleave
@@ -34,7 +34,7 @@ def run(settings: Settings) -> SuiteResult:
     cells: list[list[CellValue]] = [[name, speed] for name, speed in (loading | speeds).items()]
     table = ResultTable("Rows/s of the loader alone, and of the models", ["what", "rows/s"], cells)
     times = loading["loader, 1 thread"] / speeds[fastest]
-    target = Target(f"loader over the fastest model ({fastest})", times, FACTOR, "at least")
+    target = Bound(f"loader over the fastest model ({fastest})", times, FACTOR, "at least")
     return SuiteResult("loader", "The loader alone", [table], [], [target])
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from ctr.bench.memory import in_child
-from ctr.bench.results import CellValue, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import Bound, CellValue, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import case_config, given_or_synthetic, sized
 from ctr.bench.variants import ALL_OFF, BASELINE
@@ -26,7 +26,7 @@ def run(settings: Settings) -> SuiteResult:
     dataset = given_or_synthetic(settings, shape, f"memory-{rows}")
     cases = [(name, BASELINE) for name in models()] + [(WITHOUT, ALL_OFF)]
     cells: list[list[CellValue]] = []
-    targets: list[Target] = []
+    targets: list[Bound] = []
     for name, variant in cases:
         shown = name if variant is BASELINE else f"{name}, no optimisation"
         settings.say(f"memory: {shown}")
@@ -36,7 +36,7 @@ def run(settings: Settings) -> SuiteResult:
         peak, loaded = found["peak"] / GIB, found["loaded"] / GIB
         cells.append([shown, config.loader.batch_rows, peak, peak - loaded])
         if variant is BASELINE:
-            targets.append(Target(f"{shown}: peak, GiB", peak, LIMIT, "at most"))
+            targets.append(Bound(f"{shown}: peak, GiB", peak, LIMIT, "at most"))
     rows_of_tables = sum(table.rows for table in dataset.manifest.tables.values())
     embeddings = rows_of_tables * config.embedding.dim * 4 / GIB
     columns = ["model", "rows a batch", "peak, GiB", "of it beyond the loaded libraries, GiB"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from ctr.bench.results import CellValue, Chart, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import Bound, CellValue, Chart, ResultTable, Settings, SuiteResult
 from ctr.bench.timing import TimedCall, interleave
 from ctr.bench.variants import Implementation, update_whole_table
 from ctr.config import EmbeddingConfig
@@ -45,7 +45,7 @@ def run(settings: Settings) -> SuiteResult:
     large = [point for point in sparse if point[0] >= FROM] or sparse
     growth = large[-1][1] / large[0][1]
     what = f"update at {large[-1][0]:,.0f} rows over that at {large[0][0]:,.0f}"
-    targets = [Target(what, growth, BOUND, "at most")]
+    targets = [Bound(what, growth, BOUND, "at most")]
     return SuiteResult(
         "optimizer", "Optimizer", [ResultTable("Embedding update", columns, cells, note)], [chart], targets
     )

@@ -9,7 +9,7 @@ from functools import partial
 
 from ctr.batch import Batch
 from ctr.bench.link import DelayedLink
-from ctr.bench.results import CellValue, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import Bound, CellValue, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import case_config, given_or_synthetic, sized
 from ctr.bench.timing import Samples, interleave, ratio
@@ -90,14 +90,14 @@ def _rows(samples: Taken, usual: float) -> list[list[CellValue]]:
     return rows
 
 
-def _targets(samples: Taken, usual: float, free: float) -> list[Target]:
+def _targets(samples: Taken, usual: float, free: float) -> list[Bound]:
     what = "speed with staleness 1 over staleness 0 on a network that takes no time"
-    found = [Target(what, free, FREE, "at least")]
+    found = [Bound(what, free, FREE, "at least")]
     for share in SHARES[1:]:
         what = f"share of the all-reduce hidden with staleness 1, where it takes {share:.0%} of a step"
-        found.append(Target(what, _hidden(samples, 1, share, usual), HIDDEN, "at least"))
+        found.append(Bound(what, _hidden(samples, 1, share, usual), HIDDEN, "at least"))
         what = f"share of it that nobody waits for with staleness 1, where it takes {share:.0%} of a step"
-        found.append(Target(what, _not_waited_for(samples, 1, share, usual), HIDDEN, "at least"))
+        found.append(Bound(what, _not_waited_for(samples, 1, share, usual), HIDDEN, "at least"))
     return found
 
 

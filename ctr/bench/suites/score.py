@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ctr.batch import Batch, take_candidates
-from ctr.bench.results import CellValue, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import Bound, CellValue, ResultTable, Settings, SuiteResult
 from ctr.bench.rewrite import take_requests
 from ctr.bench.score_load import load
 from ctr.bench.shape import Shape
@@ -52,7 +52,7 @@ def run(settings: Settings) -> SuiteResult:
                 rows.append([name, count, *measured, measured[1] / measured[2]])
                 if (length, count) == (GOAL_LENGTH, GOAL_COUNT):
                     what = f"{name}: {count} candidates, {length} events: cached over per row"
-                    result.targets.append(Target(what, measured[1] / measured[2], GOAL, "at least"))
+                    result.targets.append(Bound(what, measured[1] / measured[2], GOAL, "at least"))
         result.tables.append(_table(length, rows))
     result.tables.append(_under_load(settings, dataset, lengths, max(counts)))
     return result

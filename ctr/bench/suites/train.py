@@ -8,7 +8,7 @@ from dataclasses import replace
 from ctr.batch import Batch
 from ctr.bench.calibration import SIDE, matrix_product
 from ctr.bench.flops import count_flops
-from ctr.bench.results import CellValue, Chart, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import Bound, CellValue, Chart, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import build_all, given_or_synthetic, sized
 from ctr.bench.timing import Samples, TimedCall, interleave
@@ -121,10 +121,10 @@ def _flops(workload: Workload, batch: Batch) -> int:
     return count_flops(lambda: workload.step(batch))
 
 
-def _targets(speeds: dict[str, float], scale: float, rows: int) -> list[Target]:
+def _targets(speeds: dict[str, float], scale: float, rows: int) -> list[Bound]:
     """Goals on the peer's data shape, scaled like the peer."""
     goals = GOALS.get(rows, {})
     return [
-        Target(f"{name}: rows/s, requests of {rows}", speeds[name], goal * scale, "at least")
+        Bound(f"{name}: rows/s, requests of {rows}", speeds[name], goal * scale, "at least")
         for name, goal in goals.items()
     ]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ctr.bench.results import CellValue, Chart, ResultTable, Settings, SuiteResult, Target
+from ctr.bench.results import Bound, CellValue, Chart, ResultTable, Settings, SuiteResult
 from ctr.bench.shape import Shape
 from ctr.bench.suites.common import case_config, given_or_synthetic, sized
 from ctr.bench.timing import interleave, ratio
@@ -65,9 +65,9 @@ def run(settings: Settings) -> SuiteResult:
     at = {row[0]: row for row in cells}
     quarter, whole = at[25.0], at[100.0]
     targets = [
-        Target("bytes moved at 25 % unique, of plain", _number(quarter[5]), 0.30, "at most"),
-        Target("speed at 25 % unique, over plain", _number(quarter[4]), 1.5, "at least"),
-        Target("speed at 100 % unique, over plain", _number(whole[4]), 0.9, "at least"),
+        Bound("bytes moved at 25 % unique, of plain", _number(quarter[5]), 0.30, "at most"),
+        Bound("speed at 25 % unique, over plain", _number(quarter[4]), 1.5, "at least"),
+        Bound("speed at 100 % unique, over plain", _number(whole[4]), 0.9, "at least"),
     ]
     return SuiteResult("unique", "Unique pooling", tables, [chart], targets)
 

@@ -10,7 +10,7 @@ import pytest
 
 from ctr.bench.plots import draw
 from ctr.bench.report import BEGIN, END, markdown, shown, table, targets, write_page
-from ctr.bench.results import Chart, Report, ResultTable, SuiteResult, Target
+from ctr.bench.results import Bound, Chart, Report, ResultTable, SuiteResult
 from features.errors import ConfigError
 
 LIMITS = {
@@ -37,7 +37,7 @@ SUITE = SuiteResult(
     "Training",
     [ResultTable("Models", ["model", "rows/s"], [["HyFormer", 1234.5], ["none", None]], "A note.")],
     [CHART],
-    [Target("speed", 2.0, 3.0, "at least"), Target("bytes", 0.2, 0.3, "at most")],
+    [Bound("speed", 2.0, 3.0, "at least"), Bound("bytes", 0.2, 0.3, "at most")],
 )
 SETTINGS = {"quick": True, "rows per request": [1, 5]}
 REPORT = Report(MACHINE, LIMITS, SETTINGS, [SUITE], {"train": 188.0}, "--rounds 3")
@@ -62,7 +62,7 @@ def test_targets_say_whether_they_are_met() -> None:
     rows = targets(SUITE.targets).splitlines()[2:]
     assert rows == ["| speed | at least | 3 | 2 | **no** |", "| bytes | at most | 0.3 | 0.2 | yes |"]
     assert (
-        not Target("", float("nan"), 1.0, "at least").met and not Target("", float("nan"), 1.0, "at most").met
+        not Bound("", float("nan"), 1.0, "at least").met and not Bound("", float("nan"), 1.0, "at most").met
     )
 
 

@@ -128,7 +128,7 @@ def test_batches_hold_what_the_files_hold(dataset: Dataset, order: str, max_len:
 def test_types_and_empty_histories(dataset: Dataset) -> None:
     batches = list(loader(dataset).iterate(0))
     batch = batches[0]
-    assert {t.dtype for t in tensors(batch)} == {torch.int64, torch.float32}
+    assert {t.dtype for t in tensors(batch)} == {torch.int64, torch.float32, torch.bool}
     assert all(t.is_contiguous() for t in tensors(batch))
     lengths = torch.cat([b.sequences["view"].offsets.diff() for b in batches])
     assert 0 in lengths and 10 in lengths
