@@ -52,7 +52,7 @@ def sampling_of(shown: Impressions) -> float | Literal["keep_rate"] | None:
 def with_labels(
     rows: pl.DataFrame, shown: Impressions, counters: dict[str, int], *, what: str
 ) -> pl.DataFrame:
-    """Rows with `__label`, int8, of the first task, and targets and weights where that does not say all of it.
+    """Rows with `__label`, int8, of the first task, and with targets and weights where that is not all.
 
     Args:
         rows: impressions with the columns of the labels.
