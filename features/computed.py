@@ -1,4 +1,4 @@
-"""The computed features of a spec: counters, match features and page features (parts of `features.spec`)."""
+"""The computed features of a spec: counters, matches, pairs and pages (parts of `features.spec`)."""
 
 from __future__ import annotations
 
@@ -119,6 +119,63 @@ class Match(Strict):
     old: Seconds = 30 * 86400.0
     recent: Seconds = 3 * 86400.0
     separator: Annotated[str, Field(min_length=1)] | None = None
+
+
+class Pair(Strict):
+    """What a candidate's value and the values of the user's earlier events told together, strictly before.
+
+    Each value c of the candidate and each value v of the history make a pair (c, v), whatever the two ID
+    spaces are. An earlier impression of c whose history then held v in k events counted the pair k times.
+
+    rate = (positives of the pair + prior · rate of c) / (count + prior). lift = rate / rate of c. count.
+    ppmi = max(0, log((count + prior) / (count expected by chance + prior))), the positive pointwise mutual
+    information. Each is aggregated over the events of the history: mean, max, sum, and decayed = Σ
+    2^(−age / half_life) · value.
+    """
+
+    candidate: str
+    domain: str | None = Field(default=None, exclude_if=is_none)  # whose events are the history
+    event: str | None = Field(default=None, exclude_if=is_none)  # their field
+    column: str | None = Field(default=None, exclude_if=is_none)  # or: a column of the row, such as a list
+    outputs: list[
+        Literal[
+            "rate_mean",
+            "rate_max",
+            "rate_sum",
+            "rate_decayed",
+            "lift_mean",
+            "lift_max",
+            "lift_sum",
+            "lift_decayed",
+            "count_mean",
+            "count_max",
+            "count_sum",
+            "count_decayed",
+            "ppmi_mean",
+            "ppmi_max",
+            "ppmi_sum",
+            "ppmi_decayed",
+        ]
+    ] = ["rate_mean", "lift_max", "count_mean", "ppmi_mean"]
+    last: Annotated[int, Field(gt=0)] | None = None  # only the newest events, this many
+    within: Seconds | None = None  # only events at most this many seconds old
+    older: Seconds | None = None  # only events older than this many seconds
+    half_life: Seconds = 86400.0
+    prior: float = Field(default=20.0, gt=0)
+    max_pairs: Annotated[int, Field(gt=0)] = 2**22  # where more are possible, pairs share this many counts
+    separator: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def one_history(self) -> Pair:
+        if (self.domain is None) != (self.event is None) or (self.domain is None) == (self.column is None):
+            raise ValueError(
+                "a pair's history is either `domain` and `event`, or `column`; give one of the two"
+            )
+        timed = [name for name in ("last", "within", "older") if getattr(self, name) is not None]
+        timed += [o for o in self.outputs if o.endswith("_decayed")]
+        if self.column is not None and timed:
+            raise ValueError(f"a column has no events and times, so {timed} mean nothing; drop them")
+        return self
 
 
 class Page(Strict):

@@ -6,7 +6,7 @@ explains one line by line. Column names in a spec are written
     column            a column of the impression (or, inside a domain, of the event) itself
     user.column       a column of the user entity       item.column     of the item entity
     count.N.M         output M of the counter N         match.N.M       output M of the match feature N
-    page.N.M          output M of the page feature N
+    page.N.M          output M of the page feature N    pair.N.M    output M of the pair statistics N
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from features.computed import Counter, Match, Page, Seconds, Strict, is_none
+from features.computed import Counter, Match, Page, Pair, Seconds, Strict, is_none
 from features.errors import ConfigError
 from features.known import HasLabels, KnownLater, Label, Sampling, TaskLabel, TaskLabels, is_empty
 from features.names import check_name
@@ -163,6 +163,7 @@ class Spec(Strict):
     domains: dict[str, Domain] = {}
     counters: dict[str, Counter] = {}
     matches: dict[str, Match] = {}
+    pairs: Annotated[dict[str, Pair], Field(default={}, exclude_if=_is_empty)]
     pages: dict[str, Page] = {}
     tokens: dict[str, list[str]]  # semantic groups: token name → feature names
     slices: dict[str, str] = {}  # evaluation slices: name → column
@@ -197,6 +198,7 @@ class Spec(Strict):
             )
         reads = [(f"match {name!r}", m.domain) for name, m in self.matches.items()]
         reads += [(f"counter {name!r}", c.over) for name, c in self.counters.items() if c.over is not None]
+        reads += [(f"pair {name!r}", p.domain) for name, p in self.pairs.items() if p.domain is not None]
         for what, domain in reads:
             if domain not in self.domains:
                 raise ValueError(f"{what} reads domain {domain!r}; the domains are {sorted(self.domains)}")
@@ -204,7 +206,8 @@ class Spec(Strict):
 
     def _check_names(self) -> None:
         check_name(self.name, "spec name")
-        for what in ("tables", "features", "domains", "counters", "matches", "pages", "tokens", "slices"):
+        computed = ("counters", "matches", "pairs", "pages")
+        for what in ("tables", "features", "domains", *computed, "tokens", "slices"):
             for key in getattr(self, what):
                 check_name(key, f"name in {what}")
 

@@ -63,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for name, count in keys.items():
         echo(f"counter {name}: {count:,} keys")
+    for name in spec.pairs:
+        echo(f"pair {name}: not exported; score requests must give pair.{name}.*")
     echo(f"wrote {out}: counters strictly before {shown_moment(moment)}")
     return 0
 

@@ -10,7 +10,13 @@ from features.dataset import SPLITS, Dataset, sha256_of
 from features.doctor.absent import absent_values
 from features.doctor.alone import each_alone, shifted, shuffled_labels, too_good
 from features.doctor.fitted import constant_features, counts_equal, fitted_before, moments
-from features.doctor.joins import beside_impressions, joins_found, unknown_values
+from features.doctor.joins import (
+    beside_impressions,
+    joins_found,
+    shared_counts,
+    sharing_pairs,
+    unknown_values,
+)
 from features.doctor.opened import CheckResult, Opened, Status
 from features.doctor.order import (
     complete,
@@ -121,6 +127,8 @@ def _checks(opened: Opened) -> Iterator[tuple[str, CheckResult]]:
     yield "shuffled labels are told by nothing", shuffled_labels(opened)
     yield "users and items are found in their tables", joins_found(opened)
     yield "values are as well known after training as in it", unknown_values(opened)
+    for name in sharing_pairs(opened):
+        yield f"pair {name}: pairs have counts of their own", shared_counts(opened, name)
     for name in (name for name, store in opened.events.items() if store.info.timed):
         yield f"{name}: events beside an impression of the same", beside_impressions(opened, name)
 

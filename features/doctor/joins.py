@@ -1,4 +1,4 @@
-"""Checks of what a log cannot prove: failed joins, values that are new, events beside their impression."""
+"""Checks of what a log cannot prove: failed joins, new values, shared counts, events beside impressions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from features.doctor.sample import Sample
 
 _FAILED = 0.1  # of the rows
 _NEW = 0.2  # unknown values, beyond those of training
+_SHARED = 0.05  # of the pairs that were looked up
 _BESIDE = 0.01  # of the events
 _FEW = 50
 _MANY = 200_000  # rows of a part, and events, that are looked at
@@ -51,6 +52,28 @@ def unknown_values(opened: Opened) -> CheckResult:
         "ID out helped for certain, so compare them on the validation part"
     )
     return "warn", f"unknown in training {'; '.join(wrong)}; {remedy}"
+
+
+def sharing_pairs(opened: Opened) -> list[str]:
+    """The pair statistics of which more pairs are possible than have a count of their own."""
+    ends = (".possible_pairs", "pair.")
+    return [
+        key.removesuffix(ends[0]).removeprefix(ends[1])
+        for key in opened.data.manifest.counters
+        if key.endswith(ends[0]) and key.startswith(ends[1])
+    ]
+
+
+def shared_counts(opened: Opened, name: str) -> CheckResult:
+    """Few pairs of a pair statistic have a count that another pair had first."""
+    counters = opened.data.manifest.counters
+    asked, shared, possible = (
+        counters.get(f"pair.{name}.{what}", 0) for what in ("pairs", "shared_counts", "possible_pairs")
+    )
+    if shared <= _SHARED * asked:
+        return "pass", f"{shared:,} of {asked:,} pairs share a count" if shared else ""
+    text = f"{shared / asked:.0%} of the pairs share a count with others: {possible:,} are possible"
+    return "warn", f"{text}; raise max_pairs, lower `last`, or take a field of fewer values"
 
 
 def beside_impressions(opened: Opened, domain: str) -> CheckResult:

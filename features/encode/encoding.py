@@ -26,6 +26,7 @@ _SLICE = 2**18  # texts that are hashed at a time
 _COMPUTED = {
     "count": "counters",
     "match": "matches",
+    "pair": "pairs",
     "page": "pages",
 }  # prefix of a column → part of the spec
 
@@ -129,7 +130,7 @@ def _definitions(spec: Spec, manifest: Manifest, columns: Iterable[str]) -> dict
 
 
 def _definition(spec: Spec, key: str) -> list[Any]:
-    """What the spec says of a feature, and of the counters, matches and pages that it reads."""
+    """What the spec says of a feature, and of the counters, matches, pairs and pages that it reads."""
     domain, _, field = key.rpartition("/")
     feature = spec.domains[domain].side[field] if domain else spec.features[key]
     heads = {column.rpartition(".")[0].partition(".") for column in feature_columns(feature)}

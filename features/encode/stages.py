@@ -1,7 +1,7 @@
 """Compute and encode in stages, so that few raw columns are in memory at a time.
 
 A feature is encoded as soon as its columns are there, and a column goes with its last reader: of the numbers
-that counters and matches compute, only the float32 of the features stay.
+that counters, matches and pairs compute, only the float32 of the features stay.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from features.past.counters import counter_columns
 from features.past.list_matches import list_match_columns
 from features.past.matches import match_columns
 from features.past.pages import page_columns
+from features.past.pairs import pair_columns
 from features.read.log import Log
 from features.spec import Counter, IdFeature, Spec
 
@@ -51,7 +52,7 @@ def encode_log(
     fitting: Fitting | None = None,
     count: CountColumns = counter_columns,
 ) -> Encoded:
-    """Compute counters, matches and pages, and fit and encode all features and side info.
+    """Compute counters, matches, pairs and pages, and fit and encode all features and side info.
 
     Args:
         spec: without patterns.
@@ -67,7 +68,7 @@ def encode_log(
     """
     encoded = Encoded(spec, {domain: {} for domain in (None, *spec.domains)})
     pending, left = all_uses(spec, log, ranges), list(spec.domains)
-    for rest in _compute(spec, log, count):
+    for rest in _compute(spec, log, encoded, count):
         for _ in _encode_ready(spec, pending, encoded, fitting or FittedHere()):
             log.drop_unread(_without_encoded(rest, encoded))
             pending = [use for use in pending if use.key not in encoded.described]
@@ -78,7 +79,7 @@ def encode_log(
     return encoded
 
 
-def _compute(spec: Spec, log: Log, count: CountColumns) -> Iterator[Spec]:
+def _compute(spec: Spec, log: Log, encoded: Encoded, count: CountColumns) -> Iterator[Spec]:
     """Add the columns of one computed feature after the other; yields the spec without what is done."""
     yield spec
     for name, counter in spec.counters.items():
@@ -90,6 +91,11 @@ def _compute(spec: Spec, log: Log, count: CountColumns) -> Iterator[Spec]:
         compute = list_match_columns if listed else match_columns
         log.rows = log.rows.hstack(compute(log.rows, log.events[match.domain], name, match))
         yield (spec := _without(spec, "matches", name))
+    for name, pair in spec.pairs.items():
+        past = None if pair.domain is None else log.events[pair.domain]
+        found = pair_columns(log.rows, name, pair, past)
+        log.rows, encoded.counters = log.rows.hstack(found.columns), encoded.counters | found.counters
+        yield (spec := _without(spec, "pairs", name))
     for name, page in spec.pages.items():
         columns = page_columns(log.rows, name, page, position=spec.impressions.position)
         log.rows = log.rows.hstack(columns)

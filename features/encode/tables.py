@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
+from features.past.keys import mixed
 from features.read.ids import common_keys, key_values
 from features.read.numbers import numeric
 from features.spec import IdTable
@@ -199,7 +200,7 @@ def hashes(values: pl.Series) -> np.ndarray:
         values: int64 or string, none missing.
     """
     if values.dtype == pl.Int64:
-        return _mix(values.to_numpy().view(np.uint64))
+        return mixed(values.to_numpy().view(np.uint64))
     unique = values.unique()
     digests = b"".join(hashlib.blake2b(v.encode(), digest_size=8).digest() for v in unique)
     book = pl.DataFrame({"key": unique, "hash": np.frombuffer(digests, dtype="<u8")})
@@ -208,14 +209,6 @@ def hashes(values: pl.Series) -> np.ndarray:
         .join(book, on="key", how="left", maintain_order="left")["hash"]
         .to_numpy()
     )
-
-
-def _mix(bits: np.ndarray) -> np.ndarray:
-    """Spread the bits of 64-bit integers evenly (the finalizer of SplitMix64)."""
-    bits = bits + np.uint64(0x9E3779B97F4A7C15)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
 
 
 def count_values(values: pl.Series, *, what: str) -> pl.DataFrame:

@@ -40,7 +40,7 @@ class Use:
 
     @property
     def ready(self) -> bool:
-        """Whether its columns are there: those of counters, matches and pages come one after the other."""
+        """Whether its columns are there: the computed ones come one after the other."""
         return set(feature_columns(self.feature)) <= set(self.frame.columns)
 
     @property

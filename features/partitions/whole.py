@@ -46,6 +46,7 @@ def why_uncut(spec: Spec, tables: Tables) -> str | None:
             "a column of events is known later than its row",
         ),
         (any(c.over is not None for c in spec.counters.values()), "a counter counts events (over)"),
+        (bool(spec.pairs), "pairs meet the histories of all users in time order"),
         (any(map(_needs_first, spec.counters.values())), "a counter with a window has since_first"),
         (_has_vectors(spec, tables), "a dense feature is a column of lists"),
     )

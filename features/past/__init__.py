@@ -1,1 +1,1 @@
-"""What lies strictly before a moment: counters, matches, pages, histories."""
+"""What lies strictly before a moment: counters, matches, pairs, pages, histories."""

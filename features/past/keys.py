@@ -106,6 +106,14 @@ def distinct(values: np.ndarray) -> np.ndarray:
     return values[np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]]
 
 
+def mixed(bits: np.ndarray) -> np.ndarray:
+    """Spread the bits of 64-bit integers evenly (the finalizer of SplitMix64)."""
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
 def nullable(name: str, values: np.ndarray, valid: np.ndarray) -> pl.Series:
     """A column of `values` (N,), null where `valid` (N,) is false."""
     both = pl.DataFrame({"values": values, "valid": valid})

@@ -21,7 +21,7 @@ from features.spec import (
 
 Read = tuple[str, str]  # a column, and who reads it
 
-_PREFIXES = ("user", "item", "count", "match", "page")
+_PREFIXES = ("user", "item", "count", "match", "pair", "page")
 
 
 def origin(column: str) -> tuple[str, str]:
@@ -89,10 +89,17 @@ def input_reads(spec: Spec) -> Iterator[Read]:
         values = (counter.value, counter.against) if counter.over is None else ()
         yield from ((c, f"value of counter {name!r}") for c in values if c)
     yield from ((m.candidate, f"match {name!r}") for name, m in spec.matches.items())
+    yield from pair_reads(spec)
     for name, page in spec.pages.items():
         position = [spec.impressions.position] if "above" in page.outputs else []
         yield from ((c, f"page {name!r}") for c in (page.column, *position) if c)
     yield from ((c, f"slice {name!r}") for name, c in spec.slices.items())
+
+
+def pair_reads(spec: Spec) -> Iterator[Read]:
+    """What pair statistics read of the impressions' side."""
+    for name, pair in spec.pairs.items():
+        yield from ((c, f"pair {name!r}") for c in (pair.candidate, pair.column) if c is not None)
 
 
 def event_reads(spec: Spec, name: str) -> Iterator[Read]:
@@ -113,10 +120,13 @@ def raw_event_reads(spec: Spec, name: str) -> Iterator[Read]:
 
 
 def side_reads(spec: Spec, name: str) -> Iterator[Read]:
-    """What side info and matches read of the events of a domain, except patterns."""
+    """What side info, matches and pairs read of the events of a domain, except patterns."""
     for side, feature in spec.domains[name].side.items():
         yield from ((c, f"domain {name!r}, side {side!r}") for c in feature_columns(feature))
     yield from ((m.event, f"match {n!r}") for n, m in spec.matches.items() if m.domain == name)
+    for n, pair in spec.pairs.items():
+        if pair.domain == name and pair.event is not None:
+            yield pair.event, f"pair {n!r}"
     for n, counter in spec.counters.items():
         if counter.over == name:
             read = [*counter.event_by, *([counter.value] if counter.value else [])]
@@ -168,10 +178,12 @@ def feature_columns(feature: Feature | SincePrevious) -> list[str]:
 
 
 def computed_columns(spec: Spec) -> list[str]:
-    """All count.*, match.* and page.* columns of the spec."""
+    """All count.*, match.*, pair.* and page.* columns of the spec."""
     counts = [f"count.{n}.{o}" for n, c in spec.counters.items() for o in c.outputs]
     matches = [f"match.{n}.{o}" for n, m in spec.matches.items() for o in m.outputs]
-    return [*counts, *matches, *(f"page.{n}.{o}" for n, p in spec.pages.items() for o in p.outputs)]
+    pairs = [f"pair.{n}.{o}" for n, p in spec.pairs.items() for o in p.outputs]
+    pages = [f"page.{n}.{o}" for n, p in spec.pages.items() for o in p.outputs]
+    return [*counts, *matches, *pairs, *pages]
 
 
 def is_request_level(spec: Spec, feature: Feature) -> bool:

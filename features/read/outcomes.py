@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from features.errors import ConfigError
-from features.read.columns import Read, event_reads, feature_columns, origin
+from features.read.columns import Read, event_reads, feature_columns, origin, pair_reads
 from features.read.derive import parse
 from features.spec import Domain, Spec
 
@@ -118,4 +118,5 @@ def _same_row_reads(spec: Spec) -> Iterator[Read]:
     for name, counter in spec.counters.items():
         yield from ((c, f"counter {name!r}") for c in counter.by)
     yield from ((m.candidate, f"match {name!r}") for name, m in spec.matches.items())
+    yield from pair_reads(spec)
     yield from ((p.column, f"page {name!r}") for name, p in spec.pages.items())

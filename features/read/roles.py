@@ -23,6 +23,7 @@ from features.read.columns import (
     is_pattern,
     made_columns,
     origin,
+    pair_reads,
     raw_reads,
     row_rules,
 )
@@ -141,6 +142,7 @@ def _impression_roles(spec: Spec) -> Iterator[tuple[str, Role | None]]:
         values = (counter.value, counter.against) if counter.over is None else ()
         yield from ((c, "number") for c in values if c is not None)
     yield from ((m.candidate, "category") for m in spec.matches.values())
+    yield from ((c, "category") for c, _ in pair_reads(spec))
     yield from ((p.column, "number") for p in spec.pages.values())
 
 
@@ -159,6 +161,9 @@ def _event_roles(spec: Spec, name: str) -> Iterator[tuple[str, Role | None]]:
     for feature in domain.side.values():
         yield from _feature_roles(spec, feature)
     yield from ((m.event, "category") for m in spec.matches.values() if m.domain == name)
+    yield from (
+        (p.event, "category") for p in spec.pairs.values() if p.domain == name and p.event is not None
+    )
 
 
 def _list_roles(spec: Spec, name: str) -> Iterator[tuple[str, Role | None]]:

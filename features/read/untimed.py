@@ -47,6 +47,10 @@ def _reasons(spec: Spec, name: str, domain: Domain) -> Iterator[str]:
         timed = [o for o in match.outputs if o not in UNTIMED_OUTPUTS]
         if match.domain == name and timed:
             yield f"match {match_name!r} can have outputs {list(UNTIMED_OUTPUTS)}, not {timed}"
+    for pair_name, pair in spec.pairs.items():
+        asked = [k for k in ("within", "older") if getattr(pair, k) is not None]
+        if pair.domain == name and (asked := [*asked, *(o for o in pair.outputs if o.endswith("_decayed"))]):
+            yield f"pair {pair_name!r} cannot have {asked}; delete them"
     for counter_name, counter in spec.counters.items():
         if counter.over == name:
             yield f"counter {counter_name!r} would count over them from a time on; count over impressions"

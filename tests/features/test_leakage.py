@@ -255,6 +255,23 @@ def test_an_event_of_the_same_clock_as_its_request(tmp_path: Path) -> None:
     assert check(data, ALONE).status == "pass"
 
 
+def test_a_click_logged_before_its_impression_in_a_pair(tmp_path: Path) -> None:
+    """An item's pair with itself tells the click if that is history; with the same clock it is none."""
+    pair = {"candidate": "item", "domain": "click", "event": "item", "last": 1, "outputs": ["rate_mean"]}
+    spec = changed(
+        NEWS_SPEC,
+        pairs={"item": pair},
+        features__pairs={"columns": ["pair.*"], "missing": "indicator"},
+        tokens__all=["item", "counts", "pairs"],
+    )
+    tables = news_log()
+    for name, early in (("same", 0), ("before", 1)):
+        clicks = tables["shown"].filter(pl.col("click") == 1).select("user", "item", pl.col("at") - early)
+        found = check(prepared(tmp_path / name, spec, tables | {"clicks": clicks}), ALONE)
+        assert found.status == ("warn" if early else "pass")
+    assert "pairs (pair.item.rate_mean): AUC" in found.detail
+
+
 def test_every_planted_leak_is_a_row_of_the_page(repo_root: Path) -> None:
     named = re.findall(r"`(test_\w+)`", (repo_root / "docs" / "leakage.md").read_text())
     here = [n for n in globals() if n.startswith("test_")]

@@ -25,7 +25,8 @@ from tests.features.small_log import RATINGS_SPEC, changed
 
 BAD = ["../x", "/etc", "a/../../b", "con\n", "..", "a\\b", "x\0"]
 bad = pytest.mark.parametrize("name", BAD, ids=repr)
-KINDS = ["tables", "features", "domains", "counters", "matches", "pages", "tokens", "slices"]
+PAIR = {"candidate": "item.year", "column": "user.sex"}
+KINDS = ["tables", "features", "domains", "counters", "matches", "pairs", "pages", "tokens", "slices"]
 
 
 def written(path: Path, data: dict[str, Any]) -> Path:
@@ -35,7 +36,7 @@ def written(path: Path, data: dict[str, Any]) -> Path:
 
 def spec_key(name: str, kind: str) -> None:
     """A spec whose first entry of a kind has that name."""
-    spec = changed(RATINGS_SPEC, pages={"year": {"column": "item.year"}})
+    spec = changed(RATINGS_SPEC, pages={"year": {"column": "item.year"}}, pairs={"year": PAIR})
     first = next(iter(spec[kind].values()))
     spec[kind] = {**spec[kind], name: first}
     spec["tokens"] = {**spec["tokens"], "more": [name]} if kind == "features" else spec["tokens"]
