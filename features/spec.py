@@ -163,7 +163,7 @@ class Spec(Strict):
     domains: dict[str, Domain] = {}
     counters: dict[str, Counter] = {}
     matches: dict[str, Match] = {}
-    pairs: Annotated[dict[str, Pair], Field(default={}, exclude_if=_is_empty)]
+    pairs: Annotated[dict[str, Pair], Field(default={}, exclude_if=is_empty)]
     pages: dict[str, Page] = {}
     tokens: dict[str, list[str]]  # semantic groups: token name → feature names
     slices: dict[str, str] = {}  # evaluation slices: name → column

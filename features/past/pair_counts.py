@@ -79,7 +79,7 @@ class EventCount:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountsBefore:
     """What was counted strictly before each pair's question, (P,) each."""
 
     pair: EventCount
@@ -113,7 +113,7 @@ class PairCounts:
             return {}
         return {"possible_pairs": self._possible, "pairs": self._asked, "shared_counts": self._taken}
 
-    def block(self, shown: Stream, told: Stream | None) -> Counted:
+    def block(self, shown: Stream, told: Stream | None) -> CountsBefore:
         """What was counted strictly before each question of a block; then add the block.
 
         Args:
@@ -128,7 +128,7 @@ class PairCounts:
         late = None if told is None else told.of_questions(np.zeros_like(told.candidate))
         every = self._every.block(shown.of_questions(np.zeros_like(shown.candidate)), late)
         value = self._value.block(shown.of_pairs(shown.bags.value), None)
-        return Counted(pair, candidate.of(shown.question), value, every.of(shown.question))
+        return CountsBefore(pair, candidate.of(shown.question), value, every.of(shown.question))
 
     def _slot(self, stream: Stream, *, count: bool = False) -> np.ndarray:
         """Which count (P,) each pair has."""

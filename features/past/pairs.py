@@ -27,7 +27,7 @@ import numpy as np
 import polars as pl
 
 from features.past.keys import Keys, distinct, encode_keys, nullable
-from features.past.pair_counts import Counted, PairCounts, Stream
+from features.past.pair_counts import CountsBefore, PairCounts, Stream
 from features.past.past import mean_or_half
 from features.past.value_bags import Histories, ValueBags, histories_of
 from features.read.known_clock import LABEL, known_column
@@ -177,28 +177,28 @@ def _aggregated(
     return sums / np.maximum(total, 1) if how == "mean" else sums
 
 
-def _base(counted: Counted, prior: float) -> np.ndarray:
+def _base(counted: CountsBefore, prior: float) -> np.ndarray:
     """The rate (P,) of the candidate's value."""
     own, every = counted.candidate, counted.every
     base: np.ndarray = own.positive + prior * mean_or_half(every.positive, every.known)
     return base / (own.known + prior)
 
 
-def _rate(counted: Counted, prior: float) -> np.ndarray:
+def _rate(counted: CountsBefore, prior: float) -> np.ndarray:
     rate: np.ndarray = counted.pair.positive + prior * _base(counted, prior)
     return rate / (counted.pair.known + prior)
 
 
-def _lift(counted: Counted, prior: float) -> np.ndarray:
+def _lift(counted: CountsBefore, prior: float) -> np.ndarray:
     base = _base(counted, prior)
     return np.where(base > 0, _rate(counted, prior) / np.where(base > 0, base, 1.0), 1.0)
 
 
-def _count(counted: Counted, prior: float) -> np.ndarray:
+def _count(counted: CountsBefore, prior: float) -> np.ndarray:
     return counted.pair.shown.astype(np.float64)
 
 
-def _ppmi(counted: Counted, prior: float) -> np.ndarray:
+def _ppmi(counted: CountsBefore, prior: float) -> np.ndarray:
     own, value, every = counted.candidate.shown, counted.value.shown, counted.every.shown
     by_chance = own / np.maximum(every, 1) * value
     return np.maximum(np.log((counted.pair.shown + prior) / (by_chance + prior)), 0.0)
