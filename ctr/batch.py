@@ -72,6 +72,16 @@ class Target:
         """A label (B,) that is known in every row."""
         return cls(label, torch.ones_like(label, dtype=torch.bool), everywhere=True)
 
+    @property
+    def known_weight(self) -> float:
+        """What the known rows weigh."""
+        return self.sums()[0]
+
+    @property
+    def whole(self) -> float:
+        """What the known rows of the whole batch weigh."""
+        return self.known_weight if self.total is None else self.total
+
     def take(self, picked: Tensor) -> Target:
         """The rows at positions `picked`, in this order."""
         weight = None if self.weight is None else self.weight[picked]

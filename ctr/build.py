@@ -16,6 +16,7 @@ from ctr.loader.collate import table_rows
 from ctr.loader.periods import restrict
 from ctr.models.aligned import align
 from ctr.models.config import ModelConfig
+from ctr.models.heads.config import TasksConfig
 from ctr.models.model import Model
 from ctr.models.registry import model_class
 from ctr.runs.identity import identity
@@ -24,17 +25,50 @@ from ctr.training.lora import add_adapters
 from ctr.training.optim import AveragedWeights, make_optimizer
 from ctr.training.speed import speed_up
 from ctr.training.state import Progress, TrainingState
-from features.dataset import Dataset, Manifest
+from ctr.training.validation import check_tasks
+from features.dataset import Dataset, Manifest, read_manifest
 from features.errors import ConfigError
 
 
 def open_dataset(config: RunConfig, *, at: Path | None = None, verify: bool = True) -> Dataset:
-    """The data set of a run, without what it drops, in its period; `at`: where it is now, if it moved."""
-    return restrict(Dataset(at or config.dataset, verify=verify).without(config.drop), config.period)
+    """The data set of a run as it sees it (`run_view`), in its period; `at`: where it is now, if it moved."""
+    dataset = Dataset(at or config.dataset, verify=verify)
+    return restrict(dataset.seen_as(run_view(config, dataset.manifest)), config.period)
 
 
-def build_model(manifest: Manifest, config: ModelConfig, *, dim: int, seed: int) -> Model:
+def run_view(config: RunConfig, manifest: Manifest) -> Manifest:
+    """A data set without what a run drops, with the tasks that it learns.
+
+    Raises:
+        ConfigError: `drop` or `tasks` names what the data set has not, or the metric that chooses the step is
+            of another task, or of a regression.
+    """
+    tasks = manifest.tasks[:1] if config.tasks is None else config.tasks.chosen(manifest.tasks)
+    if (config.train.negatives < 1 or manifest.sampling is not None) and tasks[0] != manifest.tasks[0]:
+        raise ConfigError(
+            f"where negatives are sampled, tasks.use must begin with the label of the data set that they are of, "
+            f"{manifest.tasks[0].name}, got {tasks[0].name}; name it first, or set train.negatives to 1"
+        )
+    check_tasks(config.train.metric, tasks)
+    return manifest.without(config.drop).model_copy(update={"tasks": tasks})
+
+
+def first_label(dataset: Dataset) -> str:
+    """The name of the first label of a data set, of which `ctr prepare` counts the positives."""
+    return read_manifest(dataset.root).tasks[0].name
+
+
+def build_model(
+    manifest: Manifest, config: ModelConfig, *, dim: int, seed: int, tasks: TasksConfig | None = None
+) -> Model:
     """A freshly initialised model; the same seed gives the same weights.
+
+    Args:
+        manifest: of the data set, as the run sees it.
+        config: of the model.
+        dim: E, width of the embeddings.
+        seed: of the weights.
+        tasks: how the tasks of the manifest share it; None: it learns the first one.
 
     Raises:
         ConfigError: the configuration and the data set's tokens and domains do not fit together, or it
@@ -46,7 +80,8 @@ def build_model(manifest: Manifest, config: ModelConfig, *, dim: int, seed: int)
             "model.token_filter.mode: mask_loss drops terms of a loss that predicts events, got kind "
             f"{config.kind!r}, which predicts clicks; set it to remove or off"
         )
-    build = partial(model_class(config.kind), manifest, config, dim=dim)
+    several = {} if tasks is None else {"tasks": tasks}
+    build = partial(model_class(config.kind), manifest, config, dim=dim, **several)
     with torch.random.fork_rng(devices=[]):
         check_dense(build, what="model")
         torch.manual_seed(seed)
@@ -66,7 +101,9 @@ def build_state(
 
     The dense weights are the same in all processes of `world`, which the tables are spread over.
     """
-    model = build_model(manifest, config.model, dim=config.embedding.dim, seed=config.seed)
+    model = build_model(
+        manifest, config.model, dim=config.embedding.dim, seed=config.seed, tasks=config.tasks
+    )
     if config.lora is not None:
         add_adapters(model, config.lora, seed=config.seed)
     model.to(device)

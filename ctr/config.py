@@ -21,6 +21,8 @@ from pydantic import (
 
 from ctr.metrics.table import Selection
 from ctr.models.config import ModelConfig
+from ctr.models.heads.config import TasksConfig
+from ctr.models.heads.heads import HEADS
 from ctr.models.registry import KINDS, model_config
 from ctr.options.knobs import DROP_UNUSED, Count, Few, Knobs, Positive, Seed, Share, Unused, default_of
 from ctr.options.overrides import change
@@ -209,6 +211,8 @@ class RunConfig(Knobs):
     drop: list[str] = []  # features, domains or domain.side fields to leave out; * stands for anything
     period: PeriodConfig = PeriodConfig()
     model: Annotated[SerializeAsAny[ModelConfig], KINDS] = Field(default_factory=model_config)
+    # How the data set's labels are learned together; None: its first label alone.
+    tasks: Annotated[SerializeAsAny[TasksConfig] | None, HEADS] = None
     embedding: EmbeddingConfig = EmbeddingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loader: LoaderConfig = LoaderConfig()

@@ -55,7 +55,15 @@ from features.store.manifest import (
     read_manifest,
     sha256_of,
 )
-from features.store.tasks import KEEP_RATE, TARGET, TARGET_WEIGHT, TargetScale, TaskInfo, is_plain
+from features.store.tasks import (
+    KEEP_RATE,
+    TARGET,
+    TARGET_WEIGHT,
+    TargetScale,
+    TaskInfo,
+    chain_of,
+    is_plain,
+)
 from features.store.verify import verify_files
 
 __all__ = [
@@ -76,6 +84,7 @@ __all__ = [
     "TableInfo",
     "TargetScale",
     "TaskInfo",
+    "chain_of",
     "dense_values",
     "id_values",
     "is_plain",
@@ -164,8 +173,12 @@ class Dataset:
 
     def without(self, patterns: Sequence[str]) -> Dataset:
         """The same files read through `Manifest.without`."""
+        return self.seen_as(self.manifest.without(patterns))
+
+    def seen_as(self, manifest: Manifest) -> Dataset:
+        """The same files read through a narrower manifest: fewer features, fields of events or tasks."""
         view = copy.copy(self)
-        view.manifest = self.manifest.without(patterns)
+        view.manifest = manifest
         return view
 
     def split(self, name: str) -> SplitData:

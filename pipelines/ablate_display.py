@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ctr.ablate.run import steps_done
 from ctr.ablate.subruns import SubRun
-from ctr.metrics import METRICS
+from ctr.metrics.table import metric_of
 from ctr.runs.journal import read_rows
 from ctr.training.trainer import Display
 from ctr.training.validation import selected_figure, selection_value
@@ -70,5 +70,5 @@ def _result(subrun: SubRun) -> str:
     value = selection_value(rows[-1], selection) if rows else None
     if value is None:
         return "no validation"
-    label = " + ".join(METRICS[name].label for name in selection.split("+"))
+    label = " + ".join(metric_of(name).label for name in selection.split("+"))
     return f"validation {label} {selected_figure(value, selection):.4f}"

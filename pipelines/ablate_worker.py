@@ -15,7 +15,7 @@ from ctr.ablate.permute import PermutedBatches
 from ctr.ablate.subruns import predictions_name
 from ctr.ablate.task import Task
 from ctr.build import scoring_loader, training_loader
-from ctr.metrics import evaluate_table
+from ctr.metrics import evaluate_tasks
 from ctr.runs.directory import RunDir
 from ctr.tracking import Tracker
 from ctr.training.scoring import BatchSource, predict_split
@@ -74,8 +74,11 @@ def _predict(run_dir: RunDir, opened: OpenRun, permute: tuple[str, ...], tracker
     batches: BatchSource = PermutedBatches(loader, permute) if permute else loader
     bf16 = opened.config.train.precision == "bf16"
     predict_split(path, opened.state, batches, opened.dataset, "test", bf16=bf16, device=opened.device)
-    metrics = evaluate_table(path, slices=[], draws=0).overall.metrics
-    tracker.log(name, opened.step, {key: m.value for key, m in metrics.items()})
+    values: dict[str, float | None] = {}
+    for place, (task, found) in enumerate(evaluate_tasks(path, slices=[], draws=0).items()):
+        metrics = found.overall.metrics
+        values |= {f"{task}.{key}" if place else key: m.value for key, m in metrics.items()}
+    tracker.log(name, opened.step, values)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ def compare(
     alpha: float = 0.05,
     noise: Noise = "own",
     where: tuple[str, str] | None = None,
+    task: str | None = None,
     out: Path | None = None,
 ) -> list[Judgement]:
     """Compare, print the table, and write it where asked.
@@ -77,6 +78,7 @@ def compare(
         alpha: of a verdict, over all variants of a metric.
         noise: see `ctr.compare.combine`.
         where: (slice, value): only these rows.
+        task: of runs with several tasks; None: the first one.
         out: folder for comparison.json and comparison.md.
 
     Raises:
@@ -86,7 +88,7 @@ def compare(
     arms = parse_arms(texts)
     if out is not None:
         check_free(out, "comparison", known=_is_comparison)
-    judgements = judge(_cells(arms, where), metrics=metrics, alpha=alpha, noise=noise)
+    judgements = judge(_cells(arms, where, task), metrics=metrics, alpha=alpha, noise=noise)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
@@ -99,6 +101,7 @@ def compare(
             "alpha": alpha,
             "noise": noise,
             "where": list(where) if where else None,
+            **({} if task is None else {"task": task}),
         }
         claim(out, "comparison", known=_is_comparison)
         replace_file(out / "comparison.md", markdown(judgements, alpha=alpha, base=arms[0].name).encode())
@@ -107,11 +110,11 @@ def compare(
     return judgements
 
 
-def _cells(arms: Sequence[Arm], where: tuple[str, str] | None) -> dict[str, list[Cell]]:
+def _cells(arms: Sequence[Arm], where: tuple[str, str] | None, task: str | None) -> dict[str, list[Cell]]:
     base, *variants = arms
     cells: dict[str, list[Cell]] = {arm.name: [] for arm in variants}
     for seed, path in enumerate(base.paths):
-        pairs = compare_files(path, {arm.name: arm.paths[seed] for arm in variants}, where=where)
+        pairs = compare_files(path, {arm.name: arm.paths[seed] for arm in variants}, where=where, task=task)
         for name, pair in pairs.items():
             cells[name].append(Cell(pair=pair, seed=seed))
     rows = {(cell.pair.rows, cell.pair.positives) for found in cells.values() for cell in found}

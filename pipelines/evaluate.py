@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctr.baseline import BASELINES
-from ctr.metrics import Evaluation, MetricValue, evaluate_table
+from ctr.metrics import Evaluation, MetricValue, evaluate_tasks
 from ctr.metrics.table import compared
-from ctr.report.evaluation import as_metric, format_metrics_table, write_report
+from ctr.report.evaluation import as_metric, format_metrics_table, format_tasks_table, write_reports
 from ctr.report.figures import report_rows
 from ctr.report.plots import with_ends
 from ctr.report.result_line import append_line
@@ -40,10 +40,14 @@ class EvaluationResult:
     step: int
     comparison: list[dict[str, Any]]  # baselines and reference lines
     importance: dict[str, MetricValue] = field(default_factory=dict)  # feature → loss of AUC without it
+    tasks: dict[str, Evaluation] = field(default_factory=dict)  # of a run with several: output → evaluation
 
     def text(self) -> str:
         """The table of metrics, and below it what the model is compared with."""
         lines = [format_metrics_table(self.evaluation), *([""] if self.comparison else [])]
+        if self.tasks:
+            first = next(iter(self.tasks))
+            lines = [format_tasks_table(self.tasks), "", f"{first}: the first task", *lines]
         for line in self.comparison:
             lines.append(f"{line['name']:45} AUC {with_ends(as_metric(line['auc']))}")
         ranked = sorted(self.importance.items(), key=lambda item: -(item[1].value or 0.0))
@@ -97,6 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--noise", default="own", choices=("own", "pooled"), help="noise of training of each variant, or one"
     )
+    group.add_argument("--task", metavar="NAME", help="of runs with several tasks; default: the first one")
     group.add_argument("--where", metavar="SLICE=VALUE", help="only the rows of a slice")
     group.add_argument("--out", type=Path, help="folder for comparison.json and comparison.md")
 
@@ -107,6 +112,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError("give either the run directory to evaluate or --compare with two models or more")
     if arguments.importance < 0:
         raise ConfigError(f"--importance must be a number of rows, got {arguments.importance}")
+    if arguments.task is not None and not arguments.compare:
+        raise ConfigError("--task is for --compare; the evaluation of a run shows all of its tasks")
     if arguments.compare:
         if arguments.line is not None:
             raise ConfigError("--line is for the evaluation of one run, got --compare; leave one out")
@@ -137,6 +144,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         alpha=arguments.alpha,
         noise=arguments.noise,
         where=where,
+        task=arguments.task,
         out=arguments.out,
     )
 
@@ -172,20 +180,23 @@ def evaluate(
 
     with RunDir.open_results(path) as run_dir:
         opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint)
+        _check_baselines(opened, baselines or [])
         predictions, _ = predict(run_dir, opened, split)
-        evaluation = evaluate_table(predictions)
+        evaluations = evaluate_tasks(predictions)
+        (first, evaluation), *others = evaluations.items()
         compared = [_compared_with(run_dir, opened, kind, split) for kind in baselines or []]
         compared += lines or []
-        importance = _importance(opened, split, importance_rows) if importance_rows else {}
+        importances = _importances(opened, split, importance_rows) if importance_rows else {}
+        importance = importances.get(first, {})
         report_dir, history = run_dir.report / opened.place, read_rows(run_dir.journal_file)
-        report = write_report(
+        report = write_reports(
             report_dir,
-            evaluation=evaluation,
+            evaluations,
             history=history,
             title=f"{opened.config.model.kind} on {opened.dataset.manifest.name}, {split}",
+            importances=importances,
             context={
                 "baselines": compared,
-                "importance": importance,
                 "config": opened.config.model_dump(mode="json"),
                 "facts": {
                     "run": path,
@@ -197,22 +208,37 @@ def evaluate(
             },
         )
         name = f"{split}.{opened.place}" if opened.place else split
-        found = report_rows(evaluation, split=name, baselines=compared, importance=importance)
+        found = report_rows(
+            evaluation, split=name, baselines=compared, importance=importance, others=dict(others)
+        )
         _record(run_dir, opened, found, report=report.parent)
         if line_file is not None:
-            append_line(line_file, result_line(run_dir, opened, evaluation, split))
-    return EvaluationResult(evaluation, report, opened.step, compared, importance)
+            append_line(line_file, result_line(run_dir, opened, evaluation, split, others=dict(others)))
+    tasks = evaluations if first else {}
+    return EvaluationResult(evaluation, report, opened.step, compared, importance, tasks)
 
 
-def _importance(opened: OpenRun, split: str, rows: int) -> dict[str, MetricValue]:
-    from ctr.ablate.importance import permutation_importance, sample_batches
+def _importances(opened: OpenRun, split: str, rows: int) -> dict[str, dict[str, MetricValue]]:
+    from ctr.ablate.importance import permutation_importances, sample_batches
     from ctr.build import scoring_loader
 
     batches = sample_batches(scoring_loader(opened.config, opened.dataset, split), rows)
     bf16 = opened.config.train.precision == "bf16"
-    return permutation_importance(
+    return permutation_importances(
         opened.state, batches, opened.dataset.manifest, bf16=bf16, device=opened.device
     )
+
+
+def _check_baselines(opened: OpenRun, kinds: list[str]) -> None:
+    """Baselines learn the first label of the data set."""
+    from ctr.build import first_label
+
+    own, label = opened.dataset.manifest.tasks[0].name, first_label(opened.prepared)
+    if kinds and own != label:
+        raise ConfigError(
+            f"--baseline learns the data set's first label, {label}, so the run's first task must be that, "
+            f"got {own}; name {label} first in tasks.use, or leave the baseline out"
+        )
 
 
 def _record(

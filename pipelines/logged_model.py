@@ -12,14 +12,16 @@ from ctr.build import build_state, open_dataset, pick_device, scoring_loader
 from ctr.checkpoint.load import load_checkpoint
 from ctr.config import load_config
 from ctr.serving.rows import score_rows
-from ctr.training.scoring import probability, score_batches
+from ctr.tracking.pyfunc import Said
+from ctr.training.outputs import Outputs
+from ctr.training.scoring import score_batches, tasks_of
 from features.dataset import Dataset
 
 OPENER = f"{__name__}:open_rows"
 
 
-def open_rows(config: Path, checkpoint: Path, dataset: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from row IDs, int64 (N,), to click probabilities, float64 (N,).
+def open_rows(config: Path, checkpoint: Path, dataset: Path) -> Callable[[np.ndarray], Said]:
+    """A function from row IDs, int64 (N,), to probabilities, float64 (N,), or those of several tasks by name.
 
     Args:
         config: config.yaml of the run.
@@ -39,4 +41,11 @@ def open_rows(config: Path, checkpoint: Path, dataset: Path) -> Callable[[np.nda
         batches = scoring_loader(run, part, name).iterate(0)
         return score_batches(state, batches, bf16=run.train.precision == "bf16", device=device)
 
-    return lambda row_id: probability(score_rows(data, row_id, score=score))
+    outputs = Outputs(tasks_of(state.model))
+
+    def said(row_id: np.ndarray) -> Said:
+        first, others = outputs.scores(score_rows(data, row_id, score=score))
+        further = zip(outputs.names[1:], others, strict=True)
+        return {"score": first} | {f"score_{n}": own for n, own in further} if others else first
+
+    return said

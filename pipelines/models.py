@@ -1,4 +1,4 @@
-"""`ctr models`: the models, ways to read a sequence and ways to cross tokens that a configuration can name.
+"""`ctr models`: the models, ways to read a sequence, to cross tokens and to share tasks that a run can name.
 
 What is printed stands at the head of each one's file, and is read from there.
 """
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from textwrap import fill
 
+from ctr.models.heads.heads import HEADS
 from ctr.models.interaction.interactions import INTERACTIONS
 from ctr.models.registry import MODELS, model_class
 from ctr.models.sequence.sides import SIDES
@@ -64,12 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def choices() -> Iterator[Choice]:
-    """All choices: models, then the two axes of the grid."""
+    """All choices: models, the two axes of the grid, and how tasks share a model."""
     for kind in MODELS:
         page = f"docs/models/{kind.replace('_', '-')}.md"
         yield _choice(f"model.kind={kind}", sys.modules[model_class(kind).__module__].__doc__ or "", page)
     yield from _axis("model.sequence.kind", SIDES.kinds)
     yield from _axis("model.interaction.kind", INTERACTIONS.kinds)
+    yield from _axis("tasks.kind", HEADS.kinds)
 
 
 def _axis(setting: str, kinds: Mapping[str, type[KindSection]]) -> Iterator[Choice]:

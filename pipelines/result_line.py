@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from ctr.ablate.ablation import Ablation
@@ -22,7 +23,14 @@ from features.dataset import Dataset
 from pipelines.runs import OpenRun
 
 
-def result_line(run_dir: RunDir, opened: OpenRun, evaluation: Evaluation, split: str) -> ResultLine:
+def result_line(
+    run_dir: RunDir,
+    opened: OpenRun,
+    evaluation: Evaluation,
+    split: str,
+    *,
+    others: Mapping[str, Evaluation] = MappingProxyType({}),
+) -> ResultLine:
     """What was measured, with all that somebody else needs to measure it again.
 
     Args:
@@ -30,6 +38,7 @@ def result_line(run_dir: RunDir, opened: OpenRun, evaluation: Evaluation, split:
         opened: configuration, data set and weights.
         evaluation: of the split.
         split: what was scored.
+        others: output → evaluation, of a run with several tasks: all but the first one.
     """
     sessions = training_sessions(read_rows(run_dir.journal_file))
     counts = parameter_counts(opened.state)
@@ -43,7 +52,7 @@ def result_line(run_dir: RunDir, opened: OpenRun, evaluation: Evaluation, split:
         model=opened.config.model.kind,
         settings=settings,
         seeds=[opened.config.seed],
-        **_measured(evaluation),
+        **_measured(evaluation, others),
         dense_parameters=counts["dense_parameters"],
         embedding_parameters=counts["embedding_parameters"],
         rows_per_s=_number(median(speeds) if speeds else None),
@@ -77,9 +86,13 @@ def baseline_line(
     )
 
 
-def _measured(evaluation: Evaluation) -> dict[str, Any]:
-    """Metrics that are defined, the kind of their intervals, and the rows."""
-    metrics = {name: m for name, m in evaluation.overall.metrics.items() if m.value is not None}
+def _measured(
+    evaluation: Evaluation, others: Mapping[str, Evaluation] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Metrics that are defined, of other tasks with their names; the kind of the intervals, and the rows."""
+    found = dict(evaluation.overall.metrics)
+    found |= {f"{t}.{name}": m for t, other in others.items() for name, m in other.overall.metrics.items()}
+    metrics = {name: m for name, m in found.items() if m.value is not None}
     kinds = sorted({m.interval for m in metrics.values() if m.interval is not None})
     return {
         "metrics": {name: _figure(metric) for name, metric in metrics.items()},

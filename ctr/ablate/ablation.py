@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ctr.ablate.expand import Variant, base_config, expand
 from ctr.ablate.plan import Plan
 from ctr.ablate.subruns import SubRun, plan_subruns
-from ctr.build import build_model
+from ctr.build import build_model, run_view
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError, CtrError
 
@@ -59,8 +59,8 @@ def check(variant: Variant, manifest: Manifest) -> None:
     """
     config = variant.config
     try:
-        view = manifest.without(config.drop)
-        build_model(view, config.model, dim=config.embedding.dim, seed=config.seed)
+        view = run_view(config, manifest)
+        build_model(view, config.model, dim=config.embedding.dim, seed=config.seed, tasks=config.tasks)
         held = {domain: info.max_len for domain, info in view.domains.items()}
         for domain, length in config.loader.max_len.items():
             if length > held.get(domain, 0):

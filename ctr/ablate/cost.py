@@ -15,7 +15,7 @@ from ctr.batch import Batch
 from ctr.bench.flops import count_flops
 from ctr.build import parameter_counts
 from ctr.runs.journal import Row
-from ctr.training.losses import click_loss
+from ctr.training.objective import objective_of
 from ctr.training.state import TrainingState
 
 ROW = "cost"  # kind of the journal row
@@ -58,7 +58,7 @@ def measure(state: TrainingState, batch: Batch, *, bf16: bool) -> dict[str, floa
     def step() -> None:
         with torch.autocast(batch.label.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits = state.model(batch, rows).float()
-        click_loss(logits, batch.label).backward()
+        objective_of(state.model)(logits, batch).backward()
 
     try:
         flops = count_flops(step)

@@ -11,6 +11,7 @@ Source: Breiman, Random Forests, Machine Learning 45 (2001), section 10.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from ctr.loader import Loader
 from ctr.metrics import MetricValue
 from ctr.metrics.bootstrap import MIN_CLUSTERS
 from ctr.metrics.value import normal_interval
-from ctr.training.scoring import BatchSource, probability, score_batches
+from ctr.training.outputs import Outputs
+from ctr.training.scoring import BatchSource, label_and_known, score_batches, tasks_of
 from ctr.training.state import TrainingState
 from features.dataset import Manifest
 
@@ -48,7 +50,7 @@ def sample_batches(loader: Loader, rows: int) -> HeldBatches:
     return HeldBatches([b for step, b in enumerate(loader.iterate(0)) if step in chosen])
 
 
-def permutation_importance(
+def permutation_importances(
     state: TrainingState,
     batches: BatchSource,
     manifest: Manifest,
@@ -56,8 +58,8 @@ def permutation_importance(
     bf16: bool,
     device: torch.device,
     seed: int = 0,
-) -> dict[str, MetricValue]:
-    """What each feature and each domain is worth: AUC minus the AUC without it.
+) -> dict[str, dict[str, MetricValue]]:
+    """What each feature and each domain is worth to each output: AUC minus the AUC without it.
 
     Args:
         state: the trained model and its tables.
@@ -68,20 +70,36 @@ def permutation_importance(
         seed: of the exchanges and of the bootstrap.
 
     Returns:
-        Name → the loss with its interval, None where the AUC is undefined.
+        Output, empty for a run without `tasks` → name → the loss with its interval, None where the AUC is
+        undefined. Values that are no probabilities are left out.
     """
     names = [c.name for c in manifest.features] + list(manifest.domains)
+    outputs = Outputs(tasks_of(state.model))
 
-    def scores(source: BatchSource) -> np.ndarray:
+    def scores(source: BatchSource) -> list[np.ndarray]:
         found = score_batches(state, source.iterate(0), bf16=bf16, device=device)
-        return probability(np.concatenate([logits for _, logits in found]))
+        first, others = outputs.scores(np.concatenate([logits for _, logits in found]))
+        return [first, *others]
 
     given = list(batches.iterate(0))
-    label = np.concatenate([batch.label.numpy() for batch in given])
+    labels = label_and_known(given, outputs)
     user = np.concatenate([batch.user_id[batch.request_index].numpy() for batch in given])
     permuted = {name: scores(PermutedBatches(batches, [name], seed=seed)) for name in names}
-    pairs = paired_sums(label, scores(batches), permuted, user=user, draws=DRAWS, seed=seed)
-    return {name: _loss(pair) for name, pair in pairs.items()}
+    base, losses = scores(batches), {}
+    for place, (label, known) in enumerate(labels):
+        if outputs.all and not outputs.all[place].binary:
+            continue
+        without = {name: found[place][known] for name, found in permuted.items()}
+        own = {"user": user[known], "draws": DRAWS, "seed": seed}
+        pairs = paired_sums(label[known], base[place][known], without, **own)
+        found_here = {name: _loss(pair) for name, pair in pairs.items()}
+        losses[outputs.names[place] if outputs.all else ""] = found_here
+    return losses
+
+
+def permutation_importance(*args: Any, **options: Any) -> dict[str, MetricValue]:
+    """That of the first task, as `permutation_importances` gives it."""
+    return next(iter(permutation_importances(*args, **options).values()))
 
 
 def _loss(pair: Paired) -> MetricValue:

@@ -50,6 +50,7 @@ class Plan(Knobs):
     metrics: tuple[MetricName, ...] = Field(
         default_factory=lambda: tuple(metric.name for metric in headlines()), min_length=1
     )
+    task: str | None = None  # of runs with several: whose labels and scores are compared; None: the first one
     noise: Literal["own", "pooled"] = "own"  # of training: each variant's own seeds, or one for all
     slices: NameTuple = ("history", "known_user", "item_age")  # slice_* columns of the predictions
 

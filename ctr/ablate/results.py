@@ -107,10 +107,14 @@ def evaluate(
     there = [v for v in variants if v.name not in out]
     own = {v.name: _files(v, plan, by_trial) for v in there}
     others = [v.name for v in there if own[v.name] != own[BASE]]
-    cells = _cells(own, others)
+    cells = _cells(own, others, task=plan.task)
     judged = judge(cells, metrics=plan.metrics, noise=plan.noise) if others else []
     lines = [_line(v, judged, cells.get(v.name, []), plan, by_trial) for v in there]
-    slices = {where: _in_slice(own, others, where) for where in _slices(own[BASE], plan)} if others else {}
+    slices = (
+        {where: _in_slice(own, others, where, plan.task) for where in _slices(own[BASE], plan)}
+        if others
+        else {}
+    )
     return AblationResults(plan, lines, slices, list(stopped), dict(failed or {}), dict(facts or {}))
 
 
@@ -126,13 +130,18 @@ def _files(variant: Variant, plan: Plan, by_trial: Mapping[Trial, SubRun]) -> Fi
 
 
 def _cells(
-    files: Mapping[str, Files], names: Sequence[str], where: SliceValue | None = None, *, draws: int = DRAWS
+    files: Mapping[str, Files],
+    names: Sequence[str],
+    where: SliceValue | None = None,
+    *,
+    task: str | None,
+    draws: int = DRAWS,
 ) -> dict[str, list[Cell]]:
     """Each variant's trainings beside the base's of the same seed and window."""
     cells: dict[str, list[Cell]] = {name: [] for name in names}
     for (seed, window), base in files[BASE].items():
         variants = {name: files[name][seed, window] for name in names}
-        pairs = compare_files(base, variants, where=where, draws=draws)
+        pairs = compare_files(base, variants, where=where, task=task, draws=draws)
         for name in names:
             cells[name].append(Cell(pair=pairs[name], seed=seed, window=str(window)))
     return cells
@@ -175,6 +184,8 @@ def _slices(base: Files, plan: Plan) -> list[SliceValue]:
     return sorted(found, key=lambda where: (plan.slices.index(where[0]), where[1]))
 
 
-def _in_slice(files: Mapping[str, Files], names: Sequence[str], where: SliceValue) -> dict[str, Judgement]:
-    judged = judge(_cells(files, names, where, draws=SLICE_DRAWS), metrics=("auc",))
+def _in_slice(
+    files: Mapping[str, Files], names: Sequence[str], where: SliceValue, task: str | None
+) -> dict[str, Judgement]:
+    judged = judge(_cells(files, names, where, task=task, draws=SLICE_DRAWS), metrics=("auc",))
     return {j.variant: j for j in judged if j.metric == "auc"}

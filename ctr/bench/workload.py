@@ -21,7 +21,6 @@ from ctr.loader import Loader
 from ctr.models.model import Model
 from ctr.models.registry import MODELS, model_class
 from ctr.options.overrides import change
-from ctr.training.losses import click_loss
 from ctr.training.optim import make_optimizer
 from ctr.training.step import Updates
 from features.dataset import Dataset, Manifest
@@ -145,7 +144,7 @@ class Workload:
         with self.updates.autocast(batch.label.device):
             logits = self.model(batch, self.tables.lookup(batch.unique_ids)).float()
         self.model.zero_grad()
-        click_loss(logits, batch.label).backward()
+        self.updates.objective(logits, batch).backward()
         self.tables.discard()
         gradients = [p.grad.flatten() for p in self.model.parameters() if p.grad is not None]
         return logits.detach(), torch.cat(gradients)

@@ -17,6 +17,7 @@ from scipy.special import expit
 from ctr.metrics.clusters import Codes, codes_of
 from ctr.metrics.evaluation import MISSING, SLICE_PREFIX
 from ctr.metrics.ranking import check_rows
+from ctr.metrics.tasks import columns_of
 from features.errors import DataError
 
 PIECE_ROWS = 1 << 20
@@ -41,11 +42,13 @@ class PredictionFile:
         path: Parquet, or CSV with a header.
         columns: what a comparison reads → its name in the file.
         where: a slice column and the value that counts, or None.
+        masked: whether labels may be null; such rows do not count.
     """
 
     path: Path
     columns: Mapping[str, str]
     where: tuple[str, str] | None = None
+    masked: bool = False
 
     def rows_at_most(self) -> int:
         """An upper estimate of its rows, from its size where the format does not say."""
@@ -58,7 +61,7 @@ class PredictionFile:
         """The rows in pieces of `PIECE_ROWS`, the last one smaller.
 
         Columns: id (int64 or string); label, score (float64, checked; a logit has become a probability);
-        user, request (uint64 codes) where the file has them; kept (bool) under `where`.
+        user, request (uint64 codes) where the file has them; kept (bool) under `where` or if `masked`.
 
         Raises:
             DataError: an unreadable file, or a value that is not as it must be.
@@ -87,6 +90,8 @@ class PredictionFile:
     def _normal(self, piece: pa.Table, done: int) -> pa.Table:
         ids = _ids(piece.column(self.columns["id"]), self.columns["id"], done)
         label, score = (_numbers(piece, self.columns[name]) for name in ("label", "score"))
+        known = ~np.isnan(label)
+        label = np.where(known, label, 0.0) if self.masked else label
         if self.columns["score"] == "logit":
             score = expit(score)
         check_rows(label, score, row_id=np.asarray(ids), probability=True)
@@ -94,14 +99,17 @@ class PredictionFile:
         for name in ("user", "request"):
             if name in self.columns:
                 found[name] = pa.array(_codes(piece.column(self.columns[name]), self.columns[name], done))
+        if self.masked:
+            found["kept"] = pa.array(known)
         if self.where:
             text = pc.fill_null(pc.cast(piece.column(self.where[0]), pa.string()), MISSING)
-            found["kept"] = pc.equal(text, self.where[1]).combine_chunks()
+            chosen = pc.equal(text, self.where[1]).combine_chunks()
+            found["kept"] = pc.and_(found["kept"], chosen) if self.masked else chosen
         return pa.table(found)
 
 
 def open_predictions(
-    path: Path, *, where: tuple[str, str] | None = None, grouped: bool = True
+    path: Path, *, where: tuple[str, str] | None = None, grouped: bool = True, task: str | None = None
 ) -> PredictionFile:
     """Find a file and its columns.
 
@@ -109,8 +117,10 @@ def open_predictions(
         path: a run directory, whose predictions of the test part are meant, or a file.
         where: name of a slice (without `slice_`) and its value as text.
         grouped: whether its users and requests are read.
+        task: whose labels and scores are read; None: those of the first.
 
     Raises:
+        ConfigError: it has no such task.
         DataError: there is no such file, or a column is missing.
     """
     path = path / "predictions" / "test.parquet" if path.is_dir() else path
@@ -119,8 +129,10 @@ def open_predictions(
             f"predictions must be a run directory, a Parquet or a CSV file, but there is no {path}; "
             f"make a run's with: ctr evaluate RUN"
         )
-    present = _header(path)
-    columns = {name: next((c for c in names if c in present), "") for name, names in _NAMES.items()}
+    schema = _header(path)
+    present, own = list(schema.names), columns_of(task, schema, where=str(path))
+    named = _NAMES if task is None else _NAMES | {"label": (own.label,), "score": (own.score,)}
+    columns = {name: next((c for c in names if c in present), "") for name, names in named.items()}
     missing = [" or ".join(_NAMES[name]) for name in _NEEDED if not columns[name]]
     if missing:
         raise DataError(
@@ -131,20 +143,20 @@ def open_predictions(
         raise DataError(f"a slice of {path} must be among {known}, got {where[0]!r}")
     used = {name: c for name, c in columns.items() if c and (grouped or name in _NEEDED)}
     part = (SLICE_PREFIX + where[0], where[1]) if where else None
-    return PredictionFile(path=path, columns=used, where=part)
+    return PredictionFile(path=path, columns=used, where=part, masked=own.masked)
 
 
 def _is_csv(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
-def _header(path: Path) -> list[str]:
+def _header(path: Path) -> pa.Schema:
     with _readable(path):
         if _is_csv(path):
             with pc_csv.open_csv(path) as reader:
-                return list(reader.schema.names)
+                return reader.schema
         with pq.ParquetFile(path) as file:
-            return list(file.schema_arrow.names)
+            return file.schema_arrow
 
 
 @contextmanager

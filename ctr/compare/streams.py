@@ -20,6 +20,7 @@ def compare_files(
     variants: Mapping[str, Path],
     *,
     where: tuple[str, str] | None = None,
+    task: str | None = None,
     chunk_rows: int = CHUNK_ROWS,
     draws: int = DRAWS,
     seed: int = 0,
@@ -33,6 +34,7 @@ def compare_files(
             score (probability) or logit; user_id or group, and request_id, where known.
         variants: name → path, with the same rows in any order; users and requests are those of the base.
         where: (name of a slice without `slice_`, its value as text): only these rows of the base count.
+        task: whose labels and scores are compared, of files of several tasks; None: the first one.
         chunk_rows: rows held in memory.
         draws, seed: of the bootstrap over users.
 
@@ -43,8 +45,8 @@ def compare_files(
         DataError: unreadable file, missing column, or rows that do not match: ids that are missing, extra or
             repeated, or labels that differ; says how many, and the first.
     """
-    files = [open_predictions(base, where=where)]
-    files += [open_predictions(path, grouped=False) for path in variants.values()]
+    files = [open_predictions(base, where=where, task=task)]
+    files += [open_predictions(path, grouped=False, task=task) for path in variants.values()]
     keys = [key for key in ("user", "request") if key in files[0].columns]
 
     def matched(read: Callable[..., Iterator[list[pa.Table]]]) -> dict[str, Paired]:

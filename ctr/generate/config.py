@@ -138,6 +138,8 @@ class GenerateConfig(RunConfig):
             raise ValueError(
                 "model, lora and init belong to click models; describe the generator under generator"
             )
+        if self.tasks is not None:
+            raise ValueError(f"tasks must be null for a generator, got kind {self.tasks.kind}; delete it")
         if self.train.metric != "ne":
             raise ValueError(f"train.metric must be ne for a generator, got {self.train.metric!r}")
         if self.loader.id_dropout:

@@ -15,7 +15,8 @@ from ctr.build import scoring_loader
 from ctr.config import RunConfig
 from ctr.generate.views import Donors
 from ctr.loader.view import DatasetView
-from ctr.training.scoring import probability, score_batches
+from ctr.training.outputs import Outputs
+from ctr.training.scoring import score_batches, tasks_of
 from ctr.training.state import TrainingState
 from features.dataset import Dataset
 
@@ -62,4 +63,5 @@ class Ranker:
         loader = scoring_loader(self.config, view, split)
         bf16 = self.config.train.precision == "bf16"
         parts = score_batches(self.state, loader.iterate(0), bf16=bf16, device=self.device)
-        return probability(np.concatenate([logits for _, logits in parts]))
+        logits = np.concatenate([logits for _, logits in parts])
+        return Outputs(tasks_of(self.state.model)).scores(logits)[0]

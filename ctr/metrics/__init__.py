@@ -2,7 +2,7 @@
 
 from ctr.metrics.accumulator import MetricAccumulator, Summary
 from ctr.metrics.curves import Curves
-from ctr.metrics.evaluation import Evaluation, evaluate_table
+from ctr.metrics.evaluation import Evaluation, evaluate_table, evaluate_tasks
 from ctr.metrics.metric import Metric
 from ctr.metrics.ranking import auc
 from ctr.metrics.table import METRICS, register
@@ -18,5 +18,6 @@ __all__ = [
     "Summary",
     "auc",
     "evaluate_table",
+    "evaluate_tasks",
     "register",
 ]

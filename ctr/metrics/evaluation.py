@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ctr.metrics.accumulator import CHUNK_ROWS, MetricAccumulator, Summary
+from ctr.metrics.tasks import TaskColumns, columns_of, tasks_in
 from features.errors import DataError
 
 SLICE_PREFIX = "slice_"
@@ -56,6 +57,7 @@ def evaluate_table(
     table: PredictionTable,
     *,
     slices: Sequence[str] | None = None,
+    task: str | None = None,
     draws: int = 200,
     seed: int = 0,
     chunk_rows: int = CHUNK_ROWS,
@@ -69,12 +71,15 @@ def evaluate_table(
         table: columns label and score (probability); user_id, request_id, row_id and weight where known;
             slice columns `slice_<name>`. Arrays by name, an Arrow table, or the path of a Parquet file.
         slices: names without `slice_`; None takes all there are.
+        task: of a table of several tasks (`ctr.metrics.tasks`), over the rows where its label is known; None:
+            the first one.
         draws: bootstrap draws by user; 0 for DeLong's interval alone.
         seed: of the bootstrap.
         chunk_rows: rows held in memory.
         max_values: largest number of values of a slice; the rarest beyond it become "(other)".
 
     Raises:
+        ConfigError: the table has no such task.
         DataError: unreadable file, missing column, null key, wrong label or score.
 
     Example:
@@ -84,14 +89,15 @@ def evaluate_table(
         >>> result.overall.metrics["auc"].value, result.slices["new"]["1"].metrics["auc"].value
         (0.875, 0.5)
     """
-    columns, batches = _open(table, chunk_rows)
+    schema, batches = _open(table, chunk_rows)
+    columns, own = schema.names, columns_of(task, schema, where="the table")
     names = _slice_names(columns, slices)
 
     def summarise(keep: Callable[[pa.RecordBatch], pa.RecordBatch] | None, extra: list[str]) -> Summary:
-        wanted = ["label", "score", *(c for c in (*_KEYS.values(), WEIGHT) if c in columns), *extra]
+        wanted = [own.label, own.score, *(c for c in (*_KEYS.values(), own.weight) if c in columns), *extra]
         with MetricAccumulator(draws=draws, seed=seed, chunk_rows=chunk_rows) as accumulator:
             for batch in batches(wanted):
-                _update(accumulator, keep(batch) if keep else batch)
+                _update(accumulator, _known(keep(batch) if keep else batch, own), own)
             return accumulator.compute()
 
     # The whole first: its errors count rows from the start of the table, not of a slice.
@@ -99,25 +105,40 @@ def evaluate_table(
     results: dict[str, dict[str, Summary]] = {}
     for name in names:
         column = SLICE_PREFIX + name
-        values, rest = _slice_values(batches, column, max_values)
+        values, rest = _slice_values(batches, column, max_values, own)
         results[name] = {value: summarise(_only(column, [value]), [column]) for value in values}
         if rest:
             results[name][OTHER] = summarise(_only(column, rest), [column])
     return Evaluation(overall=overall, slices=results)
 
 
-def _open(table: PredictionTable, chunk_rows: int) -> tuple[list[str], Batches]:
+def evaluate_tasks(table: PredictionTable, **options: Any) -> dict[str, Evaluation]:
+    """The evaluation of each task of a table, the first one first; of one whose task has no name under "".
+
+    Args:
+        table: as `evaluate_table` takes it.
+        options: of `evaluate_table`.
+    """
+    schema, _ = _open(table, 0)
+    kinds = {name: columns.kind for name, columns in tasks_in(schema).items()}
+    binary = [name for name, kind in kinds.items() if kind == "binary"]
+    if not kinds:
+        return {"": evaluate_table(table, **options)}
+    return {name: evaluate_table(table, task=name, **options) for name in binary}
+
+
+def _open(table: PredictionTable, chunk_rows: int) -> tuple[pa.Schema, Batches]:
     """The columns of a table and a way to read chosen ones batch by batch, as often as needed."""
     if isinstance(table, Path):
         path = table
         with _readable(path), pq.ParquetFile(path) as file:
-            columns, rows = file.schema_arrow.names, file.metadata.num_rows
+            schema, rows = file.schema_arrow, file.metadata.num_rows
         if rows > chunk_rows:
-            return _checked(columns, str(path)), lambda wanted: _read(path, wanted)
+            return _checked(schema, str(path)), lambda wanted: _read(path, wanted)
         with _readable(path):
             table = pq.read_table(path, page_checksum_verification=True)
     loaded = table if isinstance(table, pa.Table) else pa.table({k: pa.array(v) for k, v in table.items()})
-    return _checked(loaded.column_names, "the table"), lambda wanted: iter(loaded.select(wanted).to_batches())
+    return _checked(loaded.schema, "the table"), lambda wanted: iter(loaded.select(wanted).to_batches())
 
 
 def _read(path: Path, wanted: list[str]) -> Iterator[pa.RecordBatch]:
@@ -137,16 +158,21 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _checked(columns: list[str], where: str) -> list[str]:
-    missing = {"label", "score"} - set(columns)
+def _checked(schema: pa.Schema, where: str) -> pa.Schema:
+    missing = {"label", "score"} - set(schema.names)
     if missing:
         raise DataError(
-            f"{where} must have the columns label and score, got {columns} without {sorted(missing)}"
+            f"{where} must have the columns label and score, got {schema.names} without {sorted(missing)}"
         )
-    return columns
+    return schema
 
 
-def _update(accumulator: MetricAccumulator, batch: pa.RecordBatch) -> None:
+def _known(batch: pa.RecordBatch, own: TaskColumns) -> pa.RecordBatch:
+    """The rows where the label of the task is known."""
+    return batch.filter(batch.column(own.label).is_valid()) if own.masked else batch
+
+
+def _update(accumulator: MetricAccumulator, batch: pa.RecordBatch, own: TaskColumns) -> None:
     present = {key: column for key, column in _KEYS.items() if column in batch.schema.names}
     for column in present.values():
         nulls = batch.column(column).null_count
@@ -154,8 +180,8 @@ def _update(accumulator: MetricAccumulator, batch: pa.RecordBatch) -> None:
             raise DataError(f"column {column} must have no nulls, got {nulls} after row {accumulator.rows}; "
                             f"give every row its id or leave the column out")  # fmt: skip
     keys = {key: _numpy(batch, column) for key, column in present.items()}
-    weight = _numpy(batch, WEIGHT) if WEIGHT in batch.schema.names else None
-    accumulator.update(_numpy(batch, "label"), _numpy(batch, "score"), **keys, weight=weight)
+    weight = _numpy(batch, own.weight) if own.weight in batch.schema.names else None
+    accumulator.update(_numpy(batch, own.label), _numpy(batch, own.score), **keys, weight=weight)
 
 
 def _numpy(batch: pa.RecordBatch, column: str) -> np.ndarray:
@@ -183,11 +209,13 @@ def _only(column: str, values: list[str]) -> Callable[[pa.RecordBatch], pa.Recor
     return lambda batch: batch.filter(pc.is_in(_text(batch, column), wanted))
 
 
-def _slice_values(batches: Batches, column: str, max_values: int) -> tuple[list[str], list[str]]:
+def _slice_values(
+    batches: Batches, column: str, max_values: int, own: TaskColumns
+) -> tuple[list[str], list[str]]:
     """The values of a slice column in reading order, and those too rare to be shown alone."""
     counts: Counter[str] = Counter()
-    for batch in batches([column]):
-        for entry in pc.value_counts(_text(batch, column)).to_pylist():
+    for batch in batches([column, own.label]):
+        for entry in pc.value_counts(_text(_known(batch, own), column)).to_pylist():
             counts[entry["values"]] += entry["counts"]
     ranked = [value for value, _ in counts.most_common()]
     shown = len(ranked) if len(ranked) <= max_values else max_values - 1

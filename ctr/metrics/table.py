@@ -157,17 +157,27 @@ def check_compared(name: str) -> str:
     return _check(name, compared(), lambda metric: metric.not_compared)
 
 
+def metric_of(name: str) -> Metric:
+    """The metric of a name that may have a task in front of it.
+
+    Example:
+        >>> metric_of("buy.auc") is metric_of("auc")
+        True
+    """
+    return METRICS[name.rpartition(".")[2]]
+
+
 def check_selection(text: str) -> str:
-    """What `train.metric` may say: one metric, or several of one direction joined by +.
+    """What `train.metric` may say: a metric, or several of one direction joined by +; of a task `click.auc`.
 
     Raises:
         ValueError: an unknown metric, one that chooses no step, or directions that differ.
 
     Example:
-        >>> check_selection("auc+gauc")
-        'auc+gauc'
+        >>> check_selection("click.auc+buy.gauc")
+        'click.auc+buy.gauc'
     """
-    names = text.split("+")
+    names = [name.rpartition(".")[2] for name in text.split("+")]
     for name in names:
         _check(name, [m for m in validated() if m.direction], _not_selectable)
     if len({METRICS[name].direction for name in names}) > 1:

@@ -43,7 +43,7 @@ from ctr.blocks.layers import build_norm
 from ctr.blocks.linear import Linear
 from ctr.blocks.request_map import RequestMap
 from ctr.models.config import ModelConfig
-from ctr.models.head import Head
+from ctr.models.heads.config import TasksConfig
 from ctr.models.interaction.crossing import InteractionConfig, TokenSizes
 from ctr.models.interaction.interactions import INTERACTIONS
 from ctr.models.interaction.mlp import MlpConfig
@@ -97,8 +97,10 @@ class Grid(Model):
     }
     config: GridConfig
 
-    def __init__(self, manifest: Manifest, config: GridConfig, *, dim: int) -> None:
-        super().__init__(manifest, config, dim=dim)
+    def __init__(
+        self, manifest: Manifest, config: GridConfig, *, dim: int, tasks: TasksConfig | None = None
+    ) -> None:
+        super().__init__(manifest, config, dim=dim, tasks=tasks)
         width = config.d_model
         self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
         self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=False)
@@ -125,7 +127,7 @@ class Grid(Model):
         self.interaction = config.interaction.build(
             TokenSizes(tokens, width, config.heads, config.expansion, config.norm, config.dropout)
         )
-        self.head = Head(self.interaction.out_tokens, self.interaction.out_width, config, manifest)
+        self.head = self.build_head(self.interaction.out_tokens, self.interaction.out_width)
 
     def encode(self, batch: Batch, rows: UniqueRows) -> RequestState:
         """What each sequence's side keeps of a request."""
@@ -159,8 +161,10 @@ class Grid(Model):
     def _extra_loss(self, states: Sequence[SideState], batch: Batch, requests: RequestMap) -> Tensor | None:
         """(B,): the sides' own losses of each candidate; None where they have none."""
         parts = [requests.to_rows(state.loss) for state in states if state.loss is not None]
+        known = next(iter(batch.targets.values())).known
         parts += [
             side.own_weight
+            * known
             * F.binary_cross_entropy_with_logits(logits.float(), batch.label, reduction="none")
             for side in self._sides()
             if (logits := side.own_logits) is not None

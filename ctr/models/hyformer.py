@@ -48,7 +48,7 @@ from ctr.blocks.query import QueryBoosting, QueryDecoding, QueryGeneration
 from ctr.blocks.request_map import RequestMap
 from ctr.models.config import ModelConfig
 from ctr.models.encoder import AnyEncoderConfig, LongerEncoderConfig, longest_sequences
-from ctr.models.head import Head
+from ctr.models.heads.config import TasksConfig
 from ctr.models.model import Model
 from ctr.models.request_state import RequestState, count_events, joined
 from ctr.options.knobs import Few, Unused
@@ -175,8 +175,10 @@ class HyFormer(Model):
     }
     config: HyFormerConfig
 
-    def __init__(self, manifest: Manifest, config: HyFormerConfig, *, dim: int) -> None:
-        super().__init__(manifest, config, dim=dim)
+    def __init__(
+        self, manifest: Manifest, config: HyFormerConfig, *, dim: int, tasks: TasksConfig | None = None
+    ) -> None:
+        super().__init__(manifest, config, dim=dim, tasks=tasks)
         self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
         self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=config.merge_sequences)
         queries = config.queries_of(self.sequence_tokenizers.names)
@@ -196,7 +198,7 @@ class HyFormer(Model):
             for _ in range(config.layers)
         )
         read = sum(queries) + (0 if config.head_reads == "queries" else tokens)
-        self.head = Head(read, config.d_model, config, manifest)
+        self.head = self.build_head(read, config.d_model)
 
     def forward(self, batch: Batch, rows: UniqueRows) -> Tensor:
         """Logits (B,) of a batch, given the embeddings of its unique IDs."""

@@ -58,7 +58,7 @@ from ctr.blocks.longer import (
 from ctr.blocks.request_map import RequestMap
 from ctr.blocks.token_merge import TokenMerge
 from ctr.models.config import ModelConfig
-from ctr.models.head import Head
+from ctr.models.heads.config import TasksConfig
 from ctr.models.model import Model
 from ctr.models.request_state import RequestState, count_events, joined, newest
 from ctr.options.knobs import Knobs, Positive, Unused
@@ -217,15 +217,17 @@ class Longer(Model):
     BENCH: ClassVar = {"LONGER": {"longer.num_queries": 50}}
     config: LongerConfig
 
-    def __init__(self, manifest: Manifest, config: LongerConfig, *, dim: int) -> None:
-        super().__init__(manifest, config, dim=dim)
+    def __init__(
+        self, manifest: Manifest, config: LongerConfig, *, dim: int, tasks: TasksConfig | None = None
+    ) -> None:
+        super().__init__(manifest, config, dim=dim, tasks=tasks)
         self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
         self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=True)
         self.tower = LongerTower(config, config.longer)
         self.widen = Linear(config.d_model, self.tower.width) if config.longer.merge > 1 else nn.Identity()
         self.cls = nn.Parameter(torch.randn(config.longer.cls_tokens, self.tower.width) * 0.02)
         in_globals = 0 if config.longer.events_see_request_globals else config.longer.cls_tokens
-        self.head = Head(self.ns_tokenizer.num_tokens + in_globals, self.tower.width, config, manifest)
+        self.head = self.build_head(self.ns_tokenizer.num_tokens + in_globals, self.tower.width)
 
     def forward(self, batch: Batch, rows: UniqueRows) -> Tensor:
         """Logits (B,) of a batch, given the embeddings of its unique IDs."""

@@ -2,7 +2,7 @@
 
 A model is one file, with a class of its options and a subclass of `Model`, and a line in ctr.models.registry.
 
-B candidates, R requests.
+B candidates, R requests, K tasks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from ctr.batch import Batch
 from ctr.models.config import ModelConfig
 from ctr.models.head import Head
+from ctr.models.heads.config import TasksConfig
 from ctr.models.request_state import RequestState
 from ctr.tokens.features import Tokenizer, UniqueRows
-from features.dataset import Manifest
+from features.dataset import Manifest, TaskInfo
 
 
 class Model(nn.Module):
@@ -27,6 +28,7 @@ class Model(nn.Module):
         manifest: features, token groups and domains of the data set.
         config: its options.
         dim: E, width of the embeddings.
+        tasks: how the tasks of the manifest share the model; None for the one task of most runs.
     """
 
     Config: ClassVar[type[ModelConfig]]
@@ -40,20 +42,31 @@ class Model(nn.Module):
     # Set by a forward pass in training: a loss of the model's own, (B,); its mean is added to that of clicks.
     extra_loss: Tensor | None = None
 
-    def __init__(self, manifest: Manifest, config: ModelConfig, *, dim: int) -> None:
+    def __init__(
+        self, manifest: Manifest, config: ModelConfig, *, dim: int, tasks: TasksConfig | None = None
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.manifest, self.tasks = config, manifest, tasks
+
+    @property
+    def learned(self) -> list[TaskInfo]:
+        """The tasks whose logits it gives, in this order."""
+        return list(self.manifest.tasks if self.tasks else self.manifest.tasks[:1])
+
+    def build_head(self, tokens: int, width: int) -> Head:
+        """A new head for so many tokens of a width: the last thing that a model builds."""
+        return Head(tokens, width, self.config, self.manifest, self.tasks)
 
     def encode(self, batch: Batch, rows: UniqueRows) -> RequestState:
         """The half that knows no candidate: the requests of a batch, given its unique IDs' embeddings."""
         raise NotImplementedError
 
     def score(self, state: RequestState, candidates: Batch, rows: UniqueRows) -> Tensor:
-        """The half of the candidates: their logits (B,); no event of the requests is looked at."""
+        """The half of the candidates: their logits, as `forward` gives them; no event is looked at."""
         raise NotImplementedError
 
     def forward(self, batch: Batch, rows: UniqueRows) -> Tensor:
-        """Logits (B,), both halves in one go."""
+        """Logits (B,), or (B, K) of several tasks: both halves in one go."""
         return self.score(self.encode(batch, rows), batch, rows)
 
     def recomputed(self) -> list[nn.Module]:

@@ -43,7 +43,7 @@ from ctr.blocks.mixing import RankMixerBlock
 from ctr.blocks.request_map import RequestMap
 from ctr.models.config import ModelConfig
 from ctr.models.encoder import ENCODERS, LibraryEncoderConfig, LongerEncoderConfig, longest_sequences
-from ctr.models.head import Head
+from ctr.models.heads.config import TasksConfig
 from ctr.models.longer import UNUSED_QUERIES, LongerTower, TowerConfig
 from ctr.models.model import Model
 from ctr.models.request_state import RequestState
@@ -99,8 +99,10 @@ class TwoStage(Model):
     }
     config: TwoStageConfig
 
-    def __init__(self, manifest: Manifest, config: TwoStageConfig, *, dim: int) -> None:
-        super().__init__(manifest, config, dim=dim)
+    def __init__(
+        self, manifest: Manifest, config: TwoStageConfig, *, dim: int, tasks: TasksConfig | None = None
+    ) -> None:
+        super().__init__(manifest, config, dim=dim, tasks=tasks)
         self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
         self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=True)
         (longest,) = longest_sequences(manifest, merge=True)
@@ -117,7 +119,7 @@ class TwoStage(Model):
             RankMixerBlock(tokens, config.d_model, hidden=hidden, norm=config.norm, dropout=config.dropout)
             for _ in range(config.two_stage.mixer_layers)
         )
-        self.head = Head(tokens, config.d_model, config, manifest)
+        self.head = self.build_head(tokens, config.d_model)
 
     def forward(self, batch: Batch, rows: UniqueRows) -> Tensor:
         """Logits (B,) of a batch, given the embeddings of its unique IDs."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctr.predictions.keys import RowKeys
+from ctr.predictions.outputs import label_columns
 from features.dataset import SPLITS, Dataset, SplitData
 from features.errors import DataError
 
@@ -43,7 +44,7 @@ class SplitRows:
         self._keys = RowKeys(dataset)
 
     def columns(self, start: int, stop: int) -> dict[str, pa.Array | pa.ChunkedArray]:
-        """Codes, time and label of the rows [start, stop)."""
+        """Codes, time and labels of the rows [start, stop)."""
         request, shown = self._request_of(start, stop), self._shown(start, stop)
         of_request = {
             name: pa.array(self._of_request(name)[request]) for name in ("request_id", "user_id", "time")
@@ -54,7 +55,7 @@ class SplitRows:
             "user_id": of_request["user_id"],
             "item_id": shown["item_id"],
             "time": of_request["time"],
-            "label": pc.cast(shown["label"], pa.int8()),
+            **label_columns(shown, self.dataset.manifest),
         }
 
     def keys(self, start: int, stop: int) -> dict[str, pa.Array | pa.ChunkedArray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ctr.metrics.tasks import metadata_of
+from ctr.predictions.outputs import outputs_of
 from ctr.predictions.split import SplitRows
+from features.dataset import is_plain
 from features.durable import replacing
 
 GROUP_ROWS = 65_536  # of a row group, at least, but for the last
@@ -23,6 +26,8 @@ class Scored(NamedTuple):
     row_id: np.ndarray  # int64
     logit: np.ndarray  # float32
     score: np.ndarray  # float64 probability
+    # Of each output but the first, in the order of `outputs_of`: float64 probability, or the value itself.
+    others: tuple[np.ndarray, ...] = ()
 
 
 def write_predictions(path: Path, rows: SplitRows, scored: Iterable[Scored]) -> int:
@@ -80,7 +85,11 @@ def _grouped(scored: Iterable[Scored]) -> Iterator[tuple[int, Scored]]:
 
 
 def _joined(parts: list[Scored]) -> Scored:
-    return Scored(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    def joined(columns: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
+        return [np.concatenate(column) for column in zip(*columns, strict=True)]
+
+    row_id, logit, score = joined(part[:3] for part in parts)
+    return Scored(row_id, logit, score, tuple(joined(part.others for part in parts)))
 
 
 def _table(rows: SplitRows, start: int, part: Scored) -> pa.Table:
@@ -89,4 +98,11 @@ def _table(rows: SplitRows, start: int, part: Scored) -> pa.Table:
     if not np.array_equal(part.row_id, columns["row_id"].to_numpy()):
         raise ValueError(f"predictions must come in the order of the split, rows {start} to {stop} do not")
     scores = {"score": pa.array(part.score), "logit": pa.array(part.logit)}
-    return pa.table(columns | scores | rows.keys(start, stop) | rows.slices(start, stop))
+    tasks = rows.dataset.manifest.tasks
+    outputs = outputs_of(tasks)[: 1 + len(part.others)]  # a baseline knows the first task alone
+    named = zip(outputs[1:], part.others, strict=True)
+    scores |= {f"score_{output.name}": pa.array(found) for output, found in named}
+    table = pa.table(columns | scores | rows.keys(start, stop) | rows.slices(start, stop))
+    if is_plain(tasks):
+        return table
+    return table.replace_schema_metadata(metadata_of({o.name: o.task.kind for o in outputs}))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 from ctr.metrics import Evaluation, MetricValue, Summary
-from ctr.metrics.table import METRICS, shown
+from ctr.metrics.table import METRICS, headlines, shown
 from ctr.report.html import render_page
 from ctr.report.pictures import draw_all
 from ctr.report.plots import number, with_ends
@@ -35,12 +36,16 @@ class ReportContext(TypedDict, total=False):
         baselines: lines to compare with: name, note, and any metric by its name, a number or a `MetricValue`.
         config: the resolved configuration, nested plain data.
         importance: feature → what the AUC loses without it.
+        tasks: of a run with several, output → its evaluation, this page's own among them.
+        pages: output → address of its page, from this one.
     """
 
     facts: Mapping[str, Any]
     baselines: Sequence[Mapping[str, Any]]
     config: Mapping[str, Any]
     importance: Mapping[str, MetricValue]
+    tasks: Mapping[str, Evaluation]
+    pages: Mapping[str, str]
 
 
 def write_report(
@@ -74,6 +79,50 @@ def write_report(
     return out_dir / "index.html"
 
 
+def write_reports(
+    out_dir: Path,
+    evaluations: Mapping[str, Evaluation],
+    *,
+    history: ValidationRows,
+    title: str,
+    context: ReportContext,
+    importances: Mapping[str, Mapping[str, MetricValue]] = MappingProxyType({}),
+) -> Path:
+    """The report of a run and, of one with several tasks, those of its further outputs in folders below it.
+
+    Args:
+        out_dir, history, title, context: as `write_report` takes them; baselines are for the first task.
+        evaluations: output → its evaluation, as `ctr.metrics.evaluate_tasks` gives them.
+        importances: output → feature → what its AUC loses without it.
+
+    Returns:
+        Path of the index.html of the first.
+    """
+    first, *others = evaluations
+    own: ReportContext = {**context, "importance": importances.get(first, {})}
+    if not first:
+        return write_report(out_dir, evaluation=evaluations[first], history=history, title=title, context=own)
+    for name in others:
+        pages = {first: "../index.html"} | {n: f"../{n}/index.html" for n in others}
+        write_report(
+            out_dir / name,
+            evaluation=evaluations[name],
+            history=(),
+            title=f"{title}, {name}",
+            context={
+                **context,
+                "baselines": (),
+                "importance": importances.get(name, {}),
+                "tasks": evaluations,
+                "pages": pages,
+            },
+        )
+    own |= {"tasks": evaluations, "pages": {n: f"{n}/index.html" for n in others}}
+    return write_report(
+        out_dir, evaluation=evaluations[first], history=history, title=f"{title}, {first}", context=own
+    )
+
+
 def render(evaluation: Evaluation, *, images: Mapping[str, bytes], title: str, context: ReportContext) -> str:
     """The HTML page."""
     return render_page(
@@ -82,12 +131,29 @@ def render(evaluation: Evaluation, *, images: Mapping[str, bytes], title: str, c
         title=title,
         overall=evaluation.overall,
         cards=list(_cards(evaluation.overall)),
+        tasks=list(_task_rows(context.get("tasks", {}), context.get("pages", {}), evaluation)),
         facts={key: str(value) for key, value in context.get("facts", {}).items()},
         comparison=_comparison(evaluation.overall, context.get("baselines", ())),
         slices=list(_slice_rows(evaluation)),
         labels={metric.name: metric.label for metric in shown()},
         config=list(_flatten(context.get("config", {}))),
     )
+
+
+def _task_rows(
+    tasks: Mapping[str, Evaluation], pages: Mapping[str, str], own: Evaluation
+) -> Iterator[dict[str, Any]]:
+    """A row for each output, with the address of its page, and whether it is this one."""
+    for name, evaluation in tasks.items():
+        found = evaluation.overall
+        yield {
+            "name": name,
+            "page": pages.get(name, ""),
+            "own": evaluation is own,
+            "rows": f"{found.rows:,}",
+            "positives": f"{found.positives:,}",
+            "cells": [with_ends(found.metrics[entry.name]) for entry in shown()],
+        }
 
 
 def _cards(summary: Summary) -> Iterator[dict[str, str]]:
@@ -154,6 +220,25 @@ def _in_a_line(text: str) -> str:
     """A value of a log as a name in a table: without line ends, and cut where it is long."""
     text = text.replace("\r", "\\r").replace("\n", "\\n")
     return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
+
+
+def format_tasks_table(tasks: Mapping[str, Evaluation]) -> str:
+    """The headline figures of several tasks as aligned text: a line each, over the rows of each."""
+    columns = headlines()
+    width = max(8, *(len(name) for name in tasks))
+    heads = " ".join(f"{METRICS[c.name].label:<27}" if c.name == "auc" else f"{c.label:<10}" for c in columns)
+    lines = [f"{'task':<{width}} {'rows':>10} {'label 1':>10} {heads}".rstrip()]
+    lines.append("-" * len(lines[0]))
+    for name, evaluation in tasks.items():
+        found = evaluation.overall
+        cells = [
+            f"{with_ends(found.metrics[c.name]):<27}"
+            if c.name == "auc"
+            else f"{number(found.metrics[c.name].value):<10}"
+            for c in columns
+        ]
+        lines.append(f"{name:<{width}} {found.rows:>10,} {found.positives:>10,} {' '.join(cells)}".rstrip())
+    return "\n".join(lines)
 
 
 def format_metrics_table(evaluation: Evaluation) -> str:

@@ -2,12 +2,14 @@
 
 A row named as the split has the metrics of all its rows, `auc` beside `auc_low` and `auc_high`. The figures
 of parts are one row each of the kinds slices, baselines and importance: `split`, and `parts`, each with its
-`name` (a list of texts, such as slice and value) and `figures`.
+`name` (a list of texts, such as slice and value) and `figures`. Of a run with several tasks `auc`
+is that of the first, `buy.auc` that of another; a slice of another has its name in front.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ctr.metrics import Evaluation, MetricValue, Summary
@@ -23,6 +25,7 @@ def report_rows(
     split: str,
     baselines: Sequence[Mapping[str, Any]] = (),
     importance: Mapping[str, MetricValue] | None = None,
+    others: Mapping[str, Evaluation] = MappingProxyType({}),
 ) -> Iterator[ReportRow]:
     """The rows of a report.
 
@@ -31,12 +34,17 @@ def report_rows(
         split: its name.
         baselines: the lines of its comparison, see `ctr.report.evaluation.ReportContext`.
         importance: what each feature is worth in AUC, where it was measured.
+        others: output → evaluation, of a run with several tasks: all but the first one.
     """
-    yield split, figures(evaluation.overall.metrics)
+    of_others = {
+        f"{name}.{key}": value
+        for name, other in others.items()
+        for key, value in figures(other.overall.metrics).items()
+    }
+    yield split, figures(evaluation.overall.metrics) | of_others
     slices = [
-        _part([name, value], _counted(summary))
-        for name, values in evaluation.slices.items()
-        for value, summary in values.items()
+        *_slices(evaluation, []),
+        *(part for n, other in others.items() for part in _slices(other, [n])),
     ]
     lines = [
         _part([str(line.get("kind", line["name"]))], figures({n: as_metric(line.get(n)) for n in METRICS}))
@@ -46,6 +54,14 @@ def report_rows(
     for kind, parts in (("slices", slices), ("baselines", lines), ("importance", worth)):
         if parts:
             yield kind, {"split": split, "parts": parts}
+
+
+def _slices(evaluation: Evaluation, front: list[str]) -> list[dict[str, Any]]:
+    return [
+        _part([*front, name, value], _counted(summary))
+        for name, values in evaluation.slices.items()
+        for value, summary in values.items()
+    ]
 
 
 def figures(metrics: Mapping[str, MetricValue]) -> dict[str, float | None]:

@@ -7,8 +7,9 @@ those of the request in columns named `request_columns.<name>` and `request_feat
 A table of scores has a row per candidate, with these columns: question (position of the score request in the
 file, from 0), candidate (its position in the score request, from 0), request_id and user_id (dense codes),
 time (whole seconds), row_id and item_id (null where the score request names no row, or no row or known item),
-logit, score, unknown (the names of what was not known, `ctr.serving.unknown`), and the raw keys and places in
-the log as in a table of predictions (`ctr.predictions`).
+logit, score, `score_<name>` of each further output of a run with `tasks`, unknown (the names of what was not
+known, `ctr.serving.unknown`), and the raw keys and places in the log as in a table of predictions
+(`ctr.predictions`).
 """
 
 from __future__ import annotations
@@ -139,7 +140,9 @@ def _table(position: int, response: ScoreResponse, row_ids: np.ndarray | None) -
         for name, found in known.items()
     }
     unknown = pa.array(response.unknown.of_each(count), pa.list_(pa.string()))
-    return pa.table({**columns, **ids, "logit": response.logit, "score": response.score, "unknown": unknown})
+    scores = {"logit": response.logit, "score": response.score}
+    scores |= {f"score_{name}": found for name, found in response.others.items()}
+    return pa.table({**columns, **ids, **scores, "unknown": unknown})
 
 
 def _with_keys(table: pa.Table, keys: RowKeys | None) -> pa.Table:

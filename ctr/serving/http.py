@@ -108,7 +108,9 @@ class Endpoint:
         """From a body to the body of its answer."""
         response = self.compute(parse_body(body, most=self.limits.candidates))
         keys = {name: int(response.request.columns.plain[name][0]) for name in ("request_id", "time")}
-        scored = {"scores": response.score.tolist(), "logits": response.logit.tolist()}
+        scored: dict[str, Any] = {"scores": response.score.tolist(), "logits": response.logit.tolist()}
+        if response.others:
+            scored["tasks"] = {name: scores.tolist() for name, scores in response.others.items()}
         answer = {**keys, **scored, "unknown": response.unknown.plain()}
         if response.counters_at is not None:
             answer["counters_at"] = response.counters_at / 1e9

@@ -21,7 +21,7 @@ def score_rows(
     *,
     score: Callable[[Dataset, str], Iterable[tuple[Batch, np.ndarray]]],
 ) -> np.ndarray:
-    """Logits of rows, float32 (N,), in the order in which they are named; a row may be named twice.
+    """Logits of rows, float32 (N,) or (N, K), in the order in which they are named; a row may be named twice.
 
     Args:
         dataset: as the run sees it.
@@ -32,7 +32,7 @@ def score_rows(
         DataError: rows that the data set does not have.
     """
     wanted, places = np.unique(row_id, return_inverse=True)
-    found = np.zeros(len(wanted), dtype=np.float32)
+    found: np.ndarray | None = None
     missing = np.ones(len(wanted), dtype=bool)
     for name in SPLITS:
         data = dataset.split(name)
@@ -45,12 +45,15 @@ def score_rows(
             ids = batch.row_id.numpy()
             place = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
             asked = wanted[place] == ids
+            found = np.zeros((len(wanted), *logits.shape[1:]), dtype=np.float32) if found is None else found
             found[place[asked]] = logits[asked]
     if missing.any():
         raise DataError(
             f"row_id must name rows of {dataset.root}, got {wanted[missing][:5].tolist()}, which it lacks "
             f"({int(missing.sum())} of {len(wanted)}); take them from a table of predictions"
         )
+    if found is None:  # no row was named
+        return np.zeros(0, dtype=np.float32)
     result: np.ndarray = found[places.reshape(-1)]
     return result
 

@@ -20,6 +20,8 @@ from ctr.models.request_state import RequestState
 from ctr.serving.append import extend_state, why_not
 from ctr.serving.cache import Entry, StateCache, StateKey
 from ctr.serving.requests import Request, RequestCollator
+from ctr.training.outputs import Outputs
+from ctr.training.scoring import tasks_of
 from ctr.training.state import TrainingState
 from features.errors import ConfigError
 
@@ -62,12 +64,13 @@ class Scorer:
         if append and (reason := why_not(model)) is not None:
             raise ConfigError(f"states of this model cannot be extended by new events: {reason}")
         self.model, self.tables, self.collator = model, tables, collator
+        self.outputs = Outputs(tasks_of(model))
         self.cache, self.digest, self.append = cache, digest, append
         self.micro_batch, self.bf16, self.device = micro_batch, bf16, torch.device(device)
 
     @torch.inference_mode()
     def score(self, request: Request, candidates: Columns) -> np.ndarray:
-        """Logits (C,) float32 of the candidates, in their order."""
+        """Logits of the candidates, in their order: float32 (C,), or (C, K) of a run with tasks."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             return self._score(self.state(request), self.collator.candidate_batch(request, candidates))
 
@@ -80,7 +83,10 @@ class Scorer:
             rows_of_parts = torch.arange(batch.num_rows, device=self.device).split(self.micro_batch)
             parts = [take_candidates(batch, picked) for picked in rows_of_parts]
         logits = [self.model.score(state, part, rows).float().cpu().numpy() for part in parts]
-        return np.concatenate([np.empty(0, np.float32), *logits])
+        shape = (-1, len(self.outputs.tasks)) if self.outputs.tasks else (-1,)
+        return np.concatenate([np.empty(0, np.float32), *(part.reshape(-1) for part in logits)]).reshape(
+            shape
+        )
 
     def state(self, request: Request) -> RequestState:
         """The request's side, from the cache if it is there."""

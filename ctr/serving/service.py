@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,12 +15,14 @@ from ctr.serving.requests import Request
 from ctr.serving.score_request import ScoreRequest
 from ctr.serving.scorer import Scorer
 from ctr.serving.unknown import Unknown
-from ctr.training.scoring import probability
 
 
 @dataclass(frozen=True)
 class ScoreResponse:
-    """The logits (C,) of the candidates of a score request.
+    """The scores of the candidates of a score request.
+
+    `logit` and `score` (C,) are those of the first task, `others` the scores (C,) of each further output by
+    name (`ctr.predictions.outputs`), of a run with several tasks.
 
     `item_id` holds their codes, int64 (C,), −1 for unknown items; None where the score request named neither
     rows nor items.
@@ -27,14 +30,11 @@ class ScoreResponse:
 
     request: Request
     logit: np.ndarray
+    score: np.ndarray  # float64
     unknown: Unknown
     item_id: np.ndarray | None = None
     counters_at: int | None = None  # nanoseconds since 1970, of the export that filled counters
-
-    @property
-    def score(self) -> np.ndarray:
-        """Click probabilities, float64."""
-        return probability(self.logit)
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class ScoreService:
@@ -61,11 +61,21 @@ class ScoreService:
         logit = self.scorer.score(request, candidates)
         if not np.isfinite(logit).all():
             raise NonFiniteError(
-                f"logits must be finite, candidate {int(np.isfinite(logit).argmin())} of request "
+                f"logits must be finite, candidate {_first_wrong(logit)} of request "
                 f"{request.name[0]} got {logit[~np.isfinite(logit)][0]}; check the features that it came with"
             )
         unknown = Unknown.of(self.lookup.manifest, request, candidates)
-        return ScoreResponse(request, logit, unknown, candidates.plain.get("item_id"), self.counters_at)
+        outputs = self.scorer.outputs
+        score, others = outputs.scores(logit)
+        return ScoreResponse(
+            request,
+            outputs.first_logit(logit),
+            score,
+            unknown,
+            candidates.plain.get("item_id"),
+            self.counters_at,
+            dict(zip(outputs.names[1:], others, strict=True)),
+        )
 
     @property
     def counters_at(self) -> int | None:
@@ -76,3 +86,8 @@ class ScoreService:
     def stats(self) -> CacheStats:
         """Of the cache; zeros without one."""
         return CacheStats() if self.scorer.cache is None else self.scorer.cache.stats
+
+
+def _first_wrong(logit: np.ndarray) -> int:
+    """The first candidate with a logit that is not finite."""
+    return int(np.isfinite(logit.reshape(len(logit), -1)).all(axis=1).argmin())

@@ -23,8 +23,10 @@ import numpy as np
 
 from features.errors import ConfigError
 
-# From configuration, checkpoint and data set to a function of row IDs, int64 (N,), that gives float64 (N,).
-Opener: TypeAlias = Callable[[Path, Path, Path], Callable[[np.ndarray], np.ndarray]]
+# What is said of rows: float64 (N,), or the column of each output of a run with several tasks.
+Said: TypeAlias = np.ndarray | dict[str, np.ndarray]
+# From configuration, checkpoint and data set to a function of row IDs, int64 (N,).
+Opener: TypeAlias = Callable[[Path, Path, Path], Callable[[np.ndarray], Said]]
 
 _CODE = '''"""A run of ctr-pipeline, opened from its checkpoint; for mlflow.pyfunc.load_model."""
 
@@ -53,10 +55,18 @@ def offer(opener: Opener) -> None:
             self.score = opener(Path(files["config"]), Path(files["checkpoint"]), dataset)
 
         # MLflow takes other hints than that of an array for a schema, and warns where there is none.
-        def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
-            """Of the rows that the column row_id of a table, an array or a list names, float64 (N,)."""
+        def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> Any:
+            """Of the rows that the column row_id of a table, an array or a list names, float64 (N,).
+
+            A run with several tasks gives a table: score, and score_<name> of each further output.
+            """
             named: Any = model_input["row_id"] if hasattr(model_input, "columns") else model_input
-            return self.score(np.asarray(named, dtype=np.int64).reshape(-1))
+            said = self.score(np.asarray(named, dtype=np.int64).reshape(-1))
+            if not isinstance(said, dict):
+                return said
+            from pandas import DataFrame  # type: ignore[import-untyped]
+
+            return DataFrame(said)
 
     set_model(Scorer())
 

@@ -7,7 +7,9 @@ the known rows of all of it weigh, so that the parts' losses sum to its mean.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -98,7 +100,8 @@ def mean_over_rows(losses: Tensor, *, total: int | None = None) -> Tensor:
 class RunningLoss:
     """Mean loss and normalised entropy since the last report.
 
-    NE = mean loss / H(mean label), H the entropy of a coin: 1 means no better than the mean click rate.
+    NE = mean loss / H(mean label), H the entropy of a coin: 1 means no better than the mean click rate. Of a
+    run that learns several tasks, both are the first one's.
 
     Example:
         >>> running = RunningLoss()
@@ -110,10 +113,15 @@ class RunningLoss:
     loss: float = 0.0
     rows: float = 0  # of rows with weights, what they weigh
     positives: float = 0.0
+    tasks: dict[str, float] = field(default_factory=dict)  # the same sums of each task's loss, if several
 
-    def add(self, *, loss: float, rows: float, positives: float) -> None:
-        """Count one batch with its mean loss."""
+    def add(
+        self, *, loss: float, rows: float, positives: float, tasks: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        """Count one batch with its mean loss, and those of its tasks."""
         self.loss += loss * rows
+        for name, own in tasks.items():
+            self.tasks[name] = self.tasks.get(name, 0.0) + own * rows
         self.rows += int(rows) if float(rows).is_integer() else rows
         self.positives += positives
 
@@ -124,10 +132,11 @@ class RunningLoss:
         rate, loss = self.positives / self.rows, self.loss / self.rows
         entropy = -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
         figures = {"loss": loss, "label_mean": rate}
+        of_tasks = {f"{name}.loss": own / self.rows for name, own in self.tasks.items()}
         if ne and entropy > 0:
-            figures["ne"] = loss / entropy
-        self.loss, self.rows, self.positives = 0.0, 0, 0.0
-        return figures
+            figures["ne"] = next(iter(of_tasks.values()), loss) / entropy
+        self.loss, self.rows, self.positives, self.tasks = 0.0, 0, 0.0, {}
+        return figures | of_tasks
 
 
 def all_finite(*tensors: Tensor) -> bool:

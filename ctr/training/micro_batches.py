@@ -7,7 +7,8 @@ update            of rows and dense weights with the sums of the parts' gradient
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,6 +22,12 @@ class PartialLoss:
 
     loss: float = 0.0
     finite: bool = True
+    tasks: dict[str, float] = field(default_factory=dict)  # of a run that learns several
+
+    def add_tasks(self, losses: Mapping[str, Tensor]) -> None:
+        """Count the losses of the tasks of a part."""
+        for name, loss in losses.items():
+            self.tasks[name] = self.tasks.get(name, 0.0) + loss.item()
 
 
 def parts_of(batch: Batch) -> tuple[Batch, ...]:

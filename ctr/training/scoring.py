@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from ctr import predictions
 from ctr.batch import Batch
 from ctr.distributed.world import World
+from ctr.models.model import Model
 from ctr.predictions import SplitRows
 from ctr.predictions.write import Scored
+from ctr.training.outputs import Outputs
 from ctr.training.state import TrainingState
-from features.dataset import Dataset
+from features.dataset import Dataset, TaskInfo
 
 
 class BatchSource(Protocol):
@@ -27,43 +30,43 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True)
 class Scores:
-    """Logits of a split in file order, with what the metrics group by; numpy arrays of equal length."""
+    """Logits of a split in file order, with what the metrics group by; numpy arrays of equal length N.
+
+    `label`, `known` and the logits are (N,), or (N, K) of a run with tasks.
+    """
 
     logit: np.ndarray  # float32
     label: np.ndarray  # float32
+    known: np.ndarray  # bool
     user_id: np.ndarray  # int64
     request_id: np.ndarray  # int64
+    tasks: Sequence[TaskInfo] = field(default=(), kw_only=True)
 
     @property
     def score(self) -> np.ndarray:
-        """Click probabilities, float64."""
-        return probability(self.logit)
+        """Of the first task: probabilities, float64."""
+        return Outputs(self.tasks).scores(self.logit)[0]
 
 
-_FIELDS = tuple(field.name for field in fields(Scores))
-
-
-def probability(logit: np.ndarray) -> np.ndarray:
-    """1 / (1 + e^−logit) in float64; exact enough that different float32 logits stay different."""
-    wide = logit.astype(np.float64)
-    return np.exp(-np.logaddexp(0.0, -wide))
+_FIELDS = tuple(own.name for own in fields(Scores) if own.name != "tasks")
 
 
 @torch.inference_mode()
 def score_batches(
     state: TrainingState, batches: Iterable[Batch], *, bf16: bool, device: torch.device
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Each batch with its logits (B,) float32."""
+    """Each batch with its logits, float32 (B,), or (B, K) of a run with tasks."""
+    count = len(tasks_of(state.model))
     with state.for_scoring() as model:
         for batch in batches:
             on_device = batch.to(device)
             rows = state.tables.lookup(on_device.unique_ids)  # by all ranks, also one without a batch
             if not batch.num_rows:
-                yield batch, np.empty(0, dtype=np.float32)
+                yield batch, np.empty((0, count) if count else 0, dtype=np.float32)
                 continue
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 logits = model(on_device, rows)
-            yield batch, logits.float().cpu().numpy()
+            yield batch, logits.float().reshape(batch.num_rows, *([count] if count else [])).cpu().numpy()
 
 
 def score_split(
@@ -86,10 +89,11 @@ def score_split(
     Returns:
         The scores in file order on rank 0, bit by bit those of one process; None elsewhere.
     """
+    tasks = tasks_of(state.model)
     parts = [
         Scores(
             logits,
-            batch.label.numpy(),
+            *_labels(batch, several=bool(tasks)),
             batch.user_id[batch.request_index].numpy(),
             batch.request_id[batch.request_index].numpy(),
         )
@@ -98,7 +102,28 @@ def score_split(
     own = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _FIELDS}
     own["rows"] = np.array([len(p.logit) for p in parts])
     gathered = (world or World.single()).gather_arrays(own)
-    return _in_file_order(gathered) if gathered else None
+    return replace(_in_file_order(gathered), tasks=tasks) if gathered else None
+
+
+def tasks_of(model: nn.Module) -> list[TaskInfo]:
+    """The tasks of a run with `tasks`; none where a model gives the logit of the data set's one label."""
+    return model.learned if isinstance(model, Model) and model.tasks is not None else []
+
+
+def label_and_known(batches: Sequence[Batch], outputs: Outputs) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Labels of each output, or of the one label, and where they are known, (N,) each."""
+    parts = [_labels(batch, several=bool(outputs.all)) for batch in batches]
+    label, known = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return [output.label(label, known) for output in outputs.all] or [(label, known)]
+
+
+def _labels(batch: Batch, *, several: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and where they are known, (B,) or (B, K)."""
+    label, known = (
+        np.stack([getattr(target, name).numpy() for target in batch.targets.values()], axis=1)
+        for name in ("label", "known")
+    )
+    return (label, known) if several else (label[:, 0], known[:, 0])
 
 
 def _in_file_order(ranks: list[dict[str, np.ndarray]]) -> Scores:
@@ -128,8 +153,9 @@ def predict_split(
     Raises:
         DataError: the split has no rows.
     """
+    outputs = Outputs(tasks_of(state.model))
     scored = (
-        Scored(batch.row_id.numpy(), logits, probability(logits))
+        Scored(batch.row_id.numpy(), outputs.first_logit(logits), *outputs.scores(logits))
         for batch, logits in score_batches(state, loader.iterate(0), bf16=bf16, device=device)
     )
     return predictions.write_predictions(path, SplitRows(dataset, split), scored)

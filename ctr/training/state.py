@@ -55,8 +55,11 @@ class Progress:
     running: RunningLoss = field(default_factory=RunningLoss)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, restored by `from_json`; `evaluation_due` is written where it says something."""
-        return {name: value for name, value in asdict(self).items() if name != "evaluation_due" or value}
+        """Plain data, restored by `from_json`; what older versions lack stands there if it says something."""
+        plain = {name: value for name, value in asdict(self).items() if name != "evaluation_due" or value}
+        if not self.running.tasks:
+            del plain["running"]["tasks"]
+        return plain
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Progress:

@@ -11,65 +11,25 @@ loss, one decision and the same dense weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import astuple, dataclass
-from functools import partial
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
-from ctr.config import LossConfig, RunConfig
+from ctr.config import RunConfig
 from ctr.distributed.gradients import DenseGradients, GradientExchange, Reduce, over_ranks
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables
 from ctr.errors import NonFiniteError
-from ctr.training.losses import PLAIN, all_finite, mean_over_rows, target_loss
+from ctr.training.losses import PLAIN, all_finite, mean_over_rows
 from ctr.training.micro_batches import PartialLoss, parts_of, rows_of
+from ctr.training.objective import Objective, TasksObjective, objective_of
 from ctr.training.optim import AveragedWeights, rate_factor
 from ctr.training.speed import keep_freed_memory
 from ctr.training.staleness import DenseUpdate, PendingGradients
+from ctr.training.status import StepResult, StepStatus
 from features.durable.faults import fault_point
 from features.errors import ConfigError, DataError
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one step did, over all ranks; `loss` is None where a non-finite step was skipped."""
-
-    loss: float | None
-    rows: int
-    weight: float  # of the rows whose label is known
-    positives: float  # their part with label 1
-    grad_norm: float | None  # of the dense gradient applied in this step; None where none was
-    rate: float
-    in_flight: int = 0  # bytes of dense gradients not applied yet
-    stopping: bool = False  # whether some rank was asked to stop
-
-
-@dataclass(frozen=True)
-class StepStatus:
-    """What the ranks tell each other of a step: summed, it is the same decision everywhere."""
-
-    loss: float
-    rows: float
-    weight: float
-    positives: float
-    bad_forward: float
-    bad_gradient: float
-    stopping: float
-
-    @property
-    def problem(self) -> str | None:
-        """What is not finite on some rank; None if everything is."""
-        return "the loss or a logit" if self.bad_forward else "a gradient" if self.bad_gradient else None
-
-
-def objective_of_clicks(logits: Tensor, batch: Batch, *, loss: LossConfig = PLAIN) -> Tensor:
-    """The loss of a model that gives a logit per candidate: of the first task."""
-    target = next(iter(batch.targets.values()))
-    return target_loss(logits, target, batch.request_index, loss=loss, offset=batch.offset)
 
 
 class Updates:
@@ -85,7 +45,7 @@ class Updates:
         pending: the dense gradient that waits from step to step; its own if None.
         world: the processes of the job; one if None.
         reduce: sums dense gradients; None: over the ranks (measurements put a slow network here).
-        objective: from what the model gives, and the batch, to the loss.
+        objective: from what the model gives, and the batch, to the loss; None: see `objective_of`.
 
     Raises:
         ConfigError: batches are to come in parts, and the objective does not know of them.
@@ -103,18 +63,17 @@ class Updates:
         pending: PendingGradients | None = None,
         world: World | None = None,
         reduce: Reduce | None = None,
-        objective: Callable[[Tensor, Batch], Tensor] = objective_of_clicks,
+        objective: Objective | None = None,
     ) -> None:
-        if objective is not objective_of_clicks and config.loader.micro_batches > 1:
+        if objective is not None and config.loader.micro_batches > 1:
             raise ConfigError(
                 "loader.micro_batches must be 1 for a model that gives its loss itself, as a mean that parts "
                 f"do not add up to, got {config.loader.micro_batches}; lower loader.batch_rows instead"
             )
         self.model = model
-        if objective is objective_of_clicks:
-            objective = partial(objective_of_clicks, loss=config.train.loss)
-        self.objective = objective
+        self.objective = objective or objective_of(model, loss=config.train.loss)
         self.has_ne = config.train.loss == PLAIN  # that of another loss would say nothing
+        self.task_names = self.objective.names if isinstance(self.objective, TasksObjective) else []
         self.tables = tables
         self.config = config
         self.total_steps = total_steps
@@ -220,6 +179,8 @@ class Updates:
         computed.finite = all_finite(total, logits)
         if computed.finite:
             computed.loss += loss.item()
+            if isinstance(self.objective, TasksObjective):
+                computed.add_tasks(self.objective.latest)
         return total
 
     def _row_gradients(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -250,8 +211,9 @@ class Updates:
             bad_forward=not computed.finite,
             bad_gradient=not sound,
             stopping=stopping,
+            task_losses=[computed.tasks.get(task, 0.0) for task in self.task_names],
         )
-        total = StepStatus(*self.world.sums(*astuple(own)))
+        total = own.summed(self.world)
         if batch.total_rows is not None and total.rows != batch.total_rows:
             raise DataError(
                 f"the ranks' shares of a batch must make up its {batch.total_rows} rows, got "
@@ -269,6 +231,7 @@ class Updates:
             rate,
             in_flight=self.dense.pending.nbytes,
             stopping=status.stopping > 0,
+            task_losses=dict(zip(self.task_names, status.task_losses, strict=True)),
         )
 
     def _skip_or_raise(

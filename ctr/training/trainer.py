@@ -9,13 +9,12 @@ decides what comes next (weights, optimizer, position in the data, random state,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from ctr.batch import Batch
 from ctr.checkpoint.background import CheckpointWriter
@@ -32,7 +31,7 @@ from ctr.runs.signals import GracefulStop
 from ctr.tracking import SilentTracker, Tracker
 from ctr.training.scoring import BatchSource, score_split
 from ctr.training.state import Progress, TrainingState
-from ctr.training.step import StepResult, Updates, objective_of_clicks
+from ctr.training.step import Objective, StepResult, Updates
 from ctr.training.validation import Interrupted, UntilSignal, describe, figures_of, selection_value
 from features.durable.faults import fault_point
 from features.errors import ConfigError
@@ -73,7 +72,7 @@ class Trainer:
         display: shows progress, of rank 0.
         device: where the model lives.
         world: the processes of the job; this one alone if None.
-        objective: from what the model gives to the loss.
+        objective: from what the model gives to the loss; None: that of scored candidates.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class Trainer:
         display: Display,
         device: torch.device,
         world: World | None = None,
-        objective: Callable[[Tensor, Batch], Tensor] = objective_of_clicks,
+        objective: Objective | None = None,
     ) -> None:
         self.config = config
         self.state = state
@@ -225,11 +224,11 @@ class Trainer:
         if result.loss is None:
             progress.skipped += 1
         else:
-            progress.running.add(loss=result.loss, rows=result.weight, positives=result.positives)
+            counted = {"rows": result.weight, "positives": result.positives}
+            progress.running.add(loss=result.loss, **counted, tasks=result.task_losses)
         self._rows_since += result.rows
         if self._due(self.config.tracking.log_every) or at_end:
-            figures = progress.running.take(ne=self.updates.has_ne)
-            now = time.monotonic()
+            figures, now = progress.running.take(ne=self.updates.has_ne), time.monotonic()
             speed = self._rows_since / max(now - self._clock, 1e-9)
             self._clock, self._rows_since = now, 0
             values = {

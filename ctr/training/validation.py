@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ctr.batch import Batch
-from ctr.metrics import METRICS, MetricAccumulator
-from ctr.metrics.table import headlines, validated
+from ctr.metrics import MetricAccumulator
+from ctr.metrics.table import headlines, metric_of, validated
+from ctr.predictions import outputs_of
 from ctr.runs.signals import GracefulStop
+from ctr.training.outputs import Outputs
 from ctr.training.scoring import BatchSource, Scores
+from features.dataset import TaskInfo
+from features.errors import ConfigError
 
 
 class Interrupted(Exception):
@@ -36,9 +42,30 @@ class UntilSignal:
 
 
 def figures_of(scores: Scores) -> dict[str, float | None]:
-    """Metrics of a scored split, without intervals; undefined ones are None."""
+    """Metrics of a scored split, without intervals; undefined ones are None.
+
+    Of a run with several tasks each has its own, over the rows where its label is known: `auc` of the first,
+    `buy.auc` of another.
+    """
+    if not scores.tasks:
+        return _metrics(scores, scores.label, scores.score, scores.known)
+    outputs = Outputs(scores.tasks)
+    first, others = outputs.scores(scores.logit)
+    found: dict[str, float | None] = {}
+    for place, (output, score) in enumerate(zip(outputs.all, [first, *others], strict=True)):
+        label, known = output.label(scores.label, scores.known)
+        figures = _metrics(scores, label, score, known) if output.binary else {}
+        found |= {f"{output.name}.{n}" if place else n: value for n, value in figures.items()}
+    return found
+
+
+def _metrics(
+    scores: Scores, label: np.ndarray, score: np.ndarray, known: np.ndarray
+) -> dict[str, float | None]:
     with MetricAccumulator(draws=0) as accumulator:
-        accumulator.update(scores.label, scores.score, user=scores.user_id, request=scores.request_id)
+        accumulator.update(
+            label[known], score[known], user=scores.user_id[known], request=scores.request_id[known]
+        )
         metrics = accumulator.compute().metrics
     return {metric.name: metrics[metric.name].value for metric in validated()}
 
@@ -48,25 +75,52 @@ def selection_value(figures: dict[str, float | None], selection: str) -> float |
 
     Args:
         figures: of a validation.
-        selection: `train.metric`, one name or several joined by +.
+        selection: `train.metric`, one name or several joined by +; `click.auc` is that of a task.
 
     Example:
         >>> selection_value({"auc": 0.75, "gauc": 0.71}, "auc+gauc"), selection_value({"ne": 0.9}, "ne")
         (0.73, -0.9)
     """
     names = selection.split("+")
-    known = [value for name in names if (value := figures[name]) is not None]
+    known = [value for name in names if (value := figures[_key(figures, name)]) is not None]
     if len(known) < len(names):
         return None
-    return METRICS[names[0]].direction * (sum(known) / len(known))
+    return metric_of(names[0]).direction * (sum(known) / len(known))
+
+
+def _key(figures: Mapping[str, float | None], name: str) -> str:
+    """The first task's metrics stand there without its name."""
+    return name if name in figures else metric_of(name).name
+
+
+def check_tasks(selection: str, tasks: Sequence[TaskInfo]) -> None:
+    """Check that `train.metric` names tasks of the run whose metrics it has.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    outputs = {output.name: output for output in outputs_of(tasks)}
+    for name in selection.split("+"):
+        task = name.rpartition(".")[0] or tasks[0].name
+        if task not in outputs or not outputs[task].binary:
+            raise ConfigError(
+                f"train.metric must be a metric of what the run learns and scores ({', '.join(outputs)}), of "
+                f"{task!r} it has no {metric_of(name).name}, got {selection!r}; write a task's as task.auc"
+            )
 
 
 def selected_figure(value: float, selection: str) -> float:
     """The figure that a `selection_value` stands for, as people read it."""
-    return METRICS[selection.split("+")[0]].direction * value
+    return metric_of(selection.split("+")[0]).direction * value
 
 
 def describe(figures: dict[str, float | None], selection: str) -> str:
     """The figures that are named while training, and those that choose the step, in one line."""
-    named = {metric.name for metric in headlines()} | set(selection.split("+"))
+    named = {metric.name for metric in headlines()} | {f"{task}.auc" for task in _further(figures)}
+    named |= {_key(figures, name) for name in selection.split("+")}
     return "  ".join(f"{name} {v:.4f}" for name, v in figures.items() if v is not None and name in named)
+
+
+def _further(figures: Mapping[str, float | None]) -> set[str]:
+    """The outputs of a run with several tasks, but for the first."""
+    return {name.rpartition(".")[0] for name in figures} - {""}

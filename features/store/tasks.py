@@ -89,3 +89,21 @@ class TaskCounts(Strict):
     known: int
     young: int = 0
     positives: int | None = None
+
+
+def chain_of(task: TaskInfo, tasks: Sequence[TaskInfo]) -> list[int]:
+    """Positions of a task's ancestors among `tasks`, the first one first, and of itself.
+
+    Those that are not among `tasks` are left out, with theirs.
+
+    Example:
+        >>> click, buy = TaskInfo(name="click"), TaskInfo(name="buy", given="click")
+        >>> chain_of(buy, [click, buy]), chain_of(buy, [buy])
+        ([0, 1], [0])
+    """
+    places = {other.name: place for place, other in enumerate(tasks)}
+    found = [places[task.name]]
+    while task.given in places:
+        task = tasks[places[task.given]]
+        found.insert(0, places[task.name])
+    return found

@@ -1,0 +1,28 @@
+"""The tiny data set with three tasks, as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.ipc as ipc
+
+from features.dataset import MANIFEST, SPLITS, Dataset, sha256_of
+from tests.ctr.task_dataset import TASKS, with_tasks
+from tests.ctr.tiny_run import tiny_dataset
+
+
+def write_tasks(folder: Path) -> Path:
+    """Write it below a folder; returns its root."""
+    root = tiny_dataset(folder)
+    dataset = Dataset(root)
+    tables = {name: with_tasks(dataset).split(name).impressions for name in SPLITS}
+    files = dict(dataset.manifest.files)
+    for name, table in tables.items():
+        path = root / name / "impressions.arrow"
+        path.unlink()  # it is mapped
+        with ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+        files[f"{name}/impressions.arrow"] = sha256_of(path)
+    manifest = dataset.manifest.model_copy(update={"tasks": TASKS, "files": files})
+    (root / MANIFEST).write_text(manifest.model_dump_json())
+    return root
