@@ -172,14 +172,18 @@ def validation_loader(config: RunConfig, dataset: Dataset, *, world: World | Non
     """The validation part, as `scoring_loader` gives it; None where a run trains on it, or it has no rows.
 
     Raises:
-        ConfigError: training is to stop early, which only the validation part can tell.
+        ConfigError: training is to stop early, or scores to be calibrated, for which there must be one.
     """
     rows = dataset.manifest.splits["valid"].impressions
     if rows and config.train.data == "train":
         return scoring_loader(config, dataset, "valid", world=world)
-    check_no_early_stopping(
-        config.train, f"train.data is {config.train.data}" if rows else f"that of {dataset.root} has no rows"
-    )
+    why = f"train.data is {config.train.data}" if rows else f"that of {dataset.root} has no rows"
+    check_no_early_stopping(config.train, why)
+    if config.calibration != "none":
+        raise ConfigError(
+            f"calibration must be none without a validation part ({why}), which it is fitted on, got "
+            f"{config.calibration}; set it to none, or keep a validation part"
+        )
     return None
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ctr.sparse_optim.base import OptimizerOptions
 
 Sharding = Literal["auto", "table_wise", "row_wise", "column_wise"]
+CalibrationKind = Literal["none", "platt", "isotonic"]
 
 COMMON_OPTIONS = ("eps", "betas", "weight_decay")  # of embedding rows' optimizers, not of each
 
@@ -217,6 +218,8 @@ class RunConfig(Knobs):
     optimizer: OptimizerConfig = OptimizerConfig()
     loader: LoaderConfig = LoaderConfig()
     train: TrainConfig = TrainConfig()
+    # What makes probabilities of the logits, fitted on the validation part: ctr.training.calibration.
+    calibration: CalibrationKind = "none"
     distributed: DistributedConfig = DistributedConfig()
     tracking: TrackingConfig = TrackingConfig()
     init: InitConfig | None = None  # start from a finished run; None = from fresh weights

@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ctr.baseline import BASELINES, write_baseline
 from ctr.metrics import Evaluation, evaluate_table
 from ctr.metrics.table import headlines
 from ctr.report.evaluation import format_metrics_table
 from ctr.report.result_line import append_line
+from ctr.runs.directory import RunDir
 from features.dataset import Dataset
 from features.errors import ConfigError
 from pipelines.terminal import echo
+
+if TYPE_CHECKING:
+    from pipelines.runs import OpenRun
 
 MOST_SEEDS = 1000
 
@@ -86,3 +91,27 @@ def evaluate_baseline(
         path = out or Path(folder) / "predictions.parquet"
         write_baseline(path, dataset, kind, split, seed=seed)
         return evaluate_table(path, slices=[])
+
+
+def check_baselines(opened: OpenRun, kinds: list[str]) -> None:
+    """Check that the first task of a run is what baselines learn.
+
+    Raises:
+        ConfigError: it is another label than the first one of the data set.
+    """
+    from ctr.build import first_label
+
+    own, label = opened.dataset.manifest.tasks[0].name, first_label(opened.prepared)
+    if kinds and own != label:
+        raise ConfigError(
+            f"--baseline learns the data set's first label, {label}, so the run's first task must be that, "
+            f"got {own}; name {label} first in tasks.use, or leave the baseline out"
+        )
+
+
+def compared_with(run_dir: RunDir, opened: OpenRun, kind: str, split: str) -> dict[str, Any]:
+    """A line of the report's comparison: a baseline, whose predictions stay beside those of the run."""
+    path = run_dir.predictions / opened.place / f"{split}-{kind}.parquet"
+    evaluation = evaluate_baseline(opened.prepared, kind, split, out=path)
+    note = path.relative_to(run_dir.path).as_posix()
+    return {"name": BASELINES[kind], "kind": kind, "note": note, **evaluation.overall.metrics}

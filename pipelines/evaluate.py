@@ -12,9 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctr.baseline import BASELINES
-from ctr.metrics import Evaluation, MetricValue, evaluate_tasks
+from ctr.metrics import Evaluation, MetricValue, evaluate_raw, evaluate_tasks
 from ctr.metrics.table import compared
-from ctr.report.evaluation import as_metric, format_metrics_table, format_tasks_table, write_reports
+from ctr.report.evaluation import (
+    as_metric,
+    format_calibration_table,
+    format_metrics_table,
+    format_tasks_table,
+    uncalibrated,
+    write_reports,
+)
 from ctr.report.figures import report_rows
 from ctr.report.plots import with_ends
 from ctr.report.result_line import append_line
@@ -23,7 +30,7 @@ from ctr.runs.journal import Row, read_rows
 from ctr.tracking import Tracker
 from ctr.transfer.report import KIND, TakenOver
 from features.errors import ConfigError
-from pipelines.baseline import evaluate_baseline
+from pipelines.baseline import check_baselines, compared_with
 from pipelines.compare import compare
 from pipelines.terminal import echo
 
@@ -40,14 +47,17 @@ class EvaluationResult:
     step: int
     comparison: list[dict[str, Any]]  # baselines and reference lines
     importance: dict[str, MetricValue] = field(default_factory=dict)  # feature → loss of AUC without it
-    tasks: dict[str, Evaluation] = field(default_factory=dict)  # of a run with several: output → evaluation
+    tasks: dict[str, Evaluation] = field(default_factory=dict)  # output → evaluation, the first one first
+    raw: dict[str, Evaluation] = field(default_factory=dict)  # the same without calibration, if there is one
 
     def text(self) -> str:
         """The table of metrics, and below it what the model is compared with."""
         lines = [format_metrics_table(self.evaluation), *([""] if self.comparison else [])]
-        if self.tasks:
+        if len(self.tasks) > 1:
             first = next(iter(self.tasks))
-            lines = [format_tasks_table(self.tasks), "", f"{first}: the first task", *lines]
+            lines = [format_tasks_table(self.tasks), "", f"{first}, the first task:", *lines]
+        if self.raw:
+            lines += ["", format_calibration_table(self.tasks, self.raw)]
         for line in self.comparison:
             lines.append(f"{line['name']:45} AUC {with_ends(as_metric(line['auc']))}")
         ranked = sorted(self.importance.items(), key=lambda item: -(item[1].value or 0.0))
@@ -62,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", type=Path, nargs="?", help="run directory")
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
     parser.add_argument("--checkpoint", default="best", help="best, last or a step number")
+    parser.add_argument("--raw", action="store_true", help="scores without the calibration of the run")
     parser.add_argument(
         "--dataset", type=Path, help="where the data set is now, if it moved, or another one to evaluate on"
     )
@@ -127,6 +138,7 @@ def run(arguments: argparse.Namespace) -> None:
         baselines=arguments.baseline,
         line_file=arguments.line,
         importance_rows=arguments.importance,
+        raw_scores=arguments.raw,
     )
     echo(f"{result.text()}\n\nreport: {result.report}")
 
@@ -159,6 +171,7 @@ def evaluate(
     lines: list[dict[str, Any]] | None = None,
     line_file: Path | None = None,
     importance_rows: int = 0,
+    raw_scores: bool = False,
 ) -> EvaluationResult:
     """Score, measure, report, track.
 
@@ -171,6 +184,7 @@ def evaluate(
         lines: further lines of comparison for the report, such as the best possible AUC.
         line_file: a file of results that gets a line more, see `ctr.report.result_line`.
         importance_rows: rows on which each feature's worth is measured; 0: it is not.
+        raw_scores: without the calibration of the run.
     """
     # Here, because they load torch, which comparing predictions does not need.
     from pipelines.predict import predict
@@ -179,13 +193,14 @@ def evaluate(
     from pipelines.train import describe_dataset
 
     with RunDir.open_results(path) as run_dir:
-        opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint)
-        _check_baselines(opened, baselines or [])
+        opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint, raw=raw_scores)
+        check_baselines(opened, baselines or [])
         predictions, _ = predict(run_dir, opened, split)
         evaluations = evaluate_tasks(predictions)
         (first, evaluation), *others = evaluations.items()
-        compared = [_compared_with(run_dir, opened, kind, split) for kind in baselines or []]
+        compared = [compared_with(run_dir, opened, kind, split) for kind in baselines or []]
         compared += lines or []
+        raw = evaluate_raw(predictions)
         importances = _importances(opened, split, importance_rows) if importance_rows else {}
         importance = importances.get(first, {})
         report_dir, history = run_dir.report / opened.place, read_rows(run_dir.journal_file)
@@ -195,6 +210,7 @@ def evaluate(
             history=history,
             title=f"{opened.config.model.kind} on {opened.dataset.manifest.name}, {split}",
             importances=importances,
+            raw=raw,
             context={
                 "baselines": compared,
                 "config": opened.config.model_dump(mode="json"),
@@ -208,14 +224,14 @@ def evaluate(
             },
         )
         name = f"{split}.{opened.place}" if opened.place else split
+        beside = [*compared, *uncalibrated(raw, first)]
         found = report_rows(
-            evaluation, split=name, baselines=compared, importance=importance, others=dict(others)
+            evaluation, split=name, baselines=beside, importance=importance, others=dict(others)
         )
         _record(run_dir, opened, found, report=report.parent)
         if line_file is not None:
             append_line(line_file, result_line(run_dir, opened, evaluation, split, others=dict(others)))
-    tasks = evaluations if first else {}
-    return EvaluationResult(evaluation, report, opened.step, compared, importance, tasks)
+    return EvaluationResult(evaluation, report, opened.step, compared, importance, evaluations, raw)
 
 
 def _importances(opened: OpenRun, split: str, rows: int) -> dict[str, dict[str, MetricValue]]:
@@ -227,18 +243,6 @@ def _importances(opened: OpenRun, split: str, rows: int) -> dict[str, dict[str, 
     return permutation_importances(
         opened.state, batches, opened.dataset.manifest, bf16=bf16, device=opened.device
     )
-
-
-def _check_baselines(opened: OpenRun, kinds: list[str]) -> None:
-    """Baselines learn the first label of the data set."""
-    from ctr.build import first_label
-
-    own, label = opened.dataset.manifest.tasks[0].name, first_label(opened.prepared)
-    if kinds and own != label:
-        raise ConfigError(
-            f"--baseline learns the data set's first label, {label}, so the run's first task must be that, "
-            f"got {own}; name {label} first in tasks.use, or leave the baseline out"
-        )
 
 
 def _record(
@@ -278,11 +282,3 @@ def _started_from(history: list[Row]) -> dict[str, str]:
     """What the run took over from another one, for the head of the report."""
     rows = [row for row in history if row["kind"] == KIND]
     return {"start": "; ".join(TakenOver.from_json(rows[-1]).lines())} if rows else {}
-
-
-def _compared_with(run_dir: RunDir, opened: OpenRun, kind: str, split: str) -> dict[str, Any]:
-    """A line of the report's comparison: a baseline, whose predictions stay beside those of the run."""
-    path = run_dir.predictions / opened.place / f"{split}-{kind}.parquet"
-    evaluation = evaluate_baseline(opened.prepared, kind, split, out=path)
-    note = path.relative_to(run_dir.path).as_posix()
-    return {"name": BASELINES[kind], "kind": kind, "note": note, **evaluation.overall.metrics}

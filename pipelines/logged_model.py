@@ -13,9 +13,9 @@ from ctr.checkpoint.load import load_checkpoint
 from ctr.config import load_config
 from ctr.serving.rows import score_rows
 from ctr.tracking.pyfunc import Said
-from ctr.training.outputs import Outputs
-from ctr.training.scoring import score_batches, tasks_of
+from ctr.training.scoring import outputs_of_run, score_batches
 from features.dataset import Dataset
+from pipelines.runs import keep_calibration
 
 OPENER = f"{__name__}:open_rows"
 
@@ -35,13 +35,15 @@ def open_rows(config: Path, checkpoint: Path, dataset: Path) -> Callable[[np.nda
     data = open_dataset(run, at=dataset)
     device = pick_device(run.train.device)
     state = build_state(run, data.manifest, device)
-    state.restore(load_checkpoint(checkpoint), weights_only=True)
+    found = load_checkpoint(checkpoint)
+    state.restore(found, weights_only=True)
+    keep_calibration(state, run, step=found.step)
 
     def score(part: Dataset, name: str) -> Iterable[tuple[Batch, np.ndarray]]:
         batches = scoring_loader(run, part, name).iterate(0)
         return score_batches(state, batches, bf16=run.train.precision == "bf16", device=device)
 
-    outputs = Outputs(tasks_of(state.model))
+    outputs = outputs_of_run(state)
 
     def said(row_id: np.ndarray) -> Said:
         first, others = outputs.scores(score_rows(data, row_id, score=score))

@@ -19,12 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
     parser.add_argument("--checkpoint", default="best", help="best, last or a step number")
     parser.add_argument("--dataset", type=Path, help=DATASET_HELP)
+    parser.add_argument("--raw", action="store_true", help="scores without the calibration of the run")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and say where the table is."""
     with RunDir.open_results(arguments.run_dir) as run_dir:
-        opened = open_run(run_dir, dataset=arguments.dataset, checkpoint=arguments.checkpoint)
+        opened = open_run(
+            run_dir, dataset=arguments.dataset, checkpoint=arguments.checkpoint, raw=arguments.raw
+        )
         path, rows = predict(run_dir, opened, arguments.split)
     echo(f"wrote {rows:,} rows to {path} (weights of step {opened.step})")
 

@@ -53,15 +53,19 @@ def read_run_config(path: Path) -> RunConfig:
     return load_config(path / "config.yaml")
 
 
-def open_run(run_dir: RunDir, *, dataset: Path | None = None, checkpoint: str = "best") -> OpenRun:
+def open_run(
+    run_dir: RunDir, *, dataset: Path | None = None, checkpoint: str = "best", raw: bool = False
+) -> OpenRun:
     """Load a run's weights for scoring.
 
     Args:
         run_dir: an existing run.
         dataset: where its data set is now, if it moved, or another one that it is to score.
         checkpoint: `best`, `last` or a step number.
+        raw: leave out the calibration of the run.
 
     Raises:
+        ConfigError: the run is calibrated, and the weights of this step are not.
         CheckpointError: the run has no checkpoint, not that one, or a damaged one, or the data set is encoded
             otherwise than its own.
     """
@@ -76,7 +80,24 @@ def open_run(run_dir: RunDir, *, dataset: Path | None = None, checkpoint: str = 
     if data is not prepared:
         state.identity["dataset"] = chosen.state["identity"]["dataset"]
     state.restore(chosen, weights_only=True)
+    keep_calibration(state, config, step=chosen.step, raw=raw)
     return OpenRun(config, data, prepared, state, device, chosen.step, chosen.path)
+
+
+def keep_calibration(state: TrainingState, config: RunConfig, *, step: int, raw: bool = False) -> None:
+    """Keep what was restored of a calibration where the run scores with it.
+
+    Raises:
+        ConfigError: the weights of this step have none of the kind that the run asks for.
+    """
+    kind, found = config.calibration, state.calibration
+    if raw or kind == "none":
+        state.calibration = None
+    elif found is None or any(own.kind != kind for own in found.outputs.values()):
+        raise ConfigError(
+            f"the weights of step {step} must come with a calibration of kind {kind}, fitted when the "
+            "validation part is scored, and have none; choose --checkpoint best, or --raw for scores without"
+        )
 
 
 def _open_data(

@@ -21,6 +21,7 @@ from ctr.serving.lookup import FeatureLookup
 from ctr.serving.requests import RequestCollator, split_requests
 from ctr.serving.scorer import MICRO_BATCH, Scorer, model_digest
 from ctr.serving.service import ScoreResponse, ScoreService
+from ctr.training.scoring import outputs_of_run
 from features.errors import ConfigError
 from features.names import under
 from features.past.counter_files import CounterFile, read_counters
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int, default=8765, help="of --serve; 0: a free one; default: 8765")
     add("--checkpoint", default="best", help="best, last or a step number")
     add("--dataset", type=Path, help=DATASET_HELP)
+    add("--raw", action="store_true", help="scores without the calibration of the run")
     add(
         "--micro-batch",
         type=int,
@@ -82,7 +84,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Score, or serve until stopped; the exit code."""
     _check(arguments)
     # Reading takes no lock: a run may be scored while it is trained.
-    opened = open_run(RunDir(arguments.run_dir), dataset=arguments.dataset, checkpoint=arguments.checkpoint)
+    opened = open_run(
+        RunDir(arguments.run_dir),
+        dataset=arguments.dataset,
+        checkpoint=arguments.checkpoint,
+        raw=arguments.raw,
+    )
     with opened.state.for_scoring() as model:
         lookup = FeatureLookup(opened.dataset, _counters(opened, arguments))
         service = ScoreService(make_scorer(opened, model, arguments), lookup)
@@ -109,6 +116,7 @@ def make_scorer(opened: OpenRun, model: nn.Module, arguments: argparse.Namespace
         append=arguments.append,
         bf16=config.train.precision == "bf16",
         device=opened.device,
+        outputs=outputs_of_run(opened.state),
     )
 
 

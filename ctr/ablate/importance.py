@@ -70,7 +70,7 @@ def permutation_importances(
         seed: of the exchanges and of the bootstrap.
 
     Returns:
-        Output, empty for a run without `tasks` → name → the loss with its interval, None where the AUC is
+        Output, "" of a run without `tasks` → name → the loss with its interval, None where the AUC is
         undefined. Values that are no probabilities are left out.
     """
     names = [c.name for c in manifest.features] + list(manifest.domains)
@@ -87,13 +87,12 @@ def permutation_importances(
     permuted = {name: scores(PermutedBatches(batches, [name], seed=seed)) for name in names}
     base, losses = scores(batches), {}
     for place, (label, known) in enumerate(labels):
-        if outputs.all and not outputs.all[place].binary:
+        if not outputs.all[place].binary:
             continue
         without = {name: found[place][known] for name, found in permuted.items()}
         own = {"user": user[known], "draws": DRAWS, "seed": seed}
         pairs = paired_sums(label[known], base[place][known], without, **own)
-        found_here = {name: _loss(pair) for name, pair in pairs.items()}
-        losses[outputs.names[place] if outputs.all else ""] = found_here
+        losses[outputs.names[place]] = {name: _loss(pair) for name, pair in pairs.items()}
     return losses
 
 

@@ -15,8 +15,7 @@ from ctr.build import scoring_loader
 from ctr.config import RunConfig
 from ctr.generate.views import Donors
 from ctr.loader.view import DatasetView
-from ctr.training.outputs import Outputs
-from ctr.training.scoring import score_batches, tasks_of
+from ctr.training.scoring import outputs_of_run, score_batches
 from ctr.training.state import TrainingState
 from features.dataset import Dataset
 
@@ -64,4 +63,4 @@ class Ranker:
         bf16 = self.config.train.precision == "bf16"
         parts = score_batches(self.state, loader.iterate(0), bf16=bf16, device=self.device)
         logits = np.concatenate([logits for _, logits in parts])
-        return Outputs(tasks_of(self.state.model)).scores(logits)[0]
+        return outputs_of_run(self.state).scores(logits)[0]

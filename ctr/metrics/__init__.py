@@ -2,7 +2,7 @@
 
 from ctr.metrics.accumulator import MetricAccumulator, Summary
 from ctr.metrics.curves import Curves
-from ctr.metrics.evaluation import Evaluation, evaluate_table, evaluate_tasks
+from ctr.metrics.evaluation import Evaluation, evaluate_raw, evaluate_table, evaluate_tasks
 from ctr.metrics.metric import Metric
 from ctr.metrics.ranking import auc
 from ctr.metrics.table import METRICS, register
@@ -17,6 +17,7 @@ __all__ = [
     "MetricValue",
     "Summary",
     "auc",
+    "evaluate_raw",
     "evaluate_table",
     "evaluate_tasks",
     "register",

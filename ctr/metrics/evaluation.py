@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ctr.metrics.accumulator import CHUNK_ROWS, MetricAccumulator, Summary
-from ctr.metrics.tasks import TaskColumns, columns_of, tasks_in
+from ctr.metrics.tasks import TaskColumns, columns_of, is_calibrated, tasks_in
 from features.errors import DataError
 
 SLICE_PREFIX = "slice_"
@@ -58,6 +58,7 @@ def evaluate_table(
     *,
     slices: Sequence[str] | None = None,
     task: str | None = None,
+    raw: bool = False,
     draws: int = 200,
     seed: int = 0,
     chunk_rows: int = CHUNK_ROWS,
@@ -73,6 +74,7 @@ def evaluate_table(
         slices: names without `slice_`; None takes all there are.
         task: of a table of several tasks (`ctr.metrics.tasks`), over the rows where its label is known; None:
             the first one.
+        raw: the scores of a calibrated run before its calibration.
         draws: bootstrap draws by user; 0 for DeLong's interval alone.
         seed: of the bootstrap.
         chunk_rows: rows held in memory.
@@ -91,6 +93,7 @@ def evaluate_table(
     """
     schema, batches = _open(table, chunk_rows)
     columns, own = schema.names, columns_of(task, schema, where="the table")
+    own = replace(own, score=f"raw_{own.score}") if raw else own
     names = _slice_names(columns, slices)
 
     def summarise(keep: Callable[[pa.RecordBatch], pa.RecordBatch] | None, extra: list[str]) -> Summary:
@@ -110,6 +113,12 @@ def evaluate_table(
         if rest:
             results[name][OTHER] = summarise(_only(column, rest), [column])
     return Evaluation(overall=overall, slices=results)
+
+
+def evaluate_raw(table: PredictionTable, **options: Any) -> dict[str, Evaluation]:
+    """Those of `evaluate_tasks` without calibration; none of a table whose scores are not calibrated."""
+    schema, _ = _open(table, 0)
+    return evaluate_tasks(table, raw=True, **options) if is_calibrated(schema) else {}
 
 
 def evaluate_tasks(table: PredictionTable, **options: Any) -> dict[str, Evaluation]:

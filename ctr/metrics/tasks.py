@@ -53,6 +53,11 @@ def metadata_of(kinds: Mapping[str, str]) -> dict[bytes, bytes]:
     return {TASKS_KEY: json.dumps(dict(kinds)).encode()}
 
 
+def is_calibrated(schema: pa.Schema) -> bool:
+    """Whether a table also has the scores before calibration, in columns with `raw_` in front."""
+    return "raw_score" in schema.names
+
+
 def columns_of(task: str | None, schema: pa.Schema, *, where: str) -> TaskColumns:
     """The columns of a task, or of the first one.
 

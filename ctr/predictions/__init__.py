@@ -13,6 +13,9 @@ A row is an impression:
 | log_row, log_line, log_file | where the row stood in the raw impressions table, see features/dataset.py |
 | slice_<name> | what figures are also shown by |
 
+Where scores are calibrated (`calibration` of the run), raw_score and raw_score_<name> are those without it;
+the logit is the model's own.
+
 What the outputs are stands in ctr/predictions/outputs.py; the schema's metadata names all of them, the first
 one first.
 

@@ -28,6 +28,8 @@ class Scored(NamedTuple):
     score: np.ndarray  # float64 probability
     # Of each output but the first, in the order of `outputs_of`: float64 probability, or the value itself.
     others: tuple[np.ndarray, ...] = ()
+    # Of a run whose scores are calibrated: what they are without that, of each output.
+    raw: tuple[np.ndarray, ...] = ()
 
 
 def write_predictions(path: Path, rows: SplitRows, scored: Iterable[Scored]) -> int:
@@ -89,7 +91,8 @@ def _joined(parts: list[Scored]) -> Scored:
         return [np.concatenate(column) for column in zip(*columns, strict=True)]
 
     row_id, logit, score = joined(part[:3] for part in parts)
-    return Scored(row_id, logit, score, tuple(joined(part.others for part in parts)))
+    others, raw = (joined(getattr(part, name) for part in parts) for name in ("others", "raw"))
+    return Scored(row_id, logit, score, tuple(others), tuple(raw))
 
 
 def _table(rows: SplitRows, start: int, part: Scored) -> pa.Table:
@@ -102,6 +105,8 @@ def _table(rows: SplitRows, start: int, part: Scored) -> pa.Table:
     outputs = outputs_of(tasks)[: 1 + len(part.others)]  # a baseline knows the first task alone
     named = zip(outputs[1:], part.others, strict=True)
     scores |= {f"score_{output.name}": pa.array(found) for output, found in named}
+    own = [name for name in scores if name != "logit"][: len(part.raw)]
+    scores |= {f"raw_{name}": pa.array(found) for name, found in zip(own, part.raw, strict=True)}
     table = pa.table(columns | scores | rows.keys(start, stop) | rows.slices(start, stop))
     if is_plain(tasks):
         return table

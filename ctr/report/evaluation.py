@@ -87,6 +87,7 @@ def write_reports(
     title: str,
     context: ReportContext,
     importances: Mapping[str, Mapping[str, MetricValue]] = MappingProxyType({}),
+    raw: Mapping[str, Evaluation] = MappingProxyType({}),
 ) -> Path:
     """The report of a run and, of one with several tasks, those of its further outputs in folders below it.
 
@@ -94,13 +95,15 @@ def write_reports(
         out_dir, history, title, context: as `write_report` takes them; baselines are for the first task.
         evaluations: output → its evaluation, as `ctr.metrics.evaluate_tasks` gives them.
         importances: output → feature → what its AUC loses without it.
+        raw: of a calibrated run, output → its evaluation without calibration.
 
     Returns:
         Path of the index.html of the first.
     """
     first, *others = evaluations
     own: ReportContext = {**context, "importance": importances.get(first, {})}
-    if not first:
+    own["baselines"] = [*context.get("baselines", ()), *uncalibrated(raw, first)]
+    if not others:
         return write_report(out_dir, evaluation=evaluations[first], history=history, title=title, context=own)
     for name in others:
         pages = {first: "../index.html"} | {n: f"../{n}/index.html" for n in others}
@@ -111,7 +114,7 @@ def write_reports(
             title=f"{title}, {name}",
             context={
                 **context,
-                "baselines": (),
+                "baselines": uncalibrated(raw, name),
                 "importance": importances.get(name, {}),
                 "tasks": evaluations,
                 "pages": pages,
@@ -121,6 +124,28 @@ def write_reports(
     return write_report(
         out_dir, evaluation=evaluations[first], history=history, title=f"{title}, {first}", context=own
     )
+
+
+def uncalibrated(raw: Mapping[str, Evaluation], name: str) -> list[dict[str, Any]]:
+    """The line of a comparison for an output without calibration; none of a run that is not calibrated."""
+    if name not in raw:
+        return []
+    note = "the same weights, σ(logit)"
+    return [
+        {"name": "without calibration", "kind": "uncalibrated", "note": note, **raw[name].overall.metrics}
+    ]
+
+
+def format_calibration_table(tasks: Mapping[str, Evaluation], raw: Mapping[str, Evaluation]) -> str:
+    """NE, calibration and ECE of each output with and without calibration, as aligned text."""
+    columns = [METRICS[name] for name in ("ne", "calibration", "ece")]
+    width = max(8, *(len(name) for name in tasks))
+    lines = [f"{'':<{width + 20}} {' '.join(f'{c.label:<12}' for c in columns)}".rstrip()]
+    for name, evaluation in tasks.items():
+        for said, found in (("calibrated", evaluation), ("not calibrated", raw[name])):
+            cells = (f"{number(found.overall.metrics[c.name].value):<12}" for c in columns)
+            lines.append(f"{name:<{width}} {said:<19} {' '.join(cells)}".rstrip())
+    return "\n".join(lines)
 
 
 def render(evaluation: Evaluation, *, images: Mapping[str, bytes], title: str, context: ReportContext) -> str:

@@ -11,7 +11,7 @@ from ctr.options.knobs import DROP_UNUSED
 from features.dataset import Manifest
 
 # What changes speed, location or record of a training, and no more than rounding of its course.
-_FREE_SECTIONS = ("run", "dataset", "tracking", "distributed")
+_FREE_SECTIONS = ("run", "dataset", "tracking", "distributed", "calibration")
 _FREE = {
     "embedding": ("engine", "sharding", "table_sharding"),
     "loader": ("workers", "prefetch", "micro_batches"),

@@ -41,6 +41,7 @@ class Scorer:
         append: whether an older state of the user is extended by the events since.
         bf16: whether matrix products are computed in bfloat16.
         device: where model and tables are.
+        outputs: what is said of a row; None: what the model's tasks are, without calibration.
 
     Raises:
         ConfigError: `append` with a model that does not allow it; the message says why.
@@ -58,13 +59,14 @@ class Scorer:
         append: bool = False,
         bf16: bool = False,
         device: torch.device | str = "cpu",
+        outputs: Outputs | None = None,
     ) -> None:
         if micro_batch < 1:
             raise ConfigError(f"the micro-batch must hold at least 1 candidate, got {micro_batch}")
         if append and (reason := why_not(model)) is not None:
             raise ConfigError(f"states of this model cannot be extended by new events: {reason}")
         self.model, self.tables, self.collator = model, tables, collator
-        self.outputs = Outputs(tasks_of(model))
+        self.outputs = outputs or Outputs(tasks_of(model))
         self.cache, self.digest, self.append = cache, digest, append
         self.micro_batch, self.bf16, self.device = micro_batch, bf16, torch.device(device)
 

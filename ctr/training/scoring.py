@@ -15,7 +15,7 @@ from ctr import predictions
 from ctr.batch import Batch
 from ctr.distributed.world import World
 from ctr.models.model import Model
-from ctr.predictions import SplitRows
+from ctr.predictions import Output, SplitRows
 from ctr.predictions.write import Scored
 from ctr.training.outputs import Outputs
 from ctr.training.state import TrainingState
@@ -46,6 +46,10 @@ class Scores:
     def score(self) -> np.ndarray:
         """Of the first task: probabilities, float64."""
         return Outputs(self.tasks).scores(self.logit)[0]
+
+    def of(self, output: Output) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of an output, and where they are known, (N,) each."""
+        return output.label(*(part.reshape(len(part), -1) for part in (self.label, self.known)))
 
 
 _FIELDS = tuple(own.name for own in fields(Scores) if own.name != "tasks")
@@ -105,16 +109,26 @@ def score_split(
     return replace(_in_file_order(gathered), tasks=tasks) if gathered else None
 
 
+def outputs_of_run(state: TrainingState) -> Outputs:
+    """What the weights of a run say of rows, with the calibration that was restored with them."""
+    return Outputs(tasks_of(state.model), state.calibration)
+
+
+def _flat(scores: tuple[np.ndarray, tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    first, others = scores
+    return (first, *others)
+
+
 def tasks_of(model: nn.Module) -> list[TaskInfo]:
     """The tasks of a run with `tasks`; none where a model gives the logit of the data set's one label."""
     return model.learned if isinstance(model, Model) and model.tasks is not None else []
 
 
 def label_and_known(batches: Sequence[Batch], outputs: Outputs) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Labels of each output, or of the one label, and where they are known, (N,) each."""
-    parts = [_labels(batch, several=bool(outputs.all)) for batch in batches]
+    """Labels of each output, and where they are known, (N,) each."""
+    parts = [_labels(batch, several=True) for batch in batches]
     label, known = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return [output.label(label, known) for output in outputs.all] or [(label, known)]
+    return [output.label(label, known) for output in outputs.all]
 
 
 def _labels(batch: Batch, *, several: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -153,9 +167,14 @@ def predict_split(
     Raises:
         DataError: the split has no rows.
     """
-    outputs = Outputs(tasks_of(state.model))
+    outputs = outputs_of_run(state)
     scored = (
-        Scored(batch.row_id.numpy(), outputs.first_logit(logits), *outputs.scores(logits))
+        Scored(
+            batch.row_id.numpy(),
+            outputs.first_logit(logits),
+            *outputs.scores(logits),
+            _flat(outputs.raw.scores(logits)) if outputs.calibration else (),
+        )
         for batch, logits in score_batches(state, loader.iterate(0), bf16=bf16, device=device)
     )
     return predictions.write_predictions(path, SplitRows(dataset, split), scored)

@@ -20,6 +20,7 @@ from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables
 from ctr.errors import CheckpointError
 from ctr.runs.identity import completed
+from ctr.training.calibration import Calibrators
 from ctr.training.losses import RunningLoss
 from ctr.training.optim import (
     AveragedWeights,
@@ -87,6 +88,7 @@ class TrainingState:
     identity: dict[str, Any]  # what must be the same for a checkpoint to fit: configuration and data set
     pending: PendingGradients = field(default_factory=PendingGradients)
     world: World = field(default_factory=World.single)
+    calibration: Calibrators | None = None  # of the step that was validated last
     encoding: Encoding | None = None  # how the data set encodes, for runs that start from this one
 
     def tensors(self) -> dict[str, Tensor | Sharded]:
@@ -109,8 +111,14 @@ class TrainingState:
             "averaged_updates": self.averaged.updates if self.averaged else 0,
             "pending_rate": self.pending.rate,
             "parameters": parameter_names(self.model),
+            **self._calibrated(),
             **({"encoding": self.encoding.model_dump(mode="json")} if self.encoding else {}),
         }
+
+    def _calibrated(self) -> dict[str, Any]:
+        """What was fitted to these weights, if they were validated."""
+        fits = self.calibration is not None and self.calibration.step == self.progress.step
+        return {"calibration": self.calibration.model_dump(mode="json")} if self.calibration and fits else {}
 
     def restore(self, checkpoint: Checkpoint, *, weights_only: bool = False) -> None:
         """Take on a checkpoint's state.
@@ -126,6 +134,8 @@ class TrainingState:
             self._check_identity(checkpoint)
             self._check_tensors(checkpoint, weights_only=weights_only)
             self._load_weights(checkpoint)
+            fitted = checkpoint.state.get("calibration")
+            self.calibration = None if fitted is None else Calibrators.from_plain(fitted)
             if not weights_only:
                 self._load_course(checkpoint)
         check_finite(checkpoint, self.tensors())

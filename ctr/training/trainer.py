@@ -29,10 +29,10 @@ from ctr.loader import Loader
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
 from ctr.tracking import SilentTracker, Tracker
-from ctr.training.scoring import BatchSource, score_split
+from ctr.training.scoring import BatchSource
 from ctr.training.state import Progress, TrainingState
 from ctr.training.step import Objective, StepResult, Updates
-from ctr.training.validation import Interrupted, UntilSignal, describe, figures_of, selection_value
+from ctr.training.validation import Interrupted, UntilSignal, describe, selection_value, validate
 from features.durable.faults import fault_point
 from features.errors import ConfigError
 
@@ -279,9 +279,7 @@ class Trainer:
 
     def validation_metrics(self, valid: BatchSource) -> dict[str, float | None]:
         """Figures of the validation split, the same on all ranks, without intervals; None if undefined."""
-        bf16 = self.config.train.precision == "bf16"
-        scores = score_split(self.state, valid, bf16=bf16, device=self.device, world=self.world)
-        return self.world.broadcast_json(None if scores is None else figures_of(scores))
+        return validate(self.state, valid, self.config, device=self.device, world=self.world)
 
     def _save(self) -> None:
         """Write a checkpoint of this step; the best step's is never pruned."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from ctr.batch import Batch
+from ctr.config import CalibrationKind, RunConfig
+from ctr.distributed.world import World
 from ctr.metrics import MetricAccumulator
 from ctr.metrics.table import headlines, metric_of, validated
 from ctr.predictions import outputs_of
 from ctr.runs.signals import GracefulStop
-from ctr.training.outputs import Outputs
-from ctr.training.scoring import BatchSource, Scores
+from ctr.training.calibration import Calibrators, fit
+from ctr.training.outputs import Outputs, logit_of
+from ctr.training.scoring import BatchSource, Scores, score_split
+from ctr.training.state import TrainingState
 from features.dataset import TaskInfo
 from features.errors import ConfigError
 
@@ -41,22 +47,66 @@ class UntilSignal:
             yield batch
 
 
+def validate(
+    state: TrainingState, valid: BatchSource, config: RunConfig, *, device: torch.device, world: World
+) -> dict[str, float | None]:
+    """Score the validation part; the state gets the calibration of its weights, if the run asks for one.
+
+    Args:
+        state: of a training.
+        valid: gives this rank's batches.
+        config: of the run.
+        device: where the model is.
+        world: the ranks among which whole batches were given out in turn.
+
+    Returns:
+        Its figures, the same on all ranks.
+    """
+    bf16 = config.train.precision == "bf16"
+    scores = score_split(state, valid, bf16=bf16, device=device, world=world)
+    said = None
+    if scores is not None:
+        said = [figures_of(scores), fitted(scores, config.calibration, state.progress.step)]
+    figures, calibration = world.broadcast_json(said)
+    state.calibration = None if calibration is None else Calibrators.from_plain(calibration)
+    found: dict[str, float | None] = figures
+    return found
+
+
 def figures_of(scores: Scores) -> dict[str, float | None]:
     """Metrics of a scored split, without intervals; undefined ones are None.
 
     Of a run with several tasks each has its own, over the rows where its label is known: `auc` of the first,
     `buy.auc` of another.
     """
-    if not scores.tasks:
-        return _metrics(scores, scores.label, scores.score, scores.known)
     outputs = Outputs(scores.tasks)
     first, others = outputs.scores(scores.logit)
     found: dict[str, float | None] = {}
     for place, (output, score) in enumerate(zip(outputs.all, [first, *others], strict=True)):
-        label, known = output.label(scores.label, scores.known)
+        label, known = scores.of(output)
         figures = _metrics(scores, label, score, known) if output.binary else {}
         found |= {f"{output.name}.{n}" if place else n: value for n, value in figures.items()}
     return found
+
+
+def fitted(scores: Scores, kind: CalibrationKind, step: int) -> dict[str, Any] | None:
+    """The calibration of a scored validation part as plain data; None for kind none.
+
+    Args:
+        scores: of the whole part.
+        kind: of `calibration` in the run.
+        step: whose weights scored it.
+    """
+    if kind == "none":
+        return None
+    found = {}
+    for output in Outputs(scores.tasks).all:
+        label, known = scores.of(output)
+        if not output.binary:
+            continue
+        if (own := fit(kind, logit_of(output, scores.logit)[known], label[known])) is not None:
+            found[output.name] = own
+    return Calibrators(step=step, outputs=found).model_dump(mode="json")
 
 
 def _metrics(

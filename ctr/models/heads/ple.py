@@ -53,7 +53,7 @@ class Ple(nn.Module):
         super().__init__()
         widths = [sizes.inputs] + [config.expert_hidden[-1]] * (config.levels - 1)
         self.levels = nn.ModuleList(
-            Level(config, sizes, width, last=number == config.levels)
+            PleLevel(config, sizes, width, last=number == config.levels)
             for number, width in enumerate(widths, start=1)
         )
         self.towers = sizes.towers(config.expert_hidden[-1])
@@ -66,7 +66,7 @@ class Ple(nn.Module):
         return logits_of(self.towers, own)
 
 
-class Level(nn.Module):
+class PleLevel(nn.Module):
     """Experts and gates of one level; the last one has no shared gate."""
 
     def __init__(self, config: PleConfig, sizes: HeadSizes, inputs: int, *, last: bool) -> None:

@@ -20,7 +20,7 @@ from ctr.batch import Batch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.request_map import RequestMap
 from ctr.models.config import ModelConfig
-from ctr.models.head import Head
+from ctr.models.heads.config import TasksConfig
 from ctr.models.model import Model
 from ctr.models.request_state import RequestState
 from ctr.options.knobs import Positive
@@ -43,13 +43,15 @@ class Din(Model):
     BENCH: ClassVar = {"DIN": {"attention_hidden": 5}}
     config: DinConfig
 
-    def __init__(self, manifest: Manifest, config: DinConfig, *, dim: int) -> None:
-        super().__init__(manifest, config, dim=dim)
+    def __init__(
+        self, manifest: Manifest, config: DinConfig, *, dim: int, tasks: TasksConfig | None = None
+    ) -> None:
+        super().__init__(manifest, config, dim=dim, tasks=tasks)
         width, hidden = config.d_model, config.attention_hidden
         self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
         self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=True)
         self.attention = nn.Sequential(nn.Linear(4 * width, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-        self.head = Head(self.ns_tokenizer.num_tokens + 1, width, config, manifest)
+        self.head = self.build_head(self.ns_tokenizer.num_tokens + 1, width)
 
     def encode(self, batch: Batch, rows: UniqueRows) -> RequestState:
         """The events' tokens, once per request."""

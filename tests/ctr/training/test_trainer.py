@@ -19,7 +19,7 @@ from ctr.errors import CheckpointError, NonFiniteError
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import read_rows
 from ctr.tracking import Tracker
-from ctr.training import trainer
+from ctr.training import trainer, validation
 from ctr.training.step import Updates
 from ctr.training.validation import UntilSignal, selection_value
 from features.durable.faults import InjectedFault, injected
@@ -67,7 +67,7 @@ class Counting:
         for owner, name in (
             (Updates, "step"),
             (trainer, "save_checkpoint"),
-            (trainer, "figures_of"),
+            (validation, "figures_of"),
             (UntilSignal, "iterate"),
         ):
             self._watch(patched, owner, name)
@@ -115,7 +115,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_the_next_start_makes_it(
     run, whole = tmp_path / "run", tmp_path / "whole"
     options = ("train.early_stopping=3", "train.evaluate_every=4")
     config = write_config(tmp_path / "run.yaml", dataset, run, *options)
-    real = trainer.score_split
+    real = validation.score_split
 
     def signalled(*arguments: Any, **rest: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
@@ -123,7 +123,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_the_next_start_makes_it(
 
     for _ in range(2):
         with monkeypatch.context() as patched:
-            patched.setattr(trainer, "score_split", signalled)
+            patched.setattr(validation, "score_split", signalled)
             assert main(["train", str(config)]) == 143
         assert steps(run / "checkpoints") == [4] and not rows(run, "valid")
     assert main(["train", str(config)]) == 0
