@@ -46,7 +46,7 @@ def run_view(config: RunConfig, manifest: Manifest) -> Manifest:
     tasks = manifest.tasks[:1] if config.tasks is None else config.tasks.chosen(manifest.tasks)
     if (config.train.negatives < 1 or manifest.sampling is not None) and tasks[0] != manifest.tasks[0]:
         raise ConfigError(
-            f"where negatives are sampled, tasks.use must begin with the label of the data set that they are of, "
+            f"where negatives are sampled, tasks.use must begin with the label that they are negatives of, "
             f"{manifest.tasks[0].name}, got {tasks[0].name}; name it first, or set train.negatives to 1"
         )
     check_tasks(config.train.metric, tasks)

@@ -24,7 +24,7 @@ from ctr.metrics import MetricValue
 from ctr.metrics.bootstrap import MIN_CLUSTERS
 from ctr.metrics.value import normal_interval
 from ctr.training.outputs import Outputs
-from ctr.training.scoring import BatchSource, label_and_known, score_batches, tasks_of
+from ctr.training.scoring import BatchSource, labels_of, score_batches, tasks_of
 from ctr.training.state import TrainingState
 from features.dataset import Manifest
 
@@ -82,11 +82,11 @@ def permutation_importances(
         return [first, *others]
 
     given = list(batches.iterate(0))
-    labels = label_and_known(given, outputs)
+    labels = labels_of(given, outputs)
     user = np.concatenate([batch.user_id[batch.request_index].numpy() for batch in given])
     permuted = {name: scores(PermutedBatches(batches, [name], seed=seed)) for name in names}
     base, losses = scores(batches), {}
-    for place, (label, known) in enumerate(labels):
+    for place, (label, known, _) in enumerate(labels):
         if not outputs.all[place].binary:
             continue
         without = {name: found[place][known] for name, found in permuted.items()}

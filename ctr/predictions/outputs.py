@@ -3,8 +3,8 @@
 A purchase given a click has two outputs: `buy`, the chance of a purchase of what is clicked, whose label is
 known of clicked rows; and `click_and_buy`, the chance of a click and a purchase, known of all rows where the
 click did not happen or the purchase is known. The first output has the columns `label` and `score`, each
-other one `label_<name>` and `score_<name>`; a label is null where it is not known. Where rows count differently,
-`weight` and `weight_<name>` say how much.
+other one `label_<name>` and `score_<name>`; a label is null where it is not known. Where rows count
+differently, `weight` and `weight_<name>` say how much.
 """
 
 from __future__ import annotations
@@ -39,11 +39,6 @@ class Output:
     def binary(self) -> bool:
         """Whether its score is a probability."""
         return self.task.kind == "binary"
-
-    def label(self, labels: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Its labels and where they are known, (N,) each, from those of all tasks, (N, K)."""
-        task, there = self.decided_by(labels, known)
-        return labels[np.arange(len(labels)), task], there
 
     def decided_by(self, labels: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position of the task that decides each row, and whether its label is known, (N,) each.

@@ -81,31 +81,35 @@ class Calibrators(Knobs):
             raise ValueError(f"calibration: {explain(error).strip()}") from None
 
 
-def fit(kind: CalibrationKind, logit: np.ndarray, label: np.ndarray) -> Platt | Isotonic | None:
+def fit(
+    kind: CalibrationKind, logit: np.ndarray, label: np.ndarray, weight: np.ndarray
+) -> Platt | Isotonic | None:
     """A calibrator of logits; None where the rows are of one class, or say that higher logits mean less.
 
     Args:
         kind: platt or isotonic.
         logit, label: of the validation part, (N,).
+        weight: how much each row counts, ≥ 0.
     """
-    wide, positives = logit.astype(np.float64), int(label.sum())
-    if not 0 < positives < len(label):
+    counts = weight > 0
+    wide, own, weight = logit[counts].astype(np.float64), label[counts], weight[counts]
+    if not 0 < own.sum() < len(own):
         return None
-    return _platt(wide, label) if kind == "platt" else _isotonic(wide, label)
+    return _platt(wide, own, weight) if kind == "platt" else _isotonic(wide, own, weight)
 
 
-def _platt(logit: np.ndarray, label: np.ndarray) -> Platt | None:
+def _platt(logit: np.ndarray, label: np.ndarray, weight: np.ndarray) -> Platt | None:
     from sklearn.linear_model import LogisticRegression
 
-    found = LogisticRegression(C=np.inf, max_iter=1000).fit(logit[:, None], label)
+    found = LogisticRegression(C=np.inf, max_iter=1000).fit(logit[:, None], label, weight)
     slope = float(found.coef_[0, 0])
     return Platt(slope=slope, offset=float(found.intercept_[0])) if slope > 0 else None
 
 
-def _isotonic(logit: np.ndarray, label: np.ndarray) -> Isotonic:
+def _isotonic(logit: np.ndarray, label: np.ndarray, weight: np.ndarray) -> Isotonic:
     """No probability is nearer to 0 or 1 than one row more of either class would have it."""
     from sklearn.isotonic import IsotonicRegression
 
     least = 1 / (len(label) + 2)
-    found = IsotonicRegression(y_min=least, y_max=1 - least, increasing=True).fit(logit, label)
+    found = IsotonicRegression(y_min=least, y_max=1 - least, increasing=True).fit(logit, label, weight)
     return Isotonic(logit=found.X_thresholds_.tolist(), probability=found.y_thresholds_.tolist())

@@ -125,8 +125,13 @@ class RunningLoss:
         self.rows += int(rows) if float(rows).is_integer() else rows
         self.positives += positives
 
-    def take(self, *, ne: bool = True) -> dict[str, float]:
-        """The figures so far, none if every step was skipped, without NE if not wanted; starts again."""
+    def take(self, *, ne: bool = True, first: str | None = None) -> dict[str, float]:
+        """The figures so far, none if every step was skipped; starts again.
+
+        Args:
+            ne: whether NE is wanted.
+            first: the first task, of a run that learns several.
+        """
         if not self.rows:
             return {}
         rate, loss = self.positives / self.rows, self.loss / self.rows
@@ -134,7 +139,7 @@ class RunningLoss:
         figures = {"loss": loss, "label_mean": rate}
         of_tasks = {f"{name}.loss": own / self.rows for name, own in self.tasks.items()}
         if ne and entropy > 0:
-            figures["ne"] = next(iter(of_tasks.values()), loss) / entropy
+            figures["ne"] = of_tasks.get(f"{first}.loss", loss) / entropy
         self.loss, self.rows, self.positives, self.tasks = 0.0, 0, 0.0, {}
         return figures | of_tasks
 

@@ -4,8 +4,9 @@
     L   = Σ_k c_k L_k                                              fixed weights c_k, 1 unless set
 
 m says where label y_k is known, w what a row counts, ℓ is binary cross-entropy on the logit a, or what
-`train.loss` names, of a regression the squared error (`ctr.training.losses`). A masked row adds nothing to any gradient, and a batch without a known row of a task
-nothing of that task. What a and y are is the head's to say: `ctr.models.heads`.
+`train.loss` names, of a regression the squared error (`ctr.training.losses`). A masked row adds nothing to
+any gradient, and a batch without a known row of a task nothing of that task. What a and y are is the head's
+to say: `ctr.models.heads`.
 
 With `tasks.weights: learned` each task has a variance σ_k² of its own, which is learned as s_k = log σ_k²:
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,16 +28,32 @@ class BatchSource(Protocol):
     def iterate(self, epoch: int, start_step: int = 0) -> Iterator[Batch]: ...
 
 
+class Labels(NamedTuple):
+    """Labels of one output: numpy arrays (N,)."""
+
+    label: np.ndarray  # float32
+    known: np.ndarray  # bool
+    weight: np.ndarray  # float32, of a row in the metrics
+
+    def of(self, output: Output) -> Labels:
+        """Those of an output, from those of all tasks (N, K)."""
+        table = Labels(*(values.reshape(len(values), -1) for values in self))
+        task, known = output.decided_by(table.label, table.known)
+        rows = np.arange(len(task))
+        return Labels(table.label[rows, task], known, table.weight[rows, task])
+
+
 @dataclass(frozen=True)
 class Scores:
     """Logits of a split in file order, with what the metrics group by; numpy arrays of equal length N.
 
-    `label`, `known` and the logits are (N,), or (N, K) of a run with tasks.
+    The logits, labels and weights are (N,), or (N, K) of a run with tasks.
     """
 
     logit: np.ndarray  # float32
     label: np.ndarray  # float32
     known: np.ndarray  # bool
+    weight: np.ndarray  # float32, of a row in the metrics
     user_id: np.ndarray  # int64
     request_id: np.ndarray  # int64
     tasks: Sequence[TaskInfo] = field(default=(), kw_only=True)
@@ -47,9 +63,9 @@ class Scores:
         """Of the first task: probabilities, float64."""
         return Outputs(self.tasks).scores(self.logit)[0]
 
-    def of(self, output: Output) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of an output, and where they are known, (N,) each."""
-        return output.label(*(part.reshape(len(part), -1) for part in (self.label, self.known)))
+    def labels(self, output: Output) -> Labels:
+        """Labels of an output, where they are known, and what the rows weigh."""
+        return Labels(self.label, self.known, self.weight).of(output)
 
 
 _FIELDS = tuple(own.name for own in fields(Scores) if own.name != "tasks")
@@ -124,20 +140,27 @@ def tasks_of(model: nn.Module) -> list[TaskInfo]:
     return model.learned if isinstance(model, Model) and model.tasks is not None else []
 
 
-def label_and_known(batches: Sequence[Batch], outputs: Outputs) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Labels of each output, and where they are known, (N,) each."""
-    parts = [_labels(batch, several=True) for batch in batches]
-    label, known = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return [output.label(label, known) for output in outputs.all]
+def labels_of(batches: Sequence[Batch], outputs: Outputs) -> list[Labels]:
+    """Labels of each output in some batches."""
+    parts = zip(*(_labels(batch, several=True) for batch in batches), strict=True)
+    whole = Labels(*(np.concatenate(column) for column in parts))
+    return [whole.of(output) for output in outputs.all]
 
 
-def _labels(batch: Batch, *, several: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and where they are known, (B,) or (B, K)."""
-    label, known = (
-        np.stack([getattr(target, name).numpy() for target in batch.targets.values()], axis=1)
-        for name in ("label", "known")
-    )
-    return (label, known) if several else (label[:, 0], known[:, 0])
+def _labels(batch: Batch, *, several: bool) -> Labels:
+    """(B, K) of all tasks, or (B,) of the first."""
+    columns = [
+        Labels(target.label.numpy(), target.known.numpy(), _weight(batch, task))
+        for task, target in batch.targets.items()
+    ]
+    if not several:
+        return columns[0]
+    return Labels(*(np.stack(found, axis=1) for found in zip(*columns, strict=True)))
+
+
+def _weight(batch: Batch, task: str) -> np.ndarray:
+    found = batch.metric_weight(task)
+    return np.ones(batch.num_rows, dtype=np.float32) if found is None else found.numpy()
 
 
 def _in_file_order(ranks: list[dict[str, np.ndarray]]) -> Scores:

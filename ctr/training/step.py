@@ -11,6 +11,8 @@ loss, one decision and the same dense weights.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -72,7 +74,6 @@ class Updates:
             )
         self.model = model
         self.objective = objective or objective_of(model, loss=config.train.loss)
-        self.has_ne = config.train.loss == PLAIN  # that of another loss would say nothing
         self.task_names = self.objective.names if isinstance(self.objective, TasksObjective) else []
         self.tables = tables
         self.config = config
@@ -91,6 +92,11 @@ class Updates:
             reduce=reduce or over_ranks(self.world.dense),
             bucket_bytes=int(config.distributed.bucket_mb * 2**20),
         )
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What `RunningLoss.take` must know: whether NE says something of this loss, and the first task."""
+        return {"ne": self.config.train.loss == PLAIN, "first": next(iter(self.task_names), None)}
 
     def step(self, batch: Batch, step: int, *, stopping: bool = False) -> StepResult:
         """Train on one batch, all ranks together.

@@ -228,7 +228,7 @@ class Trainer:
             progress.running.add(loss=result.loss, **counted, tasks=result.task_losses)
         self._rows_since += result.rows
         if self._due(self.config.tracking.log_every) or at_end:
-            figures, now = progress.running.take(ne=self.updates.has_ne), time.monotonic()
+            figures, now = progress.running.take(**self.updates.shown), time.monotonic()
             speed = self._rows_since / max(now - self._clock, 1e-9)
             self._clock, self._rows_since = now, 0
             values = {

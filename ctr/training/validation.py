@@ -18,7 +18,7 @@ from ctr.predictions import outputs_of
 from ctr.runs.signals import GracefulStop
 from ctr.training.calibration import Calibrators, fit
 from ctr.training.outputs import Outputs, logit_of
-from ctr.training.scoring import BatchSource, Scores, score_split
+from ctr.training.scoring import BatchSource, Labels, Scores, score_split
 from ctr.training.state import TrainingState
 from features.dataset import TaskInfo
 from features.errors import ConfigError
@@ -83,8 +83,7 @@ def figures_of(scores: Scores) -> dict[str, float | None]:
     first, others = outputs.scores(scores.logit)
     found: dict[str, float | None] = {}
     for place, (output, score) in enumerate(zip(outputs.all, [first, *others], strict=True)):
-        label, known = scores.of(output)
-        figures = _metrics(scores, label, score, known) if output.binary else {}
+        figures = _metrics(scores, scores.labels(output), score) if output.binary else {}
         found |= {f"{output.name}.{n}" if place else n: value for n, value in figures.items()}
     return found
 
@@ -101,20 +100,25 @@ def fitted(scores: Scores, kind: CalibrationKind, step: int) -> dict[str, Any] |
         return None
     found = {}
     for output in Outputs(scores.tasks).all:
-        label, known = scores.of(output)
         if not output.binary:
             continue
-        if (own := fit(kind, logit_of(output, scores.logit)[known], label[known])) is not None:
+        label, known, weight = scores.labels(output)
+        logit = logit_of(output, scores.logit)
+        if (own := fit(kind, logit[known], label[known], weight[known])) is not None:
             found[output.name] = own
     return Calibrators(step=step, outputs=found).model_dump(mode="json")
 
 
-def _metrics(
-    scores: Scores, label: np.ndarray, score: np.ndarray, known: np.ndarray
-) -> dict[str, float | None]:
+def _metrics(scores: Scores, labels: Labels, score: np.ndarray) -> dict[str, float | None]:
+    known = labels.known
+    weight = labels.weight[known]
     with MetricAccumulator(draws=0) as accumulator:
         accumulator.update(
-            label[known], score[known], user=scores.user_id[known], request=scores.request_id[known]
+            labels.label[known],
+            score[known],
+            user=scores.user_id[known],
+            request=scores.request_id[known],
+            weight=None if (weight == 1).all() else weight,
         )
         metrics = accumulator.compute().metrics
     return {metric.name: metrics[metric.name].value for metric in validated()}

@@ -18,6 +18,7 @@ from ctr.runs.versions import fbgemm_available
 from pipelines.train import train
 from tests.ctr import rank_jobs
 from tests.ctr.ranks import Ending, run_ranks, start_ranks, torchrun
+from tests.ctr.tasks_on_disk import write_tasks
 from tests.ctr.tiny_run import endings, tiny_config, tiny_dataset, write_config
 
 # A large eps: where the gradient is nothing but rounding, Adam would turn its sign into whole steps.
@@ -34,12 +35,22 @@ RUNS = {
         "loader.id_dropout={item: 0.3}",
     ),
 }
+# Labels of one task are known of some rows alone, so that its losses are means over other rows.
+RUNS["tasks"] = (
+    *EPS,
+    "tasks.kind=esmm",
+    "tasks.use=[click, buy]",
+    "tasks.weights=learned",
+    "train.max_steps=4",
+)
 if fbgemm_available():
     SHARDED = ("embedding.engine=torchrec", "embedding.sharding=row_wise", "train.save_in_background=true")
     RUNS["sharded"] = (*EPS, *SHARDED, "train.max_steps=4", "train.evaluate_every=3")
     RUNS["started"] = (*EPS, *SHARDED, "train.max_steps=2", "seed=9")  # from the first run
 # What ranks compute in parts, one process computes in one piece.
-IN_PARTS = {name: ("loader.micro_batches=2",) for name in ("stale", "many buckets", "sharded", "started")}
+IN_PARTS = {
+    name: ("loader.micro_batches=2",) for name in ("stale", "many buckets", "tasks", "sharded", "started")
+}
 SKIPPING = (*COMMON, "train.non_finite=skip", "optimizer.dense_staleness=1")
 
 
@@ -52,14 +63,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs by one process."""
     folder = tmp_path_factory.mktemp("alone")
+    write_tasks(folder)
     for name, options in RUNS.items():
         train(tiny_config(dataset, folder / name, *options, *start_of(name, folder)))
     return folder
 
 
 def start_of(name: str, alone: Path) -> tuple[str, ...]:
-    """The option of a run that starts from another."""
-    return (f"init.run={alone / 'in step'}",) if name == "started" else ()
+    """The option of a run that starts from another, or is of the data set with several tasks."""
+    found = {"started": f"init.run={alone / 'in step'}", "tasks": f"dataset={alone / 'dataset'}"}
+    return (found[name],) if name in found else ()
 
 
 def results(found: list[Ending]) -> list[Any]:

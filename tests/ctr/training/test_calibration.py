@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 
 from ctr.metrics import evaluate_raw, evaluate_table
 from ctr.runs.journal import read_rows
-from ctr.training.calibration import Calibrators, fit
+from ctr.training import calibration as module
+from ctr.training.calibration import Calibrators
 from ctr.training.outputs import Outputs, probability
 from features.dataset import TaskInfo
 from pipelines.cli import main
@@ -23,6 +25,19 @@ RANDOM = np.random.default_rng(0)
 TRUE = RANDOM.normal(-1, 1.5, 20_000)
 LABEL = (RANDOM.random(20_000) < probability(TRUE)).astype(np.float32)
 LOGIT = (0.4 * TRUE + 2).astype(np.float32)  # too timid and much too high
+
+
+def fit(kind: Any, logit: np.ndarray, label: np.ndarray) -> Any:
+    return module.fit(kind, logit, label, np.ones(len(label)))
+
+
+def test_rows_count_as_often_as_they_weigh() -> None:
+    times = np.random.default_rng(1).integers(0, 4, len(LABEL))
+    for kind in ("platt", "isotonic"):
+        weighted = module.fit(kind, LOGIT, LABEL, times.astype(np.float32))
+        repeated = fit(kind, LOGIT.repeat(times), LABEL.repeat(times))
+        assert weighted is not None
+        np.testing.assert_allclose(weighted(LOGIT), repeated(LOGIT), atol=1e-4)
 
 
 def test_platt_is_the_logistic_regression_and_finds_the_shift() -> None:

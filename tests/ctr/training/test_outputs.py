@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ctr.metrics import auc
+from ctr.predictions import outputs_of
 from ctr.training.outputs import Outputs, probability
 from ctr.training.scoring import Scores
 from ctr.training.validation import check_tasks, describe, figures_of, selection_value
@@ -25,7 +26,7 @@ def scored(tasks: list[TaskInfo]) -> Scores:
     known[:, 1] = (label[:, 0] > 0) & (random.random(N) < 0.7)
     label[~known] = 0
     codes = np.arange(N)
-    return Scores(logit, label, known, codes // 10, codes // 3, tasks=tasks)
+    return Scores(logit, label, known, np.ones_like(logit), codes // 10, codes // 3, tasks=tasks)
 
 
 def test_scores_are_chances_their_products_and_values() -> None:
@@ -83,3 +84,16 @@ def test_a_metric_of_what_the_run_does_not_score_is_refused(selection: str) -> N
     ):
         check_tasks(selection, [CLICK, BUY, SECONDS])
     check_tasks("auc+buy.gauc+click_and_buy.auc", [CLICK, BUY, SECONDS])
+
+
+def test_rows_weigh_what_the_task_that_decides_them_says() -> None:
+    scores = scored([CLICK, BUY])
+    scores.weight[:] = [2.0, 3.0]
+    _, _, weight = scores.labels(outputs_of(scores.tasks)[2])
+    assert set(weight[scores.label[:, 0] == 0]) == {2.0} and set(weight[scores.label[:, 0] == 1]) == {3.0}
+    random = np.random.default_rng(1).integers(0, 3, scores.weight.shape)
+    scores.weight[:] = random
+    figures, (_, (buy, _)) = figures_of(scores), Outputs(scores.tasks).scores(scores.logit)
+    times = random[:, 1] * scores.known[:, 1]
+    repeated = auc(scores.label[:, 1].repeat(times), buy.repeat(times)).value
+    assert figures["buy.auc"] == pytest.approx(repeated, rel=1e-12)

@@ -17,6 +17,7 @@ import pytest
 from features.durable.faults import InjectedFault, injected
 from pipelines.cli import main
 from pipelines.train import train
+from tests.ctr.tasks_on_disk import write_tasks
 from tests.ctr.tiny_run import STEPS_PER_EPOCH, endings, outcome_of, tiny_config, tiny_dataset, write_config
 
 # Everything that has a state of its own.
@@ -109,6 +110,18 @@ def test_interrupted_run_equals_the_uninterrupted_one(
         train(config)
     assert outcome_of(broken) == outcome_of(whole)
     assert endings(broken)[-1] == "FINISHED"
+
+
+def test_a_run_of_several_tasks_goes_on_bit_by_bit(tmp_path: Path) -> None:
+    """With the losses of each task since the last row of the journal, learned weights and calibrators."""
+    options = ("tasks.kind=mmoe", "tasks.weights=learned", "tasks.use=[click, buy]", "calibration=platt")
+    often = ("train.checkpoint_every=1", "train.evaluate_every=4", "tracking.log_every=4", "train.epochs=1")
+    data, whole, broken = write_tasks(tmp_path), tmp_path / "whole", tmp_path / "broken"
+    train(tiny_config(data, whole, *options, *often))
+    with injected("step:3:raise"), pytest.raises(InjectedFault):
+        train(tiny_config(data, broken, *options, *often))
+    train(tiny_config(data, broken, *options, *often))
+    assert outcome_of(broken) == outcome_of(whole)
 
 
 def command(config: Path, *, fault: str = "") -> subprocess.CompletedProcess[str]:
