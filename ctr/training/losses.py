@@ -115,6 +115,9 @@ class RunningLoss:
     positives: float = 0.0
     tasks: dict[str, float] = field(default_factory=dict)  # the same sums of each task's loss, if several
 
+    def __post_init__(self) -> None:
+        self.rows = int(self.rows) if float(self.rows).is_integer() else self.rows  # 0 is written as 0 again
+
     def add(
         self, *, loss: float, rows: float, positives: float, tasks: Mapping[str, float] = MappingProxyType({})
     ) -> None:

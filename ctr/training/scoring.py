@@ -28,19 +28,19 @@ class BatchSource(Protocol):
     def iterate(self, epoch: int, start_step: int = 0) -> Iterator[Batch]: ...
 
 
-class Labels(NamedTuple):
+class RowLabels(NamedTuple):
     """Labels of one output: numpy arrays (N,)."""
 
     label: np.ndarray  # float32
     known: np.ndarray  # bool
     weight: np.ndarray  # float32, of a row in the metrics
 
-    def of(self, output: Output) -> Labels:
+    def of(self, output: Output) -> RowLabels:
         """Those of an output, from those of all tasks (N, K)."""
-        table = Labels(*(values.reshape(len(values), -1) for values in self))
+        table = RowLabels(*(values.reshape(len(values), -1) for values in self))
         task, known = output.decided_by(table.label, table.known)
         rows = np.arange(len(task))
-        return Labels(table.label[rows, task], known, table.weight[rows, task])
+        return RowLabels(table.label[rows, task], known, table.weight[rows, task])
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Scores:
         """Of the first task: probabilities, float64."""
         return Outputs(self.tasks).scores(self.logit)[0]
 
-    def labels(self, output: Output) -> Labels:
+    def labels(self, output: Output) -> RowLabels:
         """Labels of an output, where they are known, and what the rows weigh."""
-        return Labels(self.label, self.known, self.weight).of(output)
+        return RowLabels(self.label, self.known, self.weight).of(output)
 
 
 _FIELDS = tuple(own.name for own in fields(Scores) if own.name != "tasks")
@@ -140,22 +140,22 @@ def tasks_of(model: nn.Module) -> list[TaskInfo]:
     return model.learned if isinstance(model, Model) and model.tasks is not None else []
 
 
-def labels_of(batches: Sequence[Batch], outputs: Outputs) -> list[Labels]:
+def labels_of(batches: Sequence[Batch], outputs: Outputs) -> list[RowLabels]:
     """Labels of each output in some batches."""
     parts = zip(*(_labels(batch, several=True) for batch in batches), strict=True)
-    whole = Labels(*(np.concatenate(column) for column in parts))
+    whole = RowLabels(*(np.concatenate(column) for column in parts))
     return [whole.of(output) for output in outputs.all]
 
 
-def _labels(batch: Batch, *, several: bool) -> Labels:
+def _labels(batch: Batch, *, several: bool) -> RowLabels:
     """(B, K) of all tasks, or (B,) of the first."""
     columns = [
-        Labels(target.label.numpy(), target.known.numpy(), _weight(batch, task))
+        RowLabels(target.label.numpy(), target.known.numpy(), _weight(batch, task))
         for task, target in batch.targets.items()
     ]
     if not several:
         return columns[0]
-    return Labels(*(np.stack(found, axis=1) for found in zip(*columns, strict=True)))
+    return RowLabels(*(np.stack(found, axis=1) for found in zip(*columns, strict=True)))
 
 
 def _weight(batch: Batch, task: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from ctr.predictions import outputs_of
 from ctr.runs.signals import GracefulStop
 from ctr.training.calibration import Calibrators, fit
 from ctr.training.outputs import Outputs, logit_of
-from ctr.training.scoring import BatchSource, Labels, Scores, score_split
+from ctr.training.scoring import BatchSource, RowLabels, Scores, score_split
 from ctr.training.state import TrainingState
 from features.dataset import TaskInfo
 from features.errors import ConfigError
@@ -109,7 +109,7 @@ def fitted(scores: Scores, kind: CalibrationKind, step: int) -> dict[str, Any] |
     return Calibrators(step=step, outputs=found).model_dump(mode="json")
 
 
-def _metrics(scores: Scores, labels: Labels, score: np.ndarray) -> dict[str, float | None]:
+def _metrics(scores: Scores, labels: RowLabels, score: np.ndarray) -> dict[str, float | None]:
     known = labels.known
     weight = labels.weight[known]
     with MetricAccumulator(draws=0) as accumulator:

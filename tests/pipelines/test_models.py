@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ctr.models.heads.heads import HEADS
 from ctr.models.interaction.interactions import INTERACTIONS
 from ctr.models.registry import MODELS
 from ctr.models.sequence.sides import SIDES
@@ -14,7 +15,7 @@ from tests.documents import ROOT
 
 def test_every_choice_says_what_it_is_where_it_comes_from_and_what_is_shared() -> None:
     found = list(choices())
-    assert len(found) == len(MODELS) + len(SIDES.kinds) + len(INTERACTIONS.kinds)
+    assert len(found) == len(MODELS) + len(SIDES.kinds) + len(INTERACTIONS.kinds) + len(HEADS.kinds)
     for choice in found:
         assert choice.what.endswith(".") and len(choice.what) < 200, choice
         assert (ROOT / choice.place).is_file(), choice

@@ -107,10 +107,3 @@ def test_a_batch_without_a_known_row_of_a_task_leaves_it_as_it_is() -> None:
     by_logits, by_s = torch.autograd.grad(loss, [logits, s])
     assert bool(loss.isfinite()) and not by_logits[:, 1].any() and by_s[1] == 0
     assert bool(by_logits[:, 0].any())
-
-
-def test_unknown_labels_that_are_not_numbers_stay_out() -> None:
-    logits, found = rand(ROWS, 3), targets()
-    found["seconds"] = replace(found["seconds"], label=torch.where(found["seconds"].known, 1.0, float("nan")))
-    (gradient,) = torch.autograd.grad(objective()(logits, batch_of(found)), logits)
-    assert bool(gradient.isfinite().all())

@@ -63,9 +63,8 @@ def test_figures_of_each_task_are_those_of_its_known_rows() -> None:
     decided = known[:, 1] | (label[:, 0] == 0)
     assert 0 < decided.sum() < N
     assert figures["click_and_buy.auc"] == auc((label[:, 0] * label[:, 1])[decided], both[decided]).value
-    alone = figures_of(
-        Scores(scores.logit[:, 0], label[:, 0], known[:, 0], scores.user_id, scores.request_id)
-    )
+    first_task = (part[:, 0] for part in (scores.logit, label, known, scores.weight))
+    alone = figures_of(Scores(*first_task, scores.user_id, scores.request_id))
     assert {name: figures[name] for name in alone} == alone
 
 
