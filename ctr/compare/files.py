@@ -138,6 +138,11 @@ def open_predictions(
         raise DataError(
             f"{path} must have the columns {', '.join(missing)}, got {present}; rename or add them"
         )
+    if own.weight in present:
+        raise DataError(
+            f"{path} must have rows that count once each, as a comparison takes them, and has the column "
+            f"{own.weight}; leave the column out to compare without weights"
+        )
     if where and SLICE_PREFIX + where[0] not in present:
         known = [name.removeprefix(SLICE_PREFIX) for name in present if name.startswith(SLICE_PREFIX)]
         raise DataError(f"a slice of {path} must be among {known}, got {where[0]!r}")

@@ -1,4 +1,4 @@
-"""The tiny data set with three tasks, as files."""
+"""The tiny data set with three tasks, as files; every row counts once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def write_tasks(folder: Path) -> Path:
     """Write it below a folder; returns its root."""
     root = tiny_dataset(folder)
     dataset = Dataset(root)
-    tables = {name: with_tasks(dataset).split(name).impressions for name in SPLITS}
+    whole = with_tasks(dataset)
+    tables = {name: whole.split(name).impressions.drop_columns("target_weight.buy") for name in SPLITS}
+    tasks = [task.model_copy(update={"weighted": False}) for task in TASKS]
     files = dict(dataset.manifest.files)
     for name, table in tables.items():
         path = root / name / "impressions.arrow"
@@ -23,6 +25,6 @@ def write_tasks(folder: Path) -> Path:
         with ipc.new_file(path, table.schema) as writer:
             writer.write_table(table)
         files[f"{name}/impressions.arrow"] = sha256_of(path)
-    manifest = dataset.manifest.model_copy(update={"tasks": TASKS, "files": files})
+    manifest = dataset.manifest.model_copy(update={"tasks": tasks, "files": files})
     (root / MANIFEST).write_text(manifest.model_dump_json())
     return root
