@@ -18,6 +18,8 @@ from features.spec import DenseFeature, Feature, IdFeature, SincePrevious
 from features.store.columns import Column
 from features.store.manifest import SPLITS, TableInfo
 
+_ROWS = (("rows", "rows"), ("rows", "origin"), ("count-*", "columns"))  # stages, and their files of rows
+
 
 class Finish:
     """Fit and encode.
@@ -78,9 +80,13 @@ class Finish:
 
     def encode(self) -> Prepared:
         self.run.tell("encoding")
-        own, events = (
-            self.run.each("encode-rows", encode.encode_rows),
-            self.run.each("encode-events", encode.encode_events),
+        own = self.run.each(
+            "encode-rows",
+            encode.encode_rows,
+            reads=lambda p: [f"{of}/{p:05}/{name}.arrow" for of, name in _ROWS],
+        )
+        events = self.run.each(
+            "encode-events", encode.encode_events, reads=lambda p: [f"users/{p:05}/events-*"]
         )
         self.run.tell("writing")
         files = [
@@ -90,11 +96,11 @@ class Finish:
         ]
         files += [("origin.arrow", "encode-rows", "origin", False)]
         files += [(f"events/{d}.arrow", "encode-events", d, True) for d in self.spec.domains]
-        tasks = [
+        tasks: list[dict[str, Any]] = [
             {"name": name, "parts": [f"{f}/{part}.arrow" for f in self.run.folders(stage)], "whole": whole}
             for name, stage, part, whole in files
         ]
-        stored = self.stages.run("store", store, tasks)
+        stored = self.stages.run("store", store, tasks, reads=lambda i: tasks[i]["parts"])
         where = {
             s["name"]: (self.work / "store" / f"{i:05}" / "data", s["sha256"]) for i, s in enumerate(stored)
         }

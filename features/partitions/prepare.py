@@ -100,7 +100,11 @@ class _Preparing(Run):
         self.tell("histories and matches, by user")
         item_counters: dict[str, int] = {}
         write_items(self.work, self.job, self.items, item_counters)
-        found = self.each("users", users.users)
+        found = self.each(
+            "users",
+            users.users,
+            reads=lambda p: [f"{stage}/*/*-{p}.arrow" for stage in ("ingest", "entity", "rank")],
+        )
         user_bases = starts_of([f["users"] for f in found])
         event_bases = {n: starts_of([f["events"][n] for f in found]) for n in self.spec.domains}
         bases = [
@@ -115,13 +119,16 @@ class _Preparing(Run):
 
     def _rows(self) -> None:
         self.tell("requests, by time")
-        found = self.each("rows", rows.rows)
+        found = self.each(
+            "rows", rows.rows, reads=lambda p: [f"users/*/rows-{p}.arrow", f"users/*/outcomes-*-{p}.arrow"]
+        )
         self._order_counters([f["counters"] for f in found])
         if self.spec.impressions.request is not None:
             shares = [{"share": s, "shares": self.job.parts, "parts": self.job.parts} for s in self.parts]
             found_twice = self.stages.run("requests", rows.check_requests, shares)
             if twice := [i for r in found_twice for i in r["twice"]]:
                 rows.refuse_requests(self.job, twice)
+        self.stages.forget("rows/*/requests.arrow")
         ranges = split_of(self.work, [f["rows"] for f in found], self.spec)
         self.add_facts(
             row_bases=starts_of([f["rows"] for f in found]),
@@ -157,6 +164,7 @@ class _Preparing(Run):
                 for name, own in scans.items()
             }
             found = self.each(f"count-{level}", count, level=level, scans=told)
+            self.stages.forget(f"before-{level}/*/*", f"{folder}/*/totals-*", f"{folder}/*/leaving-*")
             folder, self.totals = f"count-{level}", [f["totals"] for f in found]
 
     def _count_up(self, found: Any) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 
 from features.encode.encoded import Encoded
 from features.partitions.job import Preparation
-from features.partitions.tasks import Stages
+from features.partitions.tasks import Reads, Stages
 from features.read.log import Tables
 from features.store.manifest import DomainInfo, Lineage, SplitInfo
 from features.store.tasks import TaskInfo
@@ -63,12 +63,20 @@ class Run:
         self.job = replace(self.job, facts={**self.job.facts, **facts})
 
     def each(
-        self, name: str, function: Any, indices: Sequence[int] | None = None, **more: Any
+        self,
+        name: str,
+        function: Any,
+        indices: Sequence[int] | None = None,
+        *,
+        reads: Reads | None = None,
+        **more: Any,
     ) -> list[dict[str, Any]]:
-        """A stage with a task for each part."""
+        """A stage with a task for each part; `reads` as of `Stages.run`."""
         plain = self.job.plain()
         parts = self.parts if indices is None else indices
-        return self.stages.run(name, function, [{"job": plain, "part": part, **more} for part in parts])
+        return self.stages.run(
+            name, function, [{"job": plain, "part": part, **more} for part in parts], reads=reads
+        )
 
     def folders(self, stage: str) -> list[str]:
         return [f"{stage}/{part:05}" for part in self.parts]

@@ -12,7 +12,7 @@ from features.spec import Spec
 # Measured on the simulated log (docs/scale.md): what a prepare takes while it holds all of them.
 ROW_BYTES, EVENT_BYTES = 400, 100
 PROCESS_BYTES = 300 * 10**6  # the interpreter with Polars and Arrow, and what a task reads at a time
-DISK_FACTOR = 4  # temporary files, by the bytes of the numbers of the log
+DISK_FACTOR = 1.25  # temporary files and data set, by the bytes of `whole_bytes`
 MOST = 1024
 
 
@@ -68,4 +68,4 @@ def whole_bytes(counts: Mapping[str, int]) -> int:
 
 def disk_bytes(counts: Mapping[str, int]) -> int:
     """Bytes of temporary files, at most."""
-    return DISK_FACTOR * whole_bytes(counts) // 2
+    return int(DISK_FACTOR * whole_bytes(counts))

@@ -27,6 +27,7 @@ from features.errors import ConfigError, DataError
 Function = Callable[
     [Path, Path, dict[str, Any]], dict[str, Any]
 ]  # work, the task's directory, arguments → result
+Reads = Callable[[int], Sequence[str]]
 OnProgress = Callable[[str], None]
 _DONE = "done.json"
 _PATIENCE = 2.0  # seconds between two lines of progress
@@ -49,7 +50,13 @@ class Stages:
     tell: OnProgress
 
     def run(
-        self, name: str, function: Function, arguments: Sequence[dict[str, Any]], *, after: str | None = None
+        self,
+        name: str,
+        function: Function,
+        arguments: Sequence[dict[str, Any]],
+        *,
+        after: str | None = None,
+        reads: Reads | None = None,
     ) -> list[dict[str, Any]]:
         """Run a task for each of the arguments, but for those that are done; their results in order.
 
@@ -58,23 +65,36 @@ class Stages:
             function: importable by name, what a worker calls.
             arguments: plain data, one for each task.
             after: digest of what the tasks read, if it is not all that was done before.
+            reads: of a task's number the patterns of files below `work` that it is the last to read; they are
+                deleted when it is finished.
         """
         keys = [_key(after or self.digest, name, index, a) for index, a in enumerate(arguments)]
         folders = [self.work / name / f"{index:05}" for index in range(len(arguments))]
         sweep(self.work / name)
         results = [_finished(folder, key) for folder, key in zip(folders, keys, strict=True)]
         waiting = [index for index, result in enumerate(results) if result is None]
+        reads = reads or (lambda _: ())
+        for index in set(range(len(results))) - set(waiting):
+            self.forget(*reads(index))  # the job was stopped before it came to this
         told, started = time.monotonic(), time.monotonic()
         for count, (index, result) in enumerate(
             self._results(function, arguments, folders, keys, waiting), 1
         ):
             results[index] = result
+            self.forget(*reads(index))
             if time.monotonic() - told > _PATIENCE and count < len(waiting):
                 told = time.monotonic()
                 left = (told - started) / count * (len(waiting) - count)
                 self.tell(f"  {name}: {count} of {len(waiting)} tasks, about {left:,.0f} s left")
         self.digest = _digest([self.digest, keys])
         return [result for result in results if result is not None]
+
+    def forget(self, *patterns: str) -> None:
+        """Delete files below `work` that nothing reads any more; that their tasks are done stays known."""
+        for pattern in patterns:
+            for path in self.work.glob(pattern):
+                if path.name != _DONE:
+                    path.unlink(missing_ok=True)
 
     def _results(
         self,

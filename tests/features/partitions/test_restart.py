@@ -48,6 +48,12 @@ def test_a_failure_in_any_stage_and_another_call(
         with injected(f"task.{stage}.before_rename:0:raise"), pytest.raises(InjectedFault):
             prepared(root, RATINGS, PARTS)
         assert not (root / f"parts-{PARTS}-1").exists()
+    # Rows lie on the disk a few times, not once for each stage.
+    left = {f"{p.parts[-3]}/{p.name}" for p in root.glob(f".parts-{PARTS}-1.parts/*/*/*")}
+    assert {name for name in left if name.split("/")[0] in ("ingest", "rank", "before-0", "count-0")} == {
+        f"{stage}/done.json" for stage in ("ingest", "rank", "before-0", "count-0")
+    }
+    assert not {name for name in left if name.startswith(("users/rows", "users/events", "rows/rows"))}
     assert prepared(root, RATINGS, PARTS) == whole
     # Each first task of a stage was stopped once; no other ran twice.
     twice = {path for path in run if run.count(path) > 1}
