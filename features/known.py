@@ -72,6 +72,9 @@ class TaskLabel(Label):
     given: str | None = Field(default=None, exclude_if=is_none)  # another label that must be 1 for this one
     # The rows of the newest so many seconds of the data are left out: their label may still change.
     mature: Seconds | None = Field(default=None, exclude_if=is_none)
+    # How rows count whose label may still become 1: as observed, or weighted by how many will
+    # (`features.encode.late`). It needs known_at, and a delay after which no label changes.
+    late: Literal["importance"] | None = Field(default=None, exclude_if=is_none)
     # Of a regression: none (the default), log or quantile; see `features.store.tasks.TargetScale`.
     scale: Literal["none", "log", "quantile"] | None = Field(default=None, exclude_if=is_none)
     weight: Annotated[RowWeight | None, BeforeValidator(_as_weight)] = Field(default=None, exclude_if=is_none)
@@ -80,6 +83,11 @@ class TaskLabel(Label):
     def fits_its_kind(self) -> TaskLabel:
         if self.kind == "binary" and self.scale is not None:
             raise ValueError(f"scale is for kind: regression, got {self.scale!r}; drop it or set the kind")
+        if self.late is not None and (self.kind == "regression" or None in (self.delay, self.known_at)):
+            raise ValueError(
+                "late needs a binary label with known_at, when it became 1, and delay, after which it never "
+                f"does, got kind {self.kind!r}, known_at {self.known_at!r} and delay {self.delay!r}"
+            )
         if self.kind == "regression":
             if self.at_least is not None or self.equals is not None:
                 raise ValueError("a regression learns the values themselves; drop at_least and equals")

@@ -13,6 +13,7 @@ from features.dataset import ORIGIN, SPLITS, DomainInfo, Manifest, SplitInfo
 from features.durable import remove
 from features.encode.encoded import Encoded
 from features.encode.fitted import write_fitted
+from features.encode.late import with_late_weights
 from features.encode.layout import event_table, split_tables
 from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
@@ -122,6 +123,7 @@ def _prepare_whole(
     tell("counting and encoding")
     ranges = split_rows(log.rows[CLOCK].to_numpy(), log.rows[TIME].to_numpy(), spec.split)
     going_on.mark_known_users(log, ranges)
+    log.rows = with_late_weights(log.rows, full.impressions, ranges.valid_start, log.scale)
     domains: dict[str, DomainInfo] = {}
 
     def write_domain(name: str, encoded: Encoded) -> None:

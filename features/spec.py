@@ -196,6 +196,8 @@ class Spec(Strict):
             raise ValueError(
                 f"every feature must be in a token group; {missing} are in none: add or delete them"
             )
+        if self.order and (late := [n for n, t in self.impressions.tasks.items() if t.late]):
+            raise ValueError(f"labels with late need times, which an order replaces by ranks; got {late}")
         reads = [(f"match {name!r}", m.domain) for name, m in self.matches.items()]
         reads += [(f"counter {name!r}", c.over) for name, c in self.counters.items() if c.over is not None]
         reads += [(f"pair {name!r}", p.domain) for name, p in self.pairs.items() if p.domain is not None]

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=7)
     for name in SIZES:
         parser.add_argument(f"--{name}", type=int, help="a size; the default is the demo's")
+    parser.add_argument("--purchases", action="store_true", help="clicks are followed by purchases, late")
     parser.add_argument("--accidental", type=float, default=0.0, help="share of clicked views to plant")
 
 
@@ -24,7 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Simulate and print what was written and the best possible AUC."""
     given = {name.replace("-", "_"): getattr(arguments, name.replace("-", "_")) for name in SIZES}
     sizes = {name: value for name, value in given.items() if value is not None}
-    meta = simulate(arguments.out, seed=arguments.seed, accidental=arguments.accidental, **sizes)
+    extras = {"accidental": arguments.accidental, "purchases": arguments.purchases}
+    meta = simulate(arguments.out, seed=arguments.seed, **extras, **sizes)
     print_summary(arguments.out, meta)
 
 

@@ -7,7 +7,8 @@ import polars as pl
 import pyarrow as pa
 
 from features.errors import DataError
-from features.read.targets import KEEP_RATE, TARGET, WEIGHT, YOUNG
+from features.read.known_clock import TARGET
+from features.read.targets import KEEP_RATE, WEIGHT, YOUNG
 from features.store.tasks import KEEP_RATE as STORED_RATE
 from features.store.tasks import TARGET as STORED
 from features.store.tasks import TARGET_WEIGHT, TargetScale, TaskCounts, TaskInfo

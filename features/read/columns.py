@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from features.errors import ConfigError
 from features.known import Known
-from features.read.known_clock import LABEL, OUTCOME
+from features.read.known_clock import LABEL, OUTCOME, TARGET
 from features.spec import (
     CalendarFeature,
     DenseFeature,
@@ -147,6 +147,7 @@ def row_rules(spec: Spec) -> dict[str, Known]:
     # An outcome that nothing is said of is known when its own label is, or else the log's.
     own = {t.column: t.rule for t in reversed(spec.impressions.tasks.values())}
     rules = {LABEL: label} | {c: spec.impressions.outcomes.get(c, own.get(c, label)) for c in counted}
+    rules |= {TARGET + n: t.rule for n, t in spec.impressions.tasks.items() if t.late is not None}
     return {column: rule for column, rule in rules.items() if not rule.at_once}
 
 

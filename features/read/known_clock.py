@@ -12,7 +12,7 @@ from features.errors import DataError
 from features.known import Known
 from features.read.locate import locate
 
-LABEL, OUTCOME = "__label", "__outcome"
+LABEL, OUTCOME, TARGET = "__label", "__outcome", "__target."
 
 
 def known_column(value: str) -> str:

@@ -16,13 +16,13 @@ import polars as pl
 
 from features.errors import DataError
 from features.known import TaskLabel
-from features.read.known_clock import LABEL
+from features.read.known_clock import LABEL, TARGET
 from features.read.labels import label_of
 from features.read.locate import locate
 from features.spec import Impressions
 from features.store.tasks import TargetScale, TaskInfo, is_plain
 
-TARGET, WEIGHT, YOUNG = "__target.", "__weight.", "__young."
+WEIGHT, YOUNG = "__weight.", "__young."
 KEEP_RATE = "__keep_rate"
 
 
@@ -34,7 +34,7 @@ def task_infos(shown: Impressions) -> list[TaskInfo]:
             kind=label.kind,
             given=label.given,
             scale=TargetScale(kind=label.scale or "none") if label.kind == "regression" else None,
-            weighted=label.weight is not None,
+            weighted=label.weight is not None or label.late is not None,
             mature=label.mature,
         )
         for name, label in shown.tasks.items()

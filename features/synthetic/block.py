@@ -21,6 +21,7 @@ from features.synthetic.clicks import (
 )
 from features.synthetic.events import Events, History, caused_events, concat, organic_events
 from features.synthetic.people import People, make_people
+from features.synthetic.purchases import Purchases
 from features.synthetic.settings import BLOCK_USERS, REQUEST_ID_STRIDE, Sizes
 from features.synthetic.show import Scene, show
 
@@ -57,13 +58,15 @@ class Round:
 class UserBlock:
     """A block of users with all their events and the rounds of their impressions.
 
-    `accidents` are further views, which no click depends on; None: the log does not speak of them.
+    `accidents` are further views, which no click depends on, and `purchases` what became of the clicks of
+    each round; None: the log does not speak of them.
     """
 
     people: People
     events: Events
     rounds: list[Round]
     accidents: Events | None = None
+    purchases: list[Purchases] | None = None
 
 
 def simulate_block(

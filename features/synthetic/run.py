@@ -18,11 +18,12 @@ from features.synthetic.best import BestAuc
 from features.synthetic.block import UserBlock, simulate_block
 from features.synthetic.catalogue import Catalogue, make_catalogue
 from features.synthetic.clicks import ClickModel
+from features.synthetic.purchases import PurchaseModel, draw_purchases
 from features.synthetic.settings import START, Sizes
 from features.synthetic.tables import users_table
 from features.synthetic.write import TableWriter, new_log, write_catalogue, write_part
 
-_CATALOGUE, _BLOCK, _ACCIDENTS = 0, 1, 2  # keys of the independent streams of random numbers
+_CATALOGUE, _BLOCK, _ACCIDENTS, _PURCHASES = 0, 1, 2, 3  # keys of the independent streams of random numbers
 _log = logging.getLogger(__name__)
 _DEFAULT = Sizes()
 
@@ -40,6 +41,7 @@ def simulate(
     categories: int = _DEFAULT.categories,
     chunk_users: int = _DEFAULT.chunk_users,
     accidental: float = 0.0,
+    purchases: bool = False,
 ) -> dict[str, Any]:
     """Write a raw click log with known click probabilities; the same arguments give the same log.
 
@@ -58,6 +60,7 @@ def simulate(
         categories: number of categories; six brands each.
         chunk_users: users in one part file, rounded up to whole blocks of 1,024.
         accidental: share of clicked views that are accidents, on top of the others; column `accidental`.
+        purchases: whether clicks are followed by purchases; columns `bought` and `bought_at`.
 
     Returns:
         What `truth/meta.json` holds: arguments, row counts, click model and the best possible AUC (`best`).
@@ -78,13 +81,21 @@ def simulate(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError(f"seed must be a whole number from 0, got {seed!r}; choose another seed")
     with new_log(Path(out_dir)) as root:
-        meta = _write_log(root, seed, sizes, ClickModel(), check_share(accidental))
+        bought = PurchaseModel() if purchases else None
+        meta = _write_log(root, seed, sizes, ClickModel(), check_share(accidental), bought)
     best = meta["best"]
     _log.info("best possible AUC %s (without history %s)", best["auc"], best["auc_static"])
     return meta
 
 
-def _write_log(root: Path, seed: int, sizes: Sizes, model: ClickModel, accidental: float) -> dict[str, Any]:
+def _write_log(
+    root: Path,
+    seed: int,
+    sizes: Sizes,
+    model: ClickModel,
+    accidental: float,
+    bought: PurchaseModel | None,
+) -> dict[str, Any]:
     """Write every file of the log under `root`."""
     catalogue = make_catalogue(_generator(seed, _CATALOGUE, 0), sizes)
     write_catalogue(root, catalogue)
@@ -94,6 +105,8 @@ def _write_log(root: Path, seed: int, sizes: Sizes, model: ClickModel, accidenta
             blocks = _with_accidents(
                 _part_blocks(seed, sizes, model, catalogue, part), seed, catalogue, accidental
             )
+            if bought is not None:
+                blocks = _with_purchases(blocks, seed, sizes, catalogue, model, bought)
             rows.update(write_part(root, part, catalogue, _observed(blocks, users, best)))
         rows["users"] = users.rows
     meta = {
@@ -104,6 +117,8 @@ def _write_log(root: Path, seed: int, sizes: Sizes, model: ClickModel, accidenta
         "click_model": asdict(model),
         "best": best.summary(),
     } | ({"accidental": accidental} if accidental else {})
+    if bought is not None:
+        meta |= {"purchase_model": asdict(bought), "log_end": sizes.end}
     text = json.dumps(meta, indent=2)
     (root / "truth" / "meta.json").write_text(text + "\n", encoding="utf-8")
     plain: dict[str, Any] = json.loads(text)  # as a reader of the file sees it: lists, not tuples
@@ -133,6 +148,24 @@ def _with_accidents(
             rng = _generator(seed, _ACCIDENTS, int(block.people.user_id[0]))
             block = replace(block, accidents=accidental_clicks(rng, catalogue, block.events, share))
         yield block
+
+
+def _with_purchases(
+    blocks: Iterator[UserBlock],
+    seed: int,
+    sizes: Sizes,
+    catalogue: Catalogue,
+    clicks: ClickModel,
+    model: PurchaseModel,
+) -> Iterator[UserBlock]:
+    """Add what becomes of the clicks."""
+    for block in blocks:
+        rng = _generator(seed, _PURCHASES, int(block.people.user_id[0]))
+        users = (model, clicks, catalogue, block.people)
+        rounds = [
+            draw_purchases(rng, *users, done.shown, done.clicked, log_end=sizes.end) for done in block.rounds
+        ]
+        yield replace(block, purchases=rounds)
 
 
 def _observed(blocks: Iterator[UserBlock], users: TableWriter, best: BestAuc) -> Iterator[UserBlock]:

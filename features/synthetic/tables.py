@@ -12,6 +12,7 @@ from features.synthetic.catalogue import SEGMENTS, TAG_COUNT, Catalogue
 from features.synthetic.clicks import HISTORY_TERMS, PAGES, STATIC_TERMS
 from features.synthetic.events import CART, OUTCOMES, QUERIES_PER_CATEGORY, SEARCH, VIEW, Events, concat
 from features.synthetic.people import AGE_BANDS, COUNTRIES, DEVICES, People
+from features.synthetic.purchases import Purchases
 
 
 def users_table(people: People) -> pa.Table:
@@ -46,7 +47,13 @@ def items_table(catalogue: Catalogue) -> pa.Table:
 
 def impressions_table(block: UserBlock, catalogue: Catalogue) -> pa.Table:
     """One row per shown item, round after round, so sorted neither by time nor by user."""
-    return pa.concat_tables([_impressions_of(r, block.people, catalogue) for r in block.rounds])
+    rounds = [_impressions_of(r, block.people, catalogue) for r in block.rounds]
+    if block.purchases is not None:
+        rounds = [
+            _with_bought(shown, p, p.bought & (p.time < p.log_end))
+            for shown, p in zip(rounds, block.purchases, strict=True)
+        ]
+    return pa.concat_tables(rounds)
 
 
 def view_table(block: UserBlock, catalogue: Catalogue) -> pa.Table:
@@ -85,7 +92,13 @@ def search_table(block: UserBlock, catalogue: Catalogue) -> pa.Table:
 
 def truth_table(block: UserBlock, catalogue: Catalogue) -> pa.Table:
     """Per impression: p, p without the history terms, and each term of the score."""
-    return pa.concat_tables([_truth_of(r, catalogue) for r in block.rounds])
+    rounds = [_truth_of(r, catalogue) for r in block.rounds]
+    if block.purchases is not None:
+        rounds = [
+            _with_bought(known.append_column("p_buy", pa.array(p.p)), p, p.bought)
+            for known, p in zip(rounds, block.purchases, strict=True)
+        ]
+    return pa.concat_tables(rounds)
 
 
 def truth_items_table(catalogue: Catalogue) -> pa.Table:
@@ -129,6 +142,12 @@ def _impressions_of(done: Round, people: People, catalogue: Catalogue) -> pa.Tab
             "clicked": done.clicked.astype(np.int8),
         }
     )
+
+
+def _with_bought(rows: pa.Table, purchases: Purchases, bought: np.ndarray) -> pa.Table:
+    """Rows with `bought` and `bought_at` of those purchases that are known of."""
+    rows = rows.append_column("bought", pa.array(bought.astype(np.int8)))
+    return rows.append_column("bought_at", pa.array(purchases.time, mask=~bought))
 
 
 def _truth_of(done: Round, catalogue: Catalogue) -> pa.Table:

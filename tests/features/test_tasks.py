@@ -20,6 +20,7 @@ from tests.features.small_log import SHOP_SPEC, Tables, changed, prepared, shop_
 HOUR = 3_600
 CLICK = {"column": "click"}
 BUY = {"column": "bought", "given": "click", "mature": "4h", "weight": "price"}
+LATE = {"column": "bought", "known_at": "bought_at", "delay": "14d", "late": "importance"}
 SECONDS = {"column": "watched", "kind": "regression", "scale": "log"}
 
 
@@ -165,7 +166,40 @@ def test_maturity_is_told_in_one_partition(tmp_path: Path) -> None:
     assert "in one partition, all in memory: a label is left out until it is mature" in steps
 
 
+def test_late_labels_weigh_what_will_have_come(tmp_path: Path) -> None:
+    """Delays are exponential: the law is found from what the log could see of them, and the rate with it."""
+    random, rows, day = np.random.default_rng(0), 6000, 86_400_000
+    at = 1_700_000_000_000 + np.sort(random.integers(0, 14 * day, rows))
+    told = at + (random.exponential(1.5 * day, rows)).astype(np.int64) + 1
+    buys = (random.random(rows) < 0.2) & (told < at.max())
+    shown = pl.DataFrame(
+        {"request": np.arange(rows), "user": np.arange(rows) % 500, "item": 1, "at": at, "click": 1}
+    )
+    shown = shown.with_columns(
+        bought=pl.Series(buys).cast(pl.Int8), bought_at=pl.Series(told).set(pl.Series(~buys), None)
+    )
+    own = spec(click=CLICK, buy={**LATE, "mature": "12h"})
+    own = changed(
+        own, tables={"item": {}}, features={"item": {"column": "item", "table": "item"}}, domains={}
+    )
+    own = changed(own, tokens={"all": ["item"]}, impressions__context=[], slices={})
+    del own["impressions"]["position"]
+    data = prepared(tmp_path, own, {"shown": shown, "events": shop_tables()["events"]})
+    columns = [data.split(name).impressions for name in SPLITS]
+    label = np.concatenate([c["target.buy"].to_numpy() for c in columns])
+    weight = np.concatenate([c["target_weight.buy"].to_numpy() for c in columns])
+    age, known = (at.max() - at) / day, ~np.isnan(label)
+    for low, high in ((0.5, 2), (2, 5), (5, 14)):
+        own_rows = known & (age >= low) & (age < high)
+        expected = 1 / (1 - np.exp(-age[own_rows & (label == 1)] / 1.5))
+        assert weight[own_rows & (label == 1)] == pytest.approx(expected, rel=0.15)
+        rate = np.average(label[own_rows], weights=weight[own_rows])
+        assert rate == pytest.approx(0.2, abs=4 * np.sqrt(0.16 / own_rows.sum()))
+    assert (weight[~known] == 0).all() and label[known].mean() < 0.18
+
+
 WRONG_SPECS = [
+    ({"click": CLICK, "buy": {**BUY, "late": "importance"}}, "late needs a binary label with known_at"),
     ({"click": {"column": "click", "given": "buy"}}, "first label must be binary and exist in every row"),
     ({"seconds": SECONDS}, "first label must be binary"),
     ({"click": CLICK, "buy": {**BUY, "given": "seconds"}}, r"above it, \['click'\], got 'seconds'"),
