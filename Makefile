@@ -78,14 +78,16 @@ env: $(STAMP)
 	@echo "env: .venv holds requirements/$(LOCK).txt"
 
 $(STAMP): requirements/base.txt requirements/$(LOCK).txt requirements/torchrec.txt requirements/torch-cuda.txt \
-		requirements/transformers.txt requirements/dev.txt pyproject.toml
+		requirements/transformers.txt requirements/lake.txt requirements/remote.txt requirements/dev.txt \
+		pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "env: needs Python 3.11 or newer, got '$(PYTHON)' ($$("$(PYTHON)" --version 2>&1));" \
 			"name another: make PYTHON=python3.12" >&2; exit 1; }
 	@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "env: making .venv"; "$(PYTHON)" -m venv --clear .venv; }
 	@rm -f .venv/stamp-*
 	@echo "env: installing requirements/$(LOCK).txt and the test tools (some minutes)"
-	@$(PIP) -r requirements/$(LOCK).txt -r requirements/transformers.txt -r requirements/dev.txt
+	@$(PIP) -r requirements/$(LOCK).txt -r requirements/transformers.txt -r requirements/lake.txt \
+		-r requirements/remote.txt -r requirements/dev.txt
 	@$(RUN) -c 'import torch' 2>/dev/null || { \
 		echo "env: pip's index served the CUDA build of torch; adding its libraries (2.5 GB)"; \
 		$(PIP) -r requirements/torch-cuda.txt; }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from features.errors import CtrError
+from features.errors import CtrError, RetryableError
+
+__all__ = ["CheckpointError", "LockedError", "NonFiniteError", "RetryableError"]
 
 
 class NonFiniteError(CtrError):
@@ -21,9 +23,3 @@ class LockedError(CtrError):
     """Another job holds the run directory (exit code 6)."""
 
     exit_code = 6
-
-
-class RetryableError(CtrError):
-    """The job may succeed when it is started again: I/O, full disk, preemption (exit code 75)."""
-
-    exit_code = 75

@@ -43,6 +43,7 @@ import pyarrow.parquet as pq
 
 from features.errors import DataError
 from features.names import under
+from features.remote.url import remote
 from features.store.columns import Column, IdValues, dense_values, flat, id_values, read_arrow
 from features.store.manifest import (
     MANIFEST,
@@ -55,6 +56,7 @@ from features.store.manifest import (
     read_manifest,
     sha256_of,
 )
+from features.store.remote_dataset import dataset_copy
 from features.store.tasks import (
     KEEP_RATE,
     TARGET,
@@ -129,7 +131,7 @@ class Dataset:
     """A verified, opened dataset directory.
 
     Args:
-        root: the directory that `ctr prepare` wrote.
+        root: the directory that `ctr prepare` wrote, here or in an object store (fetched once).
         verify: compare every file with its hash (`features.store.verify`: once per process, and once for all
             of them as long as nobody writes to the files); False where another process has done it.
 
@@ -138,7 +140,9 @@ class Dataset:
     """
 
     def __init__(self, root: Path | str, *, verify: bool = True) -> None:
-        self.root = Path(root)
+        place = remote(root)
+        self.root = Path(root) if place is None else dataset_copy(place)
+        self.place = str(place or root)
         self.manifest = read_manifest(self.root)
         for name in self.manifest.every_file():
             path = under(self.root, *name.split("/"))

@@ -27,3 +27,9 @@ class DataError(CtrError):
     """Unreadable, inconsistent or leaking data (exit code 3)."""
 
     exit_code = 3
+
+
+class RetryableError(CtrError):
+    """The job may succeed when it is started again: I/O, full disk, network, preemption (exit code 75)."""
+
+    exit_code = 75

@@ -33,14 +33,19 @@ from features.partitions.whole import why_uncut, why_whole
 from features.partitions.workers import Resources, open_workers
 from features.read.check import check_types
 from features.read.clock import CLOCK, TIME, time_bounds
+from features.read.files import table_root
 from features.read.log import Log, Tables
 from features.read.needed import needed_columns
 from features.read.problems import Problems
 from features.read.targets import sampling_of, task_infos
+from features.remote.url import remote
 from features.safe_yaml import dump_yaml
 from features.sources import WITH_OPTIONS
 from features.sources.of_spec import open_spec
+from features.sources.on_disk import pinned_versions
 from features.spec import Spec
+from features.store.manifest import moved_on, versions_of
+from features.store.remote_dataset import remote_manifest, uploaded
 from features.store.write import hash_files, new_dataset, write_arrow, write_manifest, write_parquet
 
 
@@ -59,7 +64,7 @@ def prepare(
 
     Args:
         spec: what to prepare.
-        out: the directory to make.
+        out: the directory to make, here or in an object store, to which it is uploaded when it is whole.
         base: what `spec.source.path` is relative to.
         overwrite: replace a dataset that is there.
         progress: told the name of each step as it begins.
@@ -73,20 +78,47 @@ def prepare(
     """
     tell = progress or (lambda step: None)
     going_on = NextDay(Parent(after, spec)) if after else FirstDay() if keep_state else Standalone()
+    resources = resources or Resources()
+    if (place := remote(out)) is None:
+        return _prepare_here(
+            spec, out, base, resources, going_on, tell, overwrite=overwrite, before=versions_of(out)
+        )
+    before = remote_manifest(place)
+    with uploaded(place, overwrite=overwrite) as local:
+        told = {} if before is None else before.table_versions
+        manifest = _prepare_here(spec, local, base, resources, going_on, tell, overwrite=True, before=told)
+        tell(f"uploading to {place}")
+    return manifest
+
+
+def _prepare_here(
+    spec: Spec,
+    out: Path,
+    base: Path,
+    resources: Resources,
+    going_on: Standalone,
+    tell: OnProgress,
+    *,
+    overwrite: bool,
+    before: dict[str, int],
+) -> Manifest:
+    """Prepare a directory of this machine; `before`: the versions of tables in the one it replaces."""
     with new_dataset(out, overwrite=overwrite) as root:
         tell("reading the raw tables")
         counters: dict[str, int] = {}
         full, tables = open_spec(spec, base, counters)
+        for line in moved_on(before, pinned_versions(full.source)):
+            tell(line)
         if (alone := type(going_on) is Standalone) is False:
-            _check_goes_on(full, tables, resources or Resources())
-        parts = _parts(full, tables, resources or Resources(), tell) if alone else 1
+            _check_goes_on(full, tables, resources)
+        parts = _parts(full, tables, resources, tell) if alone else 1
         if parts == 1:
             return _prepare_whole(root, spec, full, tables, counters, going_on, base=base, tell=tell)
-        with _in_parts(spec, full, tables, out, base, parts, resources or Resources(), tell) as prepared:
+        with _in_parts(spec, full, tables, out, base, parts, resources, tell) as prepared:
             for name, (path, _) in prepared.files.items():
                 take(path, root / name)
             prepared.counters = counters | prepared.counters
-            return _finish(root, spec, prepared)
+            return _finish(root, spec, full, prepared)
 
 
 def _parts(full: Spec, tables: Tables, resources: Resources, tell: OnProgress) -> int:
@@ -135,11 +167,11 @@ def _prepare_whole(
     )
     tell("writing")
     splits = _write_splits(root, log, ranges, encoded)
-    write_arrow(root / ORIGIN, log.origin.table(base / spec.source.path))
+    write_arrow(root / ORIGIN, log.origin.table(table_root(full.source, full.impressions.table, base)))
     going_on.write(root)
     keys = (log.users, log.items)
     prepared = Prepared({}, encoded, splits, domains, *keys, log.ticks, log.counters, going_on.lineage, tasks)
-    return _finish(root, spec, prepared)
+    return _finish(root, spec, full, prepared)
 
 
 def _check_goes_on(full: Spec, tables: Tables, resources: Resources) -> None:
@@ -158,7 +190,7 @@ def _check_goes_on(full: Spec, tables: Tables, resources: Resources) -> None:
 
 def _tells_its_rows(spec: Spec) -> bool:
     """Whether the files say how many rows they have: to count those of texts is to read them."""
-    parquet = all(table.format == "parquet" for table in spec.source.tables.values())
+    parquet = all(table.format != "csv" for table in spec.source.tables.values())
     return spec.source.kind in ("files", "simulator") and parquet
 
 
@@ -175,11 +207,12 @@ def _in_parts(
 ) -> Iterator[Prepared]:
     """Partition by partition; the files lie beside `out` until the block ends."""
     work = out.absolute().with_name(f".{out.name}.parts")
+    local = spec.model_copy(update={"source": full.source})  # what the tasks read was found here
     with work_directory(work, f"{spec.digest()} {parts}"):
         try:
             with open_workers(resources) as executor:
                 prepared = prepare_parts(
-                    full, spec, tables, work, base=base.absolute(), parts=parts, executor=executor, tell=tell
+                    full, local, tables, work, base=base.absolute(), parts=parts, executor=executor, tell=tell
                 )
             yield prepared
         except Unsteady as reason:
@@ -209,7 +242,7 @@ def check(spec: Spec, *, base: Path) -> None:
     problems.raise_all()
 
 
-def _finish(root: Path, spec: Spec, prepared: Prepared) -> Manifest:
+def _finish(root: Path, spec: Spec, full: Spec, prepared: Prepared) -> Manifest:
     """Write every other file, the manifest last."""
     encoded, known = prepared.encoded, {name: sha256 for name, (_, sha256) in prepared.files.items()}
     write_fitted(root, encoded.tables, encoded.fitted)
@@ -236,6 +269,7 @@ def _finish(root: Path, spec: Spec, prepared: Prepared) -> Manifest:
         files=files,
         origin=origin,
         lineage=prepared.lineage,
+        table_versions=pinned_versions(full.source),
     )
     write_manifest(root, manifest)
     return manifest

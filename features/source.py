@@ -44,8 +44,10 @@ def one_character(text: str, *, what: str) -> str:
 class RawTable(Strict):
     """One raw table of a `files` source; `separator` and what follows are for CSV."""
 
-    path: str  # a file, a directory or a glob, relative to the source's path
-    format: Literal["parquet", "csv"] = "parquet"
+    path: str  # a file, a directory or a glob, relative to the source's path; or s3://, gs://, az://
+    format: Literal["parquet", "csv", "delta", "iceberg"] = "parquet"
+    root: str | None = option(None)  # what path is relative to, in the place of the source's path
+    version: int | None = option(None)  # of a Delta or Iceberg table, instead of the newest
     rename: dict[str, str] = Field(default={})
     optional: dict[str, Any] = Field(default={})  # columns that a file may lack, and what stands for them
     types: dict[str, ColumnType] = option({})  # instead of what follows from who reads the column
@@ -78,6 +80,8 @@ class RawTable(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> RawTable:
+        if self.version is not None and self.format not in ("delta", "iceberg"):
+            raise ValueError(f"version is of Delta and Iceberg tables, format is {self.format!r}")
         if self.header == bool(self.columns):
             raise ValueError("columns must be given where header is false, and only there")
         if self.quote is not None and self.quote == (self.separator or ","):

@@ -7,15 +7,19 @@ signal.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from features.durable import WRONG_PLACE
 from features.errors import ConfigError, CtrError
 from features.memory.shortage import is_shortage, told_by
+from features.remote.shown_places import as_named
+from features.remote.url import remote
 from pipelines.supervise import is_child, needs_supervision, supervise
 from pipelines.terminal import Parser, echo, keep_traceback, log_to_stderr
 
@@ -41,6 +45,17 @@ COMMANDS = {
 }
 
 
+# Which of a command's paths may be in an object store (docs/remote.md); all others are of this machine.
+REMOTE = {
+    "prepare": {"out", "after"},
+    "doctor": {"dataset"},
+    "baseline": {"dataset"},
+    "evaluate": {"run_dir", "dataset"},
+    "predict": {"run_dir", "dataset"},
+    "score": {"run_dir", "dataset"},
+    "counters": {"run_dir", "dataset"},
+}
+
 _VERIFY = "features.store.verify"  # imported when it is needed: what supervises a command stays small
 
 # These read a data set, and compare it with its hashes first.
@@ -64,7 +79,7 @@ def guarded(job: Callable[[], int]) -> int:
     except CtrError as error:
         if is_shortage(error):
             return _tell_of_memory(error)
-        echo(_with_notes(f"error: {error}", error), err=True)
+        echo(as_named(_with_notes(f"error: {error}", error)), err=True)
         return error.exit_code
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -121,8 +136,21 @@ def _dispatch(arguments: list[str]) -> int:
 
         verify.enabled = False
         logging.getLogger(__name__).warning("the data set is not compared with its hashes (--no-verify)")
+    _check_paths(parsed)
     run = importlib.import_module(COMMANDS[parsed.command][0]).run
     return int(run(parsed) or 0)
+
+
+def _check_paths(parsed: argparse.Namespace) -> None:
+    """Refuse a remote path where nothing carries it: it would become a folder of this machine."""
+    for name, value in vars(parsed).items():
+        for path in value if isinstance(value, list) else [value]:
+            far = isinstance(path, Path) and name not in REMOTE.get(parsed.command, ()) and remote(path)
+            if far:
+                raise ConfigError(
+                    f"{name.replace('_', '-')} of ctr {parsed.command} must be on this machine, got {far}; "
+                    "copy it (docs/remote.md says what may be in an object store)"
+                )
 
 
 if __name__ == "__main__":

@@ -17,9 +17,12 @@ from features.read.clock_at import clock_at
 from features.read.dataset_times import DatasetTimes
 from features.read.log import Log, read_log
 from features.read.moment import moment_of_argument, shown_moment
+from features.remote.url import remote
+from features.remote.working_copy import here
 from features.sources.of_spec import open_spec
 from features.spec import Spec, load_spec
 from pipelines.prepare import with_source
+from pipelines.remote_runs import runs_here
 from pipelines.runs import read_run_config
 from pipelines.terminal import echo
 
@@ -44,8 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the log, count, write."""
+    with runs_here(arguments.run_dir):
+        return _export(arguments, here(arguments.run_dir))
+
+
+def _export(arguments: argparse.Namespace, run_dir: Path) -> int:
     # The whole data set, whatever part of it the run has seen.
-    dataset = Dataset(arguments.dataset or read_run_config(arguments.run_dir).dataset)
+    dataset = Dataset(arguments.dataset or read_run_config(run_dir).dataset)
     spec = load_spec(under(dataset.root, "spec.yaml"))
     if not spec.counters:
         raise ConfigError(f"the spec of {dataset.root} must have counters to be exported, it has none")
@@ -53,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     full, log = _read(with_source(spec, arguments.source))
     _check_same(dataset, log)
     clock, time = clock_at(spec, log, moment)
-    out = arguments.out or arguments.run_dir / "counters.parquet"
+    out = arguments.out or run_dir / "counters.parquet"
     keys = write_counters(
         out,
         counter_states(full, log, clock=clock, time=time),
@@ -75,7 +83,7 @@ def _read(spec: Spec) -> tuple[Spec, Log]:
         full, tables = open_spec(spec, Path(), {})
         return full, read_log(full, tables)
     except CtrError as error:
-        where = Path(spec.source.path).resolve()
+        where = remote(spec.source.path) or Path(spec.source.path).resolve()
         error.add_note(f"the raw logs were looked for in {where}; name where they are with --source")
         raise
 

@@ -32,6 +32,7 @@ from ctr.transfer.report import KIND, TakenOver
 from features.errors import ConfigError
 from pipelines.baseline import check_baselines, compared_with
 from pipelines.compare import compare
+from pipelines.remote_runs import runs_here
 from pipelines.terminal import echo
 
 if TYPE_CHECKING:
@@ -130,16 +131,17 @@ def run(arguments: argparse.Namespace) -> None:
             raise ConfigError("--line is for the evaluation of one run, got --compare; leave one out")
         _compare(arguments)
         return
-    result = evaluate(
-        arguments.run_dir,
-        split=arguments.split,
-        checkpoint=arguments.checkpoint,
-        dataset=arguments.dataset,
-        baselines=arguments.baseline,
-        line_file=arguments.line,
-        importance_rows=arguments.importance,
-        raw_scores=arguments.raw,
-    )
+    with runs_here(arguments.run_dir):
+        result = evaluate(
+            arguments.run_dir,
+            split=arguments.split,
+            checkpoint=arguments.checkpoint,
+            dataset=arguments.dataset,
+            baselines=arguments.baseline,
+            line_file=arguments.line,
+            importance_rows=arguments.importance,
+            raw_scores=arguments.raw,
+        )
     echo(f"{result.text()}\n\nreport: {result.report}")
 
 

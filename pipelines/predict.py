@@ -9,6 +9,7 @@ from ctr.build import scoring_loader
 from ctr.runs.directory import RunDir
 from ctr.training.scoring import predict_split
 from features.durable import sweep
+from pipelines.remote_runs import runs_here
 from pipelines.runs import DATASET_HELP, OpenRun, open_run
 from pipelines.terminal import echo
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and say where the table is."""
-    with RunDir.open_results(arguments.run_dir) as run_dir:
+    with runs_here(arguments.run_dir), RunDir.open_results(arguments.run_dir) as run_dir:
         opened = open_run(
             run_dir, dataset=arguments.dataset, checkpoint=arguments.checkpoint, raw=arguments.raw
         )

@@ -11,6 +11,7 @@ from features.errors import ConfigError
 from features.memory.sizes import parse_size
 from features.partitions.workers import Resources
 from features.prepare import check, prepare
+from features.remote.url import remote
 from features.spec import Spec, load_spec
 from pipelines.terminal import echo
 
@@ -19,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--spec", required=True, type=Path, help="YAML description of the data set")
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
-    parser.add_argument("--source", help="where the raw logs are, instead of the spec's source.path")
+    parser.add_argument(
+        "--source",
+        help="where the raw logs are, here or in an object store, instead of the spec's source.path",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset directory")
     parser.add_argument(
         "--after", type=Path, metavar="DATASET", help="go on from a data set: the source is a new day"
@@ -92,9 +96,8 @@ def with_source(spec: Spec, path: str | None) -> Spec:
     """The spec with another source path (relative to the working directory)."""
     if path is None:
         return spec
-    return spec.model_copy(
-        update={"source": spec.source.model_copy(update={"path": str(Path(path).resolve())})}
-    )
+    place = str(remote(path) or Path(path).resolve())
+    return spec.model_copy(update={"source": spec.source.model_copy(update={"path": place})})
 
 
 def report(text: str) -> None:

@@ -63,7 +63,7 @@ def result_line(
         commands=[
             "ctr train settings.yaml   # the settings of this line, saved as a file",
             f"ctr evaluate {opened.config.run} --split {split} --checkpoint {opened.step}"
-            + (f" --dataset {opened.prepared.root}" if opened.place else ""),
+            + (f" --dataset {opened.prepared.place}" if opened.place else ""),
         ],
     )
 
@@ -82,7 +82,7 @@ def baseline_line(
         hardware=machine(),
         commit=commit(),
         date=_day(),
-        commands=[f"ctr baseline {dataset.root} --kind {kind} --split {split} --seeds {seed}"],
+        commands=[f"ctr baseline {dataset.place} --kind {kind} --split {split} --seeds {seed}"],
     )
 
 

@@ -117,7 +117,7 @@ def _open_data(
 
 def _folder(dataset: Dataset) -> str:
     """A name for a data set, the same wherever it lies and different for other data."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", dataset.root.resolve().name)[:60] or "dataset"
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(dataset.place).resolve().name)[:60] or "dataset"
     return f"{name}-{dataset.manifest.digest()[:8]}"
 
 

@@ -25,7 +25,9 @@ from ctr.training.scoring import outputs_of_run
 from features.errors import ConfigError
 from features.names import under
 from features.past.counter_files import CounterFile, read_counters
+from features.remote.working_copy import here
 from features.spec import load_spec
+from pipelines.remote_runs import runs_here
 from pipelines.runs import DATASET_HELP, OpenRun, open_run
 from pipelines.terminal import echo
 
@@ -83,9 +85,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Score, or serve until stopped; the exit code."""
     _check(arguments)
+    with runs_here(arguments.run_dir):
+        return _score(arguments)
+
+
+def _score(arguments: argparse.Namespace) -> int:
     # Reading takes no lock: a run may be scored while it is trained.
     opened = open_run(
-        RunDir(arguments.run_dir),
+        RunDir(here(arguments.run_dir)),
         dataset=arguments.dataset,
         checkpoint=arguments.checkpoint,
         raw=arguments.raw,

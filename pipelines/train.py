@@ -36,7 +36,11 @@ from ctr.transfer.start import start_from_run
 from features.dataset import Dataset
 from features.durable import replace_file
 from features.encode.encoding import encoding_of
+from features.errors import ConfigError
+from features.remote.url import remote
+from features.remote.working_copy import here
 from pipelines.display import NoDisplay, make_display
+from pipelines.remote_runs import runs_here
 from pipelines.runs import keep_spec
 from pipelines.terminal import echo
 
@@ -62,13 +66,31 @@ def run(arguments: argparse.Namespace) -> int:
     check_versions()
     config = load_config(arguments.config, arguments.overrides)
     if arguments.dry_run:
-        echo(dry_run(config))
+        with runs_here(*_runs_of(config)):
+            echo(dry_run(config))
         return 0
     with open_world(pick_device(config.train.device), timeout=config.distributed.timeout) as world:
-        outcome = train(config, world=world)
+        check_alone(config, world)
+        with runs_here(*_runs_of(config)):
+            outcome = train(config, world=world)
     if world.first:
         describe_outcome(config, outcome)
     return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
+
+
+def _runs_of(config: RunConfig) -> list[str | None]:
+    """The run, and those that it starts from."""
+    init, lora = config.init, config.lora
+    return [config.run, None if init is None else init.run, None if lora is None else lora.base]
+
+
+def check_alone(config: RunConfig, world: World) -> None:
+    """Several processes would each work in a copy of a remote run."""
+    if world.size > 1 and any(remote(run) for run in _runs_of(config) if run is not None):
+        raise ConfigError(
+            f"a run in an object store is trained by one process, got {world.size} for {config.run}; "
+            "train into a directory that all processes see"
+        )
 
 
 def describe_outcome(config: RunConfig, outcome: Outcome, *, following: str | None = None) -> None:
@@ -86,7 +108,7 @@ def describe_outcome(config: RunConfig, outcome: Outcome, *, following: str | No
 
 def dry_run(config: RunConfig) -> str:
     """The resolved configuration and the model's size, after building everything."""
-    tracking_uri(Path(config.run), config.tracking.uri)  # refuses an address that is wrong
+    tracking_uri(here(config.run), config.tracking.uri)  # refuses an address that is wrong
     dataset = open_dataset(config)
     state = build_state(config, dataset.manifest, pick_device(config.train.device))
     state.encoding = encoding_of(dataset)
@@ -107,10 +129,10 @@ def train(config: RunConfig, *, until: int | None = None, world: World | None = 
     world = world or World.single(pick_device(config.train.device))
     dataset = open_dataset(config, verify=world.local_rank == 0)
     # All that a wrong configuration can break comes before the run directory is made.
-    tracking_uri(Path(config.run), config.tracking.uri)
+    tracking_uri(here(config.run), config.tracking.uri)
     state = build_state(config, dataset.manifest, world.device, world=world)
     state.encoding = encoding_of(dataset)
-    begun = steps(Path(config.run) / "checkpoints")  # then it goes on from there, and starts nowhere else
+    begun = steps(here(config.run) / "checkpoints")  # then it goes on from there, and starts nowhere else
     started = None if world.broadcast_json(begun) else start_from_run(state, config, dataset, world=world)
     batches = training_loader(config, dataset, world=world)
     valid = validation_loader(config, dataset, world=world)
@@ -179,7 +201,7 @@ def start_run(
 ) -> Iterator[tuple[RunDir, Tracker | SilentTracker]]:
     """The run's directory, locked by rank 0 alone, and its tracker; the other ranks only read."""
     if not world.first:
-        yield RunDir(Path(config.run)), SilentTracker()
+        yield RunDir(here(config.run)), SilentTracker()
         return
     tracking, data = config.tracking, describe_dataset(dataset)
     tags = {"ctr.model": kind, "ctr.dataset": data["name"], "ctr.dataset_sha256": data["sha256"]}
@@ -200,7 +222,7 @@ def start_run(
 
 def describe_dataset(dataset: Dataset) -> dict[str, str]:
     """What tracking says of the data: name, hash of the manifest, place."""
-    return {"name": dataset.manifest.name, "sha256": dataset.manifest.digest(), "source": str(dataset.root)}
+    return {"name": dataset.manifest.name, "sha256": dataset.manifest.digest(), "source": dataset.place}
 
 
 if __name__ == "__main__":  # for torchrun -m pipelines.train

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.object_store import ENVIRONMENT, Bucket, s3_server
 
 # Two workers share the cores; more threads only get in each other's way. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,6 +46,27 @@ def counted(record_property: Callable[[str, object], None]) -> Callable[..., Non
             record_property(f"figure {name}", count)
 
     return keep
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The address of an S3-compatible server on this machine, started once for all tests."""
+    if importlib.util.find_spec("moto") is None:
+        pytest.skip("moto is not installed: see requirements/remote.txt")
+    with s3_server() as address:
+        yield address
+
+
+_buckets = itertools.count()
+
+
+@pytest.fixture
+def bucket(object_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A new bucket, which this process finds through its environment, and an empty cache."""
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": object_store}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CTR_CACHE", str(tmp_path / "cache"))
+    return Bucket(object_store, f"logs-{next(_buckets)}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

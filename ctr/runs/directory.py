@@ -21,6 +21,7 @@ from ctr.runs.lock import Lock
 from features.durable import TMP_PREFIX, WRONG_PLACE, sweep, write_file
 from features.durable.own import check_free, claim
 from features.errors import ConfigError, CtrError
+from features.remote.working_copy import here
 
 _log = logging.getLogger(__name__)
 _MOST_OF_A_ROW = 2**24  # bytes; the first row holds the configuration
@@ -67,7 +68,7 @@ class RunDir:
             LockedError: another job holds it.
             RetryableError: the disk is full or fails.
         """
-        run = cls(Path(path))
+        run = cls(here(path))
         if not create:
             run._check_exists()
         try:
@@ -98,7 +99,7 @@ class RunDir:
             LockedError: another job writes predictions or a report.
             RetryableError: the disk is full or fails.
         """
-        run = cls(Path(path))
+        run = cls(here(path))
         run._check_exists()
         cls.check_free(run.path)
         try:

@@ -32,6 +32,7 @@ from ctr.transfer.rows import take_rows
 from ctr.transfer.trained import Trained
 from features.dataset import Dataset
 from features.errors import ConfigError
+from features.remote.working_copy import here
 
 _MOST = 20  # differences in a message
 
@@ -91,8 +92,8 @@ def _init_of(config: RunConfig) -> InitConfig | None:
 
 
 def _open(init: InitConfig, config: RunConfig, world: World | None) -> Trained:
-    run, option = Path(init.run), "init.run" if config.init is not None else "lora.base"
-    if run.resolve() == Path(config.run).resolve():
+    run, option = here(init.run), "init.run" if config.init is not None else "lora.base"
+    if run.resolve() == here(config.run).resolve():
         raise ConfigError(f"{option} must be another run than this one, got {init.run} for both")
     checkpoint = choose_checkpoint(run / "checkpoints", init.checkpoint, what="init.checkpoint", world=world)
     if checkpoint is None:

@@ -15,7 +15,8 @@ from features.partitions import fit
 from features.partitions.job import SHARE
 from features.read.clock import CLOCK, TIME
 from features.read.columns import feature_columns
-from features.read.files import find_files
+from features.read.files import table_root
+from features.read.lake import files_of
 from features.spec import DenseFeature, Feature, IdFeature, SincePrevious, Spec
 from features.store.manifest import DomainInfo, SplitInfo
 
@@ -42,7 +43,8 @@ def raw_files(spec: Spec, base: Path) -> list[list[Any]]:
     root = base / spec.source.path
     files = {path for path in root.rglob("*") if path.is_file()} if root.is_dir() else {root}
     for name, table in spec.source.tables.items():
-        files |= {file.path for file in find_files(root, table.path, what=f"table {name!r}")}
+        own = table_root(spec.source, name, base)
+        files |= {file.path for file in files_of(table, own, what=f"table {name!r}")[1]}
     stats = {str(path): path.stat() for path in sorted(files) if path.exists()}
     return [[name, s.st_size, s.st_mtime_ns] for name, s in stats.items()]
 

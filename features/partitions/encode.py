@@ -24,6 +24,7 @@ from features.partitions.rows import load_rows
 from features.partitions.users import FIRST
 from features.past.pages import page_columns
 from features.read.clock import CLOCK
+from features.read.files import table_root
 from features.read.log import Log
 from features.read.origin import Origin
 from features.spec import DenseFeature, IdFeature
@@ -65,7 +66,7 @@ def encode_rows(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, A
         write_arrow(out / f"{name}-requests.arrow", tables.requests)
         write_arrow(out / f"{name}-impressions.arrow", tables.impressions)
         infos[name] = tables.info.model_dump(mode="json")
-    write_arrow(out / "origin.arrow", log.origin.table(job.base / job.raw_spec.source.path))
+    write_arrow(out / "origin.arrow", log.origin.table(_root(job)))
     return {"splits": infos, **_described(encoded)}
 
 
@@ -98,6 +99,11 @@ def _rows(work: Path, job: Preparation, part: int) -> tuple[Log, SplitRanges]:
     valid, test = (min(max(split[s] - base, 0), frame.height) for s in ("valid_start", "test_start"))
     log = replace(_log(job, frame, {}), origin=_origin(work, job, part))
     return log, SplitRanges(valid, test, frame.height, split["fit_before"])
+
+
+def _root(job: Preparation) -> Path:
+    """What the files of the log are named from."""
+    return table_root(job.raw_spec.source, job.spec.impressions.table, job.base)
 
 
 def _origin(work: Path, job: Preparation, part: int) -> Origin:

@@ -9,10 +9,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from features.errors import DataError
+from features.source import Source
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 # Tables whose directory holds more files than their present rows.
 _VERSIONED = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "metadata/version-hint.text": "Iceberg"}
+_REMEDY = {"Delta Lake": "set format: delta in the table", "Iceberg": "set format: iceberg in the table"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,18 @@ class TableFile:
 
     path: Path
     partitions: dict[str, str | None] = field(default_factory=dict)
+
+
+def table_root(source: Source, name: str, base: Path) -> Path:
+    """What the path of a table is relative to.
+
+    Args:
+        source: of the tables.
+        name: of the table; the readers of other kinds of sources know theirs themselves.
+        base: the directory that `source.path` is relative to.
+    """
+    raw = source.tables.get(name)
+    return base / (source.path if raw is None or raw.root is None else raw.root)
 
 
 def find_files(root: Path, pattern: str, *, what: str) -> list[TableFile]:
@@ -74,5 +88,5 @@ def _refuse_versioned(root: Path, files: list[Path], what: str) -> None:
             if (folder / mark).exists():
                 raise DataError(
                     f"{what}: {folder} is a table of {kind}, whose files also hold rows of older versions; "
-                    "export its present version as plain Parquet"
+                    f"{_REMEDY.get(kind, 'export its present version as plain Parquet')}"
                 )

@@ -107,7 +107,7 @@ def _is_own_table(spec: Spec, domain: Domain) -> bool:
     """Whether the events of a domain are the rows of the impressions, be it by another name."""
     tables = spec.source.tables
     one, other = tables.get(domain.table), tables.get(spec.impressions.table)
-    same_files = one is not None and other is not None and one.path == other.path
+    same_files = one is not None and other is not None and (one.root, one.path) == (other.root, other.path)
     return same_files or domain.table == spec.impressions.table
 
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from features.errors import ConfigError, DataError, first_line
 from features.read.decoded import decoded_bytes
-from features.read.files import TableFile, find_files
+from features.read.files import TableFile, table_root
+from features.read.lake import files_of
 from features.read.part import Part, open_part
 from features.read.problems import Problems
 from features.read.roles import TableRoles
@@ -77,7 +78,8 @@ def open_files(
     for name in sorted(set(needed) & set(source.tables)):
         with problems.collect():
             own = None if roles is None else roles.get(name, TableRoles())
-            table = _open(name, source, base / source.path, needed[name], own, options, counters, dry=dry)
+            root = table_root(source, name, base)
+            table = _open(name, source, root, needed[name], own, options, counters, dry=dry)
             tables[name] = table
     with problems.collect():
         _check_known(needed, source.tables, kind=source.kind)
@@ -142,8 +144,7 @@ def _open(
     name: str, source: Source, root: Path, needed: dict[str, str], roles: TableRoles | None,
     options: dict[str, Any], counters: dict[str, int] | None, *, dry: bool,
 ) -> pl.LazyFrame:  # fmt: skip
-    raw = source.tables[name]
-    files = find_files(root, raw.path, what=f"table {name!r}")
+    raw, files = files_of(source.tables[name], root, what=f"table {name!r}")
     opened = (_attempt(f.path, options, partial(_part, f, raw, options)) for f in files)
     parts = [part for part in opened if part is not None]
     if not parts:
@@ -153,9 +154,9 @@ def _open(
     problems.raise_all()
     if dry:
         table.first_rows()
-    if raw.format == "parquet":
+    if raw.format != "csv":
         _prove(table, options, lambda part: _check_decoded(part, table, options))
-    if options["check_pages"] and raw.format == "parquet" and not (dry or _verified):
+    if options["check_pages"] and raw.format != "csv" and not (dry or _verified):
         _prove(table, options, table.verify)
     if counters is not None and (skipped := len(files) - len(table.parts)):
         counters[f"files.{name}.skipped"] = skipped

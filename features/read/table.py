@@ -172,7 +172,7 @@ class Table:
             return pl.Null()
         if declared is not None or any(isinstance(t, _TEXT) for t in sources.values()):
             # A text that is stored as text is one; only in CSV are texts all there is.
-            stays = self.raw.format == "parquet" and declared is None and "json" not in roles
+            stays = self.raw.format != "csv" and declared is None and "json" not in roles
             stays = stays and bool(roles & {"category", "order"})
             self.kinds[column] = "text" if stays else kind_of(roles, declared, what=what)
         is_id = bool(roles & {"category", "order"}) or not roles

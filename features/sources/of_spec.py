@@ -11,13 +11,14 @@ from features.read.needed import expand_patterns, needed_columns
 from features.read.problems import Problems
 from features.read.roles import table_roles
 from features.sources import open_tables
+from features.sources.on_disk import on_disk
 from features.spec import Spec
 
 
 def open_spec(
     spec: Spec, base: Path, counters: dict[str, int], *, dry: bool = False
 ) -> tuple[Spec, dict[str, pl.LazyFrame]]:
-    """The spec without patterns, and its raw tables.
+    """The spec without patterns and with its tables on this machine, and these tables.
 
     Args:
         spec: as written.
@@ -31,6 +32,7 @@ def open_spec(
         problems.raise_all()
     tables: dict[str, pl.LazyFrame] = {}
     with problems.collect():  # the tables are asked too, so that all that is wrong is told at once
+        spec = spec.model_copy(update={"source": on_disk(spec.source, base, needed)})
         tables = open_tables(
             spec.source, base=base, needed=needed, roles=table_roles(spec), counters=counters, dry=dry
         )

@@ -107,13 +107,17 @@ class Manifest(Strict):
     # The same of what tells where rows stood in the log; data sets made before it was kept have none.
     origin: dict[str, str] = Field(default={}, exclude_if=lambda files: not files)
     lineage: Lineage | None = Field(default=None, exclude_if=is_none)  # of `ctr prepare --after`
+    # Of the Delta and Iceberg tables that were read: table → number of the version, or ID of the snapshot.
+    table_versions: dict[str, int] = Field(default={}, exclude_if=lambda versions: not versions)
 
     def digest(self) -> str:
         """sha256 over the manifest: identifies the data, since it holds the hash of every file.
 
-        The same rows in another order of the raw tables are the same data, so `origin` is left out.
+        The same rows in another order of the raw tables, or from another version of them, are the same data,
+        so `origin` and `table_versions` are left out.
         """
-        return hashlib.sha256(self.model_dump_json(exclude={"origin"}).encode()).hexdigest()
+        left_out = {"origin", "table_versions"}
+        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()
 
     def every_file(self) -> dict[str, str]:
         """Relative path → sha256 of all files beside the manifest."""
@@ -172,18 +176,49 @@ def read_manifest(root: Path) -> Manifest:
             f"{root} must be a dataset directory with a {MANIFEST}; make one with: "
             f"ctr prepare --spec SPEC --out {root}"
         )
+    return parse_manifest(path.read_bytes(), what=str(path))
+
+
+def parse_manifest(text: bytes, *, what: str) -> Manifest:
+    """The manifest that a text is.
+
+    Raises:
+        DataError: it is of another format, or it is not what was written.
+    """
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(text)
         seal = found.pop(_SEAL, None)  # manifests of earlier versions have none
         manifest = Manifest.model_validate(found)
     except (ValueError, AttributeError, RecursionError) as error:
-        text = "\n".join(str(error).splitlines()[:5])[:500]
+        why = "\n".join(str(error).splitlines()[:5])[:500]
         raise DataError(
-            f"{path} is not a manifest of format {FORMAT}: {text}; run ctr prepare again"
+            f"{what} is not a manifest of format {FORMAT}: {why}; run ctr prepare again"
         ) from None
     if seal is not None and seal != manifest.digest():
-        raise DataError(f"{path} has changed since it was written; run ctr prepare again")
+        raise DataError(f"{what} has changed since it was written; run ctr prepare again")
     return manifest
+
+
+def versions_of(root: Path) -> dict[str, int]:
+    """The versions of tables that a data set was made of; none where there is no data set that tells."""
+    try:
+        return read_manifest(root).table_versions
+    except DataError:
+        return {}
+
+
+def moved_on(before: dict[str, int], now: dict[str, int]) -> list[str]:
+    """A line for each table that has another version than before.
+
+    Example:
+        >>> moved_on({"clicks": 41, "items": 3}, {"clicks": 44, "items": 3})
+        ["table 'clicks' has moved from version 41 to 44"]
+    """
+    return [
+        f"table {name!r} has moved from version {before[name]} to {now[name]}"
+        for name in sorted(before.keys() & now.keys())
+        if before[name] != now[name]
+    ]
 
 
 def sealed_json(manifest: Manifest) -> str:

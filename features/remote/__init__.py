@@ -1,0 +1,1 @@
+"""Places in an object store: named, listed, fetched into a local cache, written to."""

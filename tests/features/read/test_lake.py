@@ -1,0 +1,190 @@
+"""Delta and Iceberg tables: the rows of one version, pinned; what files alone do not tell is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from features.dataset import Dataset
+from features.errors import ConfigError, DataError
+from features.partitions.workers import Resources
+from features.prepare import prepare
+from features.spec import parse_spec
+from tests.features.small_log import RATINGS_SPEC, changed, rating_tables, write_tables
+from tests.object_store import Bucket
+
+Write = Callable[[Path, pl.DataFrame], int]  # appends rows to a table and returns its version
+
+
+def append_delta(folder: Path, rows: pl.DataFrame, **options: Any) -> int:
+    deltalake = pytest.importorskip("deltalake", reason="not installed: see requirements/lake.txt")
+    deltalake.write_deltalake(str(folder), rows.to_arrow(), mode="append", schema_mode="merge", **options)
+    return int(deltalake.DeltaTable(str(folder)).version())
+
+
+def append_iceberg(folder: Path, rows: pl.DataFrame, name: str = "logs.ratings") -> int:
+    pytest.importorskip("pyiceberg", reason="not installed: see requirements/lake.txt")
+    from pyiceberg.catalog.memory import InMemoryCatalog
+
+    catalog = _CATALOGS.setdefault(
+        str(folder), InMemoryCatalog("test", warehouse=str(folder.parent), **{"uri": "sqlite:///:memory:"})
+    )
+    data = rows.to_arrow().cast(pa.schema(_plain(rows)))
+    if not catalog.namespace_exists("logs"):
+        catalog.create_namespace("logs")
+        catalog.create_table(name, data.schema, location=str(folder))
+    table = catalog.load_table(name)
+    with table.update_schema() as update:
+        update.union_by_name(data.schema)
+    table.append(data)
+    (folder / "metadata/version-hint.text").write_text(Path(table.metadata_location).name)
+    return int(table.current_snapshot().snapshot_id)
+
+
+_CATALOGS: dict[str, Any] = {}
+
+
+def _plain(rows: pl.DataFrame) -> list[tuple[str, pa.DataType]]:
+    """Types that Iceberg has."""
+    small = {pa.int8(): pa.int32(), pa.large_string(): pa.string()}
+    return [(f.name, small.get(f.type, f.type)) for f in rows.to_arrow().schema]
+
+
+FORMATS = pytest.mark.parametrize(("kind", "append"), [("delta", append_delta), ("iceberg", append_iceberg)])
+
+
+def data_set(root: Path, spec: dict[str, Any], name: str, **options: Any) -> Dataset:
+    prepare(parse_spec(spec), root / name, base=root / "raw", **options)
+    return Dataset(root / name)
+
+
+def of_format(kind: str, **more: Any) -> dict[str, Any]:
+    return changed(RATINGS_SPEC, source__tables__ratings={"path": "lake/ratings", "format": kind, **more})
+
+
+@FORMATS
+def test_a_version_is_its_rows(tmp_path: Path, kind: str, append: Write) -> None:
+    tables, raw = rating_tables(100), tmp_path / "raw"
+    halves = [tables["ratings"].head(50), tables["ratings"].slice(50)]
+    write_tables(raw, {**tables, "ratings": halves[0]})
+    first = append(raw / "lake/ratings", halves[0])
+    half = data_set(tmp_path, RATINGS_SPEC, "half")
+    there = data_set(tmp_path, of_format(kind), "data")
+    assert there.manifest.files.keys() == half.manifest.files.keys()
+    assert values(there) == values(half)
+    assert there.manifest.table_versions == {"ratings": first}
+
+    second = append(raw / "lake/ratings", halves[1])
+    write_tables(raw, tables)
+    told: list[str] = []
+    now = data_set(tmp_path, of_format(kind), "data", overwrite=True, progress=told.append)
+    assert values(now) == values(data_set(tmp_path, RATINGS_SPEC, "whole"))
+    assert now.manifest.table_versions == {"ratings": second}
+    assert f"table 'ratings' has moved from version {first} to {second}" in told
+
+    older = data_set(tmp_path, of_format(kind, version=first), "older")
+    assert values(older) == values(half) and older.manifest.table_versions == {"ratings": first}
+    parts = data_set(tmp_path, of_format(kind), "parts", resources=Resources(partitions=2))
+    assert parts.manifest.files == now.manifest.files and parts.manifest.origin == now.manifest.origin
+
+
+def values(dataset: Dataset) -> dict[str, str]:
+    """Hashes of all files but the spec, which names the format."""
+    return {name: sha for name, sha in dataset.manifest.files.items() if name != "spec.yaml"}
+
+
+@FORMATS
+def test_a_column_that_came_later_is_missing_in_older_rows(tmp_path: Path, kind: str, append: Write) -> None:
+    tables, raw = rating_tables(100), tmp_path / "raw"
+    tables["ratings"] = tables["ratings"].with_columns(place=pl.lit("home"))
+    append(raw / "lake/ratings", tables["ratings"].head(50).drop("place"))
+    append(raw / "lake/ratings", tables["ratings"].slice(50))
+    late = pl.int_range(pl.len()) >= 50
+    tables["ratings"] = tables["ratings"].with_columns(place=pl.when(late).then("place"))
+    write_tables(raw, tables)
+    spec = changed(
+        of_format(kind),
+        features__place={"column": "place", "table": "place"},
+        tables__place={},
+        tokens__rest=["hour", "counts", "place"],
+    )
+    plain = changed(spec, source__tables__ratings={"path": "ratings.parquet"})
+    assert values(data_set(tmp_path, spec, "lake")) == values(data_set(tmp_path, plain, "plain"))
+
+
+@FORMATS
+def test_a_remote_table_is_fetched_in_its_version(
+    tmp_path: Path, bucket: Bucket, kind: str, append: Write
+) -> None:
+    tables, raw = rating_tables(100), tmp_path / "raw"
+    write_tables(raw, tables)
+    version = append(raw / "lake/ratings", tables["ratings"])
+    bucket.put_all(raw, "raw")
+    here = data_set(tmp_path, of_format(kind), "here")
+    far = changed(of_format(kind), source__path=f"{bucket.url}/raw")
+    url = changed(of_format(kind), source__tables__ratings__path=f"{bucket.url}/raw/lake/ratings")
+    for name, spec in (("far", far), ("url", url)):
+        found = data_set(tmp_path, spec, name)
+        assert values(found) == values(here) and found.manifest.table_versions == {"ratings": version}
+
+
+@FORMATS
+def test_what_is_no_such_table_or_version(tmp_path: Path, kind: str, append: Write) -> None:
+    raw = tmp_path / "raw"
+    write_tables(raw, rating_tables(30))
+    append(raw / "lake/ratings", rating_tables(30)["ratings"])
+    with pytest.raises(DataError, match="correct path or version"):
+        data_set(tmp_path, of_format(kind, version=77), "out")
+    with pytest.raises(DataError, match=r"must be a(n Iceberg| Delta) table .*; correct path"):
+        data_set(tmp_path, of_format(kind, path="lake"), "out")
+    with pytest.raises(DataError, match=f"set format: {kind} in the table"):
+        data_set(
+            tmp_path, changed(of_format("parquet"), source__tables__ratings={"path": "lake/ratings"}), "out"
+        )
+
+
+def test_partitions_of_a_delta_table(tmp_path: Path) -> None:
+    """Their values stand in the log alone."""
+    tables, raw = rating_tables(100), tmp_path / "raw"
+    places = pl.Series(["at home", "a/b=c", None, "ä"] * 25)[: tables["ratings"].height]
+    tables["ratings"] = tables["ratings"].with_columns(place=places)
+    write_tables(raw, tables)
+    append_delta(raw / "lake/ratings", tables["ratings"], partition_by=["place"])
+    spec = changed(
+        of_format("delta"),
+        features__place={"column": "place", "table": "place"},
+        tables__place={},
+        tokens__rest=["hour", "counts", "place"],
+    )
+    plain = changed(spec, source__tables__ratings={"path": "ratings.parquet"})
+    assert values(data_set(tmp_path, spec, "lake")) == values(data_set(tmp_path, plain, "plain"))
+
+
+def test_deleted_and_renamed_rows_of_an_iceberg_table(tmp_path: Path) -> None:
+    raw, tables = tmp_path / "raw", rating_tables(50)
+    write_tables(raw, tables)
+    append_iceberg(raw / "lake/ratings", tables["ratings"])
+    table = _CATALOGS[str(raw / "lake/ratings")].load_table("logs.ratings")
+    with table.update_schema() as update:
+        update.rename_column("rating", "stars")
+    (raw / "lake/ratings/metadata/version-hint.text").write_text(Path(table.metadata_location).name)
+    spec = changed(of_format("iceberg"), impressions__label={"column": "stars", "at_least": 4})
+    spec["domains"]["ratings"]["side"]["rating"]["column"] = "stars"
+    # The present schema has the new name, the snapshot the old one: both are told.
+    with pytest.raises(DataError, match=r"'stars'"):
+        data_set(tmp_path, spec, "out")
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.delitem(sys.modules, "features.read.delta", raising=False)
+    monkeypatch.setitem(sys.modules, "deltalake", None)
+    write_tables(tmp_path / "raw", rating_tables(30))
+    with pytest.raises(ConfigError, match=r"requirements/lake\.txt"):
+        data_set(tmp_path, of_format("delta"), "out")
