@@ -99,17 +99,27 @@ class OptimizerConfig(Knobs):
     dense_staleness: Literal[0, 1] = 0  # 1: dense gradients are applied one step later (HyFormer §3.8.2)
 
 
+MANY_REQUESTS = 2**24  # to draw their order takes about a second
+
+
 class LoaderConfig(Knobs):
     """How requests become batches; a pure function of (seed, epoch, step)."""
 
     batch_rows: Positive = 1024  # at most this many rows (a single longer request still fits)
     order: Literal["shuffle", "time"] = "shuffle"
     window: Positive = 65536  # requests shuffled together
+    plan: Literal["auto", "requests", "windows"] = "auto"  # how batches are cut (ctr/loader/plan.py)
     workers: Few = 1  # background threads
     prefetch: Few = 4  # batches made ahead
     micro_batches: Few = 1  # parts in which a step computes its batch: less memory, the same update
     max_len: dict[str, Positive] = {}  # shorter histories than the data set holds
     id_dropout: dict[str, Share] = {}  # ID table → probability that an ID is unknown, in training alone
+
+    def decided_plan(self, requests: int) -> Literal["requests", "windows"]:
+        """The plan of so many requests: `auto` draws the order of all of them while that is quick."""
+        if self.plan != "auto":
+            return self.plan
+        return "windows" if requests > MANY_REQUESTS else "requests"
 
 
 def _named_loss(loss: Any) -> Any:

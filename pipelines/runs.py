@@ -15,6 +15,7 @@ from ctr.checkpoint.load import Checkpoint
 from ctr.config import PeriodConfig, RunConfig, load_config
 from ctr.errors import CheckpointError
 from ctr.runs.directory import RunDir
+from ctr.runs.identity import on_other_data
 from ctr.training.state import TrainingState
 from ctr.transfer.read_as import read_as_trained
 from ctr.transfer.trained import Trained
@@ -78,7 +79,7 @@ def open_run(
         prepared, data = _open_data(run_dir.path, config, chosen, at=dataset)
     state = build_state(config, data.manifest, device)
     if data is not prepared:
-        state.identity["dataset"] = chosen.state["identity"]["dataset"]
+        state.identity = on_other_data(state.identity, chosen.state["identity"])
     state.restore(chosen, weights_only=True)
     keep_calibration(state, config, step=chosen.step, raw=raw)
     return OpenRun(config, data, prepared, state, device, chosen.step, chosen.path)

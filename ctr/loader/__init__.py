@@ -20,11 +20,12 @@ from ctr.loader.id_dropout import make_id_dropout
 from ctr.loader.negatives import NegativeSampling
 from ctr.loader.plan import EpochPlan, plan_epoch, window_order
 from ctr.loader.prefetch import in_order
+from ctr.loader.row_counts import Window, find_windows, rows_of
 from ctr.loader.shard import Shard, assign_requests, request_costs
 from ctr.loader.stats import batch_stats
 from ctr.loader.targets import as_part, total_weights
 from ctr.tokens.ngram import NgramField
-from features.dataset import Dataset, Manifest, SplitData
+from features.dataset import Dataset, Manifest
 from features.durable.faults import fault_point
 from features.errors import ConfigError
 
@@ -80,6 +81,7 @@ class Loader:
         self._root, self._manifest = dataset.root, dataset.manifest
         self._data = [dataset.split(name) for name in self.splits]
         self._negatives = NegativeSampling(negatives, seed) if negatives < 1.0 else None
+        self._windows = find_windows([data.requests["num_rows"] for data in self._data], config.window)
         stores = {domain: dataset.events(domain) for domain in dataset.manifest.domains}
         lengths = history_lengths(dataset.manifest, config.max_len)
         dropout = make_id_dropout(config.id_dropout, dataset.manifest, seed=seed)
@@ -104,10 +106,11 @@ class Loader:
 
         def make(step: int) -> Batch:
             fault_point("loader.batch", step)
-            window, requests = plan.locate(self._batch_of(step, plan))
+            window, number = plan.locate(self._batch_of(step, plan))
             with lock:
-                data, order = open_window(window)
-            batch = self._shard_of(step, plan, epoch, data, order[requests])
+                data, order, cuts = open_window(window)
+            picked = order[cuts[number] : cuts[number + 1]]
+            batch = self._shard_of(step, plan, epoch, data, picked)
             return batch.pin_memory() if self.pin else batch
 
         def describe(step: int) -> str:
@@ -173,25 +176,36 @@ class Loader:
         part_of = assign_requests(request_costs(data, picked, self._collate.max_len), count)
         return [picked[part_of == part] for part in range(count)]
 
-    def _open(self, plan: EpochPlan, epoch: int, index: int) -> tuple[WindowData, np.ndarray]:
-        """The columns of a window, and the order of its requests in this epoch."""
+    def _open(self, plan: EpochPlan, epoch: int, index: int) -> tuple[WindowData, np.ndarray, np.ndarray]:
+        """The columns of a window, the order of its requests in this epoch, and the cuts between batches."""
         window = plan.windows[index]
         data = read_window(self._data[window.split], window, self._manifest)
         data = data if self._negatives is None else self._negatives.thin(data, epoch=epoch)
         rows = np.diff(data.row_offsets)
-        return data, window_order(window, self.config, rows, seed=self.seed, epoch=epoch)
+        order = window_order(window, self.config, rows, seed=self.seed, epoch=epoch)
+        return data, order, plan.cuts(index, rows[order])
 
     def _plan_epoch(self, epoch: int) -> EpochPlan:
-        counts = [self._rows_of_requests(data, epoch) for data in self._data]
-        return plan_epoch(counts, self.config, seed=self.seed, epoch=epoch)
+        plan = self.config.decided_plan(sum(data.requests.num_rows for data in self._data))
+        return plan_epoch(
+            self._windows,
+            partial(self._rows_of_requests, epoch),
+            self.config.model_copy(update={"plan": plan}),
+            seed=self.seed,
+            epoch=epoch,
+            drawn=self._negatives is not None,
+        )
 
-    def _rows_of_requests(self, data: SplitData, epoch: int) -> np.ndarray:
-        """How many rows an epoch has of each request."""
+    def _rows_of_requests(self, epoch: int, window: Window) -> np.ndarray:
+        """How many rows an epoch has of each request of a window."""
+        data = self._data[window.split]
+        counts = rows_of(data.requests["num_rows"], window.start, window.stop)
         if self._negatives is None:
-            return np.diff(data.row_offsets)
-        row_id, label = (data.impressions[name].to_numpy() for name in ("row_id", "label"))
-        kept = self._negatives.kept(row_id, label, epoch=epoch)
-        return np.diff(np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])[data.row_offsets])
+            return counts
+        shown = data.impressions.slice(window.first_row, window.totals.rows)
+        row_id, label = (shown[name].to_numpy() for name in ("row_id", "label"))
+        kept = np.cumsum(self._negatives.kept(row_id, label, epoch=epoch), dtype=np.int64)
+        return np.diff(np.concatenate([[0], kept])[np.concatenate([[0], np.cumsum(counts)])])
 
 
 def history_lengths(manifest: Manifest, max_len: Mapping[str, int]) -> dict[str, int]:

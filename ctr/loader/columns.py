@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ctr.loader.plan import Window
+from ctr.loader.row_counts import Window, rows_of
 from ctr.loader.targets import sampling_offset, target_columns
 from features.dataset import Column, EventStore, IdValues, Manifest, SplitData, dense_values, id_values
 
@@ -41,8 +41,8 @@ class WindowData:
 
 def read_window(data: SplitData, window: Window, manifest: Manifest) -> WindowData:
     """Map the columns of a window; copies only those that cross record batches."""
-    rows = data.row_offsets[window.start : window.stop + 1]
-    shown = data.impressions.slice(rows[0], rows[-1] - rows[0])
+    counts = rows_of(data.requests["num_rows"], window.start, window.stop)
+    shown = data.impressions.slice(window.first_row, window.totals.rows)
     pointers = [f"{side}.{domain}" for domain in manifest.domains for side in ("start", "end")]
     impressions = read_columns(
         shown,
@@ -57,7 +57,7 @@ def read_window(data: SplitData, window: Window, manifest: Manifest) -> WindowDa
             ["request_id", "user_id", "time", "clock", *pointers],
         ),
         impressions,
-        rows - rows[0],
+        np.concatenate([[0], np.cumsum(counts)]),
     )
 
 

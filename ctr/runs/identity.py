@@ -21,7 +21,22 @@ _FREE = {
 
 def identity(config: RunConfig, manifest: Manifest) -> dict[str, Any]:
     """All that decides the course of a training, as JSON data."""
-    return {"config": _course(config), "dataset": manifest.digest()}
+    requests = sum(manifest.splits[name].requests for name in config.train.data.split("+"))
+    plan = config.loader.decided_plan(requests)
+    return {"config": _course(config, plan), "dataset": manifest.digest()}
+
+
+def on_other_data(own: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The identity of a state that scores another data set: what follows from the data is as it was trained.
+
+    Args:
+        own: with the data set that is scored.
+        found: saved with the weights.
+    """
+    loader = {k: v for k, v in own["config"]["loader"].items() if k != "plan"}
+    plan = _saved_plan(found)
+    config = {**own["config"], "loader": {**loader, **({} if plan == "requests" else {"plan": plan})}}
+    return {**own, "config": config, "dataset": found["dataset"]}
 
 
 def completed(found: dict[str, Any]) -> dict[str, Any]:
@@ -34,16 +49,26 @@ def completed(found: dict[str, Any]) -> dict[str, Any]:
     try:
         plain = {**found["config"], "run": "", "dataset": ""}
         config = RunConfig.model_validate(plain, context=DROP_UNUSED)
+        plan = _saved_plan(found)
     except (KeyError, TypeError, ValidationError):
         return found
-    return {**found, "config": _course(config)}
+    return {**found, "config": _course(config, plan)}
 
 
-def _course(config: RunConfig) -> dict[str, Any]:
+def _saved_plan(found: dict[str, Any]) -> str:
+    """How the batches of a saved training were cut; before there was a choice, by drawing all requests."""
+    return str(found["config"]["loader"].get("plan", "requests"))
+
+
+def _course(config: RunConfig, plan: str) -> dict[str, Any]:
+    """What decides the course; `plan: requests`, which was the only one, is not said."""
     plain = config.model_dump(mode="json", exclude=set(_FREE_SECTIONS))
     for section, keys in _FREE.items():
         for key in keys:
             del plain[section][key]
+    del plain["loader"]["plan"]
+    if plan != "requests":
+        plain["loader"]["plan"] = plan
     if plain["init"] is not None:
         del plain["init"]["dataset"]
     return plain

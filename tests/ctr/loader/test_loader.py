@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ctr.batch import Batch, IdColumn, map_tensors
 from ctr.config import LoaderConfig
-from ctr.loader import Loader, batch_stats
+from ctr.loader import Loader, Shard, batch_stats
 from features.dataset import Dataset, read_arrow
 from features.durable.faults import InjectedFault, injected
 from features.errors import ConfigError, DataError
@@ -153,25 +153,39 @@ def test_every_request_stays_whole(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("split", ["train", ("train", "valid")])
 @pytest.mark.parametrize("order", ["shuffle", "time"])
-def test_every_row_once_per_epoch(dataset: Dataset, split: str | tuple[str, ...], order: str) -> None:
+@pytest.mark.parametrize("plan", ["requests", "windows"])
+def test_every_row_once_per_epoch(
+    dataset: Dataset, split: str | tuple[str, ...], order: str, plan: str
+) -> None:
     names = (split,) if isinstance(split, str) else split
     wanted = [row for name in names for row in dataset.split(name).impressions["row_id"].to_pylist()]
     orders = []
     for epoch in range(2):
-        found = torch.cat([b.row_id for b in loader(dataset, split, order=order).iterate(epoch)]).tolist()
+        made = loader(dataset, split, order=order, plan=plan)
+        found = torch.cat([b.row_id for b in made.iterate(epoch)]).tolist()
         assert sorted(found) == sorted(wanted)
         orders.append(found)
     assert (orders[0] == orders[1] == wanted) is (order == "time")
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_resuming_gives_the_same_batches(dataset: Dataset, workers: int) -> None:
-    whole = list(loader(dataset, workers=1).iterate(1))
-    assert len(whole) == loader(dataset).steps_per_epoch(1)
+@pytest.mark.parametrize("plan", ["requests", "windows"])
+def test_resuming_gives_the_same_batches(dataset: Dataset, workers: int, plan: str) -> None:
+    whole = list(loader(dataset, workers=1, plan=plan).iterate(1))
+    assert len(whole) == loader(dataset, plan=plan).steps_per_epoch(1)
     for start in (0, 1, 9, len(whole)):
-        rest = list(loader(dataset, workers=workers).iterate(1, start))
+        rest = list(loader(dataset, workers=workers, plan=plan).iterate(1, start))
         assert len(rest) == len(whole) - start
         assert all(equal(a, b) for a, b in zip(whole[start:], rest, strict=True))
+
+
+@pytest.mark.parametrize("of", ["batch", "epoch"])
+def test_ranks_share_a_plan_by_windows(dataset: Dataset, of: Literal["batch", "epoch"]) -> None:
+    config = LoaderConfig(batch_rows=16, window=50, plan="windows")
+    ranks = [Loader(dataset, "train", config, seed=1, shard=Shard(rank, 3, of=of)) for rank in range(3)]
+    assert len({made.steps_per_epoch(0) for made in ranks}) == 1
+    found = torch.cat([batch.row_id for made in ranks for batch in made.iterate(0)]).tolist()
+    assert sorted(found) == dataset.split("train").impressions["row_id"].to_pylist()
 
 
 def test_skipped_batches_are_not_made(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

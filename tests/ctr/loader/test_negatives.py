@@ -133,3 +133,12 @@ def test_a_sampled_log_brings_its_rates(dataset: Dataset, sampling: Any) -> None
     both = {row: o for b in again for row, o in zip(b.row_id.tolist(), b.offset.tolist(), strict=True)}  # type: ignore[union-attr]
     every = dict(zip(shown["row_id"].to_pylist(), -np.log(rate) - np.log(RATE), strict=True))
     assert both == pytest.approx({row: every[row] for row in both}, rel=1e-5)
+
+
+def test_a_plan_by_windows_has_the_same_rows(dataset: Dataset) -> None:
+    """It asks for the kept rows of every window, and cuts those."""
+    for epoch in (0, 1):
+        cut = batches(dataset, epoch, plan="windows")
+        assert rows(cut) == rows(batches(dataset, epoch)) and max(b.num_rows for b in cut) <= 40
+    whole = [batch.row_id.tolist() for batch in cut]
+    assert [b.row_id.tolist() for b in batches(dataset, 1, start=3, plan="windows")] == whole[3:]

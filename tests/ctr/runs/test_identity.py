@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctr.config import RunConfig, parse_config
-from ctr.runs.identity import completed, identity
+from ctr.config import MANY_REQUESTS, RunConfig, parse_config
+from ctr.runs.identity import completed, identity, on_other_data
 from tests.ctr import batches
 
 
@@ -32,6 +32,20 @@ def test_a_run_from_before_an_option_goes_on_with_its_default() -> None:
     found["config"]["embedding"]["engine"] = "fbgemm"  # it once counted
     assert completed(found) == identity(config(), manifest)
     assert completed(found) != identity(config(optimizer={"dense_staleness": 1}), manifest)
+
+
+def test_a_run_from_before_plans_goes_on_only_by_the_plan_it_had() -> None:
+    """Of so many requests the plan is another one now, unless it is asked for."""
+    manifest = batches.manifest()
+    manifest.splits["train"] = manifest.splits["train"].model_copy(update={"requests": MANY_REQUESTS + 1})
+    asked = identity(config(loader={"plan": "requests"}), manifest)
+    found = identity(config(), batches.manifest())
+    assert "plan" not in found["config"]["loader"] and completed(found)["config"] == asked["config"]
+    own = identity(config(), manifest)
+    assert own["config"]["loader"]["plan"] == "windows" and completed(own) == own
+    assert completed(found) != own
+    assert on_other_data(identity(config(), batches.manifest()), own) == own
+    assert on_other_data(own, found) == found
 
 
 def test_a_run_from_before_options_without_effect_were_refused_goes_on() -> None:
