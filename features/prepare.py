@@ -45,7 +45,8 @@ from features.sources.of_spec import open_spec
 from features.sources.on_disk import pinned_versions
 from features.spec import Spec
 from features.store.manifest import moved_on, versions_of
-from features.store.remote_dataset import remote_manifest, uploaded
+from features.store.remote_dataset import remote_versions, uploaded
+from features.store.verify import remember_written
 from features.store.write import hash_files, new_dataset, write_arrow, write_manifest, write_parquet
 
 
@@ -80,13 +81,13 @@ def prepare(
     going_on = NextDay(Parent(after, spec)) if after else FirstDay() if keep_state else Standalone()
     resources = resources or Resources()
     if (place := remote(out)) is None:
-        return _prepare_here(
-            spec, out, base, resources, going_on, tell, overwrite=overwrite, before=versions_of(out)
-        )
-    before = remote_manifest(place)
+        old = versions_of(out)
+        manifest = _prepare_here(spec, out, base, resources, going_on, tell, overwrite=overwrite, before=old)
+        remember_written(out, manifest.every_file())
+        return manifest
+    old = remote_versions(place)
     with uploaded(place, overwrite=overwrite) as local:
-        told = {} if before is None else before.table_versions
-        manifest = _prepare_here(spec, local, base, resources, going_on, tell, overwrite=True, before=told)
+        manifest = _prepare_here(spec, local, base, resources, going_on, tell, overwrite=True, before=old)
         tell(f"uploading to {place}")
     return manifest
 

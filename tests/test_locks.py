@@ -47,7 +47,7 @@ def needs(names: set[str]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["base", "cpu", "cuda", "dev"])
+@pytest.mark.parametrize("name", ["base", "cpu", "cuda", "dev", "lake", "remote"])
 def test_every_line_is_an_exact_pin(repo_root: Path, name: str) -> None:
     for pin in read_lock(repo_root / "requirements" / f"{name}.txt").values():
         assert pin.url is None and re.fullmatch(r"==[0-9][^*+,]*", str(pin.specifier)), pin
@@ -67,6 +67,14 @@ def test_the_locks_name_all_that_torchrec_needs(repo_root: Path) -> None:
     pytest.importorskip("torchrec", reason="TorchRec is not installed: see requirements/base.txt")
     pins = read_lock(repo_root / "requirements" / "cpu.txt")
     assert needs({"torchrec", "fbgemm-gpu-cpu"}) - set(pins) == set()
+
+
+@pytest.mark.parametrize(("lock", "library"), [("lake", "deltalake"), ("remote", "moto")])
+def test_the_locks_name_all_that_stores_need(repo_root: Path, lock: str, library: str) -> None:
+    pytest.importorskip(library, reason=f"not installed: see requirements/{lock}.txt")
+    pins, base = (read_lock(repo_root / "requirements" / f"{name}.txt") for name in (lock, "base"))
+    assert needs(set(pins)) - set(pins) - set(base) == set()
+    assert not set(pins) & set(base)
 
 
 def test_cuda_pins_what_cpu_pins(repo_root: Path) -> None:

@@ -19,7 +19,7 @@ class DatasetView(Dataset):
     """
 
     def __init__(self, dataset: Dataset, splits: Mapping[str, SplitData]) -> None:
-        self.root, self.row_maps = dataset.root, dataset.row_maps
+        self.root, self.place, self.row_maps = dataset.root, dataset.place, dataset.row_maps
         self._dataset, self._splits = dataset, dict(splits)
         infos = {**dataset.manifest.splits, **{name: data.info for name, data in splits.items()}}
         self.manifest = dataset.manifest.model_copy(update={"splits": infos})

@@ -16,7 +16,7 @@ _SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL")
 _DENIED = re.compile(
     r"ACCESS_DENIED|FORBIDDEN|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_SIGNATURE|EXPIRED_TOKEN|"
     r"INVALID_CLIENT_TOKEN|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION|NOT_AUTHORIZED|Unauthenticated|"
-    r"PermissionDenied|Permission denied|AuthenticationFailed|AuthorizationFailure|AuthorizationPermission|"
+    r"PermissionDenied|Permission.denied|AuthenticationFailed|AuthorizationFailure|AuthorizationPermission|"
     r"HTTP status 40[13]|\b40[13] ",
     re.IGNORECASE,
 )

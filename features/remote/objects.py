@@ -137,7 +137,7 @@ def fetch(url: Url, target: Path, *, version: str | None, changed: int = 0) -> s
 
 
 def store(source: Path, url: Url) -> None:
-    """Copy a file to an object; readers see the whole of it or what was there before.
+    """Copy a file to an object; until it has arrived, readers see what was there before.
 
     Raises:
         ConfigError, RetryableError: of `reaching`.

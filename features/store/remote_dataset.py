@@ -14,7 +14,7 @@ from features.remote.cache import cache_root, cached
 from features.remote.objects import StoredObject, delete, fetch, listed, read_small, store
 from features.remote.shown_places import remember
 from features.remote.url import Url
-from features.store.manifest import MANIFEST, Manifest, parse_manifest
+from features.store.manifest import MANIFEST, parse_manifest
 
 _AT_A_TIME = 8  # objects that are fetched or stored
 _MOST = 2**28  # bytes of a manifest
@@ -161,8 +161,9 @@ def _put(url: Url, data: bytes) -> None:
         store(Path(file.name), url)
 
 
-def remote_manifest(url: Url) -> Manifest | None:
-    """The manifest of a data set in an object store; None where there is none."""
+def remote_versions(url: Url) -> dict[str, int]:
+    """The versions of tables that a data set was made of; none where there is no data set that tells."""
     if MANIFEST not in {o.name for o in listed(url)}:
-        return None
-    return parse_manifest(read_small(url.joined(MANIFEST), most=_MOST), what=str(url.joined(MANIFEST)))
+        return {}
+    place = url.joined(MANIFEST)
+    return parse_manifest(read_small(place, most=_MOST), what=str(place)).table_versions

@@ -60,6 +60,19 @@ def verify_files(root: Path, files: Mapping[str, str], *, digest: str) -> None:
     _verified.add((root, digest))
 
 
+def remember_written(root: Path, files: Mapping[str, str]) -> None:
+    """Keep what verifying would find of a data set that was written just now, and hashed as it was written.
+
+    Args:
+        root: the dataset directory.
+        files: relative path → sha256.
+    """
+    root = root.resolve()
+    marks = {name: _mark(under(root, *name.split("/"))) for name in files}
+    if sum(mark[0] for mark in marks.values()) >= _WORTH:
+        _remember(root, {name: (marks[name], files[name]) for name in files})
+
+
 def _hash(paths: Mapping[str, Path], root: Path) -> dict[str, str]:
     """name → sha256, in parallel; progress is logged when it takes longer than a moment."""
     sizes = {name: path.stat().st_size for name, path in paths.items()}

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import ConfigError
+from features.errors import ConfigError, RetryableError
+from features.remote.faults import told, without_secrets
+from features.remote.filesystem import filesystem
 from features.remote.url import Url, remote
 
 
@@ -45,3 +47,38 @@ def test_places_below() -> None:
         "c",
         "s3://logs/a/b",
     )
+
+
+def test_an_account_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="set AZURE_STORAGE_ACCOUNT_NAME"):
+        filesystem(Url("az", "logs", "a"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://key:secret@127.0.0.1:9000")
+    with pytest.raises(ConfigError, match="without credentials") as caught:
+        filesystem(Url("s3", "logs", "a"))
+    assert "secret" not in str(caught.value)
+
+
+def test_messages_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2024&sig=abcdef")
+    text = without_secrets("cannot read https://x.blob/a?sv=2024&sig=abcdef and sig=other&b=1")
+    assert text == "cannot read https://x.blob/a?<AZURE_STORAGE_SAS_TOKEN> and sig=…&b=1"
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        (
+            "The specified container does not exist. ContainerNotFound",
+            ConfigError,
+        ),
+        ("google::cloud::Status(PERMISSION_DENIED: no)", ConfigError),
+        ("AuthorizationFailure: This request is not authorized", ConfigError),
+        ("Could not resolve host: x", RetryableError),
+        ("AWS Error SLOW_DOWN during PutObject", RetryableError),
+    ],
+)
+def test_errors_of_other_stores(message: str, kind: type[Exception]) -> None:
+    """As their libraries write them; there is no server of theirs here."""
+    assert type(told(OSError(message), Url("gs", "logs", "a"))) is kind

@@ -147,3 +147,14 @@ def test_a_manifest_of_before_has_no_seal(root: Path) -> None:
     at = next(i for i, line in enumerate(lines) if '"seal"' in line)
     path.write_text("\n".join([*lines[: at - 1], lines[at - 1].rstrip(","), *lines[at + 1 :]]))
     assert read_manifest(root).digest() == digest
+
+
+def test_a_data_set_is_hashed_once_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, SHOP_SPEC, shop_tables())
+    seen = hashed(monkeypatch)
+    Dataset(tmp_path / "dataset")
+    assert seen == []
+    flip(tmp_path / "dataset" / "train" / "requests.arrow", random.Random(1))
+    monkeypatch.setattr(verify, "_verified", set())
+    with pytest.raises(DataError, match=r"requests\.arrow has changed since it was written"):
+        Dataset(tmp_path / "dataset")
