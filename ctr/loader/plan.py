@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctr.config import LoaderConfig
-from ctr.loader.row_counts import Totals, Window
+from ctr.loader.row_counts import Window, WindowTotals
 
 # Keys, after the seed, of the two independent streams of random numbers.
 _WINDOWS, _REQUESTS = 0, 1
@@ -91,7 +91,7 @@ def plan_epoch(
         order = _random(seed, epoch, _WINDOWS).permutation(len(windows))
         windows = [windows[i] for i in order]
     if config.plan == "windows":
-        totals = (Totals.of(rows(window)) if drawn else window.totals for window in windows)
+        totals = (WindowTotals.of(rows(window)) if drawn else window.totals for window in windows)
         sizes = [batches_of(own, config.batch_rows) for own in totals]
         return EpochPlan(windows, np.cumsum([0, *sizes], dtype=np.int64), None)
     cuts = []
@@ -123,14 +123,14 @@ def window_order(
     return order if rows is None else order[rows[order] > 0]
 
 
-def batches_of(window: Totals, batch_rows: int) -> int:
+def batches_of(window: WindowTotals, batch_rows: int) -> int:
     """How many batches a window makes, whatever the order of its requests.
 
     Cut at equal shares, a batch exceeds its share by less than the longest request. A share leaves room for
     that, but is at least half of `batch_rows`: a batch is larger only where a request is longer than a half.
 
     Example:
-        >>> batches_of(Totals(requests=100, rows=1000, longest=20), 100)
+        >>> batches_of(WindowTotals(requests=100, rows=1000, longest=20), 100)
         13
     """
     share = max(batch_rows - window.longest, math.ceil(batch_rows / 2))

@@ -10,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-Counts = np.ndarray | pa.ChunkedArray  # rows of each request, in memory or mapped
+RequestCounts = np.ndarray | pa.ChunkedArray  # rows of each request, in memory or mapped
 
 
 @dataclass(frozen=True)
-class Totals:
+class WindowTotals:
     """What the rows of a window come to: requests that have some, rows, and those of the longest request."""
 
     requests: int
@@ -22,7 +22,7 @@ class Totals:
     longest: int
 
     @classmethod
-    def of(cls, rows: np.ndarray) -> Totals:
+    def of(cls, rows: np.ndarray) -> WindowTotals:
         """Of the rows of each request."""
         return cls(int((rows > 0).sum()), int(rows.sum()), int(rows.max(initial=0)))
 
@@ -40,16 +40,16 @@ class Window:
     start: int
     stop: int
     first_row: int = 0
-    totals: Totals = Totals(0, 0, 0)
+    totals: WindowTotals = WindowTotals(0, 0, 0)
 
 
-def rows_of(counts: Counts, start: int, stop: int) -> np.ndarray:
+def rows_of(counts: RequestCounts, start: int, stop: int) -> np.ndarray:
     """The rows of requests `start` … `stop − 1`, int64; nothing else is read."""
     part = counts[start:stop] if isinstance(counts, np.ndarray) else counts.slice(start, stop - start)
     return (part if isinstance(part, np.ndarray) else part.to_numpy()).astype(np.int64, copy=False)
 
 
-def find_windows(counts: Sequence[Counts], size: int) -> list[Window]:
+def find_windows(counts: Sequence[RequestCounts], size: int) -> list[Window]:
     """Windows of near-equal size, none larger than `size`, over the splits one after the other.
 
     Args:
@@ -65,7 +65,7 @@ def find_windows(counts: Sequence[Counts], size: int) -> list[Window]:
         edges = np.linspace(0, len(own), math.ceil(len(own) / size) + 1).astype(np.int64).tolist()
         first = 0
         for start, stop in pairwise(edges):
-            totals = Totals.of(rows_of(own, start, stop))
+            totals = WindowTotals.of(rows_of(own, start, stop))
             found.append(Window(split, start, stop, first, totals))
             first += totals.rows
     return found

@@ -21,7 +21,8 @@ _FREE = {
 
 def identity(config: RunConfig, manifest: Manifest) -> dict[str, Any]:
     """All that decides the course of a training, as JSON data."""
-    requests = sum(manifest.splits[name].requests for name in config.train.data.split("+"))
+    parts = [manifest.splits.get(name) for name in config.train.data.split("+")]
+    requests = sum(part.requests for part in parts if part is not None)
     plan = config.loader.decided_plan(requests)
     return {"config": _course(config, plan), "dataset": manifest.digest()}
 

@@ -26,7 +26,7 @@ from features.remote.url import Url, remote
 _AT_A_TIME = 8
 _EVERY = 60.0  # seconds between two looks for what is finished, while a block runs
 _log = logging.getLogger(__name__)
-Order = Callable[[str], object]
+UploadOrder = Callable[[str], object]
 Index = dict[str, list[object]]  # name → [version of the object, size and time of the file]
 _open: dict[Url, Path] = {}  # working copies of this process
 
@@ -45,7 +45,7 @@ def here(place: str | Path) -> Path:
 
 
 @contextmanager
-def working_copy(url: Url, *, ignored: frozenset[str], order: Order) -> Iterator[Path]:
+def working_copy(url: Url, *, ignored: frozenset[str], order: UploadOrder) -> Iterator[Path]:
     """A directory of this machine that has the files of `url`, and whose changes are uploaded.
 
     What is finished is uploaded every minute while the block runs; the rest when it ends, also by an error.
@@ -80,7 +80,9 @@ def working_copy(url: Url, *, ignored: frozenset[str], order: Order) -> Iterator
 
 
 class _WorkingCopy:
-    def __init__(self, url: Url, root: Path, index: Path, ignored: frozenset[str], order: Order) -> None:
+    def __init__(
+        self, url: Url, root: Path, index: Path, ignored: frozenset[str], order: UploadOrder
+    ) -> None:
         self.url, self.root, self.ignored, self.order = url, root, ignored, order
         self._index_file = index
         self.index: Index = json.loads(index.read_text()) if index.is_file() else {}

@@ -6,6 +6,7 @@ from typing import Any
 
 from ctr.config import MANY_REQUESTS, RunConfig, parse_config
 from ctr.runs.identity import completed, identity, on_other_data
+from features.dataset import SplitInfo
 from tests.ctr import batches
 
 
@@ -37,7 +38,8 @@ def test_a_run_from_before_an_option_goes_on_with_its_default() -> None:
 def test_a_run_from_before_plans_goes_on_only_by_the_plan_it_had() -> None:
     """Of so many requests the plan is another one now, unless it is asked for."""
     manifest = batches.manifest()
-    manifest.splits["train"] = manifest.splits["train"].model_copy(update={"requests": MANY_REQUESTS + 1})
+    many = {"requests": MANY_REQUESTS + 1, "impressions": 0, "positives": 0}
+    manifest.splits["train"] = SplitInfo(**many, time_range=None, clock_range=None)
     asked = identity(config(loader={"plan": "requests"}), manifest)
     found = identity(config(), batches.manifest())
     assert "plan" not in found["config"]["loader"] and completed(found)["config"] == asked["config"]
