@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-RequestCounts = np.ndarray | pa.ChunkedArray  # rows of each request, in memory or mapped
+RequestCounts: TypeAlias = np.ndarray | pa.ChunkedArray  # rows of each request, in memory or mapped
 
 
 @dataclass(frozen=True)
