@@ -40,6 +40,18 @@ CalibrationKind = Literal["none", "platt", "isotonic"]
 COMMON_OPTIONS = ("eps", "betas", "weight_decay")  # of embedding rows' optimizers, not of each
 
 
+class PmiStart(Knobs):
+    """Initial rows from which values met in training, for tables that number the same in their own ways."""
+
+    rows: Positive = 200_000  # newest training impressions that are counted
+    last: Positive = 200  # newest events of their histories
+    prior: float = Field(default=20.0, gt=0)  # meetings by chance that evidence has to outweigh
+    shift: float = Field(default=1.0, ge=1)  # k of max(0, PMI − log k)
+    min_gain: float = Field(default=0.001, gt=0)  # nats a meeting by which a field is linked
+    random: Share = 0.1  # of a row's squared length
+    align: bool = True  # the maps of linked tables, queries and keys start equal, as with model.aligned_start
+
+
 class EmbeddingConfig(Knobs):
     """Embedding tables and their optimizer (touched rows only)."""
 
@@ -57,6 +69,7 @@ class EmbeddingConfig(Knobs):
     weight_decay: float = Field(default=0.0, ge=0)  # on touched rows
     optimizer_options: dict[str, JsonValue] = Field(default={}, max_length=32)  # further ones, of it alone
     restart: list[str] = []  # tables drawn anew at the start of each epoch but the first (MEDA)
+    pmi_start: PmiStart | None = None  # where linked tables start; None = each row at random
 
     def sparse_options(self) -> OptimizerOptions:
         """The options of the optimizer."""
@@ -242,6 +255,8 @@ class RunConfig(Knobs):
                 "lora must adapt one run: give lora.base, or init.run with options of how to start from it, "
                 f"got lora.base {self.lora.base!r} and {'no init' if self.init is None else 'init too'}"
             )
+        if self.embedding.pmi_start is not None and (self.init is not None or self.lora is not None):
+            raise ValueError("a run starts from another one or from embedding.pmi_start; drop one of both")
         return self
 
 

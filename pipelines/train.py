@@ -22,6 +22,7 @@ from ctr.build import (
 )
 from ctr.checkpoint.directories import steps
 from ctr.config import RunConfig, dump_config, load_config
+from ctr.cooccurrence.start import Placed, start_from_cooccurrence
 from ctr.distributed.world import World, open_world
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
@@ -31,7 +32,7 @@ from ctr.tracking.address import tracking_uri
 from ctr.training.state import TrainingState
 from ctr.training.trainer import Outcome, Trainer
 from ctr.training.validation import selected_figure
-from ctr.transfer.report import KIND, TakenOver
+from ctr.transfer.report import TakenOver
 from ctr.transfer.start import start_from_run
 from features.dataset import Dataset
 from features.durable import replace_file
@@ -133,11 +134,13 @@ def train(config: RunConfig, *, until: int | None = None, world: World | None = 
     state = build_state(config, dataset.manifest, world.device, world=world)
     state.encoding = encoding_of(dataset)
     begun = steps(here(config.run) / "checkpoints")  # then it goes on from there, and starts nowhere else
-    started = None if world.broadcast_json(begun) else start_from_run(state, config, dataset, world=world)
+    begun = world.broadcast_json(begun)
+    started = None if begun else start_from_run(state, config, dataset, world=world)
+    placed = None if begun else start_from_cooccurrence(state, config, dataset)
     batches = training_loader(config, dataset, world=world)
     valid = validation_loader(config, dataset, world=world)
     trainer = partial(Trainer, train=batches, valid=valid)
-    return fit(config, dataset, state, trainer, world=world, until=until, started=started)
+    return fit(config, dataset, state, trainer, world=world, until=until, started=started or placed)
 
 
 def fit(
@@ -150,7 +153,7 @@ def fit(
     until: int | None = None,
     prepare: Callable[[RunDir], None] = lambda run_dir: None,
     kind: str | None = None,
-    started: TakenOver | None = None,
+    started: TakenOver | Placed | None = None,
 ) -> Outcome:
     """Train in the run's directory, from its newest checkpoint on, with tracking and signals.
 
@@ -163,7 +166,7 @@ def fit(
         until: pause at a step, and validate there.
         prepare: called with the locked run directory, before the first step.
         kind: of the model, for tracking; None: that of the configuration.
-        started: what was taken over from another run, if it starts from one now.
+        started: what was taken over from another run, or found in the data, if it starts from that now.
     """
     display = make_display() if world.first else NoDisplay()
     with (
@@ -176,7 +179,7 @@ def fit(
         with tracker:
             trainer.resume()
             if started is not None:
-                tracker.log(KIND, 0, started.to_json())
+                tracker.log(started.kind, 0, started.to_json())
                 for line in started.lines():
                     display.message(line)
             if world.first:

@@ -18,7 +18,7 @@ M ns tokens, D width, E embedding width, h hidden width of a query FFN.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -39,16 +39,24 @@ _SINK = 4.0
 
 
 @torch.no_grad()
-def align(model: nn.Module) -> None:
+def align(model: nn.Module, linked: Mapping[str, str] | None = None) -> None:
     """Give a freshly built model the aligned start, in place.
+
+    Args:
+        model: with a semantic tokenizer.
+        linked: table → the space that its rows start in, of tables whose rows start in one space though they
+            are not one table (`ctr.cooccurrence`): their maps start equal.
 
     Raises:
         ConfigError: the tokenizer is not semantic, has a hidden layer, or no candidate token shares a table
             with the events.
     """
+    linked = linked or {}
     sequences = [m for m in model.modules() if isinstance(m, SequenceTokenizer)]
     tokenizer = next((m for m in model.modules() if isinstance(m, SemanticTokenizer)), None)
-    shared = {str(column.table) for sequence in sequences for column in sequence.side}
+    of_events = {str(column.table) for sequence in sequences for column in sequence.side}
+    spaces = {linked.get(table, table) for table in of_events}
+    shared = of_events | {table for table, space in linked.items() if space in spaces}
     groups = [] if tokenizer is None else [g for g in tokenizer.groups if isinstance(g, GroupToken)]
     places = [_shared_maps(group, shared) for group in groups]
     token = max(range(len(places)), key=lambda i: len(places[i]), default=0)
@@ -57,7 +65,7 @@ def align(model: nn.Module) -> None:
             "model.aligned_start needs a semantic tokenizer without hidden layer, and a candidate feature "
             "that shares its table with side information of events; set it to false, or share an ID space"
         )
-    _equal_maps(places, sequences)
+    _equal_maps(places, sequences, linked)
     for module in model.modules():
         if isinstance(module, QueryGeneration):
             _pass_through(module, token)
@@ -78,25 +86,28 @@ def _shared_maps(group: GroupToken, shared: set[str]) -> dict[str, Tensor]:
     return parts
 
 
-def _equal_maps(places: list[dict[str, Tensor]], sequences: list[SequenceTokenizer]) -> None:
-    """One orthogonal (D, E) map per table, wherever candidates or events read it."""
-    tables = Counter(table for parts in places for table in parts)
-    for table in tables:
+def _equal_maps(
+    places: list[dict[str, Tensor]], sequences: list[SequenceTokenizer], linked: Mapping[str, str]
+) -> None:
+    """One orthogonal (D, E) map per table, or per space of linked tables, wherever it is read."""
+    spaces = dict.fromkeys(linked.get(table, table) for parts in places for table in parts)
+    events = [
+        (linked.get(str(column.table), str(column.table)), column, linear, sequence)
+        for sequence in sequences
+        for column, linear in zip(sequence.side, sequence.maps, strict=True)
+        if isinstance(linear, nn.Linear)
+    ]
+    for space in spaces:
         one: Tensor | None = None
-        targets = [parts[table] for parts in places if table in parts]
-        targets += [
-            linear.weight
-            for sequence in sequences
-            for column, linear in zip(sequence.side, sequence.maps, strict=True)
-            if column.table == table and isinstance(linear, nn.Linear)
+        targets = [
+            part for parts in places for table, part in parts.items() if linked.get(table, table) == space
         ]
-        for target in targets:
+        for target in [*targets, *(linear.weight for own, _, linear, _ in events if own == space)]:
             one = nn.init.orthogonal_(torch.empty_like(target), gain=_SHARED) if one is None else one
             target.copy_(one)
-    for sequence in sequences:
-        for column, linear in zip(sequence.side, sequence.maps, strict=True):
-            if column.table in tables and isinstance(linear, nn.Linear):
-                linear.weight.mul_(sequence.parts_averaged(column.name))
+    for space, column, linear, sequence in events:
+        if space in spaces:
+            linear.weight.mul_(sequence.parts_averaged(column.name))
 
 
 def _pass_through(generation: QueryGeneration, token: int) -> None:

@@ -52,6 +52,11 @@ class TakenOver:
     definitions: Sequence[str] = ()
     allowed: Mapping[str, str] | None = None
 
+    @property
+    def kind(self) -> str:
+        """Of the journal's row."""
+        return KIND
+
     def to_json(self) -> dict[str, Any]:
         """Plain data: the values of the journal's row."""
         return {**asdict(self), "allowed": dict(self.allowed or {})}
