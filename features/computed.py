@@ -97,6 +97,8 @@ class Match(Strict):
     matches: 0/1), share (of all earlier events), share_old (of events older than `old`), share_recent (of
     events younger than `recent`), count_recent (of the matches younger than `recent`), positive_share
     (matching events with outcome 1, smoothed by one prior event).
+
+    With `outcome`, only the events of that outcome are there at all, each from when its outcome is known.
     """
 
     domain: str
@@ -118,7 +120,16 @@ class Match(Strict):
     half_life: Seconds = 86400.0
     old: Seconds = 30 * 86400.0
     recent: Seconds = 3 * 86400.0
+    outcome: Literal["positive", "negative"] | None = Field(default=None, exclude_if=is_none)
     separator: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def share_of_both_outcomes(self) -> Match:
+        if self.outcome is not None and "positive_share" in self.outputs:
+            raise ValueError(
+                f"positive_share compares both outcomes, got outcome {self.outcome!r}; drop one of them"
+            )
+        return self
 
 
 class Pair(Strict):

@@ -17,7 +17,7 @@ from features.doctor import examine
 from features.durable.own import check_free, claim
 from features.prepare import prepare
 from features.spec import load_spec
-from features.synthetic import best_auc, simulate
+from features.synthetic import best_auc, learnable_auc, simulate
 from pipelines.evaluate import EvaluationResult, evaluate
 from pipelines.prepare import report, with_source
 from pipelines.terminal import echo
@@ -68,11 +68,12 @@ def _is_earlier_demo(data: Path) -> bool:
 
 
 def best_lines(log: Path, period: tuple[int, int] | None) -> list[dict[str, Any]]:
-    """The best possible AUC on the test period, and without history, for the report."""
+    """The best AUC on the test period: possible, to be learned, and without history; for the report."""
     assert period is not None
-    best = best_auc(log, start=period[0])
+    best, learnable = best_auc(log, start=period[0]), learnable_auc(log, start=period[0])
     return [
         {"name": "best possible (true click probability)", "auc": best["auc"]},
+        {"name": "best that can be learned", "auc": learnable["auc"]},
         {"name": "true probability without history terms", "auc": best["auc_static"]},
     ]
 

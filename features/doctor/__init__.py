@@ -29,6 +29,7 @@ from features.doctor.order import (
     strictly_before,
 )
 from features.doctor.profile import profile
+from features.doctor.spans import windows_fit
 from features.doctor.tasks import labels_at_rest, labels_in_parts
 from features.encode.fitted import Fitted
 from features.errors import CtrError, DataError
@@ -121,6 +122,7 @@ def _checks(opened: Opened) -> Iterator[tuple[str, CheckResult]]:
     yield "labels are fixed when the log ends", labels_at_rest(opened)
     yield "missing and unknown tell no more of the label in training than later", absent_values(opened)
     yield "no feature is constant in training", constant_features(opened)
+    yield "windows of time are shorter than what training sees", windows_fit(opened)
     found = each_alone(opened)
     yield "no feature alone tells the label", too_good(found)
     yield "no feature alone tells more in training than in validation", shifted(found)

@@ -36,7 +36,8 @@ def match_columns(
     `running` is the share of outcome 1 in the whole domain strictly before the row, 0.5 before the first. Of
     a field with several values each shared value is a match of its own, so a share may exceed 1. A candidate
     without a value has no outputs; without a match recency is missing. An event whose field is known later
-    matches nothing before that, and an outcome counts from when it is known.
+    matches nothing before that, and an outcome counts from when it is known. With `match.outcome` all of this
+    is said of the events of that outcome alone, which happen when it is known.
 
     Args:
         rows: impressions in any order, with `__user`, `__clock`, `__time` (s) and the candidate's field.
@@ -52,12 +53,11 @@ def match_columns(
         others float64.
 
     Raises:
-        ConfigError: a field is missing, the two fields differ in type, or positive_share without an outcome.
+        ConfigError: a field is missing, the two fields differ in type, or an outcome is asked for that the
+            domain does not have.
     """
     what = f"match {name!r}"
-    if "positive_share" in match.outputs and "__outcome" not in events.columns:
-        remedy = f"give domain {match.domain!r} an outcome column or drop the output"
-        raise ConfigError(f"{what}: positive_share needs an outcome; {remedy}")
+    events = _with_outcome_of(events, match, what)
     wanted = "positive_share" in match.outputs and not open_share
     running = _running(rows, events) if wanted else np.empty(len(rows))
     rows, events = _fields(rows, match.candidate), _fields(events, match.event)
@@ -69,6 +69,19 @@ def match_columns(
     back = np.empty(len(rows), dtype=np.int64)
     back[np.concatenate([own for own, _ in chunks])] = np.arange(len(rows))
     return pl.concat(parts)[back]
+
+
+def _with_outcome_of(events: pl.DataFrame, match: Match, what: str) -> pl.DataFrame:
+    """The events that the match is of, each at the clock from which on that is known."""
+    asks = "positive_share" if "positive_share" in match.outputs else match.outcome and "outcome"
+    if asks and OUTCOME not in events.columns:
+        raise ConfigError(
+            f"{what}: {asks} needs an outcome; give domain {match.domain!r} an outcome column or drop it"
+        )
+    if match.outcome is None:
+        return events
+    events = events.filter(pl.col(OUTCOME) == int(match.outcome == "positive"))
+    return events.with_columns(pl.max_horizontal("__clock", _outcome_clock(events)).alias("__clock"))
 
 
 def _fields(table: pl.DataFrame, column: str) -> pl.DataFrame:

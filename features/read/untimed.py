@@ -47,6 +47,8 @@ def _reasons(spec: Spec, name: str, domain: Domain) -> Iterator[str]:
         timed = [o for o in match.outputs if o not in UNTIMED_OUTPUTS]
         if match.domain == name and timed:
             yield f"match {match_name!r} can have outputs {list(UNTIMED_OUTPUTS)}, not {timed}"
+        if match.domain == name and match.outcome is not None:
+            yield f"match {match_name!r} would be of one outcome, which they have not; delete it"
     for pair_name, pair in spec.pairs.items():
         asked = [k for k in ("within", "older") if getattr(pair, k) is not None]
         if pair.domain == name and (asked := [*asked, *(o for o in pair.outputs if o.endswith("_decayed"))]):

@@ -9,6 +9,7 @@ clicks     the click model
 accidents  clicks that nobody meant
 block      a block of users, round by round
 best       the best possible AUC
+learnable  the best AUC that can be learned
 tables     Arrow tables
 write      files
 run        simulate: all of it
@@ -16,7 +17,8 @@ run        simulate: all of it
 
 from features.synthetic.best import best_auc
 from features.synthetic.clicks import ClickModel
+from features.synthetic.learnable import learnable_auc
 from features.synthetic.run import simulate
 from features.synthetic.settings import Sizes
 
-__all__ = ["ClickModel", "Sizes", "best_auc", "simulate"]
+__all__ = ["ClickModel", "Sizes", "best_auc", "learnable_auc", "simulate"]

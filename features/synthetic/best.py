@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from features.errors import DataError
 
 _BINS = 1 << 17
-_FOREVER = 1 << 62
+FOREVER = 1 << 62
 _TRUTH_COLUMNS = ["time", "clicked", "p", "p_static"]
 
 
@@ -62,7 +62,7 @@ class BestAuc:
         }
 
 
-def best_auc(log_dir: Path, *, start: int = 0, end: int = _FOREVER) -> dict[str, float | int | None]:
+def best_auc(log_dir: Path, *, start: int = 0, end: int = FOREVER) -> dict[str, float | int | None]:
     """Read the best possible AUC of the impressions with a time in [start, end) from a simulated log.
 
     Args:
@@ -77,19 +77,28 @@ def best_auc(log_dir: Path, *, start: int = 0, end: int = _FOREVER) -> dict[str,
     Raises:
         DataError: the directory has no truth.
     """
-    parts = sorted((log_dir / "truth" / "impressions").glob("part-*.parquet"))
-    if not parts:
-        raise DataError(
-            f"{log_dir} must hold truth/impressions/part-*.parquet, got none; simulate a log there"
-        )
     best = BestAuc()
-    for part in parts:
+    for part in truth_parts(log_dir):
         with pq.ParquetFile(part, page_checksum_verification=True) as file:
             for batch in file.iter_batches(columns=_TRUTH_COLUMNS):
                 time, clicked, p, p_static = (batch.column(name).to_numpy() for name in _TRUTH_COLUMNS)
                 kept = (time >= start) & (time < end)
                 best.add(clicked=clicked[kept], p=p[kept], p_static=p_static[kept])
     return best.summary()
+
+
+def truth_parts(log_dir: Path) -> list[Path]:
+    """The files with the truth about every impression.
+
+    Raises:
+        DataError: there are none.
+    """
+    parts = sorted((log_dir / "truth" / "impressions").glob("part-*.parquet"))
+    if not parts:
+        raise DataError(
+            f"{log_dir} must hold truth/impressions/part-*.parquet, got none; simulate a log there"
+        )
+    return parts
 
 
 def _auc(positive: np.ndarray, negative: np.ndarray) -> float | None:

@@ -16,6 +16,7 @@ from features.synthetic.settings import DAY, START, WARMUP_DAYS, Sizes
 TAG_COUNT = 30
 SEGMENTS = ("explorer", "bargain", "casual", "loyal", "collector")
 BRANDS_PER_CATEGORY = 6
+QUALITY_SD = 0.35  # of the items' hidden effects on the logit
 _CATALOGUE_DAYS = 180
 _NEW_EVERY = 8  # every eighth item of a category is created inside the request period
 
@@ -116,7 +117,7 @@ def make_catalogue(rng: np.random.Generator, sizes: Sizes) -> Catalogue:
         tags=_tags(rng, category),
         created=_creation_times(rng, np.arange(n) - category_start[category], sizes),
         noise=rng.integers(100, size=n),
-        quality=rng.normal(0.0, 0.35, size=n),
+        quality=rng.normal(0.0, QUALITY_SD, size=n),
         tag_effect=rng.normal(0.0, 0.5, size=TAG_COUNT),
         affinity=rng.normal(0.0, 0.45, size=(len(SEGMENTS), k)),
         popularity_sum=np.concatenate([[0.0], np.cumsum(popularity)]),

@@ -98,6 +98,29 @@ def test_late_fields_and_outcomes_equal_the_definition(
     assert [pytest.approx(line) for line in expected] == [list(line) for line in got.rows()]
 
 
+@settings(deadline=None, max_examples=100)
+@given(impressions, events, delays, st.sampled_from(["positive", "negative"]), st.booleans())
+def test_of_one_outcome_the_others_are_not_there(
+    rows: list[Row], domain: list[Row], gaps: list[tuple[int, int]], outcome: str, late: bool
+) -> None:
+    """Events of the other outcome, and those whose outcome is not known yet, might as well not be logged."""
+    outputs = [name for name in MATCH_OUTPUTS if name != "positive_share"]
+    scales = {"half_life": 1.5, "old": 2.5, "recent": 2.5}
+    match = Match(domain="d", candidate="item", event="item", outputs=outputs, outcome=outcome, **scales)
+    told = [e["__clock"] + gap * late for e, (gap, _) in zip(domain, gaps, strict=False)]
+    wanted = {"positive": 1, "negative": 0}[outcome]
+    alone = [
+        event | {"__clock": clock}
+        for event, clock in zip(domain, told, strict=False)
+        if event["__outcome"] == wanted
+    ]
+    expected = [by_definition(row, alone, match)[: len(outputs)] for row in rows]
+    known = pl.Series("__known.__outcome", told, dtype=pl.Int64)
+    logged = table(domain[: len(told)])
+    got = match_columns(table(rows), logged.with_columns(known) if late else logged, "n", match)
+    assert [pytest.approx(line) for line in expected] == [list(line) for line in got.rows()]
+
+
 def test_a_long_history_is_counted_whole() -> None:
     size = 5000
     domain = pl.DataFrame({"__user": [3] * size, "__clock": range(size), "__time": range(size)})
@@ -124,5 +147,10 @@ def test_errors_name_the_field_and_the_remedy() -> None:
     with pytest.raises(ConfigError, match=r"give domain 'd' an outcome column"):
         liked = Match(domain="d", candidate="item", event="item", outputs=["positive_share"])
         match_columns(rows, domain, "n", liked)
+    with pytest.raises(ConfigError, match=r"match 'n': outcome needs an outcome; give domain 'd'"):
+        skipped = Match(domain="d", candidate="item", event="item", outputs=["count"], outcome="negative")
+        match_columns(rows, domain, "n", skipped)
+    with pytest.raises(ValueError, match="positive_share compares both outcomes, got outcome 'positive'"):
+        Match(domain="d", candidate="item", event="item", outputs=["positive_share"], outcome="positive")
     with pytest.raises(ConfigError, match=r"match 'n' reads columns that are not there: \['gone'\]"):
         match_columns(rows, domain, "n", Match(domain="d", candidate="gone", event="item"))

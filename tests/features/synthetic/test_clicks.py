@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from features.errors import DataError
-from features.synthetic import ClickModel, Sizes, best_auc
+from features.synthetic import ClickModel, Sizes, best_auc, learnable, learnable_auc
 from features.synthetic.best import BestAuc
 from features.synthetic.catalogue import make_catalogue
 from features.synthetic.clicks import HISTORY_TERMS, STATIC_TERMS, Shown, history_terms
@@ -48,6 +48,53 @@ def test_the_printed_auc_is_the_auc_of_p(log: Log) -> None:
     best = best_auc(out, start=start)
     assert best["impressions"] == late.height
     assert best["auc"] == pytest.approx(roc_auc_score(late["clicked"], late["p"]), abs=1e-5)
+
+
+def test_what_can_be_learned_is_what_earlier_clicks_tell_of_an_item(log: Log) -> None:
+    """Between ignorance of qualities and the truth, and nearer to it the more there is to learn from."""
+    out, _ = log
+    truth = read(out, "truth/impressions")
+    quality = dict(read(out, "truth/items").select("item_id", "quality").iter_rows())
+    start = int(truth["time"].quantile(0.8))
+    late = truth.filter(pl.col("time") >= start)
+    score = np.log(late["p"] / (1 - late["p"])) - np.array([quality[i] for i in late["item_id"]])
+    ignorant = roc_auc_score(late["clicked"], score)
+    found = learnable_auc(out, start=start)
+    assert found["impressions"] == late.height
+    assert ignorant < found["auc"] < best_auc(out, start=start)["auc"]
+    early = int(truth["time"].quantile(0.1))
+    gaps = [
+        best_auc(out, start=s)["expected_auc"] - learnable_auc(out, start=s)["expected_auc"]
+        for s in (start, early)
+    ]
+    assert 0 < gaps[0] < gaps[1]
+
+
+def test_the_posterior_is_that_of_the_formula(log: Log) -> None:
+    """One item, by quadrature on a finer grid."""
+    out, _ = log
+    truth = read(out, "truth/impressions")
+    start = int(truth["time"].quantile(0.8))
+    item = truth["item_id"].mode()[0]
+    mine = truth.filter(pl.col("item_id") == item)
+    quality = read(out, "truth/items").filter(pl.col("item_id") == item)["quality"][0]
+    before = mine.filter(pl.col("time") < start)
+    score = np.log(before["p"] / (1 - before["p"])).to_numpy() - quality
+    grid = np.linspace(-2, 2, 2001)
+    p = 1 / (1 + np.exp(-(score[:, None] + grid)))
+    likelihood = np.where(before["clicked"].to_numpy()[:, None] == 1, p, 1 - p).prod(axis=0)
+    posterior = likelihood * np.exp(-((grid / 0.35) ** 2) / 2)
+    posterior /= posterior.sum()
+    found = learnable._posterior(out, _qualities(out), start)[item]
+    ours = found @ (learnable.QUALITY_SD * learnable._GRID)
+    assert ours == pytest.approx(posterior @ grid, abs=1e-3)
+
+
+def _qualities(out: Path) -> np.ndarray:
+    items = read(out, "truth/items")
+    quality = np.zeros(items["item_id"].max() + 1)
+    quality[items["item_id"].to_numpy()] = items["quality"].to_numpy()
+    return quality
 
 
 def test_expected_auc_is_the_mean_over_redrawn_labels() -> None:
