@@ -10,10 +10,12 @@ import torch
 from ctr.config import LoaderConfig, RunConfig, TrainConfig
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables, make_tables
+from ctr.embedding.restart import check_restart, impressions_per_row
 from ctr.footprint import check_dense
 from ctr.loader import Loader, Shard
-from ctr.loader.collate import table_rows
+from ctr.loader.collate import column_tables, table_rows
 from ctr.loader.periods import restrict
+from ctr.loader.view import sample_view
 from ctr.models.aligned import align
 from ctr.models.config import ModelConfig
 from ctr.models.heads.config import TasksConfig
@@ -21,6 +23,7 @@ from ctr.models.model import Model
 from ctr.models.registry import model_class
 from ctr.runs.identity import identity
 from ctr.tokens.ngram import NgramField, ngram_fields
+from ctr.training.hidden import MANY, HiddenColumns
 from ctr.training.lora import add_adapters
 from ctr.training.optim import AveragedWeights, make_optimizer
 from ctr.training.speed import speed_up
@@ -133,8 +136,7 @@ def build_tables(
     ngrams = ngrams_of(config, manifest)
     widths = {table.name: field.dim for field in ngrams for table in field.tables}
     rows = table_rows(manifest, ngrams)
-    if unknown := sorted(set(config.embedding.restart) - set(rows)):
-        raise ConfigError(f"embedding.restart must name tables of the data set {sorted(rows)}, got {unknown}")
+    check_restart(config, rows)
     return make_tables(rows, config.embedding, seed=config.seed, device=device, widths=widths, world=world)
 
 
@@ -185,6 +187,27 @@ def validation_loader(config: RunConfig, dataset: Dataset, *, world: World | Non
             f"{config.calibration}; set it to none, or keep a validation part"
         )
     return None
+
+
+def hidden_columns(
+    config: RunConfig, dataset: Dataset, *, world: World | None = None
+) -> HiddenColumns | None:
+    """What says after each evaluation which ID columns are memorised; None where it is not asked for.
+
+    It looks at columns of vocabularies with few impressions a row: where a row stands for thousands, no label
+    can be read from it.
+    """
+    manifest, parts = dataset.manifest, ("train", "valid")
+    empty = not all(manifest.splits[part].requests for part in parts)
+    if not config.train.hidden_rows or config.train.data != "train" or empty:
+        return None
+    few = {name for name, found in impressions_per_row(manifest, ["train"]).items() if found < MANY}
+    columns = {key: table for key, table in column_tables(manifest).items() if table in few}
+    view = sample_view(dataset, dict.fromkeys(parts, config.train.hidden_rows))
+    samples = {part: scoring_loader(config, view, part, world=world) for part in parts}
+    together = world or World.single(pick_device(config.train.device))
+    bf16 = config.train.precision == "bf16"
+    return HiddenColumns(samples, columns, bf16, together.device, together) if columns else None
 
 
 def check_no_early_stopping(config: TrainConfig, why: str) -> None:

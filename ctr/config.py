@@ -68,7 +68,9 @@ class EmbeddingConfig(Knobs):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0)  # on touched rows
     optimizer_options: dict[str, JsonValue] = Field(default={}, max_length=32)  # further ones, of it alone
-    restart: list[str] = []  # tables drawn anew at the start of each epoch but the first (MEDA)
+    # Tables drawn anew at the start of each epoch but the first (MEDA); auto: those whose rows see few
+    # training impressions (ctr.embedding.restart).
+    restart: Literal["auto"] | list[str] = "auto"
     pmi_start: PmiStart | None = None  # where linked tables start; None = each row at random
 
     def sparse_options(self) -> OptimizerOptions:
@@ -166,6 +168,7 @@ class TrainConfig(Knobs):
     max_steps: Positive | None = None
     evaluate_every: Positive | None = None  # steps; None = at the end of each epoch
     early_stopping: Count = 0  # evaluations without a better value before it stops; 0 = off
+    hidden_rows: Count = 4096  # of each part, scored with each ID column hidden at an evaluation; 0 = off
     metric: Selection = "auc"  # an entry of ctr.metrics.table, or several with one direction: auc+gauc
     # Of the rows with label 0, drawn anew each epoch; predictions are of all rows (ctr.loader.negatives).
     negatives: float = Field(default=1.0, gt=0, le=1)
@@ -275,6 +278,26 @@ def parse_config(data: dict[str, Any], *, what: str = "config") -> RunConfig:
         return RunConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{what} is not valid:\n{explain(error)}") from None
+
+
+def load_saved_config(path: Path) -> RunConfig:
+    """The resolved configuration that stands in a run directory, of an earlier version too.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return parse_config(as_saved(load_yaml(path)), what=str(path))
+
+
+def as_saved(plain: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that names all options it knew, with what those of later did before they were there.
+
+    It is their default, except where a default was changed with the option's arrival.
+    """
+    section = plain.get("embedding")
+    if not isinstance(section, dict):
+        return plain
+    return {**plain, "embedding": {"restart": [], **section}}
 
 
 def dump_config(config: RunConfig) -> str:

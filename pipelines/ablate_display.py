@@ -9,7 +9,7 @@ from ctr.ablate.run import steps_done
 from ctr.ablate.subruns import SubRun
 from ctr.metrics.table import metric_of
 from ctr.runs.journal import read_rows
-from ctr.training.trainer import Display
+from ctr.training.display import Display
 from ctr.training.validation import selected_figure, selection_value
 
 SECONDS_BETWEEN_LOOKS = 1.0

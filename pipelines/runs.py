@@ -12,7 +12,7 @@ from ctr.build import build_state, open_dataset, pick_device
 from ctr.checkpoint.choose import choose_checkpoint
 from ctr.checkpoint.contents import reading
 from ctr.checkpoint.load import Checkpoint
-from ctr.config import PeriodConfig, RunConfig, load_config
+from ctr.config import PeriodConfig, RunConfig, load_saved_config
 from ctr.errors import CheckpointError
 from ctr.runs.directory import RunDir
 from ctr.runs.identity import on_other_data
@@ -51,7 +51,7 @@ def read_run_config(path: Path) -> RunConfig:
         raise ConfigError(
             f"{path} must be a run directory with a config.yaml; train one with: ctr train CONFIG"
         )
-    return load_config(path / "config.yaml")
+    return load_saved_config(path / "config.yaml")
 
 
 def open_run(

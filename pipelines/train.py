@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ctr.build import (
     build_state,
+    hidden_columns,
     open_dataset,
     parameter_counts,
     pick_device,
@@ -24,6 +25,7 @@ from ctr.checkpoint.directories import steps
 from ctr.config import RunConfig, dump_config, load_config
 from ctr.cooccurrence.start import Placed, start_from_cooccurrence
 from ctr.distributed.world import World, open_world
+from ctr.embedding.restart import restart_of
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
 from ctr.runs.versions import check_versions
@@ -116,6 +118,7 @@ def dry_run(config: RunConfig) -> str:
     started = start_from_run(state, config, dataset)
     sizes = "\n".join(f"# {name}: {count:,}" for name, count in parameter_counts(state).items())
     sizes += "".join(f"\n# {line}" for line in (started.lines() if started else ()))
+    sizes += f"\n# {reason}" if (reason := restart_of(config, dataset.manifest).reason) else ""
     return f"{dump_config(config)}{sizes}\n# dataset {dataset.manifest.name}: {dataset.manifest.digest()}"
 
 
@@ -139,7 +142,9 @@ def train(config: RunConfig, *, until: int | None = None, world: World | None = 
     placed = None if begun else start_from_cooccurrence(state, config, dataset)
     batches = training_loader(config, dataset, world=world)
     valid = validation_loader(config, dataset, world=world)
-    trainer = partial(Trainer, train=batches, valid=valid)
+    hidden = hidden_columns(config, dataset, world=world)
+    restart = restart_of(config, dataset.manifest)
+    trainer = partial(Trainer, train=batches, valid=valid, restart=restart, hidden=hidden)
     return fit(config, dataset, state, trainer, world=world, until=until, started=started or placed)
 
 
@@ -178,6 +183,7 @@ def fit(
         )
         with tracker:
             trainer.resume()
+            _tell_restart(trainer)
             if started is not None:
                 tracker.log(started.kind, 0, started.to_json())
                 for line in started.lines():
@@ -196,6 +202,15 @@ def fit(
                 display.stop()
             tracker.close("FINISHED" if outcome.stopped_by is None else "KILLED")
     return outcome
+
+
+def _tell_restart(trainer: Trainer) -> None:
+    """Say which tables are drawn anew at each epoch, and why, if that was not asked for by name."""
+    restart = trainer.restart
+    if restart.reason:
+        trainer.display.message(restart.reason)
+    if restart.per_row and trainer.progress.step == 0:
+        trainer.tracker.log("restart", 0, restart.to_json())
 
 
 @contextmanager

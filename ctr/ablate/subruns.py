@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ctr.ablate.expand import Variant
-from ctr.config import RunConfig, load_config
+from ctr.config import RunConfig, load_saved_config
 from ctr.loader.periods import restrict
 from ctr.models.registry import model_config
 from ctr.options.kinds import differing
@@ -64,7 +64,7 @@ class SubRun:
     def is_of_this_config(self) -> bool:
         """Whether config.yaml in its directory says what this run is."""
         try:
-            found = load_config(self.path / "config.yaml")
+            found = load_saved_config(self.path / "config.yaml")
         except CtrError:
             return False
         return run_key(found, self.manifest) == self.key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 
 from features.dataset import Dataset, SplitData, SplitInfo
@@ -27,6 +28,25 @@ class DatasetView(Dataset):
     def split(self, name: str) -> SplitData:
         """See `Dataset.split`."""
         return copy.copy(self._splits[name]) if name in self._splits else self._dataset.split(name)
+
+
+def sample_view(dataset: Dataset, rows: Mapping[str, int]) -> DatasetView:
+    """A data set of a few rows: whole requests, evenly spaced over each part.
+
+    Args:
+        dataset: an opened data set.
+        rows: split → about so many of its rows.
+    """
+    return DatasetView(dataset, {name: _sample(dataset.split(name), some) for name, some in rows.items()})
+
+
+def _sample(split: SplitData, rows: int) -> SplitData:
+    requests, offsets = split.requests.num_rows, split.row_offsets
+    wanted = min(requests, max(1, round(rows * requests / max(int(offsets[-1]), 1))))
+    picked = np.unique(np.linspace(0, max(requests - 1, 0), wanted).astype(np.int64))
+    index = [np.arange(offsets[request], offsets[request + 1]) for request in picked]
+    taken = pa.array(np.concatenate([*index, np.empty(0, dtype=np.int64)]))
+    return make_split(split.requests.take(pa.array(picked)), split.impressions.take(taken))
 
 
 def make_split(requests: pa.Table, impressions: pa.Table) -> SplitData:

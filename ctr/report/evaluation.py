@@ -21,6 +21,7 @@ CAPTIONS = {
     "reliability": "Observed against predicted click rate; bars are 95 % of the rows taken as independent",
     "scores": "Distribution of the prediction in each class",
     "training": "Loss of training and validation, and validation AUC, over steps",
+    "hidden": "AUC that an ID column adds on training rows (line) and on validation rows (dashes)",
     "importance": "Loss of AUC when a feature is exchanged among rows of a sample, with 95 % intervals",
     "slices": "AUC of each slice with its 95 % interval and number of rows",
 }
@@ -58,7 +59,7 @@ def write_report(
     Args:
         out_dir: made where it is missing; files of an earlier report are replaced.
         evaluation: from `ctr.metrics.evaluate_table`.
-        history: journal rows, kinds "train" and "valid"; may be empty.
+        history: journal rows, kinds "train", "valid" and "hidden"; may be empty.
         title: heading, any text.
         context: see `ReportContext`.
 

@@ -8,7 +8,7 @@ from ctr.metrics import Evaluation, MetricValue
 from ctr.report.curves import precision_recall, reliability, roc, scores
 from ctr.report.forest import forest, importance_forest
 from ctr.report.plots import drawn
-from ctr.report.training import ValidationRows, training
+from ctr.report.training import ValidationRows, hidden_columns, training
 
 
 def draw_all(
@@ -18,7 +18,8 @@ def draw_all(
 
     Args:
         evaluation: metrics and curves.
-        history: journal rows; those of kind "train" (step, loss) and "valid" (step, log_loss, auc) are drawn.
+        history: journal rows; those of kind "train" (step, loss), "valid" (step, log_loss, auc)
+            and "hidden" are drawn.
         importance: feature → what the AUC loses without it.
     """
     overall = evaluation.overall
@@ -29,6 +30,7 @@ def draw_all(
             "reliability": lambda: reliability(overall.curves, overall.metrics["ece"]),
             "scores": lambda: scores(overall.curves),
             "training": lambda: training(history),
+            "hidden": lambda: hidden_columns(history),
             "importance": lambda: importance_forest(importance or {}),
             "slices": lambda: forest(evaluation),
         }

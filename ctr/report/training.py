@@ -1,4 +1,4 @@
-"""Loss and AUC over the steps of a training."""
+"""Loss and AUC over the steps of a training, and what ID columns tell in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctr.report.plots import BLUE, GREEN, ORANGE, new_figure
+from ctr.report.plots import BLUE, GREEN, GREY, INK, ORANGE, new_figure, short_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +39,32 @@ def training(history: ValidationRows) -> Figure | None:
             axes.set_title("Validation AUC")
             _mark_best(axes, auc)
     grid[-1].set_xlabel("step")
+    return figure
+
+
+def hidden_columns(history: ValidationRows) -> Figure | None:
+    """The AUC that each ID column adds on training (line) and validation rows (dashes), over steps.
+
+    None where the journal has no rows of kind "hidden". A line that leaves its dashes is a column whose rows
+    hold the labels of training.
+    """
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for row in (row for row in history if row.get("kind") == "hidden"):
+        for part in row["parts"]:
+            told = part["figures"]
+            found.setdefault(part["name"][0], []).append((row["step"], told["train"], told["valid"]))
+    if not found:
+        return None
+    largest = sorted(found, key=lambda name: -max(abs(gain) for _, *both in found[name] for gain in both))
+    figure = new_figure(7.2, 4.0)
+    axes = figure.add_subplot()
+    axes.axhline(0, color=GREY, linewidth=1)
+    for name, colour in zip(largest, (BLUE, ORANGE, GREEN, INK), strict=False):
+        points = np.array(found[name], dtype=np.float64)
+        _line(axes, points[:, :2], colour, label=short_label(name))
+        axes.plot(points[:, 0], points[:, 2], color=colour, linewidth=1.5, linestyle="--", marker="o")
+    axes.set(title="AUC added by ID columns", xlabel="step")
+    axes.legend(loc="best", fontsize=9)
     return figure
 
 

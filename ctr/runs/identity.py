@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ctr.config import RunConfig
+from ctr.config import RunConfig, as_saved
 from ctr.options.knobs import DROP_UNUSED
 from features.dataset import Manifest
 
@@ -15,7 +15,15 @@ _FREE_SECTIONS = ("run", "dataset", "tracking", "distributed", "calibration")
 _FREE = {
     "embedding": ("engine", "sharding", "table_sharding"),
     "loader": ("workers", "prefetch", "micro_batches"),
-    "train": ("keep_last", "device", "checkpoint_every", "max_skipped", "recompute", "save_in_background"),
+    "train": (
+        "keep_last",
+        "device",
+        "checkpoint_every",
+        "max_skipped",
+        "recompute",
+        "save_in_background",
+        "hidden_rows",
+    ),
 }
 
 
@@ -48,7 +56,7 @@ def completed(found: dict[str, Any]) -> dict[str, Any]:
     back as it is.
     """
     try:
-        plain = {**found["config"], "run": "", "dataset": ""}
+        plain = as_saved({**found["config"], "run": "", "dataset": ""})
         config = RunConfig.model_validate(plain, context=DROP_UNUSED)
         plan = _saved_plan(found)
     except (KeyError, TypeError, ValidationError):
@@ -72,4 +80,6 @@ def _course(config: RunConfig, plan: str) -> dict[str, Any]:
         plain["loader"]["plan"] = plan
     if plain["init"] is not None:
         del plain["init"]["dataset"]
+    if config.train.epochs == 1:
+        plain["embedding"]["restart"] = []  # of no effect
     return plain

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import torch
 
@@ -24,29 +23,20 @@ from ctr.checkpoint.restore import describe_mismatch
 from ctr.config import RunConfig
 from ctr.distributed.on_all_ranks import run_on_all_ranks
 from ctr.distributed.world import World
+from ctr.embedding.restart import NO_RESTART, Restart
 from ctr.errors import CheckpointError
 from ctr.loader import Loader
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
 from ctr.tracking import SilentTracker, Tracker
+from ctr.training.display import Display
+from ctr.training.hidden import HiddenColumns, describe_gains, gain_rows
 from ctr.training.scoring import BatchSource
 from ctr.training.state import Progress, TrainingState
 from ctr.training.step import Objective, StepResult, Updates
 from ctr.training.validation import Interrupted, UntilSignal, describe, selection_value, validate
 from features.durable.faults import fault_point
 from features.errors import ConfigError
-
-
-class Display(Protocol):
-    """What shows progress to a person; see pipelines.display."""
-
-    def start(self, *, step: int, total: int) -> None: ...
-
-    def step(self, *, step: int, rows: int, figures: dict[str, float]) -> None: ...
-
-    def message(self, text: str) -> None: ...
-
-    def stop(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -73,6 +63,8 @@ class Trainer:
         device: where the model lives.
         world: the processes of the job; this one alone if None.
         objective: from what the model gives to the loss; None: that of scored candidates.
+        restart: tables that are drawn anew at each epoch but the first.
+        hidden: says after each evaluation which ID columns are memorised; None: nothing does.
     """
 
     def __init__(
@@ -88,6 +80,8 @@ class Trainer:
         device: torch.device,
         world: World | None = None,
         objective: Objective | None = None,
+        restart: Restart = NO_RESTART,
+        hidden: HiddenColumns | None = None,
     ) -> None:
         self.config = config
         self.state = state
@@ -98,6 +92,7 @@ class Trainer:
         self.display = display
         self.device = device
         self.world = world or World.single(device)
+        self.restart, self.hidden = restart, hidden
         steps = sum(train.steps_per_epoch(epoch) for epoch in range(config.train.epochs))
         self.total_steps = min(steps, config.train.max_steps or steps)
         self.updates = Updates(
@@ -188,8 +183,8 @@ class Trainer:
         progress = self.progress
         fault_point("step", progress.step)
         if progress.epoch and not progress.step_in_epoch:
-            again = self.config.embedding.restart
-            self.state.tables.restart(again, seed=self.config.seed, epoch=progress.epoch)
+            tables = self.restart.tables
+            self.state.tables.restart(tables, seed=self.config.seed, epoch=progress.epoch)
         on_device = batch.to(self.device, non_blocking=True)
         result = self.updates.step(on_device, progress.step, stopping=stop.requested)
         progress.step += 1
@@ -257,6 +252,7 @@ class Trainer:
         try:  # several ranks would stop at different batches
             valid = UntilSignal(self.valid, stop) if self.world.size == 1 else self.valid
             figures = self.validation_metrics(valid)
+            gains = self.hidden.measure(self.state) if self.hidden else []
         except Interrupted:
             progress.evaluation_due = True
             return
@@ -271,10 +267,14 @@ class Trainer:
             progress.finished = True
         seconds = time.monotonic() - started
         self.tracker.log("valid", progress.step, figures, wall={"seconds": seconds})
+        if gains:
+            self.tracker.log("hidden", progress.step, gain_rows(gains))
         if better:
             self.tracker.log("best", progress.step, figures)
         shown = describe(figures, self.config.train.metric)
         self.display.message(f"step {progress.step}: validation {shown}{'  (best so far)' if better else ''}")
+        for line in describe_gains(gains, self.restart.tables):
+            self.display.message(line)
         self._clock += seconds  # rows/s speak of training alone
 
     def validation_metrics(self, valid: BatchSource) -> dict[str, float | None]:

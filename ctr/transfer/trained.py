@@ -9,7 +9,7 @@ from typing import Any
 
 from ctr.build import open_dataset
 from ctr.checkpoint.load import Checkpoint
-from ctr.config import load_config
+from ctr.config import load_saved_config
 from ctr.errors import CheckpointError
 from ctr.runs.identity import completed
 from features.dataset import Dataset
@@ -62,7 +62,7 @@ class Trained:
         Raises:
             CheckpointError: it is not where it should be, or another one is.
         """
-        config = load_config(self.run / "config.yaml")
+        config = load_saved_config(self.run / "config.yaml")
         place = self.dataset_at or Path(config.dataset)
         needed = f"the vocabularies that {self.run} was trained with must be known, from its data set"
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ctr.build import build_state, open_dataset, scoring_loader, training_loader
+from ctr.build import build_state, hidden_columns, open_dataset, scoring_loader, training_loader
 from ctr.checkpoint.checkpoint import load_latest
 from ctr.distributed.world import World
 from ctr.training.scoring import score_split
@@ -48,6 +48,15 @@ def train_runs(world: World, dataset: Path, folder: Path, runs: dict[str, tuple[
 def _weights_agree(world: World, config: Any) -> tuple[Any, ...]:
     outcome = train(config, world=world)
     return outcome.stopped_by, outcome.steps, outcome.best_step, outcome.best_value
+
+
+def hidden_gains(world: World, dataset: Path, run: Path) -> list[Any]:
+    """What each ID column tells an untrained model."""
+    config = tiny_config(dataset, run)
+    opened = open_dataset(config)
+    found = hidden_columns(config, opened, world=world)
+    assert found is not None
+    return found.measure(build_state(config, opened.manifest, world.device, world=world))
 
 
 def skip_on_last_rank(world: World, dataset: Path, run: Path, options: tuple[str, ...]) -> Any:

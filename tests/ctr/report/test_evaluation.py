@@ -15,16 +15,25 @@ from ctr.metrics import Evaluation, MetricValue, evaluate_table
 from ctr.report.curves import precision_recall
 from ctr.report.evaluation import format_metrics_table, render, write_report
 from ctr.report.pictures import draw_all
-from ctr.report.training import MAX_POINTS, _series, training
+from ctr.report.training import MAX_POINTS, _series, hidden_columns, training
 
 NASTY = '<script>alert("x")</script> & $x$'
-PICTURES = ("roc", "precision_recall", "reliability", "scores", "training", "importance", "slices")
+PICTURES = ("roc", "precision_recall", "reliability", "scores", "training", "hidden", "importance", "slices")
 PNG = b"\x89PNG\r\n\x1a\n"
 HISTORY = [
     *({"kind": "train", "step": k, "loss": 1 / (k + 1), "ne": 1.0} for k in range(60)),
     {"kind": "valid", "step": 30, "auc": 0.61},
     {"kind": "valid", "step": 60, "auc": None},
     {"kind": "save", "step": 60},
+    *(
+        {
+            "kind": "hidden",
+            "step": step,
+            "split": "columns",
+            "parts": [{"name": [NASTY], "figures": {"train": 0.01 * step, "valid": -0.001}}],
+        }
+        for step in (30, 60)
+    ),
 ]
 
 
@@ -178,6 +187,16 @@ def test_validation_loss_stands_beside_training_loss() -> None:
     assert drawn is not None
     assert drawn.axes[0].lines[-1].get_xydata().tolist() == [[10, 0.2], [20, 0.1]]
     assert training([{"kind": "save", "step": 1}]) is None
+
+
+def test_what_columns_tell_in_training_stands_beside_what_they_tell_in_validation() -> None:
+    assert hidden_columns([{"kind": "valid", "step": 1, "auc": 0.5}]) is None
+    figure = hidden_columns(HISTORY)
+    assert figure is not None
+    zero, train, valid = figure.axes[0].lines
+    assert train.get_xydata().tolist() == [[30, 0.3], [60, 0.6]]
+    assert valid.get_xydata().tolist() == [[30, -0.001], [60, -0.001]] and valid.get_linestyle() == "--"
+    assert list(zero.get_ydata()) == [0, 0]
 
 
 def test_precision_and_recall_are_those_of_scikit_learn() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from ctr.config import MANY_REQUESTS, RunConfig, parse_config
+from ctr.config import MANY_REQUESTS, RunConfig, load_config, load_saved_config, parse_config
 from ctr.runs.identity import completed, identity, on_other_data
 from features.dataset import SplitInfo
+from features.safe_yaml import dump_yaml
 from tests.ctr import batches
 
 
@@ -58,6 +60,33 @@ def test_a_run_from_before_options_without_effect_were_refused_goes_on() -> None
     assert completed(found) == identity(config(), batches.manifest())
     found["config"]["embedding"]["optimizer"] = "adam"
     assert completed(found) != identity(config(embedding={"optimizer": "adam"}), batches.manifest())
+
+
+def test_a_run_from_before_tables_were_drawn_anew_by_default_goes_on_without() -> None:
+    """`embedding.restart` came with the value [], and was not there at all before that."""
+    manifest, several = batches.manifest(), {"train": {"epochs": 2}}
+    without = identity(config(**several, embedding={"restart": []}), manifest)
+    found = identity(config(**several), manifest)
+    assert found["config"]["embedding"]["restart"] == "auto"
+    for before in ([], None):
+        found["config"]["embedding"]["restart"] = before
+        if before is None:
+            del found["config"]["embedding"]["restart"]
+        assert completed(found) == without != identity(config(**several), manifest)
+    one = identity(config(), manifest)  # of one epoch nothing is drawn anew: it goes on
+    assert one == identity(config(embedding={"restart": []}), manifest)
+
+
+def test_a_saved_configuration_from_before_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    plain = config(train={"epochs": 2}).model_dump(mode="json")
+    path = tmp_path / "config.yaml"
+    for restart, meant in (("auto", "auto"), ([], []), (["item"], ["item"]), (None, [])):
+        plain["embedding"]["restart"] = restart
+        if restart is None:
+            del plain["embedding"]["restart"]
+        path.write_text(dump_yaml(plain))
+        assert load_saved_config(path).embedding.restart == meant
+    assert load_config(path).embedding.restart == "auto"  # a person's file that does not name it
 
 
 def test_what_is_no_configuration_is_left_as_it_is() -> None:
