@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 OPTIMIZERS = {
     "rowwise_adagrad": "ctr.sparse_optim.rowwise_adagrad.RowwiseAdagrad",
     "adam": "ctr.sparse_optim.adam.Adam",
+    "adam_ar": "ctr.sparse_optim.adaptive.AdaptiveAdam",
+    "rowwise_adagrad_ar": "ctr.sparse_optim.adaptive.AdaptiveAdagrad",
 }
 
 

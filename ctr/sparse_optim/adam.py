@@ -34,7 +34,7 @@ class Adam(base.SparseOptimizer):
         "moments m, v of touched rows alone, t of all steps; w ← w − lr·(m̂ / (√v̂ + `eps`) + `weight_decay`·w)"
     )
     STATE: ClassVar[dict[str, base.PerRow]] = {"exp_avg": "vector", "exp_avg_sq": "vector"}
-    FBGEMM = base.Fbgemm("ADAM", ("cuda",))
+    FBGEMM: ClassVar[base.Fbgemm | None] = base.Fbgemm("ADAM", ("cuda",))
     Options = AdamOptions
 
     def __init__(self, rows: int, width: int, options: AdamOptions, device: torch.device) -> None:

@@ -28,7 +28,7 @@ class RowwiseAdagrad(base.SparseOptimizer):
 
     RULE = "h ← h + mean(g²); w ← w·(1 − lr·`weight_decay`) − lr·g / (√h + `eps`)"
     STATE: ClassVar[dict[str, base.PerRow]] = {"sum": "scalar"}
-    FBGEMM = base.Fbgemm("EXACT_ROWWISE_ADAGRAD", ("cpu", "cuda"))
+    FBGEMM: ClassVar[base.Fbgemm | None] = base.Fbgemm("EXACT_ROWWISE_ADAGRAD", ("cpu", "cuda"))
     Options = AdagradOptions
 
     def __init__(self, rows: int, width: int, options: AdagradOptions, device: torch.device) -> None:

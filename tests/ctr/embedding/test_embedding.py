@@ -17,7 +17,13 @@ from ctr.runs.versions import fbgemm_available
 from features.errors import ConfigError
 
 needs_fbgemm = pytest.mark.skipif(not fbgemm_available(), reason="fbgemm is not installed")
-ENGINES = [("torch", "rowwise_adagrad"), ("torch", "adam"), ("fbgemm", "rowwise_adagrad")]
+ENGINES = [
+    ("torch", "rowwise_adagrad"),
+    ("torch", "adam"),
+    ("torch", "adam_ar"),
+    ("torch", "rowwise_adagrad_ar"),
+    ("fbgemm", "rowwise_adagrad"),
+]
 EACH_ENGINE = [
     pytest.param(
         engine, optimizer, marks=[needs_fbgemm] if engine == "fbgemm" else [], id=f"{engine}-{optimizer}"
@@ -108,7 +114,10 @@ def adam(w: Tensor, g: Tensor, memory: dict[str, Tensor], knobs: EmbeddingConfig
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_updates_follow_the_formula(engine: str, optimizer: str, weight_decay: float) -> None:
     tables = make(engine, optimizer, weight_decay=weight_decay)
-    knobs, formula = tables.config, {"adam": adam, "rowwise_adagrad": rowwise_adagrad}[optimizer]
+    knobs, formula = (
+        tables.config,
+        {"adam": adam, "rowwise_adagrad": rowwise_adagrad}[optimizer.removesuffix("_ar")],
+    )
     ids = torch.tensor([299, 0, 17])
     before = tables.state()["item.weight"].clone()
     expected, memory = before[ids].double(), dict[str, Tensor]()

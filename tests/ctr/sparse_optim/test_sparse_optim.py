@@ -59,13 +59,19 @@ def test_each_optimizer_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"betas": [0.8, 0.99]}, r"rowwise_adagrad has no option betas.*\(optimizers that have it: adam\)"),
+        (
+            {"betas": [0.8, 0.99]},
+            r"rowwise_adagrad has no option betas.*\(optimizers that have it: adam, adam_ar\)",
+        ),
         (
             {"optimizer_options": {"momentum": 0.9}},
             r"has no option momentum.*\(optimizers that have it: none\)",
         ),
         ({"optimizer_options": {"eps": 1e-6}}, "must be set as embedding.eps"),
-        ({"optimizer": "sgd"}, "must be one of rowwise_adagrad, adam, got 'sgd'"),
+        (
+            {"optimizer": "sgd"},
+            "must be one of rowwise_adagrad, adam, adam_ar, rowwise_adagrad_ar, got 'sgd'",
+        ),
     ],
 )
 def test_options_that_would_change_nothing_are_refused(options: dict[str, object], message: str) -> None:
