@@ -373,5 +373,6 @@ def test_the_final_fit_uses_all_but_the_test_part(dataset: Path, tmp_path: Path)
 
 def test_only_known_tables_are_drawn_anew(tmp_path: Path) -> None:
     config = tiny_config(tiny_dataset(tmp_path), tmp_path / "run", "embedding.restart=[movie]")
-    with pytest.raises(ConfigError, match=r"embedding.restart must be auto or name tables .*'item'.* got \['movie'\]"):
+    wanted = r"embedding.restart must be auto or name tables .*'item'.* got \['movie'\]"
+    with pytest.raises(ConfigError, match=wanted):
         train(config)
