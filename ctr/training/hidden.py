@@ -22,6 +22,7 @@ from ctr.batch import Batch, IdColumn
 from ctr.compare.delong import delong
 from ctr.distributed.world import World
 from ctr.loader.collate import CANDIDATE, EVENT, REQUEST, ColumnKey, batch_columns
+from ctr.training.outputs import Outputs, logit_of
 from ctr.training.scoring import BatchSource, Scores, score_split
 from ctr.training.state import TrainingState
 
@@ -120,11 +121,17 @@ class HiddenColumns:
 
 
 def _gain(whole: Scores, hidden: Scores | None) -> tuple[float, float] | None:
-    """AUC with the column minus AUC without it, and the standard error; None where one is undefined."""
+    """AUC with the column minus AUC without it, and the standard error; None where one is undefined.
+
+    Of a run with several tasks it is that of the first.
+    """
     assert hidden is not None  # rank 0 has all scores
-    if not len(whole.label):
+    output = Outputs(whole.tasks).all[0]
+    label, known, _ = whole.labels(output)
+    if not output.binary or not known.any():
         return None
-    found = delong(whole.label, hidden.logit, whole.logit)
+    without, with_it = (logit_of(output, scores.logit)[known] for scores in (hidden, whole))
+    found = delong(label[known], without, with_it)
     gain, error = found.auc[1] - found.auc[0], found.se
     return (gain, error) if np.isfinite([gain, error]).all() else None
 
