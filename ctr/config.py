@@ -280,26 +280,6 @@ def parse_config(data: dict[str, Any], *, what: str = "config") -> RunConfig:
         raise ConfigError(f"{what} is not valid:\n{explain(error)}") from None
 
 
-def load_saved_config(path: Path) -> RunConfig:
-    """The resolved configuration that stands in a run directory, of an earlier version too.
-
-    Raises:
-        ConfigError: as `load_config`.
-    """
-    return parse_config(as_saved(load_yaml(path)), what=str(path))
-
-
-def as_saved(plain: dict[str, Any]) -> dict[str, Any]:
-    """A configuration that names all options it knew, with what those of later did before they were there.
-
-    It is their default, except where a default was changed with the option's arrival.
-    """
-    section = plain.get("embedding")
-    if not isinstance(section, dict):
-        return plain
-    return {**plain, "embedding": {"restart": [], **section}}
-
-
 def dump_config(config: RunConfig) -> str:
     """The resolved configuration as YAML."""
     return dump_yaml(config.model_dump(mode="json"))

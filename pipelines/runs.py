@@ -12,10 +12,11 @@ from ctr.build import build_state, open_dataset, pick_device
 from ctr.checkpoint.choose import choose_checkpoint
 from ctr.checkpoint.contents import reading
 from ctr.checkpoint.load import Checkpoint
-from ctr.config import PeriodConfig, RunConfig, load_saved_config
+from ctr.config import PeriodConfig, RunConfig
 from ctr.errors import CheckpointError
 from ctr.runs.directory import RunDir
 from ctr.runs.identity import on_other_data
+from ctr.runs.saved_config import load_saved_config
 from ctr.training.state import TrainingState
 from ctr.transfer.read_as import read_as_trained
 from ctr.transfer.trained import Trained

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ctr.ablate.expand import Variant
-from ctr.config import RunConfig, load_saved_config
+from ctr.config import RunConfig
 from ctr.loader.periods import restrict
 from ctr.models.registry import model_config
 from ctr.options.kinds import differing
 from ctr.runs.identity import identity
+from ctr.runs.saved_config import load_saved_config
 from features.dataset import Dataset, Manifest
 from features.durable import canonical_json
 from features.errors import CtrError

@@ -54,12 +54,12 @@ def restart_of(config: RunConfig, manifest: Manifest) -> Restart:
     """What `embedding.restart` says of a data set.
 
     `auto` takes the vocabulary tables with fewer than `FEW` training impressions a row, if there is more than
-    one epoch and the tables do not come from another run, whose rows a new draw would throw away.
+    one epoch and the rows do not start from another run or from co-occurrence: a new draw would lose that.
     """
-    chosen = config.embedding.restart
+    chosen, starts = config.embedding.restart, (config.init, config.lora, config.embedding.pmi_start)
     if chosen != "auto":
         return Restart(tuple(chosen))
-    if config.train.epochs == 1 or config.init is not None or config.lora is not None:
+    if config.train.epochs == 1 or any(start is not None for start in starts):
         return Restart()
     per_row = impressions_per_row(manifest, config.train.data.split("+"))
     tables = tuple(name for name, impressions in per_row.items() if impressions < FEW)

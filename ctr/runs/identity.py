@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ctr.config import RunConfig, as_saved
+from ctr.config import RunConfig
 from ctr.options.knobs import DROP_UNUSED
+from ctr.runs.saved_config import as_saved
 from features.dataset import Manifest
 
 # What changes speed, location or record of a training, and no more than rounding of its course.

@@ -9,9 +9,9 @@ from typing import Any
 
 from ctr.build import open_dataset
 from ctr.checkpoint.load import Checkpoint
-from ctr.config import load_saved_config
 from ctr.errors import CheckpointError
 from ctr.runs.identity import completed
+from ctr.runs.saved_config import load_saved_config
 from features.dataset import Dataset
 from features.encode.encoding import Encoding, encoding_of, read_encoding
 from features.errors import DataError

@@ -56,8 +56,13 @@ def test_the_rows_that_are_trained_on_count() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"train": {"epochs": 1}}, {"init": {"run": "other"}}, {"lora": {"base": "other"}}],
-    ids=["one epoch", "rows of another run", "adapters"],
+    [
+        {"train": {"epochs": 1}},
+        {"init": {"run": "other"}},
+        {"lora": {"base": "other"}},
+        {"embedding": {"pmi_start": {}}},
+    ],
+    ids=["one epoch", "rows of another run", "adapters", "a start from co-occurrence"],
 )
 def test_auto_leaves_alone_what_a_new_draw_would_not_help(changes: dict[str, Any]) -> None:
     found = restart_of(config(**changes), manifest())

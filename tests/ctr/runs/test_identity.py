@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ctr.config import MANY_REQUESTS, RunConfig, load_config, load_saved_config, parse_config
+from ctr.config import MANY_REQUESTS, RunConfig, load_config, parse_config
 from ctr.runs.identity import completed, identity, on_other_data
+from ctr.runs.saved_config import load_saved_config
 from features.dataset import SplitInfo
 from features.safe_yaml import dump_yaml
 from tests.ctr import batches
