@@ -26,6 +26,7 @@ from ctr.tracking.address import tracking_uri
 from features.durable import replace_file
 from features.safe_yaml import dump_yaml
 from pipelines.ablate_display import Watch
+from pipelines.ablate_select import select_columns
 from pipelines.display import make_display
 from pipelines.result_line import ablation_lines
 from pipelines.terminal import echo
@@ -39,12 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="trainings at a time; default: as cores and memory allow")
     stop = "stop the worse half of the variants, by validation, if time runs short"
     parser.add_argument("--budget", type=float, metavar="MINUTES", help=stop)
+    what = "drop the columns that the validation part does not miss, half of them at a time"
+    parser.add_argument("--select", action="store_true", help=what)
+    parser.add_argument("--margin", type=float, default=0.002, metavar="AUC",
+                        help="of --select: what may surely be lost at most; default: 0.002")  # fmt: skip
+    parser.add_argument("--most", type=int, default=12, help="of --select: trainings; default: 12")
     parser.add_argument("--dry-run", action="store_true", help="list the trainings and their time, stop")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do the ablation, or what of it is missing; the exit code is 0, a failed training's, or 128 + signal."""
     check_versions()
+    if arguments.select:
+        plan = load_plan(arguments.plan, arguments.overrides)
+        select_columns(plan, margin=arguments.margin, most=arguments.most)
+        return 0
     ablation = Ablation.open(load_plan(arguments.plan, arguments.overrides))
     on_gpu = pick_device(ablation.variants[0].config.train.device).type == "cuda"
     workers = arguments.workers or how_many(ablation.subruns, on_gpu=on_gpu)

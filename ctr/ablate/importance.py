@@ -10,7 +10,7 @@ Source: Breiman, Random Forests, Machine Learning 45 (2001), section 10.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,31 @@ def permutation_importances(
 def permutation_importance(*args: Any, **options: Any) -> dict[str, MetricValue]:
     """That of the first task, as `permutation_importances` gives it."""
     return next(iter(permutation_importances(*args, **options).values()))
+
+
+def item_losses(
+    state: TrainingState,
+    batches: BatchSource,
+    items: Mapping[str, Sequence[str]],
+    *,
+    bf16: bool,
+    device: torch.device,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, MetricValue]]:
+    """Labels, scores and users of the rows, and what each item, exchanged as a whole, is worth."""
+    outputs = Outputs(tasks_of(state.model))
+
+    def scores(source: BatchSource) -> np.ndarray:
+        found = score_batches(state, source.iterate(0), bf16=bf16, device=device)
+        return outputs.scores(np.concatenate([logits for _, logits in found]))[0]
+
+    given = list(batches.iterate(0))
+    label, known, _ = labels_of(given, outputs)[0]
+    user = np.concatenate([batch.user_id[batch.request_index].numpy() for batch in given])[known]
+    base = scores(batches)[known]
+    permuted = {item: scores(PermutedBatches(batches, own, seed=seed))[known] for item, own in items.items()}
+    pairs = paired_sums(label[known], base, permuted, user=user, draws=DRAWS, seed=seed) if permuted else {}
+    return label[known], base, user, {item: _loss(pair) for item, pair in pairs.items()}
 
 
 def _loss(pair: Paired) -> MetricValue:
