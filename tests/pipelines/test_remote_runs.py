@@ -22,6 +22,7 @@ def forget(cache: Path) -> None:
     shutil.rmtree(cache)
 
 
+@pytest.mark.slow
 def test_train_go_on_and_score_from_the_store(
     tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,6 +58,7 @@ def test_both_sides_changed(tmp_path: Path, bucket: Bucket, capsys: pytest.Captu
     config = write_config(tmp_path / "run.yaml", tiny_dataset(tmp_path), Path("run"), "train.max_steps=2")
     run = f"{bucket.url}/runs/tiny"
     assert main(["train", str(config), "--set", f"run={run}"]) == 0
+    assert "runs/tiny/journal.jsonl" in bucket.listing("runs/tiny")
     (journal,) = (tmp_path / "cache/runs").rglob("journal.jsonl")
     journal.write_bytes(journal.read_bytes() + b"\n")
     bucket.put("runs/tiny/journal.jsonl", b"of another machine")
