@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,24 +178,69 @@ def test_partitions_of_a_delta_table(tmp_path: Path) -> None:
     assert values(data_set(tmp_path, spec, "lake")) == values(data_set(tmp_path, plain, "plain"))
 
 
-def test_deleted_and_renamed_rows_of_an_iceberg_table(tmp_path: Path) -> None:
-    raw, tables = tmp_path / "raw", rating_tables(50)
-    write_tables(raw, tables)
-    append_iceberg(raw / "lake/ratings", tables["ratings"])
-    table = _CATALOGS[str(raw / "lake/ratings")].load_table("logs.ratings")
-    with table.update_schema() as update:
+def test_a_renamed_column_of_an_iceberg_table(tmp_path: Path) -> None:
+    """Older files have the old name; only field IDs tell that it is the same column."""
+    raw, ratings = tmp_path / "raw", rating_tables(50)["ratings"]
+    write_tables(raw, rating_tables(50))
+    append_iceberg(raw / "lake/ratings", ratings)
+    with _CATALOGS[str(raw / "lake/ratings")].load_table("logs.ratings").update_schema() as update:
         update.rename_column("rating", "stars")
-    (raw / "lake/ratings/metadata/version-hint.text").write_text(Path(table.metadata_location).name)
+    append_iceberg(raw / "lake/ratings", ratings.rename({"rating": "stars"}))
     spec = changed(of_format("iceberg"), impressions__label={"column": "stars", "at_least": 4})
     spec["domains"]["ratings"]["side"]["rating"]["column"] = "stars"
-    # The present schema has the new name, the snapshot the old one: both are told.
-    with pytest.raises(DataError, match=r"'stars'"):
+    with pytest.raises(DataError, match=r"column 'stars' was renamed after .*, where it is 'rating'"):
         data_set(tmp_path, spec, "out")
 
 
-def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+@pytest.mark.parametrize("change", ["deleted", "renamed", "unknown"])
+def test_what_the_files_of_a_delta_table_do_not_tell(tmp_path: Path, change: str) -> None:
+    """Commits that other writers make; deltalake writes none of them."""
+    raw, tables = tmp_path / "raw", rating_tables(50)
+    write_tables(raw, tables)
+    append_delta(raw / "lake/ratings", tables["ratings"])
+    log = raw / "lake/ratings/_delta_log"
+    rows = [json.loads(line) for line in (log / f"{0:020}.json").read_text().splitlines()]
+    (add,), (about,) = ([row[kind] for row in rows if kind in row] for kind in ("add", "metaData"))
+    gone = {"path": add["path"], "deletionTimestamp": 0, "dataChange": True}
+    schema = json.loads(about["schemaString"])
+    for number, field in enumerate(schema["fields"], 1):
+        kept = {"delta.columnMapping.id": number, "delta.columnMapping.physicalName": field["name"]}
+        field["metadata"] = kept
+    mapping = {"delta.columnMapping.mode": "name", "delta.columnMapping.maxColumnId": "9"}
+    mapped = {"schemaString": json.dumps(schema), "configuration": {**about["configuration"], **mapping}}
+    feature, commit, message = {
+        "deleted": (
+            "deletionVectors",
+            [{"remove": gone}, {"add": {**add, "deletionVector": deletion_vector([1])}}],
+            r"rows that are deleted but not yet gone .* \(deletion vectors\)",
+        ),
+        "renamed": ("columnMapping", [{"metaData": {**about, **mapped}}], "has renamed columns"),
+        "unknown": ("futureFeature", [], "correct path or version|uses .*futureFeature"),
+    }[change]
+    features = {"readerFeatures": [feature], "writerFeatures": [feature]}
+    protocol = {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **features}}
+    (log / f"{1:020}.json").write_text("\n".join(map(json.dumps, [protocol, *commit])))
+    with pytest.raises(DataError, match=message):
+        data_set(tmp_path, of_format("delta"), "out")
+    data_set(tmp_path, of_format("delta", version=0), "older")
 
+
+def deletion_vector(rows: list[int]) -> dict[str, Any]:
+    """Deleted rows of a file, inline, as the protocol of Delta has it: a roaring bitmap in Z85."""
+    from pyroaring import BitMap64
+
+    data = struct.pack("<I", 1681511377) + BitMap64(rows).serialize()
+    padded, text = data + bytes(-len(data) % 4), ""
+    for at in range(0, len(padded), 4):
+        number = int.from_bytes(padded[at : at + 4], "big")
+        text += "".join(_Z85[number // 85**power % 85] for power in (4, 3, 2, 1, 0))
+    return {"storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(data), "cardinality": len(rows)}
+
+
+_Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "features.read.delta", raising=False)
     monkeypatch.setitem(sys.modules, "deltalake", None)
     write_tables(tmp_path / "raw", rating_tables(30))
