@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from features.durable import TMP_PREFIX, replace_file
+from features.durable import TMP_PREFIX, rename, replace_file
 from features.errors import ConfigError, CtrError, DataError, RetryableError
 from features.remote.cache import cache_root
 from features.remote.objects import delete, fetch, listed, store, version_of
@@ -108,13 +108,20 @@ class _WorkingCopy:
         for folder in {(self.root / name).parent for name in newer}:
             folder.mkdir(parents=True, exist_ok=True)
 
+        lock = threading.Lock()
+
         def one(name: str) -> None:
-            fetch(self.url.joined(name), self.root / name, version=versions[name])
+            path = self.root / name
+            partial = path.with_name(f"{TMP_PREFIX}{path.name}")
+            fetch(self.url.joined(name), partial, version=versions[name])
+            with lock:  # what an interrupted command has fetched counts as fetched
+                rename(partial, path, point="remote.fetch")
+                self.index[name] = [versions[name], *self._mark(path)]
+                self._keep()
 
         with ThreadPoolExecutor(_AT_A_TIME) as threads:
             for _ in threads.map(one, sorted(newer)):
                 pass
-        self.index |= {name: [versions[name], *self._mark(self.root / name)] for name in newer}
         self._keep()
 
     @contextmanager
