@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ctr.ablate.ablation import check
-from ctr.ablate.backward import Measured, Selection, select_backward
+from ctr.ablate.backward import ColumnChoice, Validated, select_backward
 from ctr.ablate.expand import Variant, base_config, variant
 from ctr.ablate.importance import item_losses, sample_batches
 from ctr.ablate.plan import Plan, VariantPlan
@@ -72,7 +72,7 @@ class Selector:
             return False
         return True
 
-    def measure(self, dropped: Sequence[str]) -> Measured:
+    def measure(self, dropped: Sequence[str]) -> Validated:
         """Train without the items, or take what was trained, and measure on the validation part."""
         config = self.without(dropped).config
         train(config)
@@ -87,7 +87,7 @@ class Selector:
             bf16=config.train.precision == "bf16",
             device=opened.device,
         )
-        return Measured(label, np.asarray(score), user, losses)
+        return Validated(label, np.asarray(score), user, losses)
 
     def _there(self, item: str, view: Dataset) -> set[str]:
         """What of an item the view still has."""
@@ -96,7 +96,7 @@ class Selector:
         return members(self.dataset.manifest, [item]) & there
 
 
-def select_columns(plan: Plan, *, margin: float, most: int) -> Selection:
+def select_columns(plan: Plan, *, margin: float, most: int) -> ColumnChoice:
     """Select, write `select/selection.json` in the plan's directory, and say what to drop."""
     selector = Selector(plan)
     if not selector.items:

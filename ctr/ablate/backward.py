@@ -27,7 +27,7 @@ _NORMAL = 1.96
 
 
 @dataclass(frozen=True)
-class Measured:
+class Validated:
     """A trained model on the validation part.
 
     Attributes:
@@ -42,7 +42,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Difference:
+class AucDifference:
     """AUC of one model minus that of another on the same rows, with its 95 % interval over users."""
 
     value: float
@@ -50,7 +50,7 @@ class Difference:
     high: float
 
     @classmethod
-    def between(cls, one: Measured, other: Measured) -> Difference:
+    def between(cls, one: Validated, other: Validated) -> AucDifference:
         """`one` minus `other`."""
         pair = paired_sums(other.label, other.score, {"one": one.score}, user=one.user, draws=DRAWS)["one"]
         half = _NORMAL * _deviation(pair)
@@ -62,16 +62,16 @@ def _deviation(pair: Paired) -> float:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class DropAttempt:
     """Some items dropped, beside the best model so far."""
 
     dropped: list[str]  # in this attempt
-    difference: Difference
+    difference: AucDifference
     kept: bool
 
 
 @dataclass(frozen=True)
-class Selection:
+class ColumnChoice:
     """What was dropped in the end, and how it came to it.
 
     Attributes:
@@ -81,8 +81,8 @@ class Selection:
     """
 
     dropped: list[str]
-    attempts: list[Attempt]
-    whole: Difference
+    attempts: list[DropAttempt]
+    whole: AucDifference
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -91,12 +91,12 @@ class Selection:
 
 
 def select_backward(
-    measure: Callable[[Sequence[str]], Measured],
+    measure: Callable[[Sequence[str]], Validated],
     fits: Callable[[Sequence[str]], bool],
     *,
     margin: float,
     most: int,
-) -> Selection:
+) -> ColumnChoice:
     """Drop items as long as the validation part does not miss them.
 
     Args:
@@ -108,7 +108,7 @@ def select_backward(
     """
     first = best = measure(())
     dropped: list[str] = []
-    attempts: list[Attempt] = []
+    attempts: list[DropAttempt] = []
     offered = _not_missed(best)
     size = len(offered)
     while size and len(attempts) + 1 < most:
@@ -117,19 +117,19 @@ def select_backward(
             size -= 1
             continue
         found = measure([*dropped, *trial])
-        difference = Difference.between(found, best)
+        difference = AucDifference.between(found, best)
         kept = difference.value >= 0 or difference.low > -margin
-        attempts.append(Attempt(trial, difference, kept))
+        attempts.append(DropAttempt(trial, difference, kept))
         if kept:
             dropped, best = [*dropped, *trial], found
             offered = _not_missed(best)
             size = len(offered)
         else:
             size //= 2
-    return Selection(dropped, attempts, Difference.between(best, first))
+    return ColumnChoice(dropped, attempts, AucDifference.between(best, first))
 
 
-def _not_missed(measured: Measured) -> list[str]:
+def _not_missed(measured: Validated) -> list[str]:
     """The items that are not surely missed, those that matter least first."""
     losses = {n: loss for n, loss in measured.losses.items() if loss.value is not None}
     unsure = [n for n, loss in losses.items() if loss.low is None or loss.low <= 0]

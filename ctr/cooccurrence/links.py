@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctr.cooccurrence.meetings import Candidates, Field
+from ctr.cooccurrence.meetings import Field, ShownValues
 
 _DENSE = 2**22  # pairs that are counted in a plain array; more are sorted
 
 
 @dataclass(frozen=True)
-class Pairs:
+class MeetingCounts:
     """Counts of pairs.
 
     Attributes:
@@ -35,7 +35,7 @@ class Pairs:
     count: np.ndarray
 
     @classmethod
-    def of(cls, candidate: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> Pairs:
+    def of(cls, candidate: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> MeetingCounts:
         """Count the pairs of values (P,) of two tables."""
         code = candidate * shape[1] + value
         if shape[0] * shape[1] <= _DENSE:
@@ -93,11 +93,11 @@ class Link:
     history: str
     field: str
     gain: float
-    pairs: Pairs
+    pairs: MeetingCounts
 
 
 def link_of(
-    candidates: Candidates,
+    candidates: ShownValues,
     feature: str,
     field: Field,
     sizes: dict[str, int],
@@ -120,9 +120,9 @@ def link_of(
     known = (value >= first[table]) & (field.value >= first[field.table])
     row, value, event = field.row[known], value[known], field.value[known]
     half = candidates.half[row]
-    halves = [Pairs.of(value[which], event[which], shape) for which in (half, ~half)]
+    halves = [MeetingCounts.of(value[which], event[which], shape) for which in (half, ~half)]
     gains = [
         float((other.count * one.pmi(other.code, prior)).sum()) / max(other.total, 1)
         for one, other in (halves, halves[::-1])
     ]
-    return Link(table, field.table, field.name, min(gains), Pairs.of(value, event, shape))
+    return Link(table, field.table, field.name, min(gains), MeetingCounts.of(value, event, shape))

@@ -31,7 +31,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class ShownValues:
     """The candidates' features of the impressions that are looked at.
 
     Attributes:
@@ -56,7 +56,7 @@ class _Part:
 
 def candidates_and_fields(
     dataset: Dataset, splits: list[str], *, rows: int, last: int
-) -> tuple[Candidates, Iterator[Field]]:
+) -> tuple[ShownValues, Iterator[Field]]:
     """Candidates of the newest training impressions, and field after field of what lies before them.
 
     Args:
@@ -71,7 +71,7 @@ def candidates_and_fields(
     values = {c.name: np.concatenate([_of_rows(p, c) for p in parts]) for c in shown}
     # A user's impressions share a history: only another user's tell whether values belong together.
     half = (users * np.int64(0x9E3779B1) >> np.int64(7)) % 2 == 0
-    return Candidates({c.name: str(c.table) for c in shown}, values, half), _fields(dataset, parts, last)
+    return ShownValues({c.name: str(c.table) for c in shown}, values, half), _fields(dataset, parts, last)
 
 
 def _newest(data: SplitData, rows: int) -> _Part:

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from ctr.cooccurrence.links import Link, Pairs
+from ctr.cooccurrence.links import Link, MeetingCounts
 
 _SMALL = 2**20  # entries of a matrix that is decomposed whole
 Weighted = tuple[np.ndarray, np.ndarray]  # vectors (rows, k), and p (rows,)
@@ -72,7 +72,7 @@ def _blocks(tables: list[tuple[str, int]]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _shifted(pairs: Pairs, prior: float, shift: float) -> np.ndarray:
+def _shifted(pairs: MeetingCounts, prior: float, shift: float) -> np.ndarray:
     """M of the pairs that met."""
     return np.maximum(pairs.pmi(pairs.code, prior) - np.log(shift), 0.0)
 

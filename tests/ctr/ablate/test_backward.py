@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ctr.ablate.backward import Difference, Measured, Selection, select_backward
+from ctr.ablate.backward import AucDifference, ColumnChoice, Validated, select_backward
 from ctr.metrics import MetricValue
 
 ROWS = 3000
@@ -31,7 +31,7 @@ class Trainer:
         self.trained: list[tuple[str, ...]] = []
         self.twins = twins
 
-    def __call__(self, dropped: Sequence[str]) -> Measured:
+    def __call__(self, dropped: Sequence[str]) -> Validated:
         self.trained.append(tuple(dropped))
         gone = set(dropped)
         names = [*GOOD, *NOISE, *(["twin"] if self.twins else [])]
@@ -47,12 +47,12 @@ class Trainer:
             alone |= {"taste": 0.0, "twin": 0.0}  # each stands in for the other
         elif self.twins and "twin" not in gone:
             alone["twin"] = 0.05
-        return Measured(
+        return Validated(
             self.label, 1 / (1 + np.exp(-logit)), self.user, {n: loss(v) for n, v in alone.items()}
         )
 
 
-def selected(trainer: Trainer, most: int = 12, fits: object = lambda dropped: True) -> Selection:
+def selected(trainer: Trainer, most: int = 12, fits: object = lambda dropped: True) -> ColumnChoice:
     return select_backward(trainer, fits, margin=0.002, most=most)  # type: ignore[arg-type]
 
 
@@ -82,7 +82,7 @@ def test_no_more_trainings_than_asked_for_and_only_what_can_be_built() -> None:
 def test_a_difference_is_that_of_both_models_with_its_interval() -> None:
     trainer = Trainer()
     whole, less = trainer(()), trainer(NOISE)
-    difference = Difference.between(less, whole)
+    difference = AucDifference.between(less, whole)
     assert difference.low < difference.value < difference.high
-    assert Difference.between(whole, less).value == pytest.approx(-difference.value)
-    assert Difference.between(whole, whole) == Difference(0.0, 0.0, 0.0)
+    assert AucDifference.between(whole, less).value == pytest.approx(-difference.value)
+    assert AucDifference.between(whole, whole) == AucDifference(0.0, 0.0, 0.0)

@@ -14,8 +14,8 @@ import torch
 
 from ctr.build import build_state, open_dataset
 from ctr.config import RunConfig, parse_config
-from ctr.cooccurrence.links import Pairs, link_of
-from ctr.cooccurrence.meetings import Candidates, Field
+from ctr.cooccurrence.links import MeetingCounts, link_of
+from ctr.cooccurrence.meetings import Field, ShownValues
 from ctr.cooccurrence.start import start_from_cooccurrence
 from ctr.cooccurrence.vectors import linked_vectors
 from ctr.embedding import make_tables
@@ -196,7 +196,7 @@ def test_the_gain_is_that_of_its_formula_and_none_where_all_is_chance() -> None:
     rng = np.random.default_rng(1)
     value, event, half = rng.integers(0, 3, 400), rng.integers(0, 4, 400), rng.random(400) < 0.5
     row = np.arange(400)
-    candidates = Candidates({"f": "c"}, {"f": value}, half)
+    candidates = ShownValues({"f": "c"}, {"f": value}, half)
     sizes, first = {"c": 3, "h": 4}, {"c": 0, "h": 0}
     link = link_of(candidates, "f", Field("d.g", "h", row, event), sizes, first, prior=2.0)
 
@@ -219,7 +219,7 @@ def test_a_large_matrix_gives_the_vectors_of_the_whole_decomposition(monkeypatch
     rng = np.random.default_rng(2)
     kind = rng.integers(0, 5, 4000)
     value, event = kind * 4 + rng.integers(0, 4, 4000), kind * 3 + rng.integers(0, 3, 4000)
-    candidates = Candidates({"f": "c"}, {"f": value}, rng.random(4000) < 0.5)
+    candidates = ShownValues({"f": "c"}, {"f": value}, rng.random(4000) < 0.5)
     link = link_of(
         candidates,
         "f",
@@ -242,8 +242,8 @@ def test_a_large_matrix_gives_the_vectors_of_the_whole_decomposition(monkeypatch
 def test_pairs_are_counted_alike_in_an_array_and_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     value, event = rng.integers(0, 7, 300), rng.integers(0, 9, 300)
-    one = Pairs.of(value, event, (7, 9))
+    one = MeetingCounts.of(value, event, (7, 9))
     monkeypatch.setattr("ctr.cooccurrence.links._DENSE", 0)
-    two = Pairs.of(value, event, (7, 9))
+    two = MeetingCounts.of(value, event, (7, 9))
     assert one.code.tolist() == two.code.tolist() and one.count.tolist() == two.count.tolist()
     assert all(a < b for a, b in pairwise(one.code.tolist())) and one.total == 300
