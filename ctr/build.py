@@ -29,7 +29,7 @@ from ctr.training.optim import AveragedWeights, make_optimizer
 from ctr.training.speed import speed_up
 from ctr.training.state import Progress, TrainingState
 from ctr.training.validation import check_tasks
-from features.dataset import Dataset, Manifest, read_manifest
+from features.dataset import Dataset, Manifest, TaskInfo, read_manifest
 from features.errors import ConfigError
 
 
@@ -47,13 +47,36 @@ def run_view(config: RunConfig, manifest: Manifest) -> Manifest:
             of another task, or of a regression.
     """
     tasks = manifest.tasks[:1] if config.tasks is None else config.tasks.chosen(manifest.tasks)
-    if (config.train.negatives < 1 or manifest.sampling is not None) and tasks[0] != manifest.tasks[0]:
-        raise ConfigError(
-            f"where negatives are sampled, tasks.use must begin with the label that they are negatives of, "
-            f"{manifest.tasks[0].name}, got {tasks[0].name}; name it first, or set train.negatives to 1"
-        )
+    if config.train.negatives < 1 or manifest.sampling is not None:
+        _check_sampled(manifest.tasks[0], tasks)
+    if config.train.loss.kind in ("pairwise", "listwise"):
+        _check_ranked(config.train.loss.kind, manifest)
     check_tasks(config.train.metric, tasks)
     return manifest.without(config.drop).model_copy(update={"tasks": tasks})
+
+
+def _check_sampled(sampled: TaskInfo, tasks: list[TaskInfo]) -> None:
+    """Tasks where negatives of a label are sampled: that label, and those of rows that are all kept."""
+    if tasks[0] != sampled:
+        raise ConfigError(
+            f"where negatives are sampled, tasks.use must begin with the label that they are negatives of, "
+            f"{sampled.name}, got {tasks[0].name}; name it first, or set train.negatives to 1"
+        )
+    if wrong := [task.name for task in tasks[1:] if task.given is None]:
+        raise ConfigError(
+            f"where negatives of {sampled.name} are sampled, further tasks must be given another label, as "
+            f"their rows would be sampled too, got {wrong}; set train.negatives to 1, or drop them"
+        )
+
+
+def _check_ranked(kind: str, manifest: Manifest) -> None:
+    """A loss within requests needs some of several rows."""
+    split = manifest.splits["train"]
+    if split.impressions <= split.requests:
+        raise ConfigError(
+            f"train.loss {kind} compares the rows of a request, but all {split.requests:,} of the train part "
+            "have one row; choose cross_entropy or focal, or name impressions.request in the spec"
+        )
 
 
 def first_label(dataset: Dataset) -> str:

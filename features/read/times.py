@@ -166,6 +166,8 @@ def _numbers(frame: pl.DataFrame, values: pl.Series, what: str, unit: str) -> tu
     if values.dtype.is_float():
         wrong = ~(values.is_finite() & (values.abs() < _EXACT))
         refuse(frame, values, wrong, f"{what}: time must be finite and exact", "write integers or datetimes")
+    elif values.dtype != pl.UInt64:  # a column that is no time of its table may have been made narrow
+        values = values.cast(pl.Int64)
     unit = _unit(frame, values, unit, what)
     if values.dtype.is_float() and (values != values.round()).any():
         values, unit = (values * (10**6 // PER_SECOND[unit])).round(), "us"

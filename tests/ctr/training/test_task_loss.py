@@ -168,6 +168,28 @@ def test_an_offset_is_of_the_cross_entropy_alone() -> None:
     assert target_loss(logits, target, index, loss=ranks, offset=offset).item() == alone.item()
 
 
+def test_with_an_offset_a_tenth_of_the_negatives_teaches_the_rate_of_all_rows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    p = torch.tensor([0.02, 0.1, 0.4])
+    group = torch.arange(3).repeat_interleave(20_000)
+    label = (torch.rand(60_000, generator=generator) < p[group]).float()
+    kept = (label > 0) | (torch.rand(60_000, generator=generator) < 0.1)
+    logits = torch.zeros(3, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=50)
+    rows, target = group[kept], Target.of(label[kept])
+    offset = torch.full((len(rows),), -math.log(0.1))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = target_loss(logits[rows], target, rows, offset=offset)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert logits.detach().sigmoid() == pytest.approx(p.numpy(), rel=0.15)
+    assert target_loss(logits[rows], target, rows, offset=offset) < target_loss(logits[rows], target, rows)
+
+
 def test_a_name_is_a_loss_and_what_it_lacks_is_refused() -> None:
     run = {"dataset": "d", "run": "r"}
     assert parse_config({**run, "train": {"loss": "focal"}}).train.loss == LossConfig(kind="focal")

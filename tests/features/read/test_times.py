@@ -266,3 +266,10 @@ def test_iso_equals_pythons_reader(moments: list[datetime], mark: str) -> None:
     parsed, zoned = parse_iso(pl.Series([m.isoformat(mark) for m in moments]))
     assert parsed.to_list() == [m.replace(tzinfo=None) for m in moments]
     assert zoned.to_list() == [m.tzinfo is not None for m in moments]
+
+
+def test_a_narrow_column_of_a_declared_unit_is_read() -> None:
+    """A column that is no time of its table was made narrow, and its unit is checked in 64 bits."""
+    times = pl.Series("told", [1_700_000_000, 1_700_000_001], dtype=pl.Int32)
+    for values in (times, times.cast(pl.UInt32)):
+        assert seconds(values, unit="s") == [1_700_000_000, 1_700_000_001]
