@@ -180,6 +180,15 @@ def test_a_log_that_cannot_be_cut_in_time_has_no_state(tmp_path: Path) -> None:
     late = parse_spec(changed(RATINGS, impressions__label={"column": "rating", "at_least": 4, "delay": "1h"}))
     with pytest.raises(ConfigError, match="known later than its row; prepare all days at once"):
         prepare(late, tmp_path / "out", base=tmp_path / "raw", keep_state=True)
+    pair = {"candidate": "movie_id", "domain": "ratings", "event": "movie_id"}
+    paired = parse_spec(changed(RATINGS, pairs={"seen_with": pair}))
+    with pytest.raises(ConfigError, match="histories of all users in time order; prepare all days at once"):
+        prepare(paired, tmp_path / "out", base=tmp_path / "raw", keep_state=True)
+    steps: list[str] = []
+    whole = Resources(partitions=3)
+    prepare(paired, tmp_path / "out", base=tmp_path / "raw", resources=whole, progress=steps.append)
+    assert any(step.startswith("in one partition, all in memory: pairs meet") for step in steps)
+    shutil.rmtree(tmp_path / "out")
     with pytest.raises(ConfigError, match="in one partition; drop --partitions"):
         many = Resources(partitions=3)
         prepare(parse_spec(RATINGS), tmp_path / "out", base=tmp_path / "raw", keep_state=True, resources=many)
