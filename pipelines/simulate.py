@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from features.synthetic import simulate
+from features.synthetic import simulate, write_days
 from pipelines.terminal import echo
 
 SIZES = ("users", "items", "days", "requests-per-user", "candidates", "events-per-user", "categories")
@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in SIZES:
         parser.add_argument(f"--{name}", type=int, help="a size; the default is the demo's")
     parser.add_argument("--purchases", action="store_true", help="clicks are followed by purchases, late")
+    parser.add_argument(
+        "--by-day", type=Path, metavar="DIR", help="write the log once more, cut into days: DIR/day-01, …"
+    )
     parser.add_argument("--accidental", type=float, default=0.0, help="share of clicked views to plant")
 
 
@@ -28,6 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     extras = {"accidental": arguments.accidental, "purchases": arguments.purchases}
     meta = simulate(arguments.out, seed=arguments.seed, **extras, **sizes)
     print_summary(arguments.out, meta)
+    if arguments.by_day is not None:
+        days = write_days(arguments.out, arguments.by_day)
+        echo(f"wrote {len(days)} days: {days[0]} to {days[-1].name}")
 
 
 def print_summary(out: Path, meta: dict[str, object]) -> None:

@@ -12,13 +12,15 @@ best       the best possible AUC
 learnable  the best AUC that can be learned
 tables     Arrow tables
 write      files
+by_day     a log cut into days
 run        simulate: all of it
 """
 
 from features.synthetic.best import best_auc
+from features.synthetic.by_day import write_days
 from features.synthetic.clicks import ClickModel
 from features.synthetic.learnable import learnable_auc
 from features.synthetic.run import simulate
 from features.synthetic.settings import Sizes
 
-__all__ = ["ClickModel", "Sizes", "best_auc", "learnable_auc", "simulate"]
+__all__ = ["ClickModel", "Sizes", "best_auc", "learnable_auc", "simulate", "write_days"]

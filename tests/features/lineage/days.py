@@ -17,6 +17,8 @@ from features.prepare import prepare
 from features.spec import parse_spec
 from tests.features.small_log import Tables, changed, write_tables
 
+LATER_SPLIT = {"valid": 0.3, "test": 0}
+
 
 def cut(tables: Tables, times: dict[str, str], bounds: list[int]) -> list[Tables]:
     """The tables of each day; those without a time column are those of every day.
@@ -57,7 +59,7 @@ def day_by_day(root: Path, spec: dict[str, Any], days: list[Tables], split: dict
     found = []
     for day, tables in enumerate(days):
         write_tables(root / f"raw-{day}", tables)
-        own = split if day == 0 else {"valid": 0.3, "test": 0}
+        own = split if day == 0 else LATER_SPLIT
         found.append(one_day(root, changed(spec, split=own), day))
     return found
 
@@ -73,6 +75,8 @@ def assert_same_features(whole: Dataset, days: list[Path]) -> None:
     """Every row, feature and history of all days is that of the whole: numbers to the bit, IDs by value."""
     first = encoding_of(whole)
     assert first is not None
+    wanted = _Rows(whole, {})
+    columns, histories = wanted.columns(), wanted.histories()
     at = 0
     for path in days:
         day = Dataset(path)
@@ -81,18 +85,13 @@ def assert_same_features(whole: Dataset, days: list[Path]) -> None:
             for name, known in first.tables.items()
             if known.encode == "vocabulary"
         }
-        rows, requests = _Rows(day, maps), None
-        count = len(rows.label)
-        expected = _Rows(whole, {})
+        rows = _Rows(day, maps)
+        own = slice(at, at + len(rows.label))
         for name, found in rows.columns().items():
-            np.testing.assert_array_equal(
-                found, expected.columns()[name][at : at + count], err_msg=f"{path.name}: {name}"
-            )
-        requests = rows.histories()
-        wanted = expected.histories()[at : at + count]
-        assert requests == wanted, path.name
-        at += count
-    assert at == len(_Rows(whole, {}).label)
+            np.testing.assert_array_equal(found, columns[name][own], err_msg=f"{path.name}: {name}")
+        assert rows.histories() == histories[own], path.name
+        at = own.stop
+    assert at == len(wanted.label)
 
 
 class _Rows:

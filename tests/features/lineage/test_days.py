@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from features.partitions.workers import Resources
 from features.prepare import prepare
 from features.spec import parse_spec
 from tests.features.lineage.days import (
+    LATER_SPLIT,
     all_at_once,
     assert_same_features,
     cut,
@@ -30,7 +32,7 @@ from tests.features.lineage.days import (
     written,
 )
 from tests.features.partitions.test_equal import RATINGS, SHOP
-from tests.features.small_log import changed, rating_tables, shop_tables, write_tables
+from tests.features.small_log import Tables, changed, rating_tables, shop_tables, write_tables
 
 RATING_TIMES, SHOP_TIMES = {"ratings": "timestamp"}, {"shown": "at", "events": "at"}
 RATING_DAYS = [880_000_000 + 3600 * hour for hour in (14, 22, 23, 31)]
@@ -41,10 +43,26 @@ SHOP_EARLY = {"valid": 1_700_000_000_000 + 20_000_000, "test": 1_700_000_000_000
 SHOP_SPLIT = {"valid": SHOP_DAYS[0] - 10_000_000, "test": SHOP_DAYS[0] - 5_000_000}
 
 
-def test_ratings_with_an_order_windows_and_counters_of_counters(tmp_path: Path) -> None:
-    tables = rating_tables(400)
-    days = day_by_day(tmp_path, RATINGS, cut(tables, RATING_TIMES, RATING_DAYS), RATING_SPLIT)
-    assert_same_features(all_at_once(tmp_path, RATINGS, tables, RATING_SPLIT), days)
+@dataclass(frozen=True)
+class Ratings:
+    """Five days of ratings; one user and two movies are new after the first."""
+
+    root: Path
+    cuts: list[Tables]
+    days: list[Path]
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Ratings:
+    root, cuts = tmp_path_factory.mktemp("ratings"), cut(rating_tables(400), RATING_TIMES, RATING_DAYS)
+    first = cuts[0]["ratings"].filter(pl.col("user_id") != 7, pl.col("movie_id") < 19)
+    cuts[0] = {**cuts[0], "ratings": first}
+    return Ratings(root, cuts, day_by_day(root, RATINGS, cuts, RATING_SPLIT))
+
+
+def test_ratings_with_an_order_windows_and_counters_of_counters(ratings: Ratings, tmp_path: Path) -> None:
+    tables = {**ratings.cuts[0], "ratings": pl.concat([day["ratings"] for day in ratings.cuts])}
+    assert_same_features(all_at_once(tmp_path, RATINGS, tables, RATING_SPLIT), ratings.days)
 
 
 def test_a_shop_with_ticks_of_two_lengths(tmp_path: Path) -> None:
@@ -83,11 +101,8 @@ def test_only_the_ends_of_histories_are_handed_on(tmp_path: Path) -> None:
     assert kept.height < tables["events"].filter(pl.col("kind") == "view").height
 
 
-def test_codes_and_vocabularies_only_grow_and_the_manifest_says_so(tmp_path: Path) -> None:
-    cuts = cut(rating_tables(400), RATING_TIMES, RATING_DAYS)
-    first = cuts[0]["ratings"].filter(pl.col("user_id") != 7, pl.col("movie_id") < 19)
-    cuts[0] = {**cuts[0], "ratings": first}
-    days = [Dataset(path) for path in day_by_day(tmp_path, RATINGS, cuts, RATING_SPLIT)]
+def test_codes_and_vocabularies_only_grow_and_the_manifest_says_so(ratings: Ratings) -> None:
+    days = [Dataset(path) for path in ratings.days]
     for old, new in pairwise(days):
         for name in ("users", "items"):
             keys, grown = (_column(d, f"keys/{name}.parquet", "key") for d in (old, new))
@@ -103,15 +118,14 @@ def test_codes_and_vocabularies_only_grow_and_the_manifest_says_so(tmp_path: Pat
     assert [d.manifest.lineage.generation for d in days[1:]] == [1, 2, 3, 4]
     grew = [d.manifest.lineage.grew for d in days[1:]]
     assert [sum(g[name].new for g in grew) for name in ("users", "items")] == [1, 2]
-    assert days[-1].manifest.lineage.impressions == sum(c["ratings"].height for c in cuts[:-1])
+    assert days[-1].manifest.lineage.impressions == sum(c["ratings"].height for c in ratings.cuts[:-1])
     assert [c for c in examine(days[-1].root).checks if c.status == "fail"] == []
 
 
-def test_a_user_of_an_earlier_day_is_known(tmp_path: Path) -> None:
-    cuts = cut(rating_tables(400), RATING_TIMES, RATING_DAYS)
-    days = day_by_day(tmp_path, RATINGS, cuts[:2], RATING_SPLIT)
-    earlier = set(cuts[0]["ratings"]["user_id"])
-    data, keys = Dataset(days[1]), _column(Dataset(days[1]), "keys/users.parquet", "key")
+def test_a_user_of_an_earlier_day_is_known(ratings: Ratings) -> None:
+    earlier = set(ratings.cuts[0]["ratings"]["user_id"])
+    data = Dataset(ratings.days[1])
+    keys = _column(data, "keys/users.parquet", "key")
     seen: set[int] = set()
     for name in SPLITS:
         requests = data.split(name).requests
@@ -134,24 +148,22 @@ def test_without_a_state_the_bytes_are_those_of_before(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("point", ["dataset.before_rename", "dataset.after_rename"])
-def test_a_day_that_was_interrupted_is_prepared_again_to_the_same_bytes(tmp_path: Path, point: str) -> None:
-    cuts = cut(rating_tables(300), RATING_TIMES, RATING_DAYS)[:2]
-    days = day_by_day(tmp_path, RATINGS, cuts, RATING_SPLIT)
-    whole = written(days[1])
-    shutil.rmtree(days[1])
-    spec = changed(RATINGS, split={"valid": 0.3, "test": 0})
+def test_a_day_that_was_interrupted_is_prepared_again_to_the_same_bytes(
+    ratings: Ratings, tmp_path: Path, point: str
+) -> None:
+    for name in ("raw-1", "day-0"):
+        shutil.copytree(ratings.root / name, tmp_path / name)
+    spec, whole = changed(RATINGS, split=LATER_SPLIT), written(ratings.days[1])
     with injected(f"{point}:raise"), pytest.raises(InjectedFault):
         one_day(tmp_path, spec, 1)
-    if days[1].exists():
-        assert written(days[1]) == whole
-        shutil.rmtree(days[1])
-    assert one_day(tmp_path, spec, 1) == days[1]
-    assert written(days[1]) == whole
+    if point == "dataset.after_rename":
+        assert written(tmp_path / "day-1") == whole
+        shutil.rmtree(tmp_path / "day-1")
+    assert written(one_day(tmp_path, spec, 1)) == whole
 
 
-def test_what_cannot_go_on_is_refused(tmp_path: Path) -> None:
-    cuts = cut(rating_tables(400), RATING_TIMES, RATING_DAYS)
-    days = day_by_day(tmp_path, RATINGS, cuts[:2], RATING_SPLIT)
+def test_what_cannot_go_on_is_refused(ratings: Ratings, tmp_path: Path) -> None:
+    cuts, days = ratings.cuts, ratings.days
     raw = tmp_path / "raw-late"
     write_tables(raw, {**cuts[2], "ratings": pl.concat([cuts[2]["ratings"], cuts[1]["ratings"].head(3)])})
 
@@ -164,7 +176,7 @@ def test_what_cannot_go_on_is_refused(tmp_path: Path) -> None:
     refused(
         ConfigError, r"tables\.item\.oov_rows: 3 there, 4 here", tables__item={"oov_rows": 4, "min_count": 2}
     )
-    prepare(parse_spec(RATINGS), tmp_path / "plain", base=tmp_path / "raw-0")
+    prepare(parse_spec(RATINGS), tmp_path / "plain", base=ratings.root / "raw-0")
     refused(DataError, "prepare it again with --state", after=tmp_path / "plain")
     texts = cuts[2]["ratings"].with_columns(pl.format("u{}", "user_id").alias("user_id"))
     write_tables(raw, {**cuts[2], "ratings": texts})
