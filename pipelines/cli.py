@@ -40,6 +40,7 @@ COMMANDS = {
     "generate": ("pipelines.generate", "next-behaviour generation: train, decode, compare strategies"),
     "ablate": ("pipelines.ablate", "compare variants of a run: what pays, at what cost, how sure"),
     "scaling": ("pipelines.scaling", "how quality grows with size: fit, predict the next size, score it"),
+    "roll": ("pipelines.roll", "day after day: prepare, test, train on, compare, promote"),
     "bench": ("pipelines.bench", "measure speed, memory and what each optimisation contributes"),
     "sync": ("pipelines.sync", "replay a run's journal to MLflow"),
 }
@@ -59,7 +60,18 @@ REMOTE = {
 _VERIFY = "features.store.verify"  # imported when it is needed: what supervises a command stays small
 
 # These read a data set, and compare it with its hashes first.
-READING = ("train", "evaluate", "predict", "score", "counters", "baseline", "generate", "ablate", "scaling")
+READING = (
+    "train",
+    "evaluate",
+    "predict",
+    "score",
+    "counters",
+    "baseline",
+    "generate",
+    "ablate",
+    "scaling",
+    "roll",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -87,12 +87,7 @@ class Replica:
         self._client.set_terminated(self.run_id, status, end_time=end_ms)
 
     def _attach(self) -> MlflowClient:
-        for name, value in _SETTINGS.items():
-            os.environ.setdefault(name, value)
-        for name in ("alembic", "mlflow", "urllib3.connectionpool"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # the tracker says it in one line
-        _check_answers(self.uri)
-        client = open_client(self.uri)
+        client = client_of(self.uri)
         who = self._tracked
         # A database has no server to keep artifacts: without a place they would go to the working directory.
         local = is_sqlite(self.uri)
@@ -184,6 +179,16 @@ class Replica:
         with saved_model(self._run.config, checkpoint, **options) as folder:
             client.log_artifacts(self.run_id, str(folder), "model")
         client.set_tag(self.run_id, MODEL_TAG, row["path"])
+
+
+def client_of(uri: str) -> MlflowClient:
+    """A client that fails soon and says little, of a server that answers or a store that is whole."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for name in ("alembic", "mlflow", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the tracker says it in one line
+    _check_answers(uri)
+    return open_client(uri)
 
 
 def _check_answers(uri: str) -> None:

@@ -35,6 +35,7 @@ class RowMap:
 
     old: Vocabulary
     new: Vocabulary
+    grown: bool = False  # the first values of the new one are those of the old: they need no search
 
     @cached_property
     def old_rows(self) -> np.ndarray:
@@ -79,7 +80,9 @@ class RowMap:
     @cached_property
     def _found(self) -> np.ndarray:
         """The old rows of the new vocabulary's values, int32."""
-        return self.old.look_up(self.new.values, what="a vocabulary")
+        kept = len(self.old.values) if self.grown else 0
+        same = np.arange(self.old.info.rows - kept, self.old.info.rows, dtype=np.int32)
+        return np.concatenate([same, self.old.look_up(self.new.values[kept:], what="a vocabulary")])
 
 
 def map_rows(dataset: Dataset, table: str, known: TableEncoding, earlier: Callable[[], Dataset]) -> RowMap:
@@ -97,6 +100,7 @@ def map_rows(dataset: Dataset, table: str, known: TableEncoding, earlier: Callab
     new = Fitted(dataset).table(table)
     assert isinstance(new, Vocabulary)
     old = _first_values(new, known)
+    grown = old is not None
     if old is None:
         trained_on = earlier()
         found = Fitted(trained_on).table(table) if table in trained_on.manifest.tables else None
@@ -106,7 +110,7 @@ def map_rows(dataset: Dataset, table: str, known: TableEncoding, earlier: Callab
                 "but holds others; name the data set of that run"
             )
         old = found
-    return RowMap(old, new)
+    return RowMap(old, new, grown)
 
 
 def _first_values(table: Vocabulary, known: TableEncoding) -> Vocabulary | None:

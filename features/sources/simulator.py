@@ -10,7 +10,7 @@ from features.errors import DataError
 from features.source import RawTable
 from features.sources.raw import open_known
 
-_FILES = {
+FILES = {
     "impressions": "impressions/*.parquet",
     "view": "view/*.parquet",
     "cart": "cart/*.parquet",
@@ -41,4 +41,4 @@ def read(root: Path) -> dict[str, pl.LazyFrame]:
         raise DataError(
             f"{root} must hold a simulated log, but has no impressions; run: ctr simulate --out {root}"
         )
-    return open_known(root, {name: RawTable(path=path) for name, path in _FILES.items()}, _COLUMNS)
+    return open_known(root, {name: RawTable(path=path) for name, path in FILES.items()}, _COLUMNS)

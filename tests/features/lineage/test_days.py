@@ -17,6 +17,7 @@ from features.dataset import SPLITS, Dataset
 from features.doctor import examine
 from features.durable.faults import InjectedFault, injected
 from features.encode.encoding import encoding_of
+from features.encode.row_map import map_rows
 from features.errors import ConfigError, DataError
 from features.partitions.frames import read_frame
 from features.partitions.workers import Resources
@@ -112,6 +113,9 @@ def test_codes_and_vocabularies_only_grow_and_the_manifest_says_so(ratings: Rati
             values, grown = (_column(d, f"fitted/{name}.parquet", "value") for d in (old, new))
             assert grown[: len(values)] == values and len(set(grown)) == len(grown)
             assert len(grown) - len(values) == new.manifest.lineage.grew[f"table {name}"].new
+        for name, known in encoding_of(old).tables.items():
+            if known.encode == "vocabulary":  # and nothing but the digests of the ancestor is needed
+                assert map_rows(new, name, known, pytest.fail).why_not_exact() is None
         assert new.manifest.lineage.ancestors[-1] == old.manifest.digest()
         assert new.descends_from(old.manifest.digest()) and not old.descends_from(new.manifest.digest())
         assert encoding_of(new).scales == encoding_of(old).scales
