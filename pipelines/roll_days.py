@@ -232,7 +232,7 @@ class Rolling:
         version = None
         if decision["promoted"]:
             assert self.uri is not None
-            model = self.plan.model or self.plan.name
+            model = self.plan.registered_model or self.plan.name
             version = promote(self.run(name), self.uri, name=model, alias=self.plan.alias)
         return {"version": version}
 

@@ -18,6 +18,7 @@ from ctr.generate.config import GenerateConfig
 from ctr.models.registry import MODELS, model_class, model_config
 from ctr.options.kinds import sections_of
 from ctr.options.knobs import Knobs
+from ctr.roll.plan import RollPlan
 from features.safe_yaml import parse_yaml
 from pipelines.cli import COMMANDS
 from tests.documents import ROOT, fenced
@@ -72,8 +73,9 @@ def ctr_commands(page: Path) -> list[str]:
 
 
 def is_setting(key: str) -> bool:
-    """Whether a dotted key names a setting of a run; what lies inside a mapping of free names counts."""
-    return has_option([GenerateConfig], *key.split("."))  # a run's settings, and those of generation
+    """Whether a dotted key is a setting of a run or a roll; inside a mapping of free names any is."""
+    # A run's settings and those of generation, or those of a roll plan.
+    return has_option([GenerateConfig, RollPlan], *key.split("."))
 
 
 def has_option(kinds: Iterable[type[Knobs]], name: str, *inside: str) -> bool:

@@ -63,7 +63,7 @@ class RollPlan(Knobs):
     scratch: bool | Literal["last"] = (
         False  # beside it a model from scratch on all days before: each, or last
     )
-    model: str | None = None  # in MLflow's registry; None = the plan's name
+    registered_model: str | None = None  # in MLflow's registry; None = the plan's name
     alias: str = "champion"  # of the promoted version there
     out: str | None = None  # directory; None = runs/roll-<name>
 
@@ -116,7 +116,11 @@ def load_roll(path: Path, overrides: list[str] | None = None) -> RollPlan:
         plan = RollPlan.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{path} is not valid:\n{explain(error)}") from None
-    for what, name in (("plan", plan.name), ("model", plan.model or plan.name), ("alias", plan.alias)):
+    for what, name in (
+        ("plan", plan.name),
+        ("registered_model", plan.registered_model or plan.name),
+        ("alias", plan.alias),
+    ):
         check_name(name, what)
     base = load_yaml(path.parent / plan.base) if isinstance(plan.base, str) else plan.base
     if "init" in base:

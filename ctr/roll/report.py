@@ -21,7 +21,7 @@ READING = (
     "trained on it. Intervals are 95 % and resample users.",
     "The champion is the model that would have served. Whether the day's model takes its place is decided on "
     "the end of the day, which neither was trained on; the next day goes on from the champion.",
-    "New users and items occur in no earlier day; to every model they are unknown.",
+    "New users and items occur in no earlier day: the models that are tested do not know them.",
     "Differences over all days are means over the days; they hold for these days.",
 )
 
@@ -82,15 +82,27 @@ def promoted(results: RollResults) -> HeadAndRows:
 
 
 def differences(results: RollResults) -> HeadAndRows:
-    """Over all days that were tested."""
-    head = ["over all days", "beside", "metric", "difference (95 %)", "p (Holm)", "verdict"]
+    """Over all days on which both models were tested."""
+    head = ["over all days", "beside", "days", "metric", "difference (95 %)", "p (Holm)", "verdict"]
     rows = [
-        [NAMES[j.variant], NAMES[base], ENTRIES[j.metric].in_text, _ends(j), number(j.p_holm, 3), j.verdict]
+        [
+            NAMES[j.variant],
+            NAMES[base],
+            str(j.windows),
+            ENTRIES[j.metric].in_text,
+            _ends(j),
+            _p(j.p_holm),
+            j.verdict,
+        ]
         for base, found in ((FROZEN, results.pooled), (SCRATCH, results.apart))
         for j in found
-        if j.metric in ("auc", "ne")
+        if j.metric in ("auc", "ne") and (base, j.variant) != (SCRATCH, FROZEN)
     ]
     return head, rows
+
+
+def _p(value: float | None) -> str:
+    return "<0.001" if value is not None and value < 0.001 else number(value, 3)
 
 
 def notes(results: RollResults) -> Iterator[str]:
