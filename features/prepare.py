@@ -18,8 +18,8 @@ from features.encode.layout import event_table, split_tables
 from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
 from features.encode.targets import fitted_tasks
-from features.errors import ConfigError, DataError
-from features.lineage.going_on import FirstDay, NextDay, Standalone
+from features.errors import DataError
+from features.lineage.going_on import FirstDay, NextDay, Standalone, one_part
 from features.lineage.parent import Parent
 from features.memory.limit import memory_limit
 from features.memory.sizes import shown
@@ -29,7 +29,7 @@ from features.partitions.sizes import PROCESS_BYTES, counts_of, disk_bytes, part
 from features.partitions.store import take
 from features.partitions.survey import Unsteady
 from features.partitions.tasks import OnProgress, work_directory
-from features.partitions.whole import why_uncut, why_whole
+from features.partitions.whole import why_whole
 from features.partitions.workers import Resources, open_workers
 from features.read.check import check_types
 from features.read.clock import CLOCK, TIME, time_bounds
@@ -110,9 +110,8 @@ def _prepare_here(
         full, tables = open_spec(spec, base, counters)
         for line in moved_on(before, pinned_versions(full.source)):
             tell(line)
-        if (alone := type(going_on) is Standalone) is False:
-            _check_goes_on(full, tables, resources)
-        parts = _parts(full, tables, resources, tell) if alone else 1
+        alone = type(going_on) is Standalone
+        parts = _parts(full, tables, resources, tell) if alone else one_part(full, tables, resources)
         if parts == 1:
             return _prepare_whole(root, spec, full, tables, counters, going_on, base=base, tell=tell)
         with _in_parts(spec, full, tables, out, base, parts, resources, tell) as prepared:
@@ -173,20 +172,6 @@ def _prepare_whole(
     keys = (log.users, log.items)
     prepared = Prepared({}, encoded, splits, domains, *keys, log.ticks, log.counters, going_on.lineage, tasks)
     return _finish(root, spec, full, prepared)
-
-
-def _check_goes_on(full: Spec, tables: Tables, resources: Resources) -> None:
-    """Refuse what cannot be handed on from one day to the next.
-
-    Raises:
-        ConfigError: naming it.
-    """
-    if (reason := why_uncut(full, tables)) is not None:
-        raise ConfigError(f"--after and --state cannot hand this log on: {reason}; prepare all days at once")
-    if resources.partitions not in (None, 1) or resources.workers > 1 or resources.dask is not None:
-        raise ConfigError(
-            "--after and --state prepare a day in one partition; drop --partitions, --workers and --dask"
-        )
 
 
 def _tells_its_rows(spec: Spec) -> bool:

@@ -14,10 +14,13 @@ import polars as pl
 from features.encode.layout import KNOWN_USER
 from features.encode.split import SplitRanges
 from features.encode.stages import CountColumns, Fitting
+from features.errors import ConfigError
 from features.lineage.counters import CountingOn
 from features.lineage.fitting import CountingFit, InheritedFit
 from features.lineage.parent import Parent
 from features.lineage.state import State, clocks_of, kept_events
+from features.partitions.whole import why_uncut
+from features.partitions.workers import Resources
 from features.past.counters import counter_columns
 from features.read.clock import CLOCK, TIME
 from features.read.log import Log, Tables, read_log
@@ -128,3 +131,18 @@ class NextDay(FirstDay):
         kept["end"] = max(kept["end"], before.end)
         kept["ranks"] = max(kept["ranks"], before.ranks)
         self._kept = State(**kept)
+
+
+def one_part(full: Spec, tables: Tables, resources: Resources) -> int:
+    """One partition, of a log that can be handed on from one day to the next.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if (reason := why_uncut(full, tables)) is not None:
+        raise ConfigError(f"--after and --state cannot hand this log on: {reason}; prepare all days at once")
+    if resources.partitions not in (None, 1) or resources.workers > 1 or resources.dask is not None:
+        raise ConfigError(
+            "--after and --state prepare a day in one partition; drop --partitions, --workers and --dask"
+        )
+    return 1

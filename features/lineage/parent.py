@@ -41,7 +41,7 @@ class Parent:
 
     def __init__(self, root: Path, spec: Spec) -> None:
         self.dataset = Dataset(root)
-        found = load_spec(under(root, "spec.yaml"))
+        found = load_spec(under(self.dataset.root, "spec.yaml"))
         _check_specs(root, found, spec)
         self.state = State.read(self.dataset, found)
 
@@ -152,7 +152,7 @@ def _recoded(frame: pl.DataFrame, found: dict[str, pl.Series], keys: dict[str, p
 def _check_specs(root: Path, old: Spec, new: Spec) -> None:
     """Refuse a spec that means something else by any value."""
     one, other = (_flat(spec.model_dump(mode="json", exclude=_OWN)) for spec in (old, new))
-    wrong = [k for k in sorted({**one, **other}) if one.get(k) != other.get(k) and k != "source.path"]
+    wrong = [k for k in sorted({**one, **other}) if one.get(k) != other.get(k) and not _is_place(k)]
     if wrong:
         said = [f"  {key}: {one.get(key)!r} there, {other.get(key)!r} here" for key in wrong[:_MOST]]
         more = [f"  … and {len(wrong) - _MOST} more"] if len(wrong) > _MOST else []
@@ -160,6 +160,11 @@ def _check_specs(root: Path, old: Spec, new: Spec) -> None:
             f"the spec must say what that of {root} says, except {', '.join(sorted(_OWN))} and source.path, "
             "but differs:\n" + "\n".join([*said, *more])
         )
+
+
+def _is_place(key: str) -> bool:
+    """Whether a key of the spec says where the day's rows are, and not what they mean."""
+    return key == "source.path" or (key.startswith("source.tables.") and key.endswith(".version"))
 
 
 def _flat(data: Any, path: str = "") -> dict[str, Any]:

@@ -10,7 +10,9 @@ import pytest
 from ctr.roll.plan import PromotionRule, load_roll
 from features.errors import ConfigError
 from features.safe_yaml import dump_yaml
+from features.spec import load_spec
 
+PLANS = Path(__file__).resolve().parents[3] / "pipelines" / "configs" / "rolls"
 BASE = {"dataset": "d", "run": "r", "train": {"epochs": 3}, "tracking": {"experiment": "x"}}
 
 
@@ -62,3 +64,12 @@ def test_the_rules_of_promotion() -> None:
     verdicts = ("helps", "no evidence", "hurts")
     assert [PromotionRule().promotes(v) for v in verdicts] == [True, True, False]
     assert [PromotionRule(rule="if_better").promotes(v) for v in verdicts] == [True, False, False]
+
+
+@pytest.mark.parametrize("path", sorted(PLANS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_plan_says_its_command_and_is_valid(path: Path) -> None:
+    assert f"ctr roll pipelines/configs/rolls/{path.name}" in path.read_text()
+    found = load_roll(path)
+    for start in (None, Path("runs/before")):
+        found.run_config(run=Path("runs/a"), dataset=Path("data/a"), start=start)
+    assert load_spec(found.spec).features
