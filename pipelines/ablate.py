@@ -112,6 +112,7 @@ def compare(ablation: Ablation, ended: Ended) -> AblationResults:
         "data set": f"{manifest.splits['test'].impressions:,} test rows; sha256 {manifest.digest()[:16]}",
         "seeds": ", ".join(map(str, plan.seeds)),
         "windows": str(plan.windows),
+        **({} if plan.task is None else {"task": plan.task}),
         "trainings": f"{len(ablation.subruns)} for {len(ablation.variants)} variants",
     }
     return evaluate(

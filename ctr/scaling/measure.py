@@ -13,15 +13,23 @@ from ctr.scaling.measured import Measured
 from features.errors import DataError
 
 
-def measured(x: float, trainings: Sequence[SubRun], metrics: Sequence[str]) -> Measured:
+def measured(
+    x: float, trainings: Sequence[SubRun], metrics: Sequence[str], *, task: str | None = None
+) -> Measured:
     """A point from its finished trainings: metrics of their test predictions, cost from their journals.
+
+    Args:
+        x: position.
+        trainings: of all seeds.
+        metrics: by name.
+        task: of runs with several, whose metrics are meant; None: the first one.
 
     Raises:
         DataError: a metric is not defined on the test part.
     """
     values: dict[str, list[float]] = {metric: [] for metric in metrics}
     for training in trainings:
-        found = evaluate_table(training.predictions(), slices=[], draws=0).overall.metrics
+        found = evaluate_table(training.predictions(), slices=[], task=task, draws=0).overall.metrics
         for metric in metrics:
             value = found[metric].value
             if value is None:

@@ -110,7 +110,9 @@ class SweepRunner:
         return [self._point(name) for name in names]
 
     def _measure(self, name: str) -> Measured:
-        return measured(self.chain.size(name), self.chain.trainings(name), self.sweep.metrics)
+        return measured(
+            self.chain.size(name), self.chain.trainings(name), self.sweep.metrics, task=self.sweep.task
+        )
 
     def _results(self, record: Record) -> SweepResults:
         points = self._measured(self.chain.ablation.names)
@@ -141,5 +143,6 @@ def facts(chain: Chain) -> dict[str, str]:
         "data set": f"{manifest.splits['test'].impressions:,} test rows; sha256 {manifest.digest()[:16]}",
         "sizes": f"{sweep.axis} {sizes}; the last {sweep.hold_out} held out",
         "seeds": ", ".join(map(str, sweep.seeds)),
+        **({} if sweep.task is None else {"task": sweep.task}),
         "trainings": str(len(chain.ablation.subruns)),
     }

@@ -46,6 +46,7 @@ class Sweep(Knobs):
     values: tuple[Size, ...] = ()  # of the axis
     points: tuple[SweepPoint, ...] = ()  # instead of values: sizes with the options that make them
     hold_out: Positive = 1  # so many of the largest are predicted before they are trained
+    task: str | None = None  # of runs with several: whose metrics are meant; None: the first one
     metrics: tuple[MetricName, ...] = Field(
         default=("auc", "log_loss"), min_length=1
     )  # the first orders the report
@@ -143,7 +144,7 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
 
 def plan_of(sweep: Sweep, folder: Path) -> Plan:
     """The sweep as a plan of an ablation, without variants; `base` is looked for in `folder`."""
-    shared = sweep.model_dump(mode="json", include={"name", "base", "set", "seeds", "metrics"})
+    shared = sweep.model_dump(mode="json", include={"name", "base", "set", "seeds", "metrics", "task"})
     return parse_plan({**shared, "out": str(sweep.directory)}, what=f"sweep {sweep.name}", folder=folder)
 
 
