@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctr.baseline import BASELINES
-from ctr.metrics import Evaluation, MetricValue, evaluate_raw, evaluate_tasks
+from ctr.metrics import Evaluation, MetricValue, evaluate_raw, evaluate_tasks, evaluate_values
+from ctr.metrics.regression import RegressionSummary
 from ctr.metrics.table import compared
-from ctr.report.evaluation import (
-    as_metric,
-    format_calibration_table,
-    format_metrics_table,
-    format_tasks_table,
-    uncalibrated,
-    write_reports,
-)
+from ctr.report.evaluation import as_metric, format_metrics_table
 from ctr.report.figures import report_rows
 from ctr.report.plots import with_ends
 from ctr.report.result_line import append_line
+from ctr.report.tasks import (
+    format_calibration_table,
+    format_tasks_table,
+    format_values_table,
+    uncalibrated,
+    write_reports,
+)
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import Row, read_rows
 from ctr.tracking import Tracker
@@ -50,6 +51,7 @@ class EvaluationResult:
     importance: dict[str, MetricValue] = field(default_factory=dict)  # feature → loss of AUC without it
     tasks: dict[str, Evaluation] = field(default_factory=dict)  # output → evaluation, the first one first
     raw: dict[str, Evaluation] = field(default_factory=dict)  # the same without calibration, if there is one
+    values: dict[str, RegressionSummary] = field(default_factory=dict)  # of regressions
 
     def text(self) -> str:
         """The table of metrics, and below it what the model is compared with."""
@@ -57,6 +59,8 @@ class EvaluationResult:
         if len(self.tasks) > 1:
             first = next(iter(self.tasks))
             lines = [format_tasks_table(self.tasks), "", f"{first}, the first task:", *lines]
+        if self.values:
+            lines += ["", format_values_table(self.values)]
         if self.raw:
             lines += ["", format_calibration_table(self.tasks, self.raw)]
         for line in self.comparison:
@@ -202,7 +206,7 @@ def evaluate(
         (first, evaluation), *others = evaluations.items()
         compared = [compared_with(run_dir, opened, kind, split) for kind in baselines or []]
         compared += lines or []
-        raw = evaluate_raw(predictions)
+        raw, values = evaluate_raw(predictions), evaluate_values(predictions)
         importances = _importances(opened, split, importance_rows) if importance_rows else {}
         importance = importances.get(first, {})
         report_dir, history = run_dir.report / opened.place, read_rows(run_dir.journal_file)
@@ -213,6 +217,7 @@ def evaluate(
             title=f"{opened.config.model.kind} on {opened.dataset.manifest.name}, {split}",
             importances=importances,
             raw=raw,
+            values=values,
             context={
                 "baselines": compared,
                 "config": opened.config.model_dump(mode="json"),
@@ -228,12 +233,17 @@ def evaluate(
         name = f"{split}.{opened.place}" if opened.place else split
         beside = [*compared, *uncalibrated(raw, first)]
         found = report_rows(
-            evaluation, split=name, baselines=beside, importance=importance, others=dict(others)
+            evaluation,
+            split=name,
+            baselines=beside,
+            importance=importance,
+            others=dict(others),
+            values=values,
         )
         _record(run_dir, opened, found, report=report.parent)
         if line_file is not None:
             append_line(line_file, result_line(run_dir, opened, evaluation, split, others=dict(others)))
-    return EvaluationResult(evaluation, report, opened.step, compared, importance, evaluations, raw)
+    return EvaluationResult(evaluation, report, opened.step, compared, importance, evaluations, raw, values)
 
 
 def _importances(opened: OpenRun, split: str, rows: int) -> dict[str, dict[str, MetricValue]]:

@@ -2,7 +2,7 @@
 
 from ctr.metrics.accumulator import MetricAccumulator, Summary
 from ctr.metrics.curves import Curves
-from ctr.metrics.evaluation import Evaluation, evaluate_raw, evaluate_table, evaluate_tasks
+from ctr.metrics.evaluation import Evaluation, evaluate_raw, evaluate_table, evaluate_tasks, evaluate_values
 from ctr.metrics.metric import Metric
 from ctr.metrics.ranking import auc
 from ctr.metrics.table import METRICS, register
@@ -20,5 +20,6 @@ __all__ = [
     "evaluate_raw",
     "evaluate_table",
     "evaluate_tasks",
+    "evaluate_values",
     "register",
 ]

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ctr.metrics.accumulator import CHUNK_ROWS, MetricAccumulator, Summary
+from ctr.metrics.regression import RegressionAccumulator, RegressionSummary
 from ctr.metrics.tasks import TaskColumns, columns_of, is_calibrated, tasks_in
 from features.errors import DataError
 
@@ -113,6 +114,31 @@ def evaluate_table(
         if rest:
             results[name][OTHER] = summarise(_only(column, rest), [column])
     return Evaluation(overall=overall, slices=results)
+
+
+def evaluate_values(
+    table: PredictionTable, *, draws: int = 200, seed: int = 0
+) -> dict[str, RegressionSummary]:
+    """The metrics of each regression of a table, over the rows where its value is known.
+
+    Args:
+        table: as `evaluate_table` takes it; values and predictions are in the unit of the log.
+        draws: bootstrap draws by user; 0 for no intervals.
+        seed: of the bootstrap.
+    """
+    schema, batches = _open(table, CHUNK_ROWS)
+    tasks = {name: own for name, own in tasks_in(schema).items() if own.kind == "regression"}
+    found = {}
+    for name, own in tasks.items():
+        wanted = [own.label, own.score, *(c for c in ("user_id", own.weight) if c in schema.names)]
+        accumulator = RegressionAccumulator(draws=draws, seed=seed)
+        for batch in batches(wanted):
+            known = _known(batch, own)
+            present = {"user": "user_id", "weight": own.weight}
+            keys = {k: _numpy(known, column) for k, column in present.items() if column in schema.names}
+            accumulator.update(_numpy(known, own.label), _numpy(known, own.score), **keys)
+        found[name] = accumulator.compute()
+    return found
 
 
 def evaluate_raw(table: PredictionTable, **options: Any) -> dict[str, Evaluation]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypedDict
 
 from ctr.metrics import Evaluation, MetricValue, Summary
-from ctr.metrics.table import METRICS, headlines, shown
+from ctr.metrics.regression import REGRESSION_METRICS, RegressionSummary
+from ctr.metrics.table import METRICS, shown
 from ctr.report.html import render_page
 from ctr.report.pictures import draw_all
 from ctr.report.plots import number, with_ends
@@ -39,6 +39,7 @@ class ReportContext(TypedDict, total=False):
         importance: feature → what the AUC loses without it.
         tasks: of a run with several, output → its evaluation, this page's own among them.
         pages: output → address of its page, from this one.
+        values: of a run with regressions, task → its metrics.
     """
 
     facts: Mapping[str, Any]
@@ -47,6 +48,7 @@ class ReportContext(TypedDict, total=False):
     importance: Mapping[str, MetricValue]
     tasks: Mapping[str, Evaluation]
     pages: Mapping[str, str]
+    values: Mapping[str, RegressionSummary]
 
 
 def write_report(
@@ -80,75 +82,6 @@ def write_report(
     return out_dir / "index.html"
 
 
-def write_reports(
-    out_dir: Path,
-    evaluations: Mapping[str, Evaluation],
-    *,
-    history: ValidationRows,
-    title: str,
-    context: ReportContext,
-    importances: Mapping[str, Mapping[str, MetricValue]] = MappingProxyType({}),
-    raw: Mapping[str, Evaluation] = MappingProxyType({}),
-) -> Path:
-    """The report of a run and, of one with several tasks, those of its further outputs in folders below it.
-
-    Args:
-        out_dir, history, title, context: as `write_report` takes them; baselines are for the first task.
-        evaluations: output → its evaluation, as `ctr.metrics.evaluate_tasks` gives them.
-        importances: output → feature → what its AUC loses without it.
-        raw: of a calibrated run, output → its evaluation without calibration.
-
-    Returns:
-        Path of the index.html of the first.
-    """
-    first, *others = evaluations
-    own: ReportContext = {**context, "importance": importances.get(first, {})}
-    own["baselines"] = [*context.get("baselines", ()), *uncalibrated(raw, first)]
-    if not others:
-        return write_report(out_dir, evaluation=evaluations[first], history=history, title=title, context=own)
-    for name in others:
-        pages = {first: "../index.html"} | {n: f"../{n}/index.html" for n in others}
-        write_report(
-            out_dir / name,
-            evaluation=evaluations[name],
-            history=(),
-            title=f"{title}, {name}",
-            context={
-                **context,
-                "baselines": uncalibrated(raw, name),
-                "importance": importances.get(name, {}),
-                "tasks": evaluations,
-                "pages": pages,
-            },
-        )
-    own |= {"tasks": evaluations, "pages": {n: f"{n}/index.html" for n in others}}
-    return write_report(
-        out_dir, evaluation=evaluations[first], history=history, title=f"{title}, {first}", context=own
-    )
-
-
-def uncalibrated(raw: Mapping[str, Evaluation], name: str) -> list[dict[str, Any]]:
-    """The line of a comparison for an output without calibration; none of a run that is not calibrated."""
-    if name not in raw:
-        return []
-    note = "the same weights, σ(logit)"
-    return [
-        {"name": "without calibration", "kind": "uncalibrated", "note": note, **raw[name].overall.metrics}
-    ]
-
-
-def format_calibration_table(tasks: Mapping[str, Evaluation], raw: Mapping[str, Evaluation]) -> str:
-    """NE, calibration and ECE of each output with and without calibration, as aligned text."""
-    columns = [METRICS[name] for name in ("ne", "calibration", "ece")]
-    width = max(8, *(len(name) for name in tasks))
-    lines = [f"{'':<{width + 20}} {' '.join(f'{c.label:<12}' for c in columns)}".rstrip()]
-    for name, evaluation in tasks.items():
-        for said, found in (("calibrated", evaluation), ("not calibrated", raw[name])):
-            cells = (f"{number(found.overall.metrics[c.name].value):<12}" for c in columns)
-            lines.append(f"{name:<{width}} {said:<19} {' '.join(cells)}".rstrip())
-    return "\n".join(lines)
-
-
 def render(evaluation: Evaluation, *, images: Mapping[str, bytes], title: str, context: ReportContext) -> str:
     """The HTML page."""
     return render_page(
@@ -158,6 +91,7 @@ def render(evaluation: Evaluation, *, images: Mapping[str, bytes], title: str, c
         overall=evaluation.overall,
         cards=list(_cards(evaluation.overall)),
         tasks=list(_task_rows(context.get("tasks", {}), context.get("pages", {}), evaluation)),
+        values=list(_value_rows(context.get("values", {}))),
         facts={key: str(value) for key, value in context.get("facts", {}).items()},
         comparison=_comparison(evaluation.overall, context.get("baselines", ())),
         slices=list(_slice_rows(evaluation)),
@@ -180,6 +114,13 @@ def _task_rows(
             "positives": f"{found.positives:,}",
             "cells": [with_ends(found.metrics[entry.name]) for entry in shown()],
         }
+
+
+def _value_rows(values: Mapping[str, RegressionSummary]) -> Iterator[dict[str, Any]]:
+    """A row for each regression, with all of its metrics."""
+    for name, found in values.items():
+        cells = [f"{REGRESSION_METRICS[n].label} {with_ends(metric)}" for n, metric in found.metrics.items()]
+        yield {"name": name, "rows": f"{found.rows:,}", "cells": cells}
 
 
 def _cards(summary: Summary) -> Iterator[dict[str, str]]:
@@ -246,25 +187,6 @@ def _in_a_line(text: str) -> str:
     """A value of a log as a name in a table: without line ends, and cut where it is long."""
     text = text.replace("\r", "\\r").replace("\n", "\\n")
     return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
-
-
-def format_tasks_table(tasks: Mapping[str, Evaluation]) -> str:
-    """The headline figures of several tasks as aligned text: a line each, over the rows of each."""
-    columns = headlines()
-    width = max(8, *(len(name) for name in tasks))
-    heads = " ".join(f"{METRICS[c.name].label:<27}" if c.name == "auc" else f"{c.label:<10}" for c in columns)
-    lines = [f"{'task':<{width}} {'rows':>10} {'label 1':>10} {heads}".rstrip()]
-    lines.append("-" * len(lines[0]))
-    for name, evaluation in tasks.items():
-        found = evaluation.overall
-        cells = [
-            f"{with_ends(found.metrics[c.name]):<27}"
-            if c.name == "auc"
-            else f"{number(found.metrics[c.name].value):<10}"
-            for c in columns
-        ]
-        lines.append(f"{name:<{width}} {found.rows:>10,} {found.positives:>10,} {' '.join(cells)}".rstrip())
-    return "\n".join(lines)
 
 
 def format_metrics_table(evaluation: Evaluation) -> str:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ctr.metrics import Evaluation, MetricValue, Summary
+from ctr.metrics.regression import RegressionSummary
 from ctr.metrics.table import METRICS
 from ctr.report.evaluation import as_metric
 
@@ -26,6 +27,7 @@ def report_rows(
     baselines: Sequence[Mapping[str, Any]] = (),
     importance: Mapping[str, MetricValue] | None = None,
     others: Mapping[str, Evaluation] = MappingProxyType({}),
+    values: Mapping[str, RegressionSummary] = MappingProxyType({}),
 ) -> Iterator[ReportRow]:
     """The rows of a report.
 
@@ -35,12 +37,11 @@ def report_rows(
         baselines: the lines of its comparison, see `ctr.report.evaluation.ReportContext`.
         importance: what each feature is worth in AUC, where it was measured.
         others: output → evaluation, of a run with several tasks: all but the first one.
+        values: task → the metrics of a regression.
     """
-    of_others = {
-        f"{name}.{key}": value
-        for name, other in others.items()
-        for key, value in figures(other.overall.metrics).items()
-    }
+    metrics = {name: other.overall.metrics for name, other in others.items()}
+    metrics |= {name: found.metrics for name, found in values.items()}
+    of_others = {f"{n}.{key}": value for n, own in metrics.items() for key, value in figures(own).items()}
     yield split, figures(evaluation.overall.metrics) | of_others
     slices = [
         *_slices(evaluation, []),

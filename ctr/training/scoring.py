@@ -31,7 +31,7 @@ class BatchSource(Protocol):
 class RowLabels(NamedTuple):
     """Labels of one output: numpy arrays (N,)."""
 
-    label: np.ndarray  # float32
+    label: np.ndarray  # float32; of a regression values in the unit of the log
     known: np.ndarray  # bool
     weight: np.ndarray  # float32, of a row in the metrics
 
@@ -40,7 +40,9 @@ class RowLabels(NamedTuple):
         table = RowLabels(*(values.reshape(len(values), -1) for values in self))
         task, known = output.decided_by(table.label, table.known)
         rows = np.arange(len(task))
-        return RowLabels(table.label[rows, task], known, table.weight[rows, task])
+        label, scale = table.label[rows, task], output.task.scale
+        label = label if scale is None else scale.inverse(label.astype(np.float64))
+        return RowLabels(label, known, table.weight[rows, task])
 
 
 @dataclass(frozen=True)

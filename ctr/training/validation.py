@@ -13,6 +13,7 @@ from ctr.batch import Batch
 from ctr.config import CalibrationKind, RunConfig
 from ctr.distributed.world import World
 from ctr.metrics import MetricAccumulator
+from ctr.metrics.regression import RegressionAccumulator
 from ctr.metrics.table import headlines, metric_of, validated
 from ctr.predictions import outputs_of
 from ctr.runs.signals import GracefulStop
@@ -77,13 +78,14 @@ def figures_of(scores: Scores) -> dict[str, float | None]:
     """Metrics of a scored split, without intervals; undefined ones are None.
 
     Of a run with several tasks each has its own, over the rows where its label is known: `auc` of the first,
-    `buy.auc` of another.
+    `buy.auc` of another, of a regression `seconds.rmse` in the unit of the log.
     """
     outputs = Outputs(scores.tasks)
     first, others = outputs.scores(scores.logit)
     found: dict[str, float | None] = {}
     for place, (output, score) in enumerate(zip(outputs.all, [first, *others], strict=True)):
-        figures = _metrics(scores, scores.labels(output), score) if output.binary else {}
+        of_kind = _metrics if output.binary else _value_metrics
+        figures = of_kind(scores, scores.labels(output), score)
         found |= {f"{output.name}.{n}" if place else n: value for n, value in figures.items()}
     return found
 
@@ -122,6 +124,12 @@ def _metrics(scores: Scores, labels: RowLabels, score: np.ndarray) -> dict[str, 
         )
         metrics = accumulator.compute().metrics
     return {metric.name: metrics[metric.name].value for metric in validated()}
+
+
+def _value_metrics(scores: Scores, labels: RowLabels, score: np.ndarray) -> dict[str, float | None]:
+    known, accumulator = labels.known, RegressionAccumulator(draws=0)
+    accumulator.update(labels.label[known], score[known], weight=labels.weight[known])
+    return {name: metric.value for name, metric in accumulator.compute().metrics.items()}
 
 
 def selection_value(figures: dict[str, float | None], selection: str) -> float | None:
@@ -170,7 +178,8 @@ def selected_figure(value: float, selection: str) -> float:
 
 def describe(figures: dict[str, float | None], selection: str) -> str:
     """The figures that are named while training, and those that choose the step, in one line."""
-    named = {metric.name for metric in headlines()} | {f"{task}.auc" for task in _further(figures)}
+    named = {metric.name for metric in headlines()}
+    named |= {f"{task}.{own}" for task in _further(figures) for own in ("auc", "rmse")}
     named |= {_key(figures, name) for name in selection.split("+")}
     return "  ".join(f"{name} {v:.4f}" for name, v in figures.items() if v is not None and name in named)
 

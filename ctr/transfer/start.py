@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from ctr.build import ngrams_of
 from ctr.checkpoint.choose import choose_checkpoint
@@ -108,10 +109,17 @@ def _differences(
     """Everything that does not fit, by its name."""
     own, found = state.identity["config"], trained.config
     model = {f"model.{name}": how for name, how in mismatches(own["model"], found["model"]).items()}
+    model |= mismatches({"tasks": _learned(own)}, {"tasks": _learned(found)})  # towers are numbered
     inputs = {}
     if trained.dataset_digest != dataset.manifest.digest():
         inputs = differing_inputs(state.encoding, trained.encoding)
     return {**model, **inputs, **rows.problems, **weights.problems}
+
+
+def _learned(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The section `tasks` without what its losses count."""
+    tasks = config.get("tasks")
+    return tasks and {name: value for name, value in tasks.items() if name != "weights"}
 
 
 def _check_allowed(init: InitConfig, differences: Mapping[str, str], trained: Trained) -> dict[str, str]:

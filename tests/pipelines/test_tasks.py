@@ -160,6 +160,20 @@ def test_what_does_not_fit_the_tasks_is_refused(
     assert main(["evaluate", str(run), "--task", "buy"]) == 2
 
 
+def test_a_regression_is_learned_beside_clicks(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(
+        data, "seconds", "tasks.kind=ple", 'tasks.use=["click", "seconds"]', "tasks.weights=learned"
+    )
+    assert main(["evaluate", str(run)]) == 0
+    assert "\nseconds, " in capsys.readouterr().out
+    table = pq.read_table(run / "predictions" / "test.parquet")
+    known = table.filter(table["label_seconds"].is_valid())
+    rmse = np.sqrt(np.mean((known["score_seconds"].to_numpy() - known["label_seconds"].to_numpy()) ** 2))
+    test = rows_of(run, "test")[-1]
+    assert test["seconds.rmse"] == pytest.approx(rmse) and "auc" in test and "seconds.auc" not in test
+    assert f"RMSE {rmse:.4f}" in (run / "report" / "index.html").read_text()
+
+
 def test_the_first_label_alone_is_learned_where_a_run_names_no_tasks(data: Path) -> None:
     run = trained(data, "first")
     assert not any("." in key for key in rows_of(run, "valid")[-1])

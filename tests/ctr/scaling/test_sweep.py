@@ -106,7 +106,7 @@ def test_a_shipped_sweep_can_be_built(path: Path) -> None:
 def test_the_page_shows_a_sweep() -> None:
     [example] = fenced(CONFIGS.parents[1] / "docs" / "scaling.md", "yaml")
     sweep = Sweep.model_validate(parse_yaml(example, "docs/scaling.md"))
-    assert set(Sweep.model_fields) - sweep.model_fields_set == {"out", "points"}
+    assert set(Sweep.model_fields) - sweep.model_fields_set == {"out", "points", "task"}
 
 
 def test_there_are_sweeps_of_history_width_and_data() -> None:

@@ -96,3 +96,13 @@ def test_rows_weigh_what_the_task_that_decides_them_says() -> None:
     times = random[:, 1] * scores.known[:, 1]
     repeated = auc(scores.label[:, 1].repeat(times), buy.repeat(times)).value
     assert figures["buy.auc"] == pytest.approx(repeated, rel=1e-12)
+
+
+def test_a_regression_is_measured_in_the_unit_of_the_log() -> None:
+    scores = scored([CLICK, SECONDS])
+    figures = figures_of(scores)
+    known = scores.known[:, 1]
+    value, predicted = (np.expm1(part[known, 1].astype(np.float64)) for part in (scores.label, scores.logit))
+    assert figures["seconds.rmse"] == pytest.approx(np.sqrt(np.mean((predicted - value) ** 2)))
+    assert figures["seconds.mae"] == pytest.approx(np.abs(predicted - value).mean())
+    assert "seconds.auc" not in figures and "seconds.rmse" in describe(figures, "auc")

@@ -172,6 +172,8 @@ def test_what_differs_is_refused_by_name(world: World, tmp_path: Path) -> None:
         world.start(world.own, "model.layers=2")
     _, taken = world.start(world.own, "model.layers=2", "init.allow=['model.layers', 'weights.*.1.*']")
     assert taken.new_weights and set(taken.allowed or {}) > {"model.layers"}
+    with pytest.raises(CheckpointError, match=r"tasks\.kind: expected 'shared_bottom', found nothing"):
+        world.start(world.own, "tasks.kind=shared_bottom")  # of equal weights, but perhaps of another label
     with pytest.raises(CheckpointError, match=r"tables\.item: expected 8 columns, found 4"):
         world.start(world.own, "embedding.dim=8")
     with pytest.raises(
