@@ -131,12 +131,12 @@ class Batch:
     @property
     def num_rows(self) -> int:
         """B."""
-        return int(self.request_index.shape[0])
+        return self.request_index.shape[0]
 
     @property
     def num_requests(self) -> int:
         """R."""
-        return int(self.request_id.shape[0])
+        return self.request_id.shape[0]
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""

@@ -20,7 +20,8 @@ from ctr.blocks.key_values import KeyValues, PackedKV, PaddedKV
 from ctr.blocks.layers import FeedForward, NormOptions, Residual
 from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear, linear, normed_linear
-from ctr.blocks.split_attention import attend_split, can_split, merge_own, merge_sink
+from ctr.blocks.padded import OneBucket
+from ctr.blocks.split_attention import attend_masked, attend_split, can_split, merge_own, merge_sink
 from kernels.jagged_attention import attend as attend_packed
 from kernels.jagged_attention import available
 
@@ -120,12 +121,14 @@ class MultiHeadAttention(nn.Module):
         seen = None
         if tokens is not None:
             own_kv = kv.buckets.to_buckets(self.key_value(own))
+            if isinstance(kv.buckets, OneBucket):
+                return self.finish(self._attend_split_masked(projected[0], kv, own_kv[0], tokens))
             if all(can_split(query, valid) for query, valid in zip(projected, kv.valid, strict=True)):
                 return self.finish(kv.buckets.from_buckets(self._attend_split(projected, kv, own_kv, tokens)))
             kv, seen = kv.joined(own_kv), _same_candidate(queries, own, tokens)
         elif self.sink is not None:
             both = torch.cat([self.sink, torch.zeros_like(self.sink)]).to(projected[0].dtype)
-            kv = kv.joined([both.expand(len(part), 1, -1) for part in projected])
+            kv = kv.joined([both.expand(part.shape[0], 1, -1) for part in projected])
             seen = torch.ones(1, 1, dtype=torch.bool, device=queries.device)
         masks = kv.masks(seen)
         return self.finish(kv.buckets.from_buckets(self._attend(projected, kv, masks)))
@@ -212,6 +215,10 @@ class MultiHeadAttention(nn.Module):
             attend_split(query, key, value, own, heads=self.heads, tokens=tokens)
             for query, key, value, own in zip(queries, kv.key, kv.value, own_kv, strict=True)
         ]
+
+    def _attend_split_masked(self, query: Tensor, kv: PaddedKV, own: Tensor, tokens: int) -> Tensor:
+        shared, lse = attend_masked(query, kv, heads=self.heads)
+        return merge_own(query, own, shared, lse, heads=self.heads, tokens=tokens)
 
     def finish(self, mixed: Tensor) -> Tensor:
         """Output projection and dropout of (..., D)."""

@@ -108,6 +108,11 @@ class Jagged:
         """The same sequences with other values (ΣL, ...)."""
         return replace(self, values=values)
 
+    def sum_pool(self) -> Tensor:
+        """(R, ...): the sum of the events of each request, zeros for an empty one."""
+        zeros = self.values.new_zeros(self.requests, *self.values.shape[1:])
+        return zeros.index_add(0, self.segment_ids(), self.values)
+
     def mean_pool(self) -> Tensor:
         """(R, ...): the mean event of each request, zeros for an empty one; summed in float32 at least."""
         wide = torch.promote_types(self.values.dtype, torch.float32)

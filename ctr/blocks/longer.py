@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from ctr.blocks.attention import TransformerLayer
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues
+from ctr.blocks.padded import Padded
 from ctr.blocks.request_map import RequestMap
 
 Select = Literal["recent", "uniform", "learnable"]
@@ -70,6 +71,8 @@ class SelectQueries(nn.Module):
         if self.learned is not None:
             ends = torch.arange(events.requests + 1, device=events.offsets.device) * self.count
             tokens = Jagged(self.learned.repeat(events.requests, 1), ends, self.count)
+            if isinstance(events, Padded):
+                tokens = Padded.full(tokens.values, events.requests)
             return EventQueries(tokens, events.lengths.repeat_interleave(self.count))
         pick = events.last_k_index if self.select == "recent" else events.uniform_k_index
         index = pick(self.count)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ctr.blocks.jagged import offsets_of
+from kernels.plain import exporting
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,9 @@ class RequestMap:
         Raises:
             ValueError: when the rows of a request are not contiguous or an index is out of range.
         """
+        if exporting():  # every request has as many candidates: no value is looked at
+            slots = torch.arange(request_index.shape[0], device=request_index.device)
+            return cls(request_index, slots, requests, request_index.shape[0] // requests)
         _check(request_index, requests)
         counts = torch.bincount(request_index, minlength=requests)
         most = max(int(counts.max()) if requests else 0, 1)

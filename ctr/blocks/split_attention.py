@@ -15,6 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctr.blocks.key_values import PaddedKV
+
 
 def can_split(query: Tensor, valid: Tensor | None) -> bool:
     """Whether torch's kernel can be used: on a CPU, without gradients and without padded events."""
@@ -41,6 +43,26 @@ def attend_split(
         *(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     )
     return merge_own(query, own, shared.transpose(1, 2).flatten(2), lse, heads=heads, tokens=tokens)
+
+
+def attend_masked(query: Tensor, kv: PaddedKV, *, heads: int) -> tuple[Tensor, Tensor]:
+    """Attention to padded events by plain operators, with its lse: for graphs that leave this package.
+
+    Args:
+        query: (R, N, D).
+        kv: one bucket of all R requests; an event of the padding has the value 0.
+        heads: H.
+
+    Returns:
+        (R, N, D), 0 without any event, and the lse (R, H, N), −∞ there.
+    """
+    (key,), (value,), (valid,) = kv.key, kv.value, kv.valid
+    assert valid is not None
+    query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    scores = (query @ key.transpose(-1, -2)) * query.shape[-1] ** -0.5
+    scores = torch.where(valid[:, None, None], scores, torch.finfo(scores.dtype).min)
+    shared = (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
+    return shared, torch.where(valid.any(dim=1)[:, None, None], scores.logsumexp(dim=-1), -torch.inf)
 
 
 def merge_own(query: Tensor, own: Tensor, shared: Tensor, lse: Tensor, *, heads: int, tokens: int) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ctr.blocks.encoders import AttentionEncoder
 from ctr.blocks.jagged import Jagged, offsets_of
 from ctr.blocks.layers import NormName
+from ctr.blocks.padded import Padded
 
 
 class TokenMerge(nn.Module):
@@ -50,6 +51,8 @@ class TokenMerge(nn.Module):
 
     def forward(self, events: Jagged) -> Jagged:
         """Events (ΣL, d) to tokens (Σ⌈L / K⌉, K d), the oldest first."""
+        if isinstance(events, Padded):
+            return events.grouped(self.group, self.inner)
         offsets = offsets_of((events.lengths + self.group - 1) // self.group)
         tokens = int(offsets[-1])
         inside = self.inner(self._groups(events, offsets, tokens)).values

@@ -284,4 +284,4 @@ class Longer(Model):
         """(B, m, W): the candidates' tokens and, where events do not see them, the CLS tokens."""
         if self.config.longer.events_see_request_globals:
             return globals_
-        return torch.cat([globals_, self.cls.expand(len(globals_), -1, -1)], dim=1)
+        return torch.cat([globals_, self.cls.expand(globals_.shape[0], -1, -1)], dim=1)

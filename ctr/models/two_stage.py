@@ -179,7 +179,7 @@ class TwoStage(Model):
 
     def _globals(self, ns_tokens: Tensor) -> Tensor:
         """(B, c + M, W): LONGER's global tokens of each candidate."""
-        return torch.cat([self.cls.expand(len(ns_tokens), -1, -1), self.widen(ns_tokens)], dim=1)
+        return torch.cat([self.cls.expand(ns_tokens.shape[0], -1, -1), self.widen(ns_tokens)], dim=1)
 
     def _cross(self, read: Tensor, ns_tokens: Tensor, batch: Batch, requests: RequestMap) -> Tensor:
         """The second stage: the sequence as the CLS tokens read it, crossed with the features, to logits."""

@@ -17,6 +17,7 @@ from ctr.batch import Batch, SequenceBatch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import build_norm
 from ctr.blocks.linear import Linear, join_mapped
+from ctr.blocks.padded import MergedSlots, Padded, layout_of
 from ctr.tokens.config import TokensConfig
 from ctr.tokens.features import UniqueRows, look_up
 from ctr.tokens.filter import TokenFilters, input_domains
@@ -24,6 +25,7 @@ from ctr.tokens.ngram import NgramField, ngram_fields
 from ctr.tokens.ngram_embedding import NgramEmbedding
 from features.dataset import DomainInfo, Manifest
 from features.errors import ConfigError
+from kernels.plain import exporting
 from kernels.unique_pooling import gather_sum_joined
 
 
@@ -63,7 +65,7 @@ class SequenceTokenizer(nn.Module):
         """Tokens (ΣL, D), the oldest event first; `ages` (ΣL,) int64 where these are part of a sequence."""
         seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
         numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
-        layout = Jagged(events.time_gap, events.offsets, events.max_length)
+        layout = layout_of(events, events.time_gap)
         plain = [(self.gap_bucket.weight, self._bucket(seconds))]
         if self.position is not None:
             own = layout.ages() if ages is None else ages
@@ -74,7 +76,7 @@ class SequenceTokenizer(nn.Module):
             vectors, ids = rows[str(column.table)], events.ids[column.name]
             if column.name in self.ngram_index:
                 token = token + linear(self.ngrams[self.ngram_index[column.name]](events, rows))
-            elif len(vectors) > len(events.time_gap):  # more unique rows than events: map gathered rows
+            elif isinstance(layout, Padded) or len(vectors) > len(events.time_gap):  # rows than events
                 token = token + linear(look_up(vectors, ids))
             elif ids.offsets is not None:
                 token = token + look_up(linear(vectors), ids)
@@ -92,6 +94,9 @@ class SequenceTokenizer(nn.Module):
 
     def _bucket(self, gap: Tensor) -> Tensor:
         """⌊log2(1 + gap)⌋, the last bucket for all longer gaps; exact on every device, unlike a log."""
+        if exporting():  # the powers of two that 1 + gap reaches: ONNX has no frexp
+            powers = 2.0 ** torch.arange(1, self.gap_bucket.num_embeddings, device=gap.device)
+            return (1 + gap[:, None] >= powers).sum(dim=1)
         power = torch.frexp(1 + gap).exponent - 1
         return power.long().clamp(max=self.gap_bucket.num_embeddings - 1)
 
@@ -124,6 +129,12 @@ class MergedOrder:
         """(ΣL_s,) int64 of each sequence: the age of its events among those of all, 0 is the newest."""
         every = torch.empty_like(self.rows.values).index_copy(0, self.rows.values, self.rows.ages())
         return list(every.split(self.sizes))
+
+
+def merged_order(sequences: Sequence[Jagged]) -> MergedOrder | MergedSlots:
+    """The order of sequences whose values are clock gaps, for their layout."""
+    padded = [s for s in sequences if isinstance(s, Padded)]
+    return MergedSlots(padded) if padded else MergedOrder(sequences)
 
 
 class SequenceTokenizers(nn.Module):
@@ -166,7 +177,7 @@ class SequenceTokenizers(nn.Module):
         events = [batch.sequences[name] for name in self.domains]
         if self.tag is None:
             return self._tokens(events, rows, [None] * len(events))
-        order = MergedOrder([Jagged(e.clock_gap, e.offsets, e.max_length) for e in events])
+        order = merged_order([layout_of(e, e.clock_gap) for e in events])
         tokens = self._tokens(events, rows, order.ages() if self.positions else [None] * len(events))
         return [order.merge([t.with_values(t.values + tag) for t, tag in zip(tokens, self.tag, strict=True)])]
 

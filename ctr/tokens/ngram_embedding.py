@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ctr.batch import SequenceBatch
-from ctr.tokens.features import UniqueRows
+from ctr.blocks.padded import PaddedEvents
+from ctr.tokens.features import UniqueRows, look_up
 from ctr.tokens.ngram import NgramField
 from kernels.unique_pooling import gather_sum
 
@@ -35,9 +36,18 @@ class NgramEmbedding(nn.Module):
 
     def forward(self, events: SequenceBatch, rows: UniqueRows) -> Tensor:
         """(ΣL, E)."""
+        if isinstance(events, PaddedEvents):  # rows are whole tables: only what is gathered is mapped
+            return self._of_gathered(events, rows)
         column = self.field.column
         vectors, columns = [rows[str(column.table)]], [events.ids[column.name]]
         for table, linear in zip(self.field.tables, self.maps, strict=True):
             vectors.append(linear(rows[table.name]))
             columns.append(events.ids[table.name])
         return gather_sum(vectors, [ids.inverse_indices for ids in columns]) / len(vectors)
+
+    def _of_gathered(self, events: SequenceBatch, rows: UniqueRows) -> Tensor:
+        column = self.field.column
+        total = look_up(rows[str(column.table)], events.ids[column.name])
+        for table, linear in zip(self.field.tables, self.maps, strict=True):
+            total = total + linear(look_up(rows[table.name], events.ids[table.name]))
+        return total / (1 + len(self.maps))

@@ -7,7 +7,8 @@ this package; it names the function that opens the files, so that this folder kn
     model = mlflow.pyfunc.load_model("runs:/<run>/model")
     model.predict(pandas.DataFrame({"row_id": [84140, 84141]}))  # probabilities, those of `ctr predict`
 
-The data set is looked for where the run had it; elsewhere with `model_config={"dataset": "/there"}`.
+It has a signature, an input example and its requirements. The data set is looked for where the run had it;
+elsewhere with `model_config={"dataset": "/there"}`. A model that needs neither: `ctr.export`.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ def saved_model(config: Path, checkpoint: Path, *, dataset: str, opener: str) ->
         ConfigError: the opener is not of this program.
     """
     import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
 
     module, _, name = opener.partition(":")
     parts = module.split(".")
@@ -99,6 +102,8 @@ def saved_model(config: Path, checkpoint: Path, *, dataset: str, opener: str) ->
             python_model=code,
             artifacts={"config": str(config), "checkpoint": str(checkpoint)},
             model_config={"dataset": dataset},
+            signature=ModelSignature(inputs=Schema([ColSpec("long", "row_id")])),
+            input_example={"row_id": [0, 1]},
             pip_requirements=[f"{package}=={version(package)}" for package in _REQUIRED],
         )
         yield Path(folder) / "model"

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kernels import plain
+from kernels.plain import exporting
 from kernels.unique_pooling import ops
 from kernels.unique_pooling.bags import Bags, bag_of_entry
 from kernels.unique_pooling.checks import check_gradients, check_inputs, check_together
@@ -54,6 +56,8 @@ def gather_bags(
 
     Source: HyFormer §3.8.1, "forward expansion" of unique IDs.
     """
+    if exporting():
+        return plain.gather_bags(rows, inverse_indices, offsets, weights)
     check_inputs(rows, inverse_indices, offsets, weights)
     if offsets is None:
         return ops.bag_sum(rows, inverse_indices, None, None)
@@ -104,6 +108,8 @@ def gather_sum_joined(rows: Tensor, sizes: Sequence[int], inverse_indices: Seque
         ValueError: as of `gather_sum`.
     """
     parts = rows.split(list(sizes))
+    if exporting():
+        return plain.gather_sum(parts, inverse_indices)
     check_together(parts, inverse_indices)
     for table, inverse in zip(parts, inverse_indices, strict=True):
         check_inputs(table, inverse, None, None)

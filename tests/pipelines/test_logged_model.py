@@ -53,6 +53,8 @@ table = pq.read_table(f"{run}/predictions/test.parquet")
 rows = table["row_id"].to_numpy()[::-3]
 for address in (root, "models:/clicks/1"):
     model = mlflow.pyfunc.load_model(address)
+    assert model.metadata.signature.inputs.input_names() == ["row_id"], model.metadata.signature
+    assert set(model.input_example) == {"row_id"}, model.input_example
     scores = model.predict(pd.DataFrame({"row_id": rows}))
     np.testing.assert_allclose(scores, table["score"].to_numpy()[::-3], atol=1e-6)
 """

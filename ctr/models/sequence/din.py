@@ -78,6 +78,8 @@ def activation_of(name: DinActivation, width: int) -> nn.Module:
 class Din(SequenceSide):
     """See the module."""
 
+    exports = True
+
     def __init__(self, config: DinConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.config = config

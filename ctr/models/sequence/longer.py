@@ -46,6 +46,8 @@ class LongerSideConfig(SideConfig):
 class LongerSide(SequenceSide):
     """See the module."""
 
+    exports = True
+
     def __init__(self, config: LongerSideConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.tokens, self.global_tokens = config.tower.cls_tokens, config.global_tokens
@@ -66,14 +68,16 @@ class LongerSide(SequenceSide):
         if self.global_tokens:
             return SideState(kvs=tuple(kvs))
         each = torch.arange(events.tokens.requests, device=events.gaps.device)
-        once = RequestMap.build(each, requests=len(each))
-        return SideState(summary=self.narrow(self.tower.read(self.cls.expand(len(each), -1, -1), kvs, once)))
+        once = RequestMap.build(each, requests=each.shape[0])
+        return SideState(
+            summary=self.narrow(self.tower.read(self.cls.expand(each.shape[0], -1, -1), kvs, once))
+        )
 
     def read(self, state: SideState, candidates: Candidates) -> Tensor:
         """(B, c, D)."""
         if state.summary is not None:
             return candidates.requests.to_rows(state.summary)
-        cls = self.cls.expand(len(candidates.query), -1, -1)
+        cls = self.cls.expand(candidates.query.shape[0], -1, -1)
         globals_ = torch.cat([cls, self.widen(candidates.ns_tokens)], dim=1)
         read = self.tower.read(globals_, list(state.kvs), candidates.requests)
         return self.narrow(read[:, : self.tokens])

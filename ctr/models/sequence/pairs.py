@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ctr.blocks.jagged import Jagged, offsets_of
+from ctr.blocks.padded import Padded
 from ctr.blocks.request_map import RequestMap
 
 
@@ -37,6 +38,8 @@ class Pairs:
     @classmethod
     def of(cls, events: Jagged, requests: RequestMap) -> Pairs:
         """All pairs of these requests."""
+        if isinstance(events, Padded):
+            return PaddedPairs.of_slots(events, requests)
         if requests.is_full and requests.max_candidates == 1:
             return cls(events.segment_ids(), None, requests.candidates)
         lengths = requests.to_rows(events.lengths)
@@ -91,6 +94,47 @@ class Pairs:
     def first(self, turns: Tensor, count: int) -> Tensor:
         """Indices, ascending, of the `count` pairs of each candidate with the smallest `turns` (P,)."""
         return self.top(-turns, count)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PaddedPairs(Pairs):
+    """Every candidate with every slot of its request, B · L pairs; those of padding count nothing.
+
+    Args:
+        valid: (B, L) bool.
+    """
+
+    valid: Tensor
+
+    @classmethod
+    def of_slots(cls, events: Padded, requests: RequestMap) -> PaddedPairs:
+        """All pairs of these requests."""
+        slots, index = events.max_length, requests.request_index[:, None]
+        places = torch.arange(slots, device=index.device)
+        rows = torch.arange(index.shape[0], device=index.device)[:, None].expand(-1, slots).flatten()
+        valid = requests.to_rows(events.valid())
+        return cls(rows, (index * slots + places).flatten(), requests.candidates, valid=valid)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """(P, …) to (B, …): the sum over the events of each candidate, 0 without any."""
+        return self._each(values, 0.0).sum(dim=1)
+
+    def counts(self) -> Tensor:
+        """(B,) int64: the number of events of each candidate."""
+        return self.valid.sum(dim=1)
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        """(P, …): positive weights whose sum over the events of a candidate is 1."""
+        return self._each(scores, torch.finfo(scores.dtype).min).softmax(dim=1).flatten(0, 1)
+
+    def take(self, kept: Tensor) -> Pairs:
+        """Not of padded pairs: their number would depend on values."""
+        raise NotImplementedError("pairs of padded events cannot be chosen; use those of packed events")
+
+    def _each(self, values: Tensor, padding: float) -> Tensor:
+        """(B, L, …), with `padding` in the slots without an event."""
+        each = values.view(*self.valid.shape, *values.shape[1:])
+        return torch.where(self.valid.view(*self.valid.shape, *[1] * (values.dim() - 1)), each, padding)
 
 
 def attend_pairs(query: Tensor, key: Tensor, value: Tensor, pairs: Pairs) -> Tensor:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
@@ -35,6 +34,8 @@ class PoolingConfig(SideConfig):
 class Pooling(SequenceSide):
     """See the module."""
 
+    exports = True
+
     def __init__(self, config: PoolingConfig) -> None:
         super().__init__()
         self.config = config
@@ -44,9 +45,7 @@ class Pooling(SequenceSide):
         tokens = events.tokens
         if self.config.how == "mean":
             return SideState(summary=tokens.mean_pool()[:, None])
-        zeros = tokens.values.new_zeros(tokens.requests, tokens.values.shape[1])
-        total = torch.index_add(zeros, 0, tokens.segment_ids(), tokens.values)
-        return SideState(summary=total[:, None])
+        return SideState(summary=tokens.sum_pool()[:, None])
 
     def read(self, state: SideState, candidates: Candidates) -> Tensor:
         """(B, 1, D)."""

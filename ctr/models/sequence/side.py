@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
 
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues
 from ctr.blocks.layers import NormName
+from ctr.blocks.padded import Padded
 from ctr.blocks.request_map import RequestMap
 from ctr.options.knobs import KindSection
 
@@ -65,7 +66,7 @@ class SideEvents(NamedTuple):
 
     def newest(self, count: int) -> SideEvents:
         """The newest `count` events of each request."""
-        if count >= self.tokens.max_length:
+        if not isinstance(self.tokens, Padded) and count >= self.tokens.max_length:
             return self
         index = self.tokens.last_k_index(count)
         ids = None if self.ids is None else self.ids[index.values]
@@ -120,11 +121,14 @@ class SequenceSide(nn.Module):
         tokens: n.
         own_logits: set by `read` while training, by a side that learns to predict the label itself, (B,).
         own_weight: of the loss of these.
+        exports: whether sizes inside it follow from those of its inputs, as `ctr.export` needs: no event is
+            chosen by its value, and events are not gone through in turn.
     """
 
     tokens: int = 1
     own_logits: Tensor | None = None
     own_weight: float = 1.0
+    exports: ClassVar[bool] = False
 
     def encode(self, events: SideEvents) -> SideState:
         """What all candidates of a request share."""

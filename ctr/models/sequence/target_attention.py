@@ -96,6 +96,8 @@ class TargetAttentionConfig(SideConfig):
 class TargetAttention(SequenceSide):
     """See the module."""
 
+    exports = True
+
     def __init__(self, config: TargetAttentionConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.encoder = config.encoder.build(sizes)

@@ -50,6 +50,8 @@ class WeightedPoolingConfig(SideConfig):
 class WeightedPooling(SequenceSide):
     """See the module."""
 
+    exports = True
+
     def __init__(self, config: WeightedPoolingConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.score = config.score

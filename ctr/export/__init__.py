@@ -1,0 +1,1 @@
+"""A trained model that leaves this package: two programs, its tables, and a description of their inputs."""
