@@ -36,7 +36,7 @@ def _holds(column: str, dtype: pl.DataType, wanted: list[Any], what: str) -> pl.
     if dtype.is_numeric():
         numbers = [_number(v, column, dtype, what) for v in wanted]
         if dtype.is_integer():  # exactly, beyond what a float tells apart
-            return own.cast(pl.Int64, strict=False).is_in(_whole(numbers))
+            return own.cast(pl.Int64, strict=False).is_in(_whole(numbers).implode())
         return own.cast(pl.Float64).is_in([as_stored(float(n), dtype) for n in numbers])
     if dtype == pl.Null:
         return own.is_not_null()
