@@ -4,9 +4,8 @@
     pCTCVR = pCTR · pCVR                      a click and a conversion
     loss = BCE(click, pCTR) + BCE(click ∧ conversion, pCTCVR)          over all impressions
 
-pCVR has no loss of its own: it is what pCTCVR must be divided by pCTR, so it is right on impressions that
-nobody clicked, too. A model of conversions that learns from clicked rows alone is asked there for what it has
-never seen. A label's `given` names its parent, so longer chains (click, cart, purchase) are products of all
+pCVR has no loss of its own: it is what pCTCVR must be divided by pCTR, and every impression has a say in it.
+A model of conversions that learns from clicked rows alone is asked, on all others, for what it never saw. A label's `given` names its parent, so longer chains (click, cart, purchase) are products of all
 stages; pCTCVR is computed from log-odds (`ctr.models.heads.chains`).
 
 Source: Ma et al., Entire Space Multi-Task Model (SIGIR 2018), equations 2 to 4. Differs: the towers share all
