@@ -5,8 +5,9 @@
     loss = BCE(click, pCTR) + BCE(click ∧ conversion, pCTCVR)          over all impressions
 
 pCVR has no loss of its own: it is what pCTCVR must be divided by pCTR, and every impression has a say in it.
-A model of conversions that learns from clicked rows alone is asked, on all others, for what it never saw. A label's `given` names its parent, so longer chains (click, cart, purchase) are products of all
-stages; pCTCVR is computed from log-odds (`ctr.models.heads.chains`).
+A model of conversions that learns from clicked rows alone is asked, on all others, for what it never saw. A
+label's `given` names its parent, so longer chains (click, cart, purchase) are products of all stages; pCTCVR
+is computed from log-odds (`ctr.models.heads.chains`).
 
 Source: Ma et al., Entire Space Multi-Task Model (SIGIR 2018), equations 2 to 4. Differs: the towers share all
 of the model, not the embeddings alone.
