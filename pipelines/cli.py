@@ -40,6 +40,7 @@ COMMANDS = {
     "baseline": ("pipelines.baseline", "logistic regression or LightGBM on the dense features"),
     "generate": ("pipelines.generate", "next-behaviour generation: train, decode, compare strategies"),
     "ablate": ("pipelines.ablate", "compare variants of a run: what pays, at what cost, how sure"),
+    "tune": ("pipelines.tune", "search options on validation, show the winners on later days, once"),
     "scaling": ("pipelines.scaling", "how quality grows with size: fit, predict the next size, score it"),
     "roll": ("pipelines.roll", "day after day: prepare, test, train on, compare, promote"),
     "bench": ("pipelines.bench", "measure speed, memory and what each optimisation contributes"),
@@ -72,6 +73,7 @@ READING = (
     "generate",
     "ablate",
     "scaling",
+    "tune",
     "roll",
 )
 
