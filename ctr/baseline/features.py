@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from ctr.predictions.weights import metric_weight
 from features.dataset import Column, Dataset, SplitData, dense_values, id_values
 from features.errors import DataError
 
@@ -33,8 +34,13 @@ def dense_matrix(dataset: Dataset, data: SplitData) -> np.ndarray:
 
 
 def labels(data: SplitData) -> np.ndarray:
-    """(N,), 0 and 1."""
+    """(N,) of the first task, 0 and 1."""
     return np.asarray(data.impressions["label"].to_numpy())
+
+
+def weights(dataset: Dataset, data: SplitData) -> np.ndarray | None:
+    """How much each row counts, float64 (N,), as in the metrics; None where each counts once."""
+    return metric_weight(dataset.manifest, dataset.manifest.tasks[0].name, data.impressions)
 
 
 @dataclass(frozen=True)

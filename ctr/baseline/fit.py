@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logit
 
-from ctr.baseline.features import Categories, dense_matrix, labels
+from ctr.baseline.features import Categories, dense_matrix, labels, weights
 from ctr.predictions import SplitRows, write_predictions
 from ctr.predictions.write import GROUP_ROWS, Scored
 from features.dataset import Dataset, SplitData
@@ -57,9 +57,9 @@ def score_baseline(dataset: Dataset, kind: str, split: str, *, seed: int = 1) ->
     """Probabilities of the rows of a split in file order, float64 (M,); see `write_baseline`."""
     parts = {name: dataset.split(name) for name in ("train", "valid", split)}
     if kind == "logistic":
-        return _logistic(
-            dense_matrix(dataset, parts["train"]), labels(parts["train"]), dense_matrix(dataset, parts[split])
-        )
+        train = parts["train"]
+        x, target = (dense_matrix(dataset, part) for part in (train, parts[split]))
+        return _logistic(x, labels(train), weights(dataset, train), target)
     categories = Categories([], [])
     if kind == "lightgbm-ids":
         categories = Categories.counted(dataset, parts["train"])
@@ -73,11 +73,14 @@ def _scored(row_id: np.ndarray, score: np.ndarray) -> Iterator[Scored]:
         yield Scored(row_id[start : start + GROUP_ROWS], log_odds, part)
 
 
-def _logistic(x: np.ndarray, y: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Fit on x float32 (N, W) and y (N,); score target (M, W)."""
+def _logistic(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, target: np.ndarray) -> np.ndarray:
+    """Fit on x float32 (N, W), y (N,) and what rows count (N,); score target (M, W)."""
     from sklearn.linear_model import LogisticRegression
 
-    return np.asarray(LogisticRegression(max_iter=1000).fit(x, y).predict_proba(target)[:, 1], np.float64)
+    return np.asarray(
+        LogisticRegression(max_iter=1000).fit(x, y, sample_weight=weight).predict_proba(target)[:, 1],
+        np.float64,
+    )
 
 
 def _lightgbm(
@@ -95,9 +98,17 @@ def _lightgbm(
     x = matrix("train")
     first = x.shape[1] - len(categories.columns)
     train = lightgbm.Dataset(
-        x, labels(parts["train"]), categorical_feature=list(range(first, x.shape[1])) or "auto"
+        x,
+        labels(parts["train"]),
+        weight=weights(dataset, parts["train"]),
+        categorical_feature=list(range(first, x.shape[1])) or "auto",
     )
-    valid = lightgbm.Dataset(matrix("valid"), labels(parts["valid"]), reference=train)
+    valid = lightgbm.Dataset(
+        matrix("valid"),
+        labels(parts["valid"]),
+        weight=weights(dataset, parts["valid"]),
+        reference=train,
+    )
     stop = lightgbm.early_stopping(30, verbose=False)
     settings = {**_LIGHTGBM, "seed": seed}
     model = lightgbm.train(settings, train, 1000, valid_sets=[valid], callbacks=[stop])

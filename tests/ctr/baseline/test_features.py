@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctr.baseline import features, score_baseline
+from ctr.baseline import features, fit, score_baseline
 from ctr.baseline.features import REST, Categories, dense_matrix
-from features.dataset import Dataset
+from features.dataset import Dataset, SplitData
 from tests.ctr.dataset_fixture import Sizes, write_dataset
 
 
@@ -87,3 +87,20 @@ def test_ids_tell_a_tree_what_dense_features_do_not(tmp_path: Path) -> None:
         kind: auc(label, score_baseline(dataset, kind, "test")).value for kind in ("lightgbm", "lightgbm-ids")
     }
     assert found["lightgbm"] < 0.6 and found["lightgbm-ids"] > 0.9, found
+
+
+@pytest.mark.parametrize("kind", ["logistic", "lightgbm"])
+def test_rows_that_count_nothing_teach_nothing(
+    dataset: Dataset, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counts(_: Dataset, data: SplitData) -> np.ndarray:
+        return np.arange(data.info.impressions) % 2.0
+
+    def turned(data: SplitData) -> np.ndarray:
+        label = features.labels(data)
+        return np.where(counts(dataset, data) > 0, label, 1 - label)
+
+    monkeypatch.setattr(fit, "weights", counts)
+    plain = score_baseline(dataset, kind, "test")
+    monkeypatch.setattr(fit, "labels", turned)
+    np.testing.assert_allclose(score_baseline(dataset, kind, "test"), plain, rtol=1e-4)
