@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 
-class Exported:
+class ExportedModel:
     """The model of a directory."""
 
     def __init__(self, folder: Path) -> None:
@@ -68,8 +68,8 @@ def rows(schema: dict[str, Any], file: dict[str, torch.Tensor], requests: int) -
     return made
 
 
-def _load_pyfunc(path: str) -> Exported:
-    return Exported(Path(path))
+def _load_pyfunc(path: str) -> ExportedModel:
+    return ExportedModel(Path(path))
 
 
 def read_schema(folder: Path) -> dict[str, Any]:
