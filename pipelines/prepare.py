@@ -43,9 +43,11 @@ def run(arguments: argparse.Namespace) -> None:
     spec = with_source(load_spec(arguments.spec), arguments.source)
     if arguments.dry_run:
         check(spec, base=arguments.spec.parent)
+        tasks = list(spec.impressions.tasks)
+        labels = f", labels {tasks}" if len(tasks) > 1 else ""
         echo(
             f"{arguments.spec} is valid: data set {spec.name}, {len(spec.features)} features, "
-            f"sequences {list(spec.domains)}, labels {list(spec.impressions.tasks)}"
+            f"sequences {list(spec.domains)}{labels}"
         )
         return
     started = time.monotonic()

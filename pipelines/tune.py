@@ -28,7 +28,7 @@ from ctr.tracking.address import tracking_uri
 from ctr.tune.plan import TuningPlan, load_tuning_plan
 from ctr.tune.report import on_test, text, write_report
 from ctr.tune.results import FINALISTS, TuningResults, choose_finalists, compared_metrics, promises
-from ctr.tune.search import Search, best_value
+from ctr.tune.search import TrialSearch, best_value
 from ctr.tune.study import Study, Tried
 from features.dataset import Dataset
 from features.durable import replace_file
@@ -66,7 +66,7 @@ def tune(plan: TuningPlan, dataset: Dataset, *, launch: Launch, workers: int) ->
     with RunDir.open(plan.directory) as run_dir, GracefulStop() as stop:
         _check_same(run_dir, plan)
         pool = Pool(launch, workers, stopped=lambda: stop.requested)
-        search = Search(plan, dataset, Study(plan, run_dir.path), pool, echo)
+        search = TrialSearch(plan, dataset, Study(plan, run_dir.path), pool, echo)
         tracker = parent_tracker(
             run_dir,
             config=search.base,
@@ -106,7 +106,7 @@ def _check_same(run_dir: RunDir, plan: TuningPlan) -> None:
         )
 
 
-def _finalists(search: Search, run_dir: RunDir, tracker: Tracker) -> list[Tried] | None:
+def _finalists(search: TrialSearch, run_dir: RunDir, tracker: Tracker) -> list[Tried] | None:
     """The trials that the test part is looked at for, as the journal names them; None if a signal came.
 
     Once they are named the search is closed: what came after would be chosen by who has seen the test part.
@@ -126,7 +126,7 @@ def _finalists(search: Search, run_dir: RunDir, tracker: Tracker) -> list[Tried]
     return [trials[number] for number in rows[0]["trials"]]
 
 
-def _test(search: Search, finalists: list[Tried]) -> TuningResults | None:
+def _test(search: TrialSearch, finalists: list[Tried]) -> TuningResults | None:
     """Train base and finalists for every seed and compare them on the test part; None if a signal came."""
     metrics = compared_metrics(search.base.train.metric)
     variants = {trial.name: VariantPlan(set=trial.settings) for trial in finalists}

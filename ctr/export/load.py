@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 Tensors = dict[str, torch.Tensor]
-Opened = tuple[dict[str, Any], Tensors, Callable[..., Any], Callable[..., Any]]
+Loaded = tuple[dict[str, Any], Tensors, Callable[..., Any], Callable[..., Any]]
 
 
-def opened(folder: Path) -> Opened:
+def opened(folder: Path) -> Loaded:
     """Schema, tables and both halves: compiled for this kind of processor, or graphs that run on any."""
 
     def program(name: str) -> Callable[..., Any]:
@@ -51,7 +51,7 @@ def inputs(schema: dict[str, Any], half: str, file: Tensors, first: int, last: i
 
 
 @torch.inference_mode()
-def score(model: Opened, file: Tensors, at_a_time: int) -> torch.Tensor:
+def score(model: Loaded, file: Tensors, at_a_time: int) -> torch.Tensor:
     """Probabilities of all candidates of a file, float64 (candidates,), or (candidates, tasks)."""
     schema, tables, encode, read = model
     counts, logits = file["candidate.ends"].diff(), []

@@ -19,7 +19,7 @@ _SAME = ("label", "time", "user_key", "item_key")  # what tells that two rows ar
 
 def join_parts(parts: Sequence[Path], out: Path) -> int:
     """Write prediction tables below one another, in their order; returns the number of rows."""
-    return write_rows(out, (table for part in parts for table in _groups(part)), point="predictions")
+    return write_rows(out, (table for part in parts for table in _groups(part)), point="roll.predictions")
 
 
 def with_scores_of(day: Path, other: Path, out: Path) -> int:
@@ -42,7 +42,7 @@ def with_scores_of(day: Path, other: Path, out: Path) -> int:
             )
     for name in _SCORES:
         rows = rows.set_column(rows.column_names.index(name), name, scores[name])
-    return write_rows(out, [rows], point="predictions")
+    return write_rows(out, [rows], point="roll.rows")
 
 
 def day_facts(day: Path, *, users: int, items: int) -> dict[str, float]:

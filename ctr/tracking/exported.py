@@ -46,5 +46,4 @@ def add_mlflow_files(folder: Path, code: Path, example: Mapping[str, list[Any]])
             input_example=pd.DataFrame(example),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIRED],
         )
-        for path in made.iterdir():
-            shutil.move(path, folder / path.name)
+        shutil.copytree(made, folder, dirs_exist_ok=True)

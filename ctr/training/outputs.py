@@ -67,7 +67,7 @@ class Outputs:
 
 def logit_of(output: Output, logits: np.ndarray) -> np.ndarray:
     """(N,) what a model gives for an output: log-odds, float64 of a chain; of a regression its value."""
-    table = logits.reshape(len(logits), -1)
+    table = logits if logits.ndim == 2 else logits[:, None]
     if len(output.chain) == 1:
         return table[:, output.chain[0]]
     return joint_logit(torch.from_numpy(table).double(), output.chain).numpy()

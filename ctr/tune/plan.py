@@ -15,16 +15,16 @@ from features.names import check_name
 from features.safe_yaml import apply_overrides, load_yaml
 from features.spec import explain
 
-Number = int | float
+RangeEnd = int | float
 
 
 class Range(Knobs):
     """Numbers from `low` to `high`, both included; integers if both are."""
 
-    low: Number
-    high: Number
+    low: RangeEnd
+    high: RangeEnd
     log: bool = False  # equal chances for equal ratios
-    step: Number | None = None
+    step: RangeEnd | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Range:

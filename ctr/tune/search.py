@@ -27,7 +27,7 @@ TO_THE_END = 2**40  # a pause that no training reaches: it ends, and its test pa
 
 
 @dataclass
-class Search:
+class TrialSearch:
     """Trials of a plan, until its budget is used up.
 
     Args:

@@ -17,6 +17,9 @@ from tests.pipelines.renames import CASES, HELD
 # Points that are killed elsewhere, or that a command of the table passes through by the same helper.
 ELSEWHERE = {
     "mlflow": "tests/ctr/tracking/test_store.py kills a job that makes the store",
+    "cache": "new_directory, as simulated; tests/features/remote has a store",
+    "export": "new_directory, as simulated",
+    "remote.fetch": "tests/features/remote/test_working_copy.py: an interrupted fetch goes on",
     "download": "new_directory, as simulated; a download needs the network",
     "partial.back": "tests/features/durable/test_durable.py, where directories cannot change places",
 }

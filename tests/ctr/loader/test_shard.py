@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctr.loader.shard import Shard, assign_requests
-from ctr.training.scoring import _in_file_order
+from ctr.training.scoring import _FIELDS, _in_file_order
 
 costs = st.lists(st.integers(0, 50), max_size=40).map(lambda values: np.array(values, dtype=np.int64))
 
@@ -39,7 +39,7 @@ def test_batches_dealt_in_turn_come_back_in_file_order(sizes: list[int], ranks: 
     for rank in range(ranks):
         places = [step * ranks + rank for step in range(steps)]
         own = [batches[place] if place < len(batches) else np.arange(0) for place in places]
-        columns = dict.fromkeys(("logit", "label", "user_id", "request_id"), np.concatenate(own))
+        columns = dict.fromkeys(_FIELDS, np.concatenate(own))
         found.append({**columns, "rows": np.array([len(batch) for batch in own])})
     scores = _in_file_order(found)
     assert scores.logit.tolist() == scores.request_id.tolist() == list(range(ends[-1]))
