@@ -46,7 +46,8 @@ def test_every_command_ends_with_75_and_leaves_no_torso(
     assert len(found) >= 10
     for line in found:
         assert (line["code"], line["torsos"]) == (75, []), line
-        assert "error: " in line["said"] and words in line["said"] and "Traceback" not in line["said"], line
+        told = words in line["said"] or "only a part of the row" in line["said"]  # as a file system fills up
+        assert "error: " in line["said"] and told and "Traceback" not in line["said"], line
 
 
 def test_a_place_below_a_file_is_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,8 @@ TRUE = ("match_category",)
 NOISE = ("noise_context", "noise_item")
 BASE: dict[str, Any] = {
     # Matches carry the history; one short sequence keeps the model whole.
-    "drop": ["view", "cart", "user", "item", "tags", "brand", "country"],
+    # Other matches of the category would stand in for the one that is left out.
+    "drop": ["view", "cart", "user", "item", "tags", "brand", "country", "match_clicked", "match_skipped"],
     "model": {"d_model": 12, "layers": 1, "heads": 2, "head_hidden": [16], "dense_bins": 4},
     "embedding": {"dim": 8, "optimizer": "adam", "lr": 0.003},
     "optimizer": {"lr": 0.003, "warmup_steps": 20, "ema_decay": 0.97},  # less noise of training
