@@ -143,7 +143,6 @@ print(*[score for scores in model.predict(model.input_example) for score in scor
 """
 
 
-@pytest.mark.xfail(reason="ctr export --mlflow ends with 1 in a fresh environment", strict=False)
 @pytest.mark.slow
 def test_mlflow_loads_it_without_this_package(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
