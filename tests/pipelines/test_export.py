@@ -19,18 +19,30 @@ from pipelines.cli import main
 from pipelines.train import train
 from tests.ctr.tiny_run import tiny_config, tiny_dataset
 
-# Hides what a stranger's environment lacks, then runs the script that follows it on the command line.
-ALONE = """
-import sys, runpy
-ABSENT = 'ctr features kernels pipelines polars pyarrow mlflow pandas scipy torchrec fbgemm_gpu'.split()
+# Hides what a stranger's environment lacks from the script that follows.
+WITHOUT = """
+import sys
 class Without:
     def __init__(self, finder):
         self.finder = finder
     def find_spec(self, name, path=None, target=None):
         return None if name.partition('.')[0] in ABSENT else self.finder.find_spec(name, path, target)
+    def __getattr__(self, name):  # such as find_distributions, by which packages find their versions
+        return getattr(self.finder, name)
+ABSENT = 'ctr features kernels pipelines polars'.split()
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+"""
+ALONE = f"""{WITHOUT}
+import runpy
+ABSENT += 'pyarrow mlflow pandas scipy torchrec fbgemm_gpu'.split()
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+MLFLOW = f"""{WITHOUT}
+import mlflow
+model = mlflow.pyfunc.load_model(sys.argv[1])
+assert model.metadata.signature.inputs.input_names(), model.metadata.signature
+print(*[score for scores in model.predict(model.input_example) for score in scores])
 """
 
 
@@ -125,22 +137,6 @@ def test_compiled_models_give_the_scores_of_predict(kind: str, tmp_path: Path) -
     assert (out / "score.aoti.pt2").is_file()
     scores, _ = alone(out / "load.py")
     np.testing.assert_allclose(scores, load_file(out / "example.safetensors")["score"], atol=1e-5)
-
-
-MLFLOW = """
-import sys
-ABSENT = 'ctr features kernels pipelines polars'.split()
-class Without:
-    def __init__(self, finder):
-        self.finder = finder
-    def find_spec(self, name, path=None, target=None):
-        return None if name.partition('.')[0] in ABSENT else self.finder.find_spec(name, path, target)
-sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
-import mlflow
-model = mlflow.pyfunc.load_model(sys.argv[1])
-assert model.metadata.signature.inputs.input_names(), model.metadata.signature
-print(*[score for scores in model.predict(model.input_example) for score in scores])
-"""
 
 
 @pytest.mark.slow
