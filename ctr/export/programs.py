@@ -97,7 +97,8 @@ def _two_samples(inputs: Sequence[Input], like: Tensor, least: int) -> tuple[Inp
         letter: least + 1 + 2 * place
         for place, letter in enumerate(sorted(letters, key=lambda s: (s != "R", s)))
     }
-    return _zeros(inputs, sizes, like), _zeros(inputs, {name: size + 1 for name, size in sizes.items()}, like)
+    # Larger by whole groups of merged events: one more event need not make one more group.
+    return _zeros(inputs, sizes, like), _zeros(inputs, {n: size + least for n, size in sizes.items()}, like)
 
 
 def _zeros(inputs: Sequence[Input], sizes: dict[str, int], like: Tensor) -> Inputs:

@@ -91,7 +91,6 @@ def test_graphs_are_the_model() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="one graph keeps a size of its example, which is not found yet", strict=False)
 @pytest.mark.parametrize("name", EXPORTED)
 def test_graphs_of_every_model(name: str) -> None:
     check_graphs(name)
