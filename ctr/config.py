@@ -14,7 +14,6 @@ from pydantic import (
     Field,
     JsonValue,
     SerializeAsAny,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
@@ -26,10 +25,9 @@ from ctr.models.heads.heads import HEADS
 from ctr.models.registry import KINDS, model_config
 from ctr.options.knobs import DROP_UNUSED, Count, Few, Knobs, Positive, Seed, Share, Unused, default_of
 from ctr.options.overrides import change
+from ctr.options.reading import options_from
 from ctr.sparse_optim import check_optimizer, has_option, read_options
-from features.errors import ConfigError
 from features.safe_yaml import dump_yaml, load_yaml
-from features.spec import explain
 
 if TYPE_CHECKING:
     from ctr.sparse_optim.base import OptimizerOptions
@@ -274,10 +272,7 @@ def load_config(path: Path | str, overrides: list[str] | None = None) -> RunConf
 
 def parse_config(data: dict[str, Any], *, what: str = "config") -> RunConfig:
     """Build a RunConfig from plain data."""
-    try:
-        return RunConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{what} is not valid:\n{explain(error)}") from None
+    return options_from(RunConfig, data, what=what)
 
 
 def dump_config(config: RunConfig) -> str:

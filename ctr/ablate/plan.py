@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field
 
 from ctr.metrics.table import MetricName, headlines
-from ctr.options.knobs import Knobs, Positive, Seed
-from features.errors import ConfigError
+from ctr.options.knobs import Knobs, Positive, Seeds
+from ctr.options.reading import options_from, read_base
 from features.names import check_name
 from features.safe_yaml import apply_overrides, load_yaml
-from features.spec import explain
 
 Assignments = tuple[str, ...] | dict[str, Any]  # [model.layers=3] or {model.layers: 3}
 NameTuple = tuple[str, ...]
@@ -39,7 +38,7 @@ class Plan(Knobs):
     base: str | dict[str, Any]  # the configuration of a run: a file (relative to the plan) or written out
     set: Assignments = ()  # changes of the base that all variants share
     out: str | None = None  # directory; None = runs/ablate-<name>
-    seeds: tuple[Annotated[Seed, Field(ge=0)], ...] = Field(default=(1,), min_length=1)
+    seeds: Seeds = (1,)
     windows: Positive = 1  # rolling origin: the test part in so many windows (ctr.loader.periods)
     variants: dict[str, VariantPlan] = Field(default_factory=dict)
     one_at_a_time: Parts = ()  # a variant without each of them
@@ -53,13 +52,6 @@ class Plan(Knobs):
     task: str | None = None  # of runs with several: whose labels and scores are compared; None: the first one
     noise: Literal["own", "pooled"] = "own"  # of training: each variant's own seeds, or one for all
     slices: NameTuple = ("history", "known_user", "item_age")  # slice_* columns of the predictions
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) != len(seeds):
-            raise ValueError(f"seeds must differ from each other, got {list(seeds)}")
-        return seeds
 
     @property
     def directory(self) -> Path:
@@ -82,15 +74,11 @@ def load_plan(path: Path, overrides: list[str] | None = None) -> Plan:
 
 def parse_plan(data: dict[str, Any], *, what: str = "plan", folder: Path = Path()) -> Plan:
     """Build a Plan from plain data; a base that is a file is looked for beside `folder`."""
-    try:
-        plan = Plan.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{what} is not valid:\n{explain(error)}") from None
+    plan = options_from(Plan, data, what=what)
     check_name(plan.name, "plan")
     for name in plan.variants:
         check_name(name, "variant")
-    base = load_yaml(folder / plan.base) if isinstance(plan.base, str) else plan.base
-    return plan.model_copy(update={"base": base})
+    return plan.model_copy(update={"base": read_base(plan.base, folder)})
 
 
 def settings(changes: Assignments) -> list[str]:

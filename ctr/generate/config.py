@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from ctr.config import RunConfig
 from ctr.models.registry import model_config
 from ctr.options.knobs import Count, Few, Knobs, Positive, Share
 from ctr.options.overrides import change
+from ctr.options.reading import options_from
 from ctr.tokens.config import TokenFilterConfig
-from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import load_yaml
-from features.spec import explain
 
 
 class SemanticIdConfig(Knobs):
@@ -158,7 +157,4 @@ def load_generate_config(path: Path, overrides: list[str] | None = None) -> Gene
         ConfigError: naming every wrong key with the value that came.
     """
     data: dict[str, Any] = change(GenerateConfig, load_yaml(path), overrides or [])
-    try:
-        return GenerateConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{path} is not valid:\n{explain(error)}") from None
+    return options_from(GenerateConfig, data, what=str(path))

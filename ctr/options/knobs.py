@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 
 # No size is beyond 32 bits, so that a product of two is a number that torch can refuse.
@@ -17,6 +17,16 @@ Count = Annotated[int, Field(ge=0, le=MOST)]
 Few = Annotated[int, Field(gt=0, le=10_000)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]  # what torch takes
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds must differ from each other, got {list(seeds)}")
+    return seeds
+
+
+# Of several trainings of one configuration.
+Seeds = Annotated[tuple[Annotated[Seed, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)]
 
 # As the context of a validation: options without effect are dropped, whatever their value. For configurations
 # of before, when they were accepted.

@@ -6,17 +6,17 @@ from glob import glob
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from ctr.ablate.plan import Assignments, settings
 from ctr.config import RunConfig, parse_config
 from ctr.metrics.table import MetricName, check_compared
 from ctr.options.knobs import Knobs, Share
 from ctr.options.overrides import change
+from ctr.options.reading import options_from, read_base
 from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import apply_overrides, load_yaml
-from features.spec import explain
 
 
 class DaySplit(Knobs):
@@ -111,18 +111,14 @@ def load_roll(path: Path, overrides: list[str] | None = None) -> RollPlan:
     Raises:
         ConfigError: naming every wrong key with the value that came.
     """
-    data = apply_overrides(load_yaml(path), overrides or [])
-    try:
-        plan = RollPlan.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{path} is not valid:\n{explain(error)}") from None
+    plan = options_from(RollPlan, apply_overrides(load_yaml(path), overrides or []), what=str(path))
     for what, name in (
         ("plan", plan.name),
         ("registered_model", plan.registered_model or plan.name),
         ("alias", plan.alias),
     ):
         check_name(name, what)
-    base = load_yaml(path.parent / plan.base) if isinstance(plan.base, str) else plan.base
+    base = read_base(plan.base, path.parent)
     if "init" in base:
         raise ConfigError(f"the base of {path} must not have init: every day goes on from the champion")
     return plan.model_copy(update={"base": base, "spec": str(path.parent / plan.spec)})

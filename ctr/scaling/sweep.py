@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ctr.ablate.ablation import Ablation, check
 from ctr.ablate.expand import Variant, base_config, variant
@@ -16,13 +16,13 @@ from ctr.ablate.plan import Assignments, Plan, VariantPlan, parse_plan
 from ctr.ablate.subruns import SubRun, plan_subruns
 from ctr.config import RunConfig
 from ctr.metrics.table import MetricName
-from ctr.options.knobs import Knobs, Positive, Seed
+from ctr.options.knobs import Knobs, Positive, Seeds
+from ctr.options.reading import options_from
 from ctr.scaling.measured import Against
 from features.dataset import Dataset, Manifest
 from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import apply_overrides, load_yaml
-from features.spec import explain
 
 Size = Annotated[int | float, Field(gt=0)]
 
@@ -41,7 +41,7 @@ class Sweep(Knobs):
     base: str | dict[str, Any]  # the configuration of a run: a file (relative to the sweep) or written out
     set: Assignments = ()  # changes of the base that all runs share
     out: str | None = None  # directory; None = runs/scaling-<name>
-    seeds: tuple[Annotated[Seed, Field(ge=0)], ...] = Field(default=(1, 2), min_length=1)
+    seeds: Seeds = (1, 2)
     axis: str = "size"  # history, width, layers, data, any numeric option of a run; with `points` a mere name
     values: tuple[Size, ...] = ()  # of the axis
     points: tuple[SweepPoint, ...] = ()  # instead of values: sizes with the options that make them
@@ -134,10 +134,7 @@ def load_sweep(path: Path, overrides: list[str] | None = None) -> Sweep:
     Raises:
         ConfigError: naming every wrong key with the value that came.
     """
-    try:
-        sweep = Sweep.model_validate(apply_overrides(load_yaml(path), overrides or []))
-    except ValidationError as error:
-        raise ConfigError(f"{path} is not valid:\n{explain(error)}") from None
+    sweep = options_from(Sweep, apply_overrides(load_yaml(path), overrides or []), what=str(path))
     check_name(sweep.name, "sweep")
     return sweep
 
@@ -177,18 +174,11 @@ def _change(axis: str, value: float, base: RunConfig, manifest: Manifest) -> Var
     if axis == "history":
         return VariantPlan(max_len=_lengths(value, base, manifest))
     if axis == "data":
-        return _valid(axis, {"train_fraction": value})
+        return options_from(VariantPlan, {"train_fraction": value}, what=f"a value of axis {axis}")
     if axis == "width":
         dim = max(1, round(base.embedding.dim * value / base.model.d_model))
         return VariantPlan(set={"model.d_model": value}, width=dim)
     return VariantPlan(set={"model.layers" if axis == "layers" else axis: value})
-
-
-def _valid(axis: str, change: dict[str, Any]) -> VariantPlan:
-    try:
-        return VariantPlan.model_validate(change)
-    except ValidationError as error:
-        raise ConfigError(f"a value of axis {axis} is not valid:\n{explain(error)}") from None
 
 
 def _lengths(value: float, base: RunConfig, manifest: Manifest) -> dict[str, int]:

@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from ctr.ablate.plan import Assignments, Plan, VariantPlan
-from ctr.options.knobs import Knobs, Positive, Seed
-from features.errors import ConfigError
+from ctr.options.knobs import Knobs, Positive, Seed, Seeds
+from ctr.options.reading import options_from, read_base
 from features.names import check_name
 from features.safe_yaml import apply_overrides, load_yaml
-from features.spec import explain
 
 RangeEnd = int | float
 
@@ -60,14 +59,7 @@ class TuningPlan(Knobs):
     sampler_seed: Annotated[Seed, Field(ge=0)] = 1
     finalists: Positive = 3  # the best trials by validation, which the test part is looked at for
     # Of the finalists' and the base's trainings; the search has the first.
-    seeds: tuple[Annotated[Seed, Field(ge=0)], ...] = Field(default=(1, 2, 3), min_length=1)
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) != len(seeds):
-            raise ValueError(f"seeds must differ from each other, got {list(seeds)}")
-        return seeds
+    seeds: Seeds = (1, 2, 3)
 
     @property
     def directory(self) -> Path:
@@ -97,14 +89,9 @@ def load_tuning_plan(path: Path, overrides: list[str] | None = None) -> TuningPl
     Raises:
         ConfigError: naming every wrong key with the value that came.
     """
-    data = apply_overrides(load_yaml(path), overrides or [])
-    try:
-        plan = TuningPlan.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{path} is not valid:\n{explain(error)}") from None
+    plan = options_from(TuningPlan, apply_overrides(load_yaml(path), overrides or []), what=str(path))
     check_name(plan.name, "plan")
-    base = load_yaml(path.parent / plan.base) if isinstance(plan.base, str) else plan.base
-    return plan.model_copy(update={"base": base})
+    return plan.model_copy(update={"base": read_base(plan.base, path.parent)})
 
 
 def words(params: dict[str, Any]) -> str:
