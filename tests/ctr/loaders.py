@@ -1,4 +1,4 @@
-"""A loader for tests that look at every row of a split."""
+"""Loaders of tests: of small batches, and of every row of a split."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from typing import Any
 
 from ctr.config import LoaderConfig
 from ctr.loader import Loader
+from features.dataset import Dataset
+
+
+def loader(
+    dataset: Dataset, split: str | tuple[str, ...] = "train", *, seed: int = 1, **knobs: Any
+) -> Loader:
+    return Loader(dataset, split, LoaderConfig(**{"batch_rows": 16, "window": 50, **knobs}), seed=seed)
 
 
 def evaluation_loader(

@@ -9,8 +9,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, roc_auc_sco
 
 from ctr.metrics.regression import REGRESSION_METRICS, RegressionAccumulator, RegressionSummary
 from features.errors import DataError
-
-Rows = dict[str, np.ndarray]
+from tests.ctr.metrics.weighted import Rows, in_parts, repeated
 
 
 def make_rows(seed: int = 0, rows: int = 300) -> Rows:
@@ -26,14 +25,9 @@ def make_rows(seed: int = 0, rows: int = 300) -> Rows:
 
 def summary(rows: Rows, draws: int = 40) -> RegressionSummary:
     accumulator = RegressionAccumulator(draws=draws)
-    for part in np.array_split(np.arange(len(rows["value"])), 3):
-        accumulator.update(**{name: column[part] for name, column in rows.items()})
+    for part in in_parts(rows):
+        accumulator.update(**part)
     return accumulator.compute()
-
-
-def repeated(rows: Rows) -> Rows:
-    times = rows["weight"].astype(np.int64)
-    return {name: np.repeat(column, times) for name, column in rows.items() if name != "weight"}
 
 
 @pytest.mark.parametrize("name", REGRESSION_METRICS)

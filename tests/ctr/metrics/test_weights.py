@@ -12,8 +12,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from ctr.metrics import METRICS, MetricAccumulator, Summary, evaluate_table
 from features.errors import DataError
-
-Rows = dict[str, np.ndarray]
+from tests.ctr.metrics.weighted import Rows, in_parts, repeated
 
 
 def make_rows(seed: int = 0, *, rows: int = 400, whole: bool = True) -> Rows:
@@ -31,16 +30,9 @@ def make_rows(seed: int = 0, *, rows: int = 400, whole: bool = True) -> Rows:
 
 def summary(rows: Rows, **options: Any) -> Summary:
     with MetricAccumulator(**{"draws": 50, **options}) as accumulator:
-        parts = np.array_split(np.arange(len(rows["label"])), 3)
-        for part in parts:
-            accumulator.update(**{name: values[part] for name, values in rows.items()})
+        for part in in_parts(rows):
+            accumulator.update(**part)
         return accumulator.compute()
-
-
-def repeated(rows: Rows) -> Rows:
-    """Each row as often as it weighs."""
-    times = rows["weight"].astype(np.int64)
-    return {name: np.repeat(values, times) for name, values in rows.items() if name != "weight"}
 
 
 @pytest.mark.parametrize("name", METRICS)

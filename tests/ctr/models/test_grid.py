@@ -1,7 +1,7 @@
 """The grid beyond one row's formula: searches, losses of a side's own, moments, and what is refused.
 
 That each choice is its paper's formula is proved with all models in test_conformance.py, by
-tests/ctr/reference/grid.py.
+tests/ctr/reference/sides.py and interactions.py.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from features.errors import ConfigError
 from tests.ctr import batches
 from tests.ctr.models.grid_cases import GRID
 from tests.ctr.models.test_conformance import make_model
-from tests.ctr.reference.grid import INTERACTIONS as INTERACTION_REFERENCES
-from tests.ctr.reference.grid import SIDES as SIDE_REFERENCES
-from tests.ctr.reference.grid import gru
+from tests.ctr.reference.interactions import INTERACTIONS as INTERACTION_REFERENCES
 from tests.ctr.reference.parity import CANDIDATES, LENGTHS, rand, request_index
+from tests.ctr.reference.sides import SIDES as SIDE_REFERENCES
+from tests.ctr.reference.sides import gru
 from tests.ctr.reference.tokens import sequences
 
 
@@ -171,14 +171,17 @@ def test_dice_follows_the_moments_of_a_batch_and_keeps_running_ones() -> None:
 
 
 def test_dice_counts_no_padding() -> None:
-    """FuxiCTR's statistics include padded events; pairs are packed, so ours cannot."""
+    """FuxiCTR's statistics include padded events; ours are of the pairs of candidates and their events."""
     model = make_model({"kind": "grid", "sequence": {"kind": "din", "activation": "dice"}}).train()
-    model(batches.make_batch(), batches.make_rows())
-    seen = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
-    longer = {"view": [100, 0, 9, 1, 3, 5], "buy": [0, 2, 1, 3, 0, 5]}
-    again = make_model({"kind": "grid", "sequence": {"kind": "din", "activation": "dice"}}).train()
-    again(batches.make_batch(longer), batches.make_rows())
-    assert len(seen) == 4 and all(torch.isfinite(m.running_mean).all() for m in seen)
+    seen: list[int] = []
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    batch = batches.make_batch({"view": [100, 0, 9, 1, 3, 5], "buy": [0, 2, 1, 3, 0, 5]})
+    model(batch, batches.make_rows())
+    candidates = torch.bincount(batch.request_index, minlength=batch.num_requests)
+    pairs = [int((candidates * s.offsets.diff()).sum()) for s in batch.sequences.values()]
+    assert seen == [count for count in pairs for _ in range(2)]  # by each of two hidden layers
 
 
 def test_signs_are_drawn_once_and_saved() -> None:

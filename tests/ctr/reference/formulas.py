@@ -24,6 +24,14 @@ def silu(x: Tensor) -> Tensor:
     return x / (1 + torch.exp(-x))
 
 
+def softmax(scores: Tensor) -> Tensor:
+    return torch.exp(scores) / torch.exp(scores).sum()
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return 1 / (1 + torch.exp(-x))
+
+
 def norm(layer: nn.Module, x: Tensor) -> Tensor:
     if isinstance(layer, nn.Identity):
         return x
@@ -72,6 +80,20 @@ def attention(layer: nn.Module, queries: Tensor, keys: Tensor, mask: Tensor | No
             rows.append(weights @ value[seen, part])
         out.append(torch.stack(rows) if rows else query[:, part])
     return linear(layer.output, torch.cat(out, dim=1))
+
+
+def heads_attention(
+    query: Tensor, keys: Tensor, values: Tensor, heads: int, bias: Tensor | None = None
+) -> Tensor:
+    """Query (D,) over keys and values (L, D); bias (L, H)."""
+    width = len(query) // heads
+    out = []
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        scores = keys[:, part] @ query[part] / math.sqrt(width)
+        scores = scores if bias is None else scores + bias[:, head]
+        out.append(softmax(scores) @ values[:, part] if len(keys) else torch.zeros(width, dtype=query.dtype))
+    return torch.cat(out)
 
 
 def encoder(block: nn.Module, events: Tensor) -> Tensor:

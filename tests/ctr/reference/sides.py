@@ -1,4 +1,4 @@
-"""The grid's sides and interactions for one row: one request's events (L, D), one candidate's question (D,).
+"""The sequence sides of the grid for one row: one request's events (L, D), one candidate's question (D,).
 
 Each function reads the weights of the part under test, and nothing else of it.
 """
@@ -7,24 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ctr.batch import Batch
-from features.dataset import Manifest
 from tests.ctr.reference import formulas
-from tests.ctr.reference.formulas import gelu, linear, norm, silu
-from tests.ctr.reference.tokens import ns_tokens, sequences
-
-
-def softmax(scores: Tensor) -> Tensor:
-    return torch.exp(scores) / torch.exp(scores).sum()
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    return 1 / (1 + torch.exp(-x))
+from tests.ctr.reference.formulas import heads_attention, linear, norm, sigmoid, silu, softmax
 
 
 class Row:
@@ -57,20 +45,6 @@ def weighted_pooling(side: nn.Module, row: Row) -> Tensor:
             hidden = hidden + linear(side.of_query, row.query) if side.score == "additive" else hidden
             scores.append(side.to_score @ torch.tanh(hidden))
     return softmax(torch.stack(scores)) @ row.events
-
-
-def heads_attention(
-    query: Tensor, keys: Tensor, values: Tensor, heads: int, bias: Tensor | None = None
-) -> Tensor:
-    """Query (D,) over keys and values (L, D); bias (L, H)."""
-    width = len(query) // heads
-    out = []
-    for head in range(heads):
-        part = slice(head * width, (head + 1) * width)
-        scores = keys[:, part] @ query[part] / math.sqrt(width)
-        scores = scores if bias is None else scores + bias[:, head]
-        out.append(softmax(scores) @ values[:, part] if len(keys) else torch.zeros(width, dtype=query.dtype))
-    return torch.cat(out)
 
 
 def target_attention(side: nn.Module, row: Row) -> Tensor:
@@ -312,88 +286,3 @@ SIDES: dict[str, Callable[[nn.Module, Row], Tensor]] = {
     "linear_attention": linear_attention, "memory": memory, "hstu": hstu, "longer": longer, "search": search,
     "sdim": sdim,
 }  # fmt: skip
-
-
-def mlp(block: nn.Module, tokens: Tensor) -> Tensor:
-    maps = [layer for layer in block.layers if isinstance(layer, nn.Linear)]
-    if not maps:
-        return tokens
-    x = tokens.flatten()
-    for layer in maps:
-        x = gelu(linear(layer, x))
-    return x[None]
-
-
-def dcn(block: nn.Module, tokens: Tensor) -> Tensor:
-    first = x = tokens.flatten()
-    for layer in block.maps:
-        mapped = (
-            linear(layer[1], linear(layer[0], x)) if isinstance(layer, nn.Sequential) else linear(layer, x)
-        )
-        x = first * mapped + x
-    return x[None]
-
-
-def wukong(block: nn.Module, x: Tensor) -> Tensor:
-    for layer in block.layers:
-        products = (x @ x.T) @ layer.compress
-        first, last = layer.mlp[0], layer.mlp[2]
-        crossed = linear(last, gelu(linear(first, norm(layer.fm_norm, products.flatten()))))
-        new = torch.cat([crossed.view(layer.fm_tokens, -1), layer.linear.weight @ x])
-        kept = x if isinstance(layer.skip, nn.Identity) else layer.skip.weight @ x
-        x = norm(layer.norm, new + kept)
-    return x
-
-
-def rank_mixer(block: nn.Module, tokens: Tensor) -> Tensor:
-    for layer in block.blocks:
-        tokens = formulas.rank_mixer(layer, tokens)
-    return tokens
-
-
-def transformer(block: nn.Module, x: Tensor) -> Tensor:
-    for layer in block.layers:
-        q, k, v = linear(layer.mapped, norm(layer.around_attention.norm, x)).chunk(3, dim=1)
-        read = torch.stack([heads_attention(one, k, v, layer.heads) for one in q])
-        x = x + linear(layer.output, read)
-        network: Any = formulas.per_token_ffn if layer.ffn.up.weight.dim() == 3 else formulas.ffn
-        x = x + network(layer.ffn, norm(layer.around_ffn.norm, x))
-    return x
-
-
-def autoint(block: nn.Module, x: Tensor) -> Tensor:
-    for layer in block.layers:
-        q, k, v = (x @ layer.mapped.weight.T).chunk(3, dim=1)
-        read = torch.stack([heads_attention(one * layer.scale, k, v, layer.heads) for one in q])
-        x = torch.clamp(read + x @ layer.skip.weight.T, min=0)
-    return x
-
-
-INTERACTIONS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
-    "mlp": mlp, "dcn": dcn, "wukong": wukong, "rank_mixer": rank_mixer, "transformer": transformer,
-    "autoint": autoint,
-}  # fmt: skip
-
-
-def grid(model: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Tensor], row: int) -> Tensor:
-    """ctr.models.grid, one row."""
-    from tests.ctr.reference.models import head
-
-    request = int(batch.request_index[row])
-    features = ns_tokens(model.ns_tokenizer, manifest, batch, rows, row)
-    query = norm(model.ask_norm, linear(model.ask, features[model.asking].flatten()))
-    read = []
-    found = sequences(model.sequence_tokenizers, manifest, batch, rows, request)
-    for domain, events, side in zip(manifest.domains, found, model.sides, strict=True):
-        sequence = batch.sequences[domain]
-        part = slice(int(sequence.offsets[request]), int(sequence.offsets[request + 1]))
-        same = torch.zeros(len(events), dtype=torch.bool)
-        if (field := model.config.sequence.field) is not None:
-            same = (
-                sequence.ids[field].inverse_indices[part] == batch.candidate_ids["item"].inverse_indices[row]
-            )
-        given = Row(events, sequence.time_gap[part], query, features, same)
-        made = SIDES[model.config.sequence.kind](side, given)
-        read.append(made.view(-1, len(query)))
-    tokens = INTERACTIONS[model.config.interaction.kind](model.interaction, torch.cat([*read, features]))
-    return head(model.head, tokens, manifest, batch, rows, row)

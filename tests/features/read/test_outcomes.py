@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from features.errors import ConfigError
+from features.errors import ConfigError, DataError
 from features.read.needed import needed_columns
 from features.spec import parse_spec
 from tests.features.small_log import RATINGS_SPEC, SHOP_SPEC, changed, prepared, rating_tables, shop_tables
@@ -131,7 +131,7 @@ def test_patterns_leave_outcomes_out(tmp_path: Path) -> None:
 
 def test_an_outcome_that_no_table_has_is_named(tmp_path: Path) -> None:
     spec = changed(SHOP_SPEC, impressions__outcomes=["dwel"])
-    with pytest.raises(Exception, match=r"must have column 'dwel', which impressions\.outcomes reads"):
+    with pytest.raises(DataError, match=r"must have column 'dwel', which impressions\.outcomes reads"):
         prepared(tmp_path, spec, shop_tables())
 
 

@@ -131,7 +131,11 @@ def test_without_a_place_to_remember_it_verifies_each_time(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nothing")
-    Dataset(root)
+    for _ in range(2):
+        monkeypatch.setattr(verify, "_verified", set())
+        seen = hashed(monkeypatch)
+        Dataset(root)
+        assert len(seen) > 8
 
 
 def test_it_can_be_switched_off(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,37 @@
+"""The grid for one row: its sides and its interaction put together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ctr.batch import Batch
+from features.dataset import Manifest
+from tests.ctr.reference.formulas import linear, norm
+from tests.ctr.reference.interactions import INTERACTIONS
+from tests.ctr.reference.sides import SIDES, Row
+from tests.ctr.reference.tokens import ns_tokens, sequences
+
+
+def grid(model: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Tensor], row: int) -> Tensor:
+    """ctr.models.grid, one row."""
+    from tests.ctr.reference.models import head
+
+    request = int(batch.request_index[row])
+    features = ns_tokens(model.ns_tokenizer, manifest, batch, rows, row)
+    query = norm(model.ask_norm, linear(model.ask, features[model.asking].flatten()))
+    read = []
+    found = sequences(model.sequence_tokenizers, manifest, batch, rows, request)
+    for domain, events, side in zip(manifest.domains, found, model.sides, strict=True):
+        sequence = batch.sequences[domain]
+        part = slice(int(sequence.offsets[request]), int(sequence.offsets[request + 1]))
+        same = torch.zeros(len(events), dtype=torch.bool)
+        if (field := model.config.sequence.field) is not None:
+            same = (
+                sequence.ids[field].inverse_indices[part] == batch.candidate_ids["item"].inverse_indices[row]
+            )
+        given = Row(events, sequence.time_gap[part], query, features, same)
+        made = SIDES[model.config.sequence.kind](side, given)
+        read.append(made.view(-1, len(query)))
+    tokens = INTERACTIONS[model.config.interaction.kind](model.interaction, torch.cat([*read, features]))
+    return head(model.head, tokens, manifest, batch, rows, row)
