@@ -89,7 +89,7 @@ def test_pairs_are_scored_as_rows_with_blind_features_missing(dataset: Dataset) 
     assert batch.unique_ids["item"][column.inverse_indices].tolist() == items.tolist()
     assert batch.request_index.tolist() == [0, 0, 1] and batch.row_id.tolist() == [0, 1, 2]
     assert not batch.candidate_dense["price"].any()
-    assert batch.candidate_ids["tags"].offsets.tolist() == [0, 0, 0, 0]  # type: ignore[union-attr]
+    assert batch.candidate_ids["tags"].offsets.tolist() == [0, 0, 0, 0]
     with pytest.raises(ConfigError, match="ranker_blind"):
         Donors(dataset, candidate="item", blind=["age"])
 

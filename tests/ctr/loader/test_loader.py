@@ -172,8 +172,13 @@ def test_ranks_share_a_plan_by_windows(dataset: Dataset, of: Literal["batch", "e
 
 def test_skipped_batches_are_not_made(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     made = loader(dataset)
-    collate, count = made._collate, []
-    monkeypatch.setattr(made, "_collate", lambda *args: count.append(1) or collate(*args))
+    collate, count = made._collate, list[object]()
+
+    def counted(*args: Any) -> Batch:
+        count.append(args)
+        return collate(*args)
+
+    monkeypatch.setattr(made, "_collate", counted)
     steps = made.steps_per_epoch(0)
     assert len(list(made.iterate(0, steps - 2))) == len(count) == 2
 

@@ -6,6 +6,7 @@ Every function reads the weights of the block under test, and nothing else of it
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ def heads_attention(
     return torch.cat(out)
 
 
-def encoder(block: nn.Module, events: Tensor) -> Tensor:
+def encoder(block: Any, events: Tensor) -> Tensor:
     """H of one request: the newest `recent` events attend to all events."""
     kept = len(events) if block.recent is None else min(block.recent, len(events))
     short = events[len(events) - kept :]
@@ -166,7 +167,7 @@ def rank_mixer(block: nn.Module, tokens: Tensor) -> Tensor:
 
 def token_merge(block: nn.Module, events: Tensor) -> Tensor:
     """Cut groups from the end, run InnerTrans in each, put zeros in front of the oldest, concatenate."""
-    merged = []
+    merged: list[Tensor] = []
     for end in range(len(events), 0, -block.group):
         group = events[max(end - block.group, 0) : end]
         for layer in block.inner:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def weighted_pooling(side: nn.Module, row: Row) -> Tensor:
     return softmax(torch.stack(scores)) @ row.events
 
 
-def target_attention(side: nn.Module, row: Row) -> Tensor:
+def target_attention(side: Any, row: Row) -> Tensor:
     events = row.events
     if isinstance(side.encoder, nn.Sequential):
         for layer in side.encoder:
@@ -180,7 +181,7 @@ def linear_attention(side: nn.Module, row: Row) -> Tensor:
     return linear(side.output, torch.cat(out))
 
 
-def memory(side: nn.Module, row: Row) -> Tensor:
+def memory(side: Any, row: Row) -> Tensor:
     count, width = side.keys.weight.shape
     slots = torch.zeros(count, width, dtype=row.query.dtype)
     for event in row.events:
@@ -213,7 +214,7 @@ def hstu(side: nn.Module, row: Row) -> Tensor:
     return x[-1]
 
 
-def longer(side: nn.Module, row: Row) -> Tensor:
+def longer(side: Any, row: Row) -> Tensor:
     from tests.ctr.reference.models import tower, widened
 
     globals_ = side.cls
@@ -251,7 +252,7 @@ def search(side: nn.Module, row: Row) -> Tensor:
             score = keys[:, part] @ query[part] / math.sqrt(width)
             score = score if bias is None else score + bias[:, head]
             score = score.detach()
-            rankings.append(sorted(places, key=lambda j, score=score: (-float(score[j]), -j)))
+            rankings.append(sorted(places, key=lambda j, score=score: (-float(score[j]), -j)))  # type: ignore[misc]
         kept = []
         for place in places:
             for ranking in rankings:

@@ -126,7 +126,11 @@ def test_a_server_that_is_down_is_given_up_within_five_seconds(
 @pytest.mark.fault(28)
 def test_close_does_not_wait_longer_than_told(run: RunDir, servers: dict[str, FakeServer]) -> None:
     hold = threading.Event()
-    servers[A].before = lambda: hold.wait() and None
+
+    def wait() -> None:
+        hold.wait()
+
+    servers[A].before = wait
     tracker = Tracker(run, uri=A, system_seconds=0)
     tracker.resume_at(0)
     assert not tracker.close(timeout=0.05)
