@@ -11,6 +11,11 @@ from features.computed import Seconds, Strict, is_none
 LABEL = "label"  # the one task of a data set whose spec has a single label
 
 
+def is_empty(value: Any) -> bool:
+    """Whether a value need not be written down."""
+    return not value
+
+
 class Known(Strict):
     """When a logged value is known; without a rule it is known at the time of its row.
 
@@ -65,9 +70,23 @@ def _as_weight(weight: object) -> object:
     return {"column": weight} if isinstance(weight, str) else weight
 
 
+class FromEvents(Strict):
+    """A label made of what the same user did with the same item after the impression.
+
+    It is 1 if an event of the domain lies strictly after the impression and at most `within` later, and known
+    when that time is over: rows whose time is not over when the events end have no label.
+    """
+
+    domain: str  # has an item and times
+    within: Seconds
+    where: dict[str, list[Any]] = Field(default={}, exclude_if=is_empty)  # as of a domain: events that count
+
+
 class TaskLabel(Label):
     """What one task learns of an impression: a label, where it exists, and how much its rows count."""
 
+    column: str = Field(default="", exclude_if=is_empty)  # of the impressions; none with from_events
+    from_events: FromEvents | None = Field(default=None, exclude_if=is_none)
     kind: Literal["binary", "regression"] = Field(default="binary", exclude_if=lambda kind: kind == "binary")
     given: str | None = Field(default=None, exclude_if=is_none)  # another label that must be 1 for this one
     # The rows of the newest so many seconds of the data are left out: their label may still change.
@@ -78,6 +97,27 @@ class TaskLabel(Label):
     # Of a regression: none (the default), log or quantile; see `features.store.tasks.TargetScale`.
     scale: Literal["none", "log", "quantile"] | None = Field(default=None, exclude_if=is_none)
     weight: Annotated[RowWeight | None, BeforeValidator(_as_weight)] = Field(default=None, exclude_if=is_none)
+
+    @property
+    def rule(self) -> Known:
+        """When the label is known."""
+        return super().rule if self.from_events is None else Known(delay=self.from_events.within)
+
+    @property
+    def unknown_for(self) -> float | None:
+        """The rows of the newest so many seconds of the data have no label, if any."""
+        return self.mature if self.from_events is None else self.from_events.within
+
+    @model_validator(mode="after")
+    def of_one_source(self) -> TaskLabel:
+        """A column or later events, which say themselves when the label is known."""
+        if (self.from_events is None) == (not self.column):
+            raise ValueError("a label comes from a column or from_events; give one of them")
+        fields = type(self).model_fields.items()
+        said = {name for name, field in fields if getattr(self, name) != field.default}
+        if self.from_events is not None and (own := sorted(said - {"from_events", "given", "weight"})):
+            raise ValueError(f"a label from_events is 0 or 1, and known after `within`; drop {own}")
+        return self
 
     @model_validator(mode="after")
     def fits_its_kind(self) -> TaskLabel:
@@ -110,11 +150,6 @@ def _as_rules(columns: object) -> object:
     return {str(name): {} for name in columns} if isinstance(columns, list) else columns
 
 
-def is_empty(value: Any) -> bool:
-    """Whether a value need not be written down."""
-    return not value
-
-
 # Column → when it is known. A plain list of columns names those that are known right after their row.
 KnownLater = Annotated[dict[str, Known], BeforeValidator(_as_rules), Field(default={}, exclude_if=is_empty)]
 TaskLabels = Annotated[dict[str, TaskLabel], Field(default={}, exclude_if=is_empty)]
@@ -133,6 +168,16 @@ class HasLabels(Strict):
         """Every task with its label; a single label is the task `label`."""
         return self.labels or {LABEL: self.label}
 
+    @property
+    def logged(self) -> dict[str, TaskLabel]:
+        """The tasks whose label a column of the impressions holds."""
+        return {name: label for name, label in self.tasks.items() if label.from_events is None}
+
+    @property
+    def from_events(self) -> dict[str, FromEvents]:
+        """The tasks whose label is made of later events, each with its rule."""
+        return {name: task.from_events for name, task in self.tasks.items() if task.from_events is not None}
+
     @model_validator(mode="before")
     @classmethod
     def first_label(cls, data: Any) -> Any:
@@ -147,13 +192,14 @@ class HasLabels(Strict):
         """No two accounts of the first label, none that some rows lack, and names that a task can have."""
         if self.labels and self.label != next(iter(self.labels.values())):
             raise ValueError("give label or labels, not both; the label of the log is the first of labels")
-        if self.label.kind == "regression" or self.label.given is not None:
+        if self.label.kind == "regression" or self.label.given is not None or self.label.from_events:
+            came = "from_events" if self.label.from_events else f"given {self.label.given!r}"
             raise ValueError(
                 "the first label must be binary and exist in every row, as counters and checks read it, got "
-                f"kind {self.label.kind!r} and given {self.label.given!r}; put another one first"
+                f"kind {self.label.kind!r} and {came}; put another one first"
             )
-        if len(self.labels) > 1 and self.explode is not None:
-            raise ValueError("explode makes one label of its own, so that labels must have one entry alone")
+        if len(self.logged) > 1 and self.explode is not None:
+            raise ValueError("explode makes one label of its own; further ones must be made from_events")
         above: list[str] = []
         for name, label in self.labels.items():
             if not name.isidentifier() or not name.isascii():
@@ -163,4 +209,7 @@ class HasLabels(Strict):
                     f"label {name!r}: given must name a binary label above it, {above}, got {label.given!r}"
                 )
             above += [name] if label.kind == "binary" else []
+            # Labels of columns are made before those of events.
+            if label.column and label.given is not None and self.labels[label.given].from_events:
+                raise ValueError(f"label {name!r} of a column cannot be given {label.given!r}, of events")
         return self

@@ -201,6 +201,7 @@ class Spec(Strict):
         reads = [(f"match {name!r}", m.domain) for name, m in self.matches.items()]
         reads += [(f"counter {name!r}", c.over) for name, c in self.counters.items() if c.over is not None]
         reads += [(f"pair {name!r}", p.domain) for name, p in self.pairs.items() if p.domain is not None]
+        reads += [(f"label {name!r}", rule.domain) for name, rule in self.impressions.from_events.items()]
         for what, domain in reads:
             if domain not in self.domains:
                 raise ValueError(f"{what} reads domain {domain!r}; the domains are {sorted(self.domains)}")

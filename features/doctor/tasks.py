@@ -32,7 +32,7 @@ def labels_at_rest(opened: Opened) -> CheckResult:
     found, left_out = [], []
     for name, label in tasks.items():
         rows = [(s, _young(s, label.delay or 0, max(ends))) for s in opened.splits.values() if ends]
-        left_out += [_left_out(opened, name, label)] if label.mature is not None else []
+        left_out += [_left_out(opened, name, label)] if label.unknown_for is not None else []
         if label.delay is not None and (label.mature or 0) < label.delay:
             young, all_rows = sum(int(y.sum()) for _, y in rows), sum(len(y) for _, y in rows)
             found.append(
@@ -82,4 +82,5 @@ def _young(split: SplitData, age: float, end: int) -> np.ndarray:
 def _left_out(opened: Opened, name: str, label: TaskLabel) -> str:
     counts = [s.info.tasks[name] for s in opened.splits.values()]
     young, known = sum(c.young for c in counts), sum(c.known for c in counts)
-    return f"{name}: {young:,} of {young + known:,} labels are younger than {(label.mature or 0) / DAY:g} d"
+    days = (label.unknown_for or 0) / DAY
+    return f"{name}: {young:,} of {young + known:,} labels are younger than {days:g} d"

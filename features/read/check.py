@@ -35,7 +35,7 @@ def check_types(spec: Spec, tables: Tables) -> None:
     for name, feature in spec.features.items():
         if isinstance(feature, DenseFeature):
             _check_dense(f"feature {name!r}", feature, shown.table, spec, schemas, problems)
-    _check_labels(spec, schemas[shown.table], problems)
+    _check_labels(spec, schemas, problems)
     _check_lists(spec, schemas[shown.table], problems)
     for name, domain in spec.domains.items():
         _check_domain(name, domain, spec, schemas, problems)
@@ -51,8 +51,14 @@ def _schema(name: str, table: pl.LazyFrame) -> pl.Schema:
         ) from None
 
 
-def _check_labels(spec: Spec, schema: pl.Schema, problems: Problems) -> None:
-    """Weights and the labels of a regression are numbers."""
+def _check_labels(spec: Spec, schemas: dict[str, pl.Schema], problems: Problems) -> None:
+    """Weights and the labels of a regression are numbers; events can hold what makes a label 1."""
+    schema = schemas[spec.impressions.table]
+    for name, rule in spec.impressions.from_events.items():
+        for column, values in rule.where.items():
+            with problems.collect():
+                own = schemas[spec.domains[rule.domain].table][column]
+                holds(column, own, values, what=f"label {name!r}, from_events")
     for name, label in spec.impressions.tasks.items():
         numbers = [label.column] if label.kind == "regression" else []
         numbers += [label.weight.column] if label.weight is not None and label.weight.column else []

@@ -53,7 +53,7 @@ def label_reads(shown: Impressions) -> Iterator[Read]:
     """The columns that labels, weights and rates of sampling are made of."""
     for name, label in shown.tasks.items():
         what = f"impressions.labels.{name}" if shown.labels else "impressions.label"
-        yield label.column, what
+        yield from [(label.column, what)] if name in shown.logged else []
         if label.weight is not None and label.weight.column is not None:
             yield label.weight.column, f"{what}.weight"
     if shown.sampling is not None and isinstance(shown.sampling.negatives, str):
@@ -110,6 +110,9 @@ def event_reads(spec: Spec, name: str) -> Iterator[Read]:
         if column is not None:
             yield column, what
     yield from ((r.known_at, f"{what}, known_at") for r in event_rules(domain).values() if r.known_at)
+    for task, later in spec.impressions.from_events.items():
+        if later.domain == name:
+            yield from ((c, f"impressions.labels.{task}.from_events") for c in later.where)
     yield from side_reads(spec, name)
 
 
@@ -145,9 +148,10 @@ def row_rules(spec: Spec) -> dict[str, Known]:
     values = {c.value for c in spec.counters.values() if c.over is None and c.value is not None}
     counted = [c for c in sorted(values) if origin(c)[0] == "own"]
     # An outcome that nothing is said of is known when its own label is, or else the log's.
-    own = {t.column: t.rule for t in reversed(spec.impressions.tasks.values())}
+    own = {t.column: t.rule for t in reversed(spec.impressions.logged.values())}
     rules = {LABEL: label} | {c: spec.impressions.outcomes.get(c, own.get(c, label)) for c in counted}
-    rules |= {TARGET + n: t.rule for n, t in spec.impressions.tasks.items() if t.late is not None}
+    late = {n: t for n, t in spec.impressions.tasks.items() if t.late or t.from_events}
+    rules |= {TARGET + name: task.rule for name, task in late.items()}
     return {column: rule for column, rule in rules.items() if not rule.at_once}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from features.errors import DataError
-from features.read.clock import CLOCK, TIME, ClockScale, add_clocks, time_bounds
+from features.read.clock import CLOCK, ClockScale, add_clocks, time_bounds
 from features.read.codes import all_keys, code_of
 from features.read.columns import (
     Read,
@@ -30,6 +30,7 @@ from features.read.columns import (
     side_reads,
 )
 from features.read.entities import join_entity, read_entity
+from features.read.event_labels import labels_of_whole_log
 from features.read.explode import PLACE, explode, of_line
 from features.read.ids import common_keys, key_values
 from features.read.known_clock import OUTCOME
@@ -39,7 +40,7 @@ from features.read.locate import FILE, LINE, ROW, locate, table_name
 from features.read.origin import Origin, file_starts
 from features.read.requests import number_requests
 from features.read.rows import read_columns
-from features.read.targets import with_labels, without_young
+from features.read.targets import with_labels
 from features.read.time_column import TimeColumn
 from features.read.zones import warn_of_zones
 from features.spec import Domain, Entity, Impressions, Label, Spec
@@ -102,18 +103,17 @@ def read_log(spec: Spec, tables: Tables) -> Log:
     files = file_starts(rows)
     events = {name: read_events(spec, name, tables, counters) for name in timed_domains(spec)}
     rows, events, ticks, scale = _with_clocks(spec, rows, events)
-    rows = without_young(rows, spec.impressions, TIME)
     events = {name: lists[name].values if name in lists else events[name] for name in spec.domains}
     rows, events, users, items = _coded(spec, rows, events)
+    rows = labels_of_whole_log(rows, events, spec, ticks=ticks, scale=scale, counters=counters)
     rows, counters["impressions.duplicates"] = number_requests(rows, of_line(spec.impressions))
     for name, own in lists.items():
         rule = spec.domains[name].from_list
         assert rule is not None
         rows, events[name] = store_lists(rows, name, rule, own, events[name], counters)
     origin = Origin.of(rows, files)
-    rows = rows.drop(ROW, LINE, PLACE, strict=False)
+    rows = only_read(rows.drop(ROW, LINE, PLACE, strict=False), input_reads(spec))
     log = Log(rows, events, users, items, origin, ticks, counters, scale)
-    log.rows = only_read(log.rows, input_reads(spec))
     for name, domain in spec.domains.items():
         if domain.from_list is None:
             log.events[name] = sorted_events(log.events[name], [*key_columns(domain), *spec.order])

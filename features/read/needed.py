@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from features.errors import ConfigError
 from features.read.columns import Read, computed_columns, is_pattern, origin, raw_event_reads, raw_reads
+from features.read.event_labels import refuse_event_labels
 from features.read.explode import refuse_taken_names
 from features.read.outcomes import outcomes, refuse_outcomes
 from features.read.problems import Problems
@@ -29,6 +30,8 @@ def needed_columns(spec: Spec, found: Problems | None = None) -> Needed:
         refuse_outcomes(spec)
     with problems.collect():
         refuse_times(spec)
+    with problems.collect():
+        refuse_event_labels(spec)
     with problems.collect():
         refuse_taken_names(spec)
     with problems.collect():

@@ -50,7 +50,8 @@ def _declared(spec: Spec) -> dict[str, str]:
     for task, label in spec.impressions.tasks.items():
         what = f"label {task!r}" if spec.impressions.labels else "the label"
         column = f"the column of {what}" if spec.impressions.labels else "the label column"
-        reasons.setdefault(label.column, column)
+        if label.from_events is None:
+            reasons.setdefault(label.column, column)
         if label.known_at is not None:
             reasons.setdefault(label.known_at, f"the time when {what} is known")
     if (packed := spec.impressions.explode) is not None:

@@ -125,7 +125,8 @@ def _impression_roles(spec: Spec) -> Iterator[tuple[str, Role | None]]:
     yield shown.time, "time"
     yield from ((r.known_at, "time") for r in row_rules(spec).values() if r.known_at is not None)
     for label in shown.tasks.values():
-        yield label.column, "number" if label.kind == "regression" else label_role(label)
+        if label.from_events is None:
+            yield label.column, "number" if label.kind == "regression" else label_role(label)
         if label.weight is not None and label.weight.column is not None:
             yield label.weight.column, "number"
         if label.known_at is not None:

@@ -8,7 +8,6 @@ mature). `__keep_rate` (float32) is the share of rows like this one that the log
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -35,7 +34,7 @@ def task_infos(shown: Impressions) -> list[TaskInfo]:
             given=label.given,
             scale=TargetScale(kind=label.scale or "none") if label.kind == "regression" else None,
             weighted=label.weight is not None or label.late is not None,
-            mature=label.mature,
+            mature=label.unknown_for,
         )
         for name, label in shown.tasks.items()
     ]
@@ -67,17 +66,24 @@ def with_labels(
     rows = _with_rates(rows, shown, what=what).with_columns(label.alias(LABEL))
     if is_plain(task_infos(shown)):
         return rows
-    targets: dict[str, pl.Series] = {}
+    first = next(iter(shown.tasks))
     for name, task in shown.tasks.items():
-        found = _target(rows, task, what=f"{what}: label {name!r}") if targets else label
-        if task.given is not None:
-            exists = (targets[task.given] == 1).fill_null(False)
-            if task.kind == "binary" and (odd := int(((found == 1) & ~exists).sum())):
-                counters[f"labels.{name}.without_{task.given}"] = odd
-            found = found.set(~exists, None)
-        targets[name] = found.cast(pl.Float32)
-    columns = (_columns(rows, n, t, targets[n], what=what) for n, t in shown.tasks.items())
-    return rows.with_columns(*chain.from_iterable(columns))
+        found = label if name == first else _target(rows, task, what=f"{what}: label {name!r}")
+        found = only_given(found.cast(pl.Float32), name, task, rows, counters)
+        rows = rows.with_columns(*label_columns(rows, name, task, found, what=what))
+    return rows
+
+
+def only_given(
+    target: pl.Series, name: str, task: TaskLabel, rows: pl.DataFrame, counters: dict[str, int]
+) -> pl.Series:
+    """A label where the one that it needs is 1, if it needs one; those of 1 elsewhere are counted."""
+    if task.given is None:
+        return target
+    exists = (rows[TARGET + task.given] == 1).fill_null(False)
+    if task.kind == "binary" and (odd := int(((target == 1) & ~exists).sum())):
+        counters[f"labels.{name}.without_{task.given}"] = odd
+    return target.set(~exists, None)
 
 
 def without_young(rows: pl.DataFrame, shown: Impressions, time: str) -> pl.DataFrame:
@@ -108,9 +114,18 @@ def _with_rates(rows: pl.DataFrame, shown: Impressions, *, what: str) -> pl.Data
     return rows.with_columns(rates.cast(pl.Float32).alias(KEEP_RATE))
 
 
-def _columns(
+def label_columns(
     rows: pl.DataFrame, name: str, task: TaskLabel, target: pl.Series, *, what: str
 ) -> Iterator[pl.Series]:
+    """The reserved columns of a task's label and, if it has them, of its weights.
+
+    Args:
+        rows: with the column of the weights.
+        name: of the task.
+        task: its rule.
+        target: float32, null where the label is not known.
+        what: the table, for messages.
+    """
     yield target.alias(TARGET + name)
     if task.weight is not None:
         yield _weight(rows, task, target, what=f"{what}: weight of label {name!r}").alias(WEIGHT + name)
@@ -118,6 +133,8 @@ def _columns(
 
 def _target(rows: pl.DataFrame, task: TaskLabel, *, what: str) -> pl.Series:
     """The label of a further task, null where the log does not tell."""
+    if task.from_events is not None:
+        return pl.Series([None] * rows.height, dtype=pl.Float32)  # made when the events are there
     values = rows[task.column]
     values = values.fill_nan(None) if values.dtype.is_float() else values
     if task.kind == "binary":
