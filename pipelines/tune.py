@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_versions()
     plan = load_tuning_plan(arguments.plan, arguments.overrides)
     base = base_config(plan.ablation({}, ("auc",)))
+    compared_metrics(base.train.metric)  # refused before anything is trained
     dataset = Dataset(base.dataset)
     options = {"seeds": plan.seeds[:1], "windows": 1, "directory": plan.directory}
     own = plan_subruns([Variant(BASE, base)], dataset, **options) * plan.trials  # type: ignore[arg-type]
@@ -129,8 +130,9 @@ def _finalists(search: TrialSearch, run_dir: RunDir, tracker: Tracker) -> list[T
 def _test(search: TrialSearch, finalists: list[Tried]) -> TuningResults | None:
     """Train base and finalists for every seed and compare them on the test part; None if a signal came."""
     metrics = compared_metrics(search.base.train.metric)
+    task = search.base.train.metric.split("+")[0].rpartition(".")[0] or None
     variants = {trial.name: VariantPlan(set=trial.settings) for trial in finalists}
-    ablation = Ablation.open(search.plan.ablation(variants, metrics))
+    ablation = Ablation.open(search.plan.ablation(variants, metrics, task))
     search.pool.failures.clear()
     if not search.pool.run([Job(subrun) for subrun in ablation.unfinished(ablation.names)]):
         return None

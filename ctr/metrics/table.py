@@ -15,6 +15,7 @@ from ctr.metrics.computation import BinnedGap, GroupMean, RocArea, RowSums
 from ctr.metrics.metric import Metric
 from ctr.metrics.ranking import auc_in_groups
 from ctr.metrics.records import Floats
+from ctr.metrics.regression import REGRESSION_METRICS
 from ctr.metrics.sums import loss, positives, prediction, rows
 from features.errors import ConfigError
 
@@ -118,7 +119,7 @@ def register(metric: Metric) -> Metric:
     """
     if not metric.name.isidentifier():  # + joins names, and a dot is kept for the name of a task
         raise ConfigError(f"a metric must be named by letters, digits and _, got {metric.name!r}; rename it")
-    if metric.name in METRICS:
+    if metric.name in METRICS or metric.name in REGRESSION_METRICS:
         raise ConfigError(f"a metric must have a name of its own, got {metric.name!r} twice")
     METRICS[metric.name] = metric
     return metric
@@ -158,13 +159,14 @@ def check_compared(name: str) -> str:
 
 
 def metric_of(name: str) -> Metric:
-    """The metric of a name that may have a task in front of it.
+    """The metric of a name that may have a task in front of it, be it of a regression.
 
     Example:
-        >>> metric_of("buy.auc") is metric_of("auc")
-        True
+        >>> metric_of("buy.auc") is metric_of("auc"), metric_of("seconds.rmse").better
+        (True, 'lower')
     """
-    return METRICS[name.rpartition(".")[2]]
+    own = name.rpartition(".")[2]
+    return REGRESSION_METRICS[own] if own in REGRESSION_METRICS else METRICS[own]
 
 
 def check_selection(text: str) -> str:
@@ -174,14 +176,15 @@ def check_selection(text: str) -> str:
         ValueError: an unknown metric, one that chooses no step, or directions that differ.
 
     Example:
-        >>> check_selection("click.auc+buy.gauc")
-        'click.auc+buy.gauc'
+        >>> check_selection("click.auc+buy.gauc"), check_selection("click.ne+seconds.rmse")
+        ('click.auc+buy.gauc', 'click.ne+seconds.rmse')
     """
     names = [name.rpartition(".")[2] for name in text.split("+")]
+    choosing = [m for m in (*validated(), *REGRESSION_METRICS.values()) if m.direction]
     for name in names:
-        _check(name, [m for m in validated() if m.direction], _not_selectable)
-    if len({METRICS[name].direction for name in names}) > 1:
-        ways = ", ".join(f"{name}: {METRICS[name].better}" for name in names)
+        _check(name, choosing, _not_selectable)
+    if len({metric_of(name).direction for name in names}) > 1:
+        ways = ", ".join(f"{name}: {metric_of(name).better}" for name in names)
         raise ValueError(f"a mean of metrics needs one direction in all of them, got {ways}")
     return text
 
@@ -196,7 +199,8 @@ def _check(name: str, allowed: Iterable[Metric], why: Callable[[Metric], str]) -
     names = [metric.name for metric in allowed]
     if name in names:
         return name
-    reason = f": {why(METRICS[name])}" if name in METRICS and why(METRICS[name]) else ""
+    known = METRICS | REGRESSION_METRICS
+    reason = f": {why(known[name])}" if name in known and why(known[name]) else ""
     raise ValueError(f"a metric must be among {', '.join(names)}, got {name!r}{reason}")
 
 

@@ -13,7 +13,7 @@ from ctr.batch import Batch
 from ctr.config import CalibrationKind, RunConfig
 from ctr.distributed.world import World
 from ctr.metrics import MetricAccumulator
-from ctr.metrics.regression import RegressionAccumulator
+from ctr.metrics.regression import REGRESSION_METRICS, RegressionAccumulator
 from ctr.metrics.table import headlines, metric_of, validated
 from ctr.predictions import outputs_of
 from ctr.runs.signals import GracefulStop
@@ -140,8 +140,10 @@ def selection_value(figures: dict[str, float | None], selection: str) -> float |
         selection: `train.metric`, one name or several joined by +; `click.auc` is that of a task.
 
     Example:
-        >>> selection_value({"auc": 0.75, "gauc": 0.71}, "auc+gauc"), selection_value({"ne": 0.9}, "ne")
-        (0.73, -0.9)
+        >>> selection_value({"auc": 0.75, "gauc": 0.71}, "auc+gauc")
+        0.73
+        >>> selection_value({"ne": 0.9, "seconds.rmse": 12.1}, "ne+seconds.rmse")
+        -6.5
     """
     names = selection.split("+")
     known = [value for name in names if (value := figures[_key(figures, name)]) is not None]
@@ -159,12 +161,18 @@ def check_tasks(selection: str, tasks: Sequence[TaskInfo]) -> None:
     """Check that `train.metric` names tasks of the run whose metrics it has.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it does not, or the first task is a regression.
     """
     outputs = {output.name: output for output in outputs_of(tasks)}
+    if tasks[0].kind == "regression":
+        raise ConfigError(
+            "the first task of a run must be binary, as figures without a name are its AUC and the like, got "
+            f"the regression {tasks[0].name!r}; name another one first in tasks.use"
+        )
     for name in selection.split("+"):
         task = name.rpartition(".")[0] or tasks[0].name
-        if task not in outputs or not outputs[task].binary:
+        of_kind = metric_of(name).name not in REGRESSION_METRICS
+        if task not in outputs or outputs[task].binary != of_kind:
             raise ConfigError(
                 f"train.metric must be a metric of what the run learns and scores ({', '.join(outputs)}), of "
                 f"{task!r} it has no {metric_of(name).name}, got {selection!r}; write a task's as task.auc"

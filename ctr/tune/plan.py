@@ -66,11 +66,13 @@ class TuningPlan(Knobs):
         """Where the trainings and the report go."""
         return Path(self.out or f"runs/tune-{self.name}")
 
-    def ablation(self, variants: dict[str, VariantPlan], metrics: tuple[str, ...]) -> Plan:
-        """The comparison of some variants with the base on the test part."""
+    def ablation(
+        self, variants: dict[str, VariantPlan], metrics: tuple[str, ...], task: str | None = None
+    ) -> Plan:
+        """The comparison of some variants with the base on the test part, of one task: None is the first."""
         return Plan(
             name=self.name, base=self.base, set=self.set, out=str(self.directory), seeds=self.seeds,
-            variants=variants, metrics=metrics, slices=(),
+            variants=variants, metrics=metrics, slices=(), task=task,
         )  # fmt: skip
 
     def fixed(self) -> dict[str, Any]:

@@ -24,8 +24,7 @@ from ctr.ablate.ablation import Ablation
 from ctr.ablate.expand import BASE
 from ctr.ablate.results import AblationResults
 from ctr.ablate.subruns import SubRun, Trial
-from ctr.metrics import METRICS
-from ctr.metrics.table import headlines
+from ctr.metrics.table import check_compared, headlines, metric_of
 from ctr.training.validation import selected_figure
 from ctr.tune.plan import TuningPlan
 from ctr.tune.search import best_value
@@ -87,8 +86,16 @@ def choose_finalists(trials: Sequence[Tried], count: int) -> list[Tried]:
 
 
 def compared_metrics(selection: str) -> tuple[str, ...]:
-    """The metrics of the comparison: the one that the search chose by, then those of every report."""
-    first = selection.split("+")[0]
+    """The metrics of the comparison: the one that the search chose by, then those of every report.
+
+    Raises:
+        ConfigError: models are not compared by the one that the search would choose by.
+    """
+    first = metric_of(selection.split("+")[0]).name
+    try:
+        check_compared(first)
+    except ValueError as error:
+        raise ConfigError(f"train.metric of a search: {error}") from None
     return (first, *(metric.name for metric in headlines() if metric.name != first))
 
 
@@ -108,7 +115,7 @@ def promises(ablation: Ablation, finalists: Sequence[Tried]) -> list[Promise]:
 def _gain(own: SubRun, base: SubRun) -> float:
     values = best_value(own), best_value(base)
     assert values[0] is not None and values[1] is not None  # they have been trained
-    return float(METRICS[own.config.train.metric.split("+")[0]].direction * (values[0] - values[1]))
+    return float(metric_of(own.config.train.metric.split("+")[0]).direction * (values[0] - values[1]))
 
 
 def figure(value: float | None, selection: str) -> float | None:

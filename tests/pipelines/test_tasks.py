@@ -161,9 +161,10 @@ def test_what_does_not_fit_the_tasks_is_refused(
 
 
 def test_a_regression_is_learned_beside_clicks(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = trained(
-        data, "seconds", "tasks.kind=ple", 'tasks.use=["click", "seconds"]', "tasks.weights=learned"
-    )
+    tasks = ("tasks.kind=ple", 'tasks.use=["click", "seconds"]', "tasks.weights=learned")
+    run = trained(data, "seconds", *tasks, "train.metric=seconds.rmse", "train.evaluate_every=2")
+    valid, best = (rows_of(run, kind) for kind in ("valid", "best"))
+    assert best[-1]["seconds.rmse"] == min(row["seconds.rmse"] for row in valid) and len(valid) > 1
     assert main(["evaluate", str(run)]) == 0
     assert "\nseconds, " in capsys.readouterr().out
     table = pq.read_table(run / "predictions" / "test.parquet")

@@ -85,7 +85,10 @@ def test_a_name_is_taken_once_and_leaves_room_for_tasks_and_sums() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rmse", "must be among auc, gauc, query_auc, log_loss, ne, got 'rmse'"),
+        (
+            "clicks",
+            "must be among auc, gauc, query_auc, log_loss, ne, rmse, mae, spearman, value_auc, got 'clicks'",
+        ),
         ("auc+ece", "got 'ece': it is not computed in validation"),
         ("calibration", "got 'calibration': neither larger nor smaller is better: 1 is right"),
         ("auc_delong", "got 'auc_delong': it is a check of auc"),

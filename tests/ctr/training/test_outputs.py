@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ctr.metrics import auc
+from ctr.metrics.table import check_selection
 from ctr.predictions import outputs_of
 from ctr.training.outputs import Outputs, probability
 from ctr.training.scoring import Scores
@@ -63,8 +64,8 @@ def test_figures_of_each_task_are_those_of_its_known_rows() -> None:
     decided = known[:, 1] | (label[:, 0] == 0)
     assert 0 < decided.sum() < N
     assert figures["click_and_buy.auc"] == auc((label[:, 0] * label[:, 1])[decided], both[decided]).value
-    first_task = (part[:, 0] for part in (scores.logit, label, known, scores.weight))
-    alone = figures_of(Scores(*first_task, scores.user_id, scores.request_id))
+    first_task = [part[:, 0] for part in (scores.logit, label, known, scores.weight)]
+    alone = figures_of(Scores(*(*first_task, scores.user_id, scores.request_id)))
     assert {name: figures[name] for name in alone} == alone
 
 
@@ -74,15 +75,24 @@ def test_the_metric_of_a_task_chooses() -> None:
     assert selection_value(figures, "click.auc+buy.auc") == pytest.approx(0.65)
     assert selection_value(figures, "click.ne") == -0.9 and selection_value(figures, "buy.ne") is None
     assert "buy.auc 0.6000" in describe(figures, "buy.log_loss+auc")
+    figures |= {"seconds.rmse": 3.0, "seconds.spearman": 0.4}
+    assert selection_value(figures, "seconds.rmse") == -3.0  # the smaller, the better
+    assert selection_value(figures, "click.ne+seconds.rmse") == pytest.approx(-1.95)
+    assert selection_value(figures, "click.auc+seconds.spearman") == pytest.approx(0.55)
+    with pytest.raises(ValueError, match="one direction in all of them, got auc: higher, rmse: lower"):
+        check_selection("click.auc+seconds.rmse")
 
 
-@pytest.mark.parametrize("selection", ["cart.auc", "auc+cart.gauc", "seconds.auc"])
+@pytest.mark.parametrize("selection", ["cart.auc", "auc+cart.gauc", "seconds.auc", "rmse", "buy.mae"])
 def test_a_metric_of_what_the_run_does_not_score_is_refused(selection: str) -> None:
     with pytest.raises(
         ConfigError, match=r"of what the run learns and scores \(click, buy, seconds, click_and_buy\)"
     ):
         check_tasks(selection, [CLICK, BUY, SECONDS])
     check_tasks("auc+buy.gauc+click_and_buy.auc", [CLICK, BUY, SECONDS])
+    check_tasks("ne+seconds.rmse", [CLICK, SECONDS])
+    with pytest.raises(ConfigError, match=r"first task of a run must be binary.*'seconds'"):
+        check_tasks("seconds.rmse", [SECONDS, CLICK])
 
 
 def test_rows_weigh_what_the_task_that_decides_them_says() -> None:
