@@ -1,19 +1,17 @@
 """Jobs of several gloo processes on one machine, for tests.
 
-One fork server imports torch and the project once; every rank is a fork of it, so that a job of three costs
-no more than its work.
+Every rank is a fork of one process that has imported torch and the project, so that a job of three costs no
+more than its work.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.context import ForkServerContext
 from typing import Any
 from unittest.mock import patch
 
@@ -22,18 +20,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ctr.distributed.world import World, open_world
 from features.errors import CtrError
+from tests.forks import fork_server
 
-# What cannot be imported is left out. The last ones are imported by a process's first optimizer and table.
-PRELOADED = [
-    "pipelines.train",
-    "tests.ctr.rank_jobs",
-    "tests.ctr.shard_jobs",
-    "torchrec.distributed.embedding",
-    "torchrec.distributed.planner",
-    "torch.distributed.optim",
-    "torch._dynamo",
-    "pandas",
-]
 Job = Callable[..., Any]  # of (world, *arguments); returns plain data
 
 
@@ -46,15 +34,9 @@ class Ending:
     error: str | None = None
 
 
-def _context() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
-
-
 def start_ranks(size: int, job: Job, *arguments: Any, timeout: float = 60.0) -> Callable[[], list[Ending]]:
     """Start a job; the function that is returned waits for it."""
-    context = _context()
+    context = fork_server()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -72,7 +54,7 @@ def start_ranks(size: int, job: Job, *arguments: Any, timeout: float = 60.0) -> 
             if process.is_alive():
                 process.kill()
                 process.join()
-        told = {}
+        told: dict[int, Ending] = {}
         while len(told) < sum(process.exitcode in (0, 1) for process in processes):
             rank, result, error, code = queue.get(timeout=10)
             told[rank] = Ending(code, result, error)
@@ -125,7 +107,7 @@ def torchrun(options: Sequence[str], command: Callable[..., Any], *arguments: st
         forked = elastic_launch(replace(config, start_method="forkserver"), command)
         return lambda *command_line: found.update(forked(*command_line))
 
-    _context()
+    fork_server()
     handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     before = [signal.getsignal(number) for number in handled]
     try:

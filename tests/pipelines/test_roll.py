@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from features.dataset import Dataset
 from features.safe_yaml import dump_yaml
 from features.synthetic import simulate, write_days
 from pipelines.cli import main
+from tests.forks import run_command
 
 pytestmark = pytest.mark.slow
 SPEC = Path(__file__).parents[2] / "pipelines" / "configs" / "specs" / "simulator.yaml"
@@ -96,14 +94,14 @@ def whole(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 def test_killed_in_and_between_steps_it_ends_the_same(
     logs: Path, whole: dict[str, Any], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "pipelines.cli", "roll", str(plan(tmp_path, logs))]
+    command = ["roll", str(plan(tmp_path, logs))]
     for point in KILLS:
-        job = subprocess.run(command, env={**os.environ, "CTR_FAULT": f"{point}:kill"}, capture_output=True)
-        assert job.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), (point, job.stderr.decode()[-2000:])
-    assert main(command[3:]) == 0
+        job = run_command(*command, fault=f"{point}:kill")
+        assert job.code == -signal.SIGKILL, (point, job.err[-2000:])
+    assert main(command) == 0
     assert ends(tmp_path / "roll") == whole
     made = sorted(p.stat().st_mtime_ns for p in (tmp_path / "roll" / "data").rglob("manifest.json"))
-    assert main(command[3:]) == 0  # nothing is left to do
+    assert main(command) == 0  # nothing is left to do
     assert ends(tmp_path / "roll") == whole
     assert made == sorted(p.stat().st_mtime_ns for p in (tmp_path / "roll" / "data").rglob("manifest.json"))
 

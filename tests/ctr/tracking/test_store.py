@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -20,28 +17,21 @@ from ctr.runs.directory import RunDir
 from ctr.tracking import Tracker, sync
 from ctr.tracking.store import StoreError, check_whole, find_experiment
 from tests.ctr.fake_mlflow import install
-
-JOB = """
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-from ctr.runs.directory import RunDir
-from ctr.tracking import Tracker
-for path in sys.argv[1:]:
-    with RunDir.open(Path(path)) as run, Tracker(run, system_seconds=0) as tracker:
-        tracker.begin(0)
-        tracker.log("train", 1, {"loss": 0.5})
-        assert tracker.close(timeout=120)
-"""
+from tests.forks import Done, Fork, run_command, start
 
 
-def first_jobs(*groups: list[Path]) -> list[subprocess.Popen[str]]:
+def jobs_of(paths: list[Path]) -> None:
+    """Jobs in run directories, one after the other."""
+    for path in paths:
+        with RunDir.open(path) as run, Tracker(run, system_seconds=0) as tracker:
+            tracker.begin(0)
+            tracker.log("train", 1, {"loss": 0.5})
+            assert tracker.close(timeout=120)
+
+
+def first_jobs(*groups: list[Path]) -> list[Fork]:
     """A process per group, which runs a job in each of the group's directories."""
-    command = [sys.executable, "-c", JOB]
-    return [
-        subprocess.Popen([*command, *map(str, group)], stderr=subprocess.PIPE, text=True) for group in groups
-    ]
+    return [start(jobs_of, group) for group in groups]
 
 
 def break_store(file: Path) -> None:
@@ -62,7 +52,7 @@ def test_four_first_jobs_share_one_store(tmp_path: Path) -> None:
     stores = [tmp_path / "one", tmp_path / "two", tmp_path / "a ?%3F#100%" / "three"]
     runs = [[store / f"job{j}" for store in stores] for j in range(4)]
     for job in first_jobs(*runs):
-        assert (job.communicate(timeout=240)[1], job.returncode) == ("", 0)
+        assert job.end() == Done(0, "", "")
     for store in stores:
         file = store / "mlflow.db"
         check_whole(file)
@@ -76,13 +66,15 @@ def test_a_job_killed_while_it_makes_the_store_leaves_none(tmp_path: Path) -> No
     new = tmp_path / "mlflow.db.new"
     [job] = first_jobs([tmp_path / "killed"])
     deadline = time.monotonic() + 120
-    while not (new.exists() and new.stat().st_size) and time.monotonic() < deadline and job.poll() is None:
+    while (
+        not (new.exists() and new.stat().st_size) and time.monotonic() < deadline and job.process.is_alive()
+    ):
         time.sleep(0.001)
-    os.kill(job.pid, signal.SIGKILL)
-    job.communicate()
+    job.process.kill()
+    assert job.end().code == -signal.SIGKILL
     assert new.exists() and not (tmp_path / "mlflow.db").exists()
     [job] = first_jobs([tmp_path / "next"])
-    assert (job.communicate(timeout=240)[1], job.returncode) == ("", 0)
+    assert job.end() == Done(0, "", "")
     check_whole(tmp_path / "mlflow.db")
     assert values(tmp_path / "mlflow.db") == 1 and not new.exists()
 
@@ -94,7 +86,7 @@ def test_a_broken_store_is_named_and_its_remedy_works(
 ) -> None:
     first, second, file = tmp_path / "first", tmp_path / "second", tmp_path / "mlflow.db"
     [job] = first_jobs([first])
-    assert (job.communicate(timeout=240)[1], job.returncode) == ("", 0)
+    assert job.end() == Done(0, "", "")
     break_store(file)
     with RunDir.open(second) as run, Tracker(run, system_seconds=0) as tracker:  # training goes on
         tracker.begin(0)
@@ -104,9 +96,8 @@ def test_a_broken_store_is_named_and_its_remedy_works(
     with pytest.raises(StoreError, match=r"Move it away, and run `ctr sync RUN`.*: mv '.*' '.*\.broken'$"):
         sync(second)
     shutil.move(file, f"{file}.broken")  # as the message says
-    command = [sys.executable, "-m", "pipelines.cli", "sync"]
     for path in (first, second):
-        assert subprocess.run([*command, str(path)], capture_output=True).returncode == 0
+        assert run_command("sync", str(path)).code == 0
     assert values(file) == 2
 
 

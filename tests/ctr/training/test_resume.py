@@ -19,6 +19,7 @@ from pipelines.cli import main
 from pipelines.train import train
 from tests.ctr.tasks_on_disk import write_tasks
 from tests.ctr.tiny_run import STEPS_PER_EPOCH, endings, outcome_of, tiny_config, tiny_dataset, write_config
+from tests.forks import run_command
 
 # Everything that has a state of its own.
 FULL = (
@@ -124,21 +125,15 @@ def test_a_run_of_several_tasks_goes_on_bit_by_bit(tmp_path: Path) -> None:
     assert outcome_of(broken) == outcome_of(whole)
 
 
-def command(config: Path, *, fault: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "CTR_FAULT": fault, "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-m", "pipelines.cli", "train", str(config)]
-    return subprocess.run(arguments, env=environment, capture_output=True, text=True)
-
-
 def killed_runs_equal(dataset: Path, folder: Path, faults: Sequence[str]) -> None:
     """Run the command with a kill -9 at each fault, then without; compare with a run of this process."""
     whole, run = folder / "whole", folder / "run"
     config = write_config(folder / "run.yaml", dataset, run, *FULL)
     for fault in faults:
-        done = command(config, fault=fault)
-        assert done.returncode == -signal.SIGKILL, (fault, done.stderr)
-    done = command(config)
-    assert done.returncode == 0, done.stderr
+        done = run_command("train", str(config), fault=fault)
+        assert done.code == -signal.SIGKILL, (fault, done.err)
+    done = run_command("train", str(config))
+    assert done.code == 0, done.err
     train(tiny_config(dataset, whole, *FULL))
     assert outcome_of(run) == outcome_of(whole), faults
     assert main(["predict", str(run)]) == main(["predict", str(whole)]) == 0
@@ -188,6 +183,6 @@ def test_sigterm_from_outside(dataset: Path, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert endings(run) == ["KILLED"]
-    assert command(config).returncode == 0
+    assert run_command("train", str(config)).code == 0
     train(tiny_config(dataset, whole, *FULL))
     assert outcome_of(run) == outcome_of(whole)
