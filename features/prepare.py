@@ -15,6 +15,7 @@ from features.encode.encoded import Encoded
 from features.encode.fitted import write_fitted
 from features.encode.late import with_late_weights
 from features.encode.layout import event_table, split_tables
+from features.encode.published import compare_published
 from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
 from features.encode.targets import fitted_tasks
@@ -113,12 +114,15 @@ def _prepare_here(
         alone = type(going_on) is Standalone
         parts = _parts(full, tables, resources, tell) if alone else one_part(full, tables, resources)
         if parts == 1:
-            return _prepare_whole(root, spec, full, tables, counters, going_on, base=base, tell=tell)
-        with _in_parts(spec, full, tables, out, base, parts, resources, tell) as prepared:
-            for name, (path, _) in prepared.files.items():
-                take(path, root / name)
-            prepared.counters = counters | prepared.counters
-            return _finish(root, spec, full, prepared)
+            manifest = _prepare_whole(root, spec, full, tables, counters, going_on, base=base, tell=tell)
+        else:
+            with _in_parts(spec, full, tables, out, base, parts, resources, tell) as prepared:
+                for name, (path, _) in prepared.files.items():
+                    take(path, root / name)
+                prepared.counters = counters | prepared.counters
+                manifest = _finish(root, spec, full, prepared)
+        compare_published(spec, manifest.splits, tell)
+        return manifest
 
 
 def _parts(full: Spec, tables: Tables, resources: Resources, tell: OnProgress) -> int:

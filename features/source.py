@@ -61,6 +61,8 @@ class RawTable(Strict):
     encoding: str = option("utf-8")
     header: bool = option(True)
     columns: list[str] = option([])  # their names, where there is no header
+    by_file: dict[str, dict[str, str | int]] = option({})  # further columns: column → file name → its value
+    number: str | None = option(None)  # a further column: the number of the row in the table, from 0
 
     @field_validator("separator", "quote", "escape")
     @classmethod

@@ -30,6 +30,9 @@ Tick = Annotated[Seconds | None, Field(exclude_if=is_none)]
 Where = Annotated[dict[str, list[Any]], Field(default={}, exclude_if=is_empty)]
 Names = Annotated[list[str], Field(default=[], exclude_if=is_empty)]
 Positive = Annotated[int, Field(gt=0)]
+SplitParts = Annotated[
+    str, Field(pattern=r"^(train|valid|test)(\+(train|valid|test))*$")
+]  # as in train+valid
 Needed = dict[str, dict[str, str]]  # table → column → who reads it
 
 
@@ -144,6 +147,8 @@ class Split(Strict):
 
     valid: float | int | str = 0.1  # a share of the rows, or the first time of the part
     test: float | int | str = 0.1
+    # edition → a part, or several as in train+valid → how many rows (with explode: lines) its owner publishes
+    published: dict[str, dict[SplitParts, Positive]] = option({})
 
 
 class Spec(Strict):

@@ -77,7 +77,12 @@ class GridConfig(ModelConfig):
     )
 
     def check(self, manifest: Manifest) -> None:
-        """Refuse a field to search by that events and candidates do not share."""
+        """Refuse to read sequences that there are not, or by a field that they and candidates lack."""
+        if not manifest.domains and self.sequence != DinConfig():
+            raise ConfigError(
+                f"model.sequence is of behaviour domains, and the data set {manifest.name!r} has none; leave "
+                "model.sequence out"
+            )
         if (field := self.sequence.field) is not None:
             for domain in manifest.domains:
                 compared_columns(manifest, domain, field)
@@ -103,7 +108,9 @@ class Grid(Model):
         super().__init__(manifest, config, dim=dim, tasks=tasks)
         width = config.d_model
         self.ns_tokenizer = make_tokenizer(manifest, config, dim=dim)
-        self.sequence_tokenizers = SequenceTokenizers(manifest, config, dim=dim, merge=False)
+        self.sequence_tokenizers = SequenceTokenizers(
+            manifest, config, dim=dim, merge=False, may_be_none=True
+        )
         ns_tokens = self.ns_tokenizer.num_tokens
         self.asking = self.ns_tokenizer.candidate_tokens()
         self.ask = Linear(len(self.asking) * width, width)

@@ -145,14 +145,23 @@ class SequenceTokenizers(nn.Module):
         config: see `SequenceTokenizer`.
         dim: E.
         merge: whether `forward` gives one sequence instead of one per domain.
+        may_be_none: whether the model also works without any sequence.
     """
 
-    def __init__(self, manifest: Manifest, config: TokensConfig, *, dim: int, merge: bool) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        config: TokensConfig,
+        *,
+        dim: int,
+        merge: bool,
+        may_be_none: bool = False,
+    ) -> None:
         super().__init__()
-        if not manifest.domains:
+        if not (manifest.domains or may_be_none):
             raise ConfigError(
                 f"the model needs at least one behaviour domain, the data set {manifest.name!r} has none; "
-                "add one to its spec"
+                "add one to its spec, or choose kind grid, which crosses the features alone"
             )
         self.domains = list(manifest.domains)
         untimed = [name for name, info in manifest.domains.items() if not info.timed]

@@ -32,7 +32,7 @@ def read_entity(
         entity: the table and its key.
         what: user or item.
         columns: which columns of the table.
-        counters: gets how many values were infinite.
+        counters: gets how many values were infinite, and how many rows repeat another.
         keys: the raw key of every code of the log.
         tables: the raw tables.
         dense: columns of numbers, whose lists are vectors.
@@ -41,7 +41,7 @@ def read_entity(
         `__user` or `__item` (code) and the columns as `user.*` or `item.*`.
 
     Raises:
-        DataError: a key has several rows.
+        DataError: a key has several rows that differ in these columns.
     """
     name = f"table {entity.table!r} ({what})"
     wanted = list(dict.fromkeys([entity.key, *columns]))
@@ -49,6 +49,11 @@ def read_entity(
         tables[entity.table], wanted, counters, keys=[entity.key], dense=dense, name=entity.table, what=name
     ).drop_nulls(entity.key)
     key = key_values(side[entity.key], what=f"{name}, column {entity.key!r}")
+    if key.is_duplicated().any():  # rows that agree in all that is read are one
+        rows = side.height
+        side = side.unique(wanted, keep="first", maintain_order=True)
+        counters[f"{entity.table}.rows_repeated"] = rows - side.height
+        key = key_values(side[entity.key], what=f"{name}, column {entity.key!r}")
     if (repeated := key.is_duplicated()).any():
         some = key.filter(repeated).unique().sort()
         raise DataError(

@@ -70,6 +70,33 @@ def find_files(root: Path, pattern: str, *, what: str) -> list[TableFile]:
     return [TableFile(p, dict(_partitions(p.relative_to(root).parts[:-1]))) for p in kept]
 
 
+def with_told(files: list[TableFile], told: dict[str, dict[str, str | int]], *, what: str) -> list[TableFile]:
+    """The files with the columns that the spec tells of each by its name.
+
+    Args:
+        files: of the table.
+        told: column → name of the file, or the end of its path, which may be a glob → value.
+        what: the table, for the error message.
+
+    Raises:
+        DataError: a file of which a column is not told, or told twice.
+    """
+    found = []
+    for file in files:
+        own: dict[str, str | None] = {}
+        for column, values in told.items():
+            fits = [str(value) for pattern, value in values.items() if file.path.match(pattern)]
+            if len(fits) != 1:
+                raise DataError(
+                    f"{what}: by_file must tell {column!r} of every file once, but {file.path} is "
+                    f"{'none' if not fits else 'several'} of {sorted(values)}; name the file there, or leave "
+                    "it out of path"
+                )
+            own[column] = fits[0]
+        found.append(TableFile(file.path, {**file.partitions, **own}))
+    return found
+
+
 def _is_hidden(parts: tuple[str, ...], named: set[str]) -> bool:
     return any(p.startswith(("_", ".")) and p not in named and "=" not in p and p != ".." for p in parts)
 

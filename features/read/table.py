@@ -94,6 +94,8 @@ class Table:
         every = dict.fromkeys([*(c for p in self.parts for c in p.schema), *self.raw.optional])
         ordered = [c for c in every if c in columns]
         table = pl.concat([self._of_part(part, ordered) for part in self.parts])
+        if (number := self.raw.number) is not None:
+            table = table.with_row_index(number).with_columns(pl.col(number).cast(pl.Int64))
         return self._with_derived(table) if self.derived else table
 
     def _with_derived(self, table: pl.LazyFrame) -> pl.LazyFrame:
@@ -111,20 +113,23 @@ class Table:
         return table.with_columns(derived).select([*own, *self.derived, *place])
 
     def _check_names(self) -> None:
-        """Every name under `types` is a column, and no derived one has the name of a column."""
+        """Every name under `types` is a column, and none that is made has the name of a column."""
         there = {c for part in self.parts for c in part.schema} | set(self.raw.optional)
         if unknown := sorted(set(self.raw.types) - there):
             raise ConfigError(
                 f"table {self.name!r}: types names {unknown}, but it has {sorted(there)}; correct it"
             )
-        if taken := sorted(set(self.raw.derive) & there):
-            raise ConfigError(
-                f"table {self.name!r}: derive gives {taken}, which are columns already; rename them"
-            )
+        number = {} if self.raw.number is None else {self.raw.number: None}
+        for key, made in (("derive", self.raw.derive), ("number", number)):
+            if taken := sorted(made.keys() & there):
+                raise ConfigError(
+                    f"table {self.name!r}: {key} gives {taken}, which are columns already; rename them"
+                )
 
     def _with_operands(self, needed: dict[str, str]) -> dict[str, str]:
         """The columns of files that are needed: what derived ones are made of in their place."""
-        found = {c: who for c, who in needed.items() if c not in self.raw.derive}
+        made = {*self.raw.derive, self.raw.number}
+        found = {c: who for c, who in needed.items() if c not in made}
         for name, expression in self.derived.items():
             for column, roles in operands(expression).items():
                 own = self.roles.columns.setdefault(column, set())

@@ -2,6 +2,7 @@
 
 movielens   100k, 1M and latest-small, as their owner packs them and as Parquet
 ml_1mctr    1M with the rows and parts of a published comparison
+ebnerd      pages and fixed histories of the RecSys Challenge 2024
 trivago     sessions of the RecSys Challenge 2019
 simulator   the directory that `ctr simulate` writes
 competition rows with ready-made history lists, as Parquet with a schema.json
@@ -26,6 +27,7 @@ READERS = {
     "movielens": "features.sources.movielens",
     "ml_1mctr": "features.sources.ml_1mctr",
     "trivago": "features.sources.trivago",
+    "ebnerd": "features.sources.ebnerd",
     "simulator": "features.sources.simulator",
 }
 # or read(root, options=…, needed=…) -> tables.

@@ -118,5 +118,13 @@ def test_what_does_not_fit_is_named(options: dict[str, Any], text: str) -> None:
 
 def test_a_data_set_without_behaviour_is_refused() -> None:
     manifest = batches.manifest(domains={})
-    with pytest.raises(ConfigError, match="at least one behaviour domain"):
+    with pytest.raises(ConfigError, match=r"at least one behaviour domain.* or choose kind grid"):
         build_model(manifest, model_config(**BASE), dim=E, seed=1)
+
+
+def test_a_grid_without_behaviour_is_its_interaction_alone() -> None:
+    manifest, grid = batches.manifest(domains={}), {**BASE, "kind": "grid", "interaction": {"kind": "dcn"}}
+    names = dict(build_model(manifest, model_config(**grid), dim=E, seed=1).named_parameters())
+    assert any(n.startswith("interaction.") for n in names) and not any(n.startswith("side") for n in names)
+    with pytest.raises(ConfigError, match=r"has none; leave model\.sequence out"):
+        build_model(manifest, model_config(**grid, sequence={"kind": "pooling"}), dim=E, seed=1)

@@ -21,8 +21,8 @@ from tests.features.small_log import (
     shop_tables,
 )
 
-SHOWN = Impressions(
-    table="t", user="user", item="item", time="at", label={"column": "click"}, context=["device"]
+SHOWN = Impressions.model_validate(
+    dict(table="t", user="user", item="item", time="at", label={"column": "click"}, context=["device"])
 )
 
 
@@ -97,7 +97,11 @@ def test_missing_keys_and_times_are_refused_with_rows(tmp_path: Path, column: st
 
 def test_entities_have_one_row_each(tmp_path: Path) -> None:
     tables = rating_tables()
-    tables["users"] = pl.concat([tables["users"], tables["users"].head(2)])
+    users, again = tables["users"], tables["users"].head(2)
+    alone = run(tmp_path, RATINGS_SPEC, tables, out="alone")
+    twice = run(tmp_path, RATINGS_SPEC, {**tables, "users": pl.concat([users, again])}, out="twice")
+    assert twice.files == alone.files and twice.counters["users.rows_repeated"] == 2
+    tables["users"] = pl.concat([users, again.with_columns(sex=pl.lit("?"))])
     with pytest.raises(
         DataError, match=r"'users' \(user\) must have one row per 'user_id', but 2 keys.*\[1, 2\]"
     ):

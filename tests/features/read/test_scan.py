@@ -251,3 +251,21 @@ def test_no_file_and_unknown_table_or_option(tmp_path: Path) -> None:
         opened(tmp_path, options={"seperator": ";"})
     with pytest.raises(ConfigError, match="has no table 'clicks'"):
         open_files(Source(), base=tmp_path, needed=NEEDED)
+
+
+def test_columns_told_by_file_and_a_number_of_the_row(tmp_path: Path) -> None:
+    for name, users in (("test", [9]), ("train", [7, 8])):
+        (tmp_path / f"{name}.csv").write_text("user,item\n" + "".join(f"{u},1\n" for u in users))
+    told = {"part": {"train.csv": 0, "t?st.csv": 1}}
+    table = opened(tmp_path, path="*.csv", format="csv", by_file=told, number="row")
+    assert table.select("user", "part", "row").rows() == [("9", "1", 0), ("7", "0", 1), ("8", "0", 2)]
+    assert table.schema["row"] == pl.Int64
+    (tmp_path / "other.csv").write_text("user,item\n1,1\n")
+    with pytest.raises(DataError, match=r"tell 'part' of every file once, but .*other.csv is none of"):
+        opened(tmp_path, path="*.csv", format="csv", by_file=told)
+    twice = {"part": {"t*.csv": 0, "other.csv": 1, "test.csv": 2}}
+    with pytest.raises(DataError, match=r"test.csv is several of \['other.csv', 't\*.csv', 'test.csv'\]"):
+        opened(tmp_path, path="*.csv", format="csv", by_file=twice)
+    with pytest.raises(ConfigError, match=r"number gives \['item'\], which are columns already"):
+        spec_table = RawTable(path="t*.csv", format="csv", number="item")
+        open_files(Source(tables={"clicks": spec_table}), base=tmp_path, needed=NEEDED, roles={})
