@@ -34,6 +34,7 @@ COMMANDS = {
     "train": ("pipelines.train", "train a model, or resume its run"),
     "evaluate": ("pipelines.evaluate", "score a split, compute metrics with intervals, write a report"),
     "predict": ("pipelines.predict", "score a split into a predictions table"),
+    "ensemble": ("pipelines.ensemble", "several runs as one model: the mean of their logits, evaluated"),
     "score": ("pipelines.score", "score many candidates per request with cached states; serve over HTTP"),
     "export": ("pipelines.export", "the trained model as programs that run without this package"),
     "counters": ("pipelines.counters", "export what counters held at a moment, for a service that scores"),
@@ -55,6 +56,7 @@ REMOTE = {
     "baseline": {"dataset"},
     "evaluate": {"run_dir", "dataset"},
     "predict": {"run_dir", "dataset"},
+    "ensemble": {"runs", "dataset"},
     "score": {"run_dir", "dataset"},
     "counters": {"run_dir", "dataset"},
 }
@@ -66,6 +68,7 @@ READING = (
     "train",
     "evaluate",
     "predict",
+    "ensemble",
     "score",
     "export",
     "counters",

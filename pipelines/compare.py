@@ -89,11 +89,7 @@ def compare(
     if out is not None:
         check_free(out, "comparison", known=_is_comparison)
     judgements = judge(_cells(arms, where, task), metrics=metrics, alpha=alpha, noise=noise)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
-    console.print(table(judgements, alpha=alpha))
-    console.print(printable("\n".join(["", *notes(judgements)])), highlight=False, markup=False)
+    show(judgements, alpha=alpha)
     if out is not None:
         settings = {
             "models": {arm.name: [str(path) for path in arm.paths] for arm in arms},
@@ -108,6 +104,15 @@ def compare(
         replace_file(out / "comparison.json", to_json(judgements, settings=settings).encode())
         echo(f"\nwrote {out / 'comparison.md'} and {out / 'comparison.json'}")
     return judgements
+
+
+def show(judgements: Sequence[Judgement], *, alpha: float) -> None:
+    """Print judgements as a table, and what they do not cover below it."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    console.print(table(judgements, alpha=alpha))
+    console.print(printable("\n".join(["", *notes(judgements)])), highlight=False, markup=False)
 
 
 def _cells(arms: Sequence[Arm], where: tuple[str, str] | None, task: str | None) -> dict[str, list[Cell]]:

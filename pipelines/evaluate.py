@@ -7,69 +7,29 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctr.baseline import BASELINES
-from ctr.metrics import Evaluation, MetricValue, evaluate_raw, evaluate_tasks, evaluate_values
-from ctr.metrics.regression import RegressionSummary
+from ctr.metrics import MetricValue
 from ctr.metrics.table import compared
-from ctr.report.evaluation import as_metric, format_metrics_table
-from ctr.report.figures import report_rows
-from ctr.report.plots import with_ends
 from ctr.report.result_line import append_line
-from ctr.report.tasks import (
-    format_calibration_table,
-    format_tasks_table,
-    format_values_table,
-    uncalibrated,
-    write_reports,
-)
 from ctr.runs.directory import RunDir
+from ctr.runs.ensemble import is_ensemble
 from ctr.runs.journal import Row, read_rows
 from ctr.tracking import Tracker
 from ctr.transfer.report import KIND, TakenOver
 from features.errors import ConfigError
+from features.remote.working_copy import here
 from pipelines.baseline import check_baselines, compared_with
 from pipelines.compare import compare
+from pipelines.ensemble_report import evaluate_ensemble
+from pipelines.measured import EvaluationResult, measure
 from pipelines.remote_runs import runs_here
 from pipelines.terminal import echo
 
 if TYPE_CHECKING:
     from pipelines.runs import OpenRun
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """What an evaluation produced."""
-
-    evaluation: Evaluation
-    report: Path
-    step: int
-    comparison: list[dict[str, Any]]  # baselines and reference lines
-    importance: dict[str, MetricValue] = field(default_factory=dict)  # feature → loss of AUC without it
-    tasks: dict[str, Evaluation] = field(default_factory=dict)  # output → evaluation, the first one first
-    raw: dict[str, Evaluation] = field(default_factory=dict)  # the same without calibration, if there is one
-    values: dict[str, RegressionSummary] = field(default_factory=dict)  # of regressions
-
-    def text(self) -> str:
-        """The table of metrics, and below it what the model is compared with."""
-        lines = [format_metrics_table(self.evaluation), *([""] if self.comparison else [])]
-        if len(self.tasks) > 1:
-            first = next(iter(self.tasks))
-            lines = [format_tasks_table(self.tasks), "", f"{first}, the first task:", *lines]
-        if self.values:
-            lines += ["", format_values_table(self.values)]
-        if self.raw:
-            lines += ["", format_calibration_table(self.tasks, self.raw)]
-        for line in self.comparison:
-            lines.append(f"{line['name']:45} AUC {with_ends(as_metric(line['auc']))}")
-        ranked = sorted(self.importance.items(), key=lambda item: -(item[1].value or 0.0))
-        if ranked:
-            lines += ["", f"AUC lost without a feature, {ranked[0][1].n:,} rows"]
-            lines += [f"{name:45} {with_ends(metric)}" for name, metric in ranked]
-        return "\n".join(lines)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -179,10 +139,10 @@ def evaluate(
     importance_rows: int = 0,
     raw_scores: bool = False,
 ) -> EvaluationResult:
-    """Score, measure, report, track.
+    """Score, measure, report, track; of an ensemble, which has its predictions, without the scoring.
 
     Args:
-        path: the run directory.
+        path: the directory of a run or an ensemble.
         split: which part of the data set.
         checkpoint: `best`, `last` or a step number.
         dataset: where the data set is now, if it moved, or another one to evaluate on.
@@ -192,6 +152,15 @@ def evaluate(
         importance_rows: rows on which each feature's worth is measured; 0: it is not.
         raw_scores: without the calibration of the run.
     """
+    if is_ensemble(here(path)):
+        asked = {"--checkpoint": checkpoint != "best", "--dataset": dataset is not None}
+        asked |= {"--baseline": bool(baselines), "--importance": bool(importance_rows), "--raw": raw_scores}
+        if given := [option for option, value in asked.items() if value]:
+            raise ConfigError(
+                f"{path} holds an ensemble, which has predictions and no weights, got {' '.join(given)}; "
+                "leave that out, or evaluate one of the runs that it is made of"
+            )
+        return evaluate_ensemble(path, split, line_file=line_file)
     # Here, because they load torch, which comparing predictions does not need.
     from pipelines.predict import predict
     from pipelines.result_line import result_line
@@ -202,48 +171,31 @@ def evaluate(
         opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint, raw=raw_scores)
         check_baselines(opened, baselines or [])
         predictions, _ = predict(run_dir, opened, split)
-        evaluations = evaluate_tasks(predictions)
-        (first, evaluation), *others = evaluations.items()
         compared = [compared_with(run_dir, opened, kind, split) for kind in baselines or []]
-        compared += lines or []
-        raw, values = evaluate_raw(predictions), evaluate_values(predictions)
-        importances = _importances(opened, split, importance_rows) if importance_rows else {}
-        importance = importances.get(first, {})
-        report_dir, history = run_dir.report / opened.place, read_rows(run_dir.journal_file)
-        report = write_reports(
-            report_dir,
-            evaluations,
-            history=history,
+        history = read_rows(run_dir.journal_file)
+        result = measure(
+            predictions,
+            run_dir.report / opened.place,
             title=f"{opened.config.model.kind} on {opened.dataset.manifest.name}, {split}",
-            importances=importances,
-            raw=raw,
-            values=values,
-            context={
-                "baselines": compared,
-                "config": opened.config.model_dump(mode="json"),
-                "facts": {
-                    "run": path,
-                    "weights": f"step {opened.step}",
-                    "split": split,
-                    **describe_dataset(opened.prepared),
-                    **_started_from(history),
-                },
+            facts={
+                "run": path,
+                "weights": f"step {opened.step}",
+                "split": split,
+                **describe_dataset(opened.prepared),
+                **_started_from(history),
             },
+            config=opened.config.model_dump(mode="json"),
+            step=opened.step,
+            comparison=compared + (lines or []),
+            importances=_importances(opened, split, importance_rows) if importance_rows else {},
+            history=history,
         )
         name = f"{split}.{opened.place}" if opened.place else split
-        beside = [*compared, *uncalibrated(raw, first)]
-        found = report_rows(
-            evaluation,
-            split=name,
-            baselines=beside,
-            importance=importance,
-            others=dict(others),
-            values=values,
-        )
-        _record(run_dir, opened, found, report=report.parent)
+        _record(run_dir, opened, result.rows(name), report=result.report.parent)
         if line_file is not None:
-            append_line(line_file, result_line(run_dir, opened, evaluation, split, others=dict(others)))
-    return EvaluationResult(evaluation, report, opened.step, compared, importance, evaluations, raw, values)
+            line = result_line(run_dir, opened, result.evaluation, split, others=result.others)
+            append_line(line_file, line)
+    return result
 
 
 def _importances(opened: OpenRun, split: str, rows: int) -> dict[str, dict[str, MetricValue]]:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from ctr.compare import Judgement
 from ctr.metrics import Evaluation, MetricValue
 from ctr.report.result_line import Figure, ResultLine
 from ctr.runs.directory import RunDir
+from ctr.runs.ensemble import Ensemble
 from ctr.runs.journal import Row, read_rows
 from features.dataset import Dataset
 from pipelines.runs import OpenRun
@@ -83,6 +85,33 @@ def baseline_line(
         commit=commit(),
         date=_day(),
         commands=[f"ctr baseline {dataset.place} --kind {kind} --split {split} --seeds {seed}"],
+    )
+
+
+def ensemble_line(
+    path: Path,
+    made: Ensemble,
+    evaluation: Evaluation,
+    split: str,
+    *,
+    others: Mapping[str, Evaluation] = MappingProxyType({}),
+) -> ResultLine:
+    """What an ensemble reached; its settings are what it is made of."""
+    runs = " ".join(member.run for member in made.members)
+    options = f" --calibration {made.calibration}" if made.calibration != "none" else ""
+    return ResultLine(
+        dataset=made.dataset,
+        dataset_digest=made.digest,
+        split=split,
+        model="ensemble",
+        variant=f"mean of {len(made.members)} runs",
+        settings=made.model_dump(mode="json"),
+        seeds=[member.seed for member in made.members],
+        **_measured(evaluation, others),
+        hardware=machine(),
+        commit=commit(),
+        date=_day(),
+        commands=[f"ctr ensemble {runs} --out {path}{options}"],
     )
 
 

@@ -15,6 +15,7 @@ from ctr.checkpoint.load import Checkpoint
 from ctr.config import PeriodConfig, RunConfig
 from ctr.errors import CheckpointError
 from ctr.runs.directory import RunDir
+from ctr.runs.ensemble import refuse_ensemble
 from ctr.runs.identity import on_other_data
 from ctr.runs.saved_config import load_saved_config
 from ctr.training.state import TrainingState
@@ -48,6 +49,7 @@ class OpenRun:
 
 def read_run_config(path: Path) -> RunConfig:
     """The resolved configuration that a run was started with."""
+    refuse_ensemble(path)
     if not (path / "config.yaml").is_file():
         raise ConfigError(
             f"{path} must be a run directory with a config.yaml; train one with: ctr train CONFIG"

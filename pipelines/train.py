@@ -27,6 +27,7 @@ from ctr.cooccurrence.start import Placed, start_from_cooccurrence
 from ctr.distributed.world import World, open_world
 from ctr.embedding.restart import restart_of
 from ctr.runs.directory import RunDir
+from ctr.runs.ensemble import refuse_ensemble
 from ctr.runs.signals import GracefulStop
 from ctr.runs.versions import check_versions
 from ctr.tracking import SilentTracker, Tracker
@@ -223,6 +224,7 @@ def start_run(
         return
     tracking, data = config.tracking, describe_dataset(dataset)
     tags = {"ctr.model": kind, "ctr.dataset": data["name"], "ctr.dataset_sha256": data["sha256"]}
+    refuse_ensemble(here(config.run))
     with RunDir.open(config.run) as run_dir:
         yield (
             run_dir,

@@ -194,12 +194,19 @@ def predict_split(
     """
     outputs = outputs_of_run(state)
     scored = (
-        Scored(
-            batch.row_id.numpy(),
-            outputs.first_logit(logits),
-            *outputs.scores(logits),
-            _flat(outputs.raw.scores(logits)) if outputs.calibration else (),
-        )
+        scored_rows(outputs, batch.row_id.numpy(), logits)
         for batch, logits in score_batches(state, loader.iterate(0), bf16=bf16, device=device)
     )
     return predictions.write_predictions(path, SplitRows(dataset, split), scored)
+
+
+def scored_rows(outputs: Outputs, row_id: np.ndarray, logits: np.ndarray) -> Scored:
+    """What a table of predictions has of some rows.
+
+    Args:
+        outputs: of the run.
+        row_id: int64 (N,).
+        logits: float32 (N,), or (N, K) of a run with tasks.
+    """
+    raw = _flat(outputs.raw.scores(logits)) if outputs.calibration else ()
+    return Scored(row_id, outputs.first_logit(logits), *outputs.scores(logits), raw)
