@@ -54,6 +54,7 @@ class Target:
     weight: Tensor | None = None  # float32 (B,), ≥ 0; None: every row weighs 1
     everywhere: bool = False  # whether it is known in every row, so that nobody need look
     total: float | None = None  # weight of the known rows of the whole batch, where this is a part of it
+    teacher: Tensor | None = None  # float32 (B,): logits that it learns from beside the label, of each row
 
     @property
     def loss_weight(self) -> Tensor:
@@ -84,8 +85,9 @@ class Target:
 
     def take(self, picked: Tensor) -> Target:
         """The rows at positions `picked`, in this order."""
-        weight = None if self.weight is None else self.weight[picked]
-        return replace(self, label=self.label[picked], known=self.known[picked], weight=weight)
+        weight, teacher = (None if own is None else own[picked] for own in (self.weight, self.teacher))
+        label, known = self.label[picked], self.known[picked]
+        return replace(self, label=label, known=known, weight=weight, teacher=teacher)
 
 
 @dataclass(frozen=True)

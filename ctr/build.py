@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from ctr.footprint import check_dense
 from ctr.loader import Loader, Shard
 from ctr.loader.collate import column_tables, table_rows
 from ctr.loader.periods import restrict
+from ctr.loader.teacher import read_teacher
 from ctr.loader.view import sample_view
 from ctr.models.aligned import align
 from ctr.models.config import ModelConfig
@@ -25,7 +27,7 @@ from ctr.runs.identity import identity
 from ctr.tokens.ngram import NgramField, ngram_fields
 from ctr.training.hidden import MANY, HiddenColumns
 from ctr.training.lora import add_adapters
-from ctr.training.optim import AveragedWeights, make_optimizer
+from ctr.training.optim import averaged_weights, make_optimizer
 from ctr.training.speed import speed_up
 from ctr.training.state import Progress, TrainingState
 from ctr.training.validation import check_tasks
@@ -135,13 +137,12 @@ def build_state(
     model.to(device)
     tables = build_tables(config, manifest, device, world=world)
     speed_up(model, config.train)
-    averaged = AveragedWeights(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None
     torch.manual_seed(config.seed)
     return TrainingState(
         model,
         tables,
         make_optimizer(model, config.optimizer),
-        averaged,
+        averaged_weights(model, config),
         Progress(),
         identity(config, manifest),
         world=world or World.single(device),
@@ -170,9 +171,9 @@ def ngrams_of(config: RunConfig, manifest: Manifest) -> list[NgramField]:
 
 def training_loader(config: RunConfig, dataset: Dataset, *, world: World | None = None) -> Loader:
     """Batches of the split or splits that the run trains on, or this rank's share of each."""
-    shard = Shard(world.rank, world.size) if world else None
-    negatives = config.train.negatives
-    return _loader(config, dataset, config.train.data.split("+"), config.loader, shard, negatives=negatives)
+    shard, train = Shard(world.rank, world.size) if world else None, config.train
+    options = {"negatives": train.negatives, "teacher": read_teacher(config, dataset)}
+    return _loader(config, dataset, train.data.split("+"), config.loader, shard, **options)
 
 
 def scoring_loader(config: RunConfig, dataset: Dataset, split: str, *, world: World | None = None) -> Loader:
@@ -256,8 +257,7 @@ def _loader(
     splits: list[str],
     loader: LoaderConfig,
     shard: Shard | None,
-    *,
-    negatives: float = 1.0,
+    **options: Any,
 ) -> Loader:
     pin = pick_device(config.train.device).type == "cuda"
     ngrams = ngrams_of(config, dataset.manifest)
@@ -269,7 +269,7 @@ def _loader(
         pin=pin,
         ngrams=ngrams,
         shard=shard,
-        negatives=negatives,
+        **options,
     )
 
 

@@ -23,9 +23,10 @@ from ctr.models.config import ModelConfig
 from ctr.models.heads.config import TasksConfig
 from ctr.models.heads.heads import HEADS
 from ctr.models.registry import KINDS, model_config
-from ctr.options.knobs import DROP_UNUSED, Count, Few, Knobs, Positive, Seed, Share, Unused, default_of
+from ctr.options.knobs import DROP_UNUSED, Count, Few, Knobs, Positive, Seed, Share, default_of
 from ctr.options.overrides import change
 from ctr.options.reading import options_from
+from ctr.options.training import DistillConfig, LossConfig, SwaConfig, named_loss
 from ctr.sparse_optim import check_optimizer, has_option, read_options
 from features.safe_yaml import dump_yaml, load_yaml
 
@@ -135,29 +136,6 @@ class LoaderConfig(Knobs):
         return "windows" if requests > MANY_REQUESTS else "requests"
 
 
-def _named_loss(loss: Any) -> Any:
-    return {"kind": loss} if isinstance(loss, str) else loss
-
-
-class LossConfig(Knobs):
-    """What a binary task minimises (ctr.training.losses); a name alone is its kind."""
-
-    kind: Literal["cross_entropy", "focal", "pairwise", "listwise"] = "cross_entropy"
-    smoothing: float = Field(default=0.0, ge=0, lt=1)  # of the label: (1 − smoothing) · label + smoothing / 2
-    gamma: float = Field(default=2.0, ge=0)  # focal: how much less a row counts that is already right
-    share: float = Field(default=0.5, gt=0, le=1)  # pairwise, listwise: of it; the rest is cross-entropy
-
-    UNUSED = (
-        Unused(("gamma",), "kind", lambda kind: kind != "focal", "only a focal loss has gamma"),
-        Unused(
-            ("share",),
-            "kind",
-            lambda kind: kind not in ("pairwise", "listwise"),
-            "only a loss within requests has a share",
-        ),
-    )
-
-
 class TrainConfig(Knobs):
     """The training loop."""
 
@@ -170,7 +148,9 @@ class TrainConfig(Knobs):
     metric: Selection = "auc"  # an entry of ctr.metrics.table, or several with one direction: auc+gauc
     # Of the rows with label 0, drawn anew each epoch; predictions are of all rows (ctr.loader.negatives).
     negatives: float = Field(default=1.0, gt=0, le=1)
-    loss: Annotated[LossConfig, BeforeValidator(_named_loss)] = LossConfig()
+    loss: Annotated[LossConfig, BeforeValidator(named_loss)] = LossConfig()
+    distill: DistillConfig | None = None  # learn from other runs too (ctr.loader.teacher)
+    swa: SwaConfig | None = None  # average the weights of late steps, instead of optimizer.ema_decay
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     recompute: bool = False  # keep only the inputs of layers for backward: less memory, a third more time
@@ -250,12 +230,14 @@ class RunConfig(Knobs):
     lora: AdapterConfig | None = None  # adapt a finished run; None = all weights are learned
 
     @model_validator(mode="after")
-    def _one_run_to_start_from(self) -> Self:
+    def _one_of_each(self) -> Self:
         if self.lora is not None and (self.lora.base is None) == (self.init is None):
             raise ValueError(
                 "lora must adapt one run: give lora.base, or init.run with options of how to start from it, "
                 f"got lora.base {self.lora.base!r} and {'no init' if self.init is None else 'init too'}"
             )
+        if self.train.swa is not None and self.optimizer.ema_decay:
+            raise ValueError("a run keeps one average: optimizer.ema_decay or train.swa; drop one of both")
         if self.embedding.pmi_start is not None and (self.init is not None or self.lora is not None):
             raise ValueError("a run starts from another one or from embedding.pmi_start; drop one of both")
         return self

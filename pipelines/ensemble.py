@@ -14,7 +14,7 @@ from typing import get_args
 from ctr.build import open_dataset, scoring_loader
 from ctr.config import CalibrationKind, RunConfig
 from ctr.runs.directory import RunDir
-from ctr.runs.ensemble import ENSEMBLE, Ensemble, Member, member_file
+from ctr.runs.ensemble import ENSEMBLE, EnsembleRecord, Member, member_file
 from ctr.tracking.tracked_run import keep_run
 from ctr.training.calibration import Calibrators
 from ctr.training.mean_scores import MeanScores, write_scores
@@ -73,7 +73,7 @@ def make_ensemble(
     dataset: Path | None = None,
     calibration: CalibrationKind = "none",
     train: bool = False,
-) -> Ensemble:
+) -> EnsembleRecord:
     """Score the validation and test parts by each run, and write the predictions of all and of their mean.
 
     Args:
@@ -127,12 +127,12 @@ class _Views:
         rows = self.datasets[0].manifest.splits["valid"].impressions
         return rows > 0 and all(config.train.data == "train" for config in self.configs)
 
-    def described(self, members: list[Member], calibration: CalibrationKind) -> Ensemble:
+    def described(self, members: list[Member], calibration: CalibrationKind) -> EnsembleRecord:
         """What `ensemble.json` says."""
         values = [(member.value, number) for number, member in enumerate(members, start=1)]
         known = [(value, -number) for value, number in values if value is not None]
         first = self.datasets[0]
-        return Ensemble(
+        return EnsembleRecord(
             dataset=first.manifest.name,
             digest=self.digest,
             place=first.place,

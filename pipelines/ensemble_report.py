@@ -13,7 +13,7 @@ from ctr.metrics import evaluate_table
 from ctr.metrics.tasks import columns_of
 from ctr.report.result_line import append_line
 from ctr.runs.directory import RunDir
-from ctr.runs.ensemble import Ensemble, member_file, read_ensemble
+from ctr.runs.ensemble import EnsembleRecord, member_file, read_ensemble
 from ctr.tracking import Tracker
 from ctr.tracking.tracked_run import known_run
 from features.errors import ConfigError
@@ -59,7 +59,7 @@ def evaluate_ensemble(path: Path, split: str = "test", *, line_file: Path | None
     return result
 
 
-def show_difference(path: Path, made: Ensemble) -> None:
+def show_difference(path: Path, made: EnsembleRecord) -> None:
     """Print what the ensemble adds, on the test part, to the member that is the best on the validation part.
 
     Args:
@@ -80,11 +80,11 @@ def show_difference(path: Path, made: Ensemble) -> None:
     show(judgements, alpha=0.05)
 
 
-def _data(made: Ensemble) -> dict[str, str]:
+def _data(made: EnsembleRecord) -> dict[str, str]:
     return {"name": made.dataset, "sha256": made.digest, "source": made.place}
 
 
-def _member_lines(directory: Path, made: Ensemble, split: str) -> Iterator[dict[str, Any]]:
+def _member_lines(directory: Path, made: EnsembleRecord, split: str) -> Iterator[dict[str, Any]]:
     """A line of the report's comparison for each member."""
     for number, member in enumerate(made.members, start=1):
         file = member_file(directory, split, number)
@@ -94,7 +94,7 @@ def _member_lines(directory: Path, made: Ensemble, split: str) -> Iterator[dict[
         yield {"name": f"{member.run}{chosen}", "kind": f"member-{number}", "note": note, **metrics}
 
 
-def _record(run_dir: RunDir, made: Ensemble, result: EvaluationResult, split: str) -> None:
+def _record(run_dir: RunDir, made: EnsembleRecord, result: EvaluationResult, split: str) -> None:
     """Write the figures into the journal, and so to MLflow, where the first member is tracked."""
     if not run_dir.record():
         return

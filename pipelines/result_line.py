@@ -19,7 +19,7 @@ from ctr.compare import Judgement
 from ctr.metrics import Evaluation, MetricValue
 from ctr.report.result_line import Figure, ResultLine
 from ctr.runs.directory import RunDir
-from ctr.runs.ensemble import Ensemble
+from ctr.runs.ensemble import EnsembleRecord
 from ctr.runs.journal import Row, read_rows
 from features.dataset import Dataset
 from pipelines.runs import OpenRun
@@ -90,7 +90,7 @@ def baseline_line(
 
 def ensemble_line(
     path: Path,
-    made: Ensemble,
+    made: EnsembleRecord,
     evaluation: Evaluation,
     split: str,
     *,

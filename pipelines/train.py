@@ -142,6 +142,7 @@ def train(config: RunConfig, *, until: int | None = None, world: World | None = 
     started = None if begun else start_from_run(state, config, dataset, world=world)
     placed = None if begun else start_from_cooccurrence(state, config, dataset)
     batches = training_loader(config, dataset, world=world)
+    state.teacher = None if batches.teacher is None else batches.teacher.digest
     valid = validation_loader(config, dataset, world=world)
     hidden = hidden_columns(config, dataset, world=world)
     restart = restart_of(config, dataset.manifest)
@@ -185,6 +186,8 @@ def fit(
         with tracker:
             trainer.resume()
             _tell_restart(trainer)
+            for line in trainer.train.teacher.lines if trainer.train.teacher else ():
+                display.message(line)
             if started is not None:
                 tracker.log(started.kind, 0, started.to_json())
                 for line in started.lines():

@@ -23,7 +23,6 @@ from ctr.cooccurrence.vectors import Weighted, linked_vectors
 from ctr.distributed.shards import as_sharded
 from ctr.embedding import EmbeddingTables
 from ctr.models.aligned import align
-from ctr.training.optim import AveragedWeights
 from ctr.training.state import TrainingState
 from features.dataset import Dataset
 from features.errors import ConfigError
@@ -86,7 +85,7 @@ def start_from_cooccurrence(state: TrainingState, config: RunConfig, dataset: Da
             torch.manual_seed(config.seed)
             align(state.model, dict.fromkeys(vectors, _SPACE))
         if state.averaged is not None:
-            state.averaged = AveragedWeights(state.model, state.averaged.decay)
+            state.averaged.load(dict(state.model.named_parameters()))
     best = sorted(links, key=lambda link: -link.gain)
     told = {link.field: (link.candidate, link.gain) for link in reversed(best)}
     return Placed(dict(sorted(told.items(), key=lambda item: -item[1][1])), sorted(vectors))

@@ -139,6 +139,8 @@ class GenerateConfig(RunConfig):
             )
         if self.tasks is not None:
             raise ValueError(f"tasks must be null for a generator, got kind {self.tasks.kind}; delete it")
+        if self.train.distill is not None:
+            raise ValueError("train.distill belongs to click models; delete it")
         if self.train.metric != "ne":
             raise ValueError(f"train.metric must be ne for a generator, got {self.train.metric!r}")
         if self.loader.id_dropout:

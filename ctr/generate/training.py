@@ -24,7 +24,7 @@ from ctr.generate.views import covering_requests, last_requests, pick_requests
 from ctr.loader import Loader
 from ctr.loader.view import DatasetView
 from ctr.runs.identity import identity
-from ctr.training.optim import AveragedWeights, make_optimizer
+from ctr.training.optim import averaged_weights, make_optimizer
 from ctr.training.scoring import BatchSource
 from ctr.training.state import Progress, TrainingState
 from ctr.training.step import StepResult
@@ -130,12 +130,11 @@ def build_generator(
         torch.manual_seed(config.seed)
         model = build().to(device)
     torch.manual_seed(config.seed)
-    decay = config.optimizer.ema_decay
     return TrainingState(
         model,
         NoTables({}, config.embedding, device=torch.device(device)),
         make_optimizer(model, config.optimizer),
-        AveragedWeights(model, decay) if decay else None,
+        averaged_weights(model, config),
         Progress(),
         {**_course(config, manifest), "semantic_ids": ids.digest()},
     )

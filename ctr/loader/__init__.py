@@ -23,7 +23,8 @@ from ctr.loader.prefetch import in_order
 from ctr.loader.row_counts import Window, find_windows, rows_of
 from ctr.loader.shard import Shard, assign_requests, request_costs
 from ctr.loader.stats import batch_stats
-from ctr.loader.targets import as_part, total_weights
+from ctr.loader.targets import TEACHER, as_part, total_weights
+from ctr.loader.teacher import Teacher
 from ctr.tokens.ngram import NgramField
 from features.dataset import Dataset, Manifest
 from features.durable.faults import fault_point
@@ -52,6 +53,7 @@ class Loader:
         ngrams: fields of events whose n-grams are hashed as well.
         shard: the part that this rank makes.
         negatives: share of the rows with label 0 that an epoch has.
+        teacher: what the rows of the one split are learned from beside their labels.
 
     Raises:
         ConfigError: max_len names an unknown domain or exceeds what the data set holds, or id_dropout an
@@ -71,8 +73,10 @@ class Loader:
         ngrams: Sequence[NgramField] = (),
         shard: Shard | None = None,
         negatives: float = 1.0,
+        teacher: Teacher | None = None,
     ) -> None:
         self.config = config
+        self.teacher = teacher
         self.shard = shard or Shard()
         self.pin = pin
         self.seed = seed
@@ -180,6 +184,9 @@ class Loader:
         """The columns of a window, the order of its requests in this epoch, and the cuts between batches."""
         window = plan.windows[index]
         data = read_window(self._data[window.split], window, self._manifest)
+        if self.teacher is not None:
+            rows_of_window = slice(window.first_row, window.first_row + window.totals.rows)
+            data.impressions.plain[TEACHER] = self.teacher.logits[rows_of_window]
         data = data if self._negatives is None else self._negatives.thin(data, epoch=epoch)
         rows = np.diff(data.row_offsets)
         order = window_order(window, self.config, rows, seed=self.seed, epoch=epoch)

@@ -12,7 +12,7 @@ import torch
 from ctr.batch import Batch, Target
 from features.dataset import KEEP_RATE, TARGET, TARGET_WEIGHT, Manifest, TaskInfo, is_plain
 
-OFFSET = "offset"
+OFFSET, TEACHER = "offset", "teacher"
 
 
 def target_columns(tasks: Sequence[TaskInfo]) -> list[str]:
@@ -38,11 +38,18 @@ def make_targets(tasks: Sequence[TaskInfo], plain: Mapping[str, np.ndarray]) -> 
     Args:
         tasks: of the data set.
         plain: `target_columns` of the rows, (B,) each, NaN where a label is not known. Without the column of
-            a task, as in a request that is served, its label is not known in any row.
+            a task, as in a request that is served, its label is not known in any row. `teacher`, float32
+            (B,), where the first task learns from other runs.
     """
     if is_plain(tasks):
-        return {tasks[0].name: Target.of(torch.from_numpy(plain["label"].astype(np.float32, copy=False)))}
-    return {task.name: _target(task, plain) for task in tasks}
+        label = torch.from_numpy(plain["label"].astype(np.float32, copy=False))
+        found = {tasks[0].name: Target.of(label)}
+    else:
+        found = {task.name: _target(task, plain) for task in tasks}
+    if (taught := plain.get(TEACHER)) is not None:
+        first = tasks[0].name
+        found[first] = replace(found[first], teacher=torch.from_numpy(taught))
+    return found
 
 
 def as_part(batch: Batch, *, totals: Mapping[str, float], rows: int) -> Batch:

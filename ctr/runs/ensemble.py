@@ -43,7 +43,7 @@ class Member(BaseModel):
     value: float | None = None
 
 
-class Ensemble(BaseModel):
+class EnsembleRecord(BaseModel):
     """What an ensemble is made of.
 
     Args:
@@ -75,7 +75,7 @@ def is_ensemble(directory: Path) -> bool:
     return (directory / ENSEMBLE).is_file()
 
 
-def read_ensemble(directory: Path) -> Ensemble:
+def read_ensemble(directory: Path) -> EnsembleRecord:
     """What the ensemble of a directory is made of.
 
     Raises:
@@ -85,7 +85,7 @@ def read_ensemble(directory: Path) -> Ensemble:
     try:
         if path.stat().st_size > _MOST:
             raise DataError(f"{path} must have at most {_MOST} bytes; make the ensemble again")
-        return Ensemble.model_validate_json(path.read_bytes())
+        return EnsembleRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise DataError(
             f"{path} must say what the ensemble is made of:\n{explain(error)}\nmake it again: ctr ensemble"

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctr.batch import Target
-from ctr.config import LossConfig
+from ctr.config import DistillConfig, LossConfig
 from ctr.training.ranking_losses import listwise, pairwise
 
 PLAIN = LossConfig()
@@ -30,8 +30,12 @@ def target_loss(
     loss: LossConfig = PLAIN,
     kind: str = "binary",
     offset: Tensor | None = None,
+    distill: DistillConfig | None = None,
 ) -> Tensor:
     """Σ w ℓ / Σ w over the known rows of a task, in float32; 0, with zero gradients, where there are none.
+
+    With `distill`, (1 − λ) of that and λ of the soft loss of the target's teacher (`soft_losses`), over the
+    same rows with the same weights.
 
     Args:
         logits: (B,) any floating dtype; of a regression what is predicted.
@@ -40,9 +44,11 @@ def target_loss(
         loss: which ℓ; a regression always has the squared error of the scaled label.
         kind: binary or regression.
         offset: float32 (B,), what down-sampling added to the log-odds of each row; see `Batch.offset`. Losses
-            within requests are of the logits themselves.
+            within requests, and soft ones, are of the logits themselves: teachers speak of all rows.
+        distill: λ and the temperature, where the target has a teacher and it is to be heard.
     """
-    plain = kind == "binary" and loss == PLAIN and offset is None
+    teacher = None if distill is None else target.teacher
+    plain = kind == "binary" and loss == PLAIN and offset is None and teacher is None
     if plain and target.everywhere and target.weight is None:
         return click_loss(logits, target.label, total=target.total)
     wide, label, weight = logits.float(), target.label.float(), target.loss_weight.float()
@@ -51,6 +57,9 @@ def target_loss(
     if kind == "binary" and loss.kind in _WITHIN_REQUESTS:
         ranked = _WITHIN_REQUESTS[loss.kind](wide, label, weight, request_index)
         found = (1.0 - loss.share) * found + loss.share * ranked
+    if distill is not None and teacher is not None:
+        soft = (soft_losses(wide, teacher.float(), temperature=distill.temperature) * weight).sum()
+        found = (1.0 - distill.weight) * found + distill.weight * soft
     total = weight.sum() if target.total is None else weight.new_tensor(target.total)
     return found / torch.where(total > 0, total, 1.0)
 
@@ -75,6 +84,18 @@ def row_losses(logits: Tensor, label: Tensor, *, loss: LossConfig = PLAIN, kind:
         return entropy
     log_wrong = F.logsigmoid(torch.where(label > 0, -logits, logits))  # of 1 − p_t, finite where that is 0
     return (loss.gamma * log_wrong).exp() * entropy
+
+
+def soft_losses(logits: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """T² times the cross-entropy of σ(a / T), a the logit, from what a teacher says, σ(t / T); (B,).
+
+    Its least is at a = t, whatever T, and T² keeps its gradient as large: (σ(a / T) − σ(t / T)) · T.
+
+    Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network (2015), section 2.
+    """
+    soft = torch.sigmoid(teacher / temperature)
+    entropy = F.binary_cross_entropy_with_logits(logits / temperature, soft, reduction="none")
+    return temperature**2 * entropy
 
 
 def click_loss(logits: Tensor, label: Tensor, *, total: float | None = None) -> Tensor:

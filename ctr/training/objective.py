@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch, Target
-from ctr.config import LossConfig
+from ctr.config import DistillConfig, LossConfig
 from ctr.models.heads.config import TasksConfig
 from ctr.models.model import Model
 from ctr.training.losses import PLAIN, target_loss
@@ -37,17 +37,21 @@ from features.dataset import TaskInfo
 Objective = Callable[[Tensor, Batch], Tensor]
 
 
-def objective_of_clicks(logits: Tensor, batch: Batch, *, loss: LossConfig = PLAIN) -> Tensor:
+def objective_of_clicks(
+    logits: Tensor, batch: Batch, *, loss: LossConfig = PLAIN, distill: DistillConfig | None = None
+) -> Tensor:
     """The loss of a model that gives a logit per candidate: of the first task."""
-    target = next(iter(batch.targets.values()))
-    return target_loss(logits, target, batch.request_index, loss=loss, offset=batch.offset)
+    target, requests = next(iter(batch.targets.values())), batch.request_index
+    return target_loss(logits, target, requests, loss=loss, offset=batch.offset, distill=distill)
 
 
-def objective_of(model: nn.Module, *, loss: LossConfig = PLAIN) -> Objective:
+def objective_of(
+    model: nn.Module, *, loss: LossConfig = PLAIN, distill: DistillConfig | None = None
+) -> Objective:
     """The loss of a model that scores candidates: of the tasks that it learns, or of the first one."""
     if isinstance(model, Model) and model.tasks is not None:
-        return TasksObjective.of(model, loss=loss)
-    return partial(objective_of_clicks, loss=loss)
+        return TasksObjective.of(model, loss=loss, distill=distill)
+    return partial(objective_of_clicks, loss=loss, distill=distill)
 
 
 class TasksObjective:
@@ -58,6 +62,7 @@ class TasksObjective:
         tasks: of the run.
         log_variance: s, (K,), a weight of the model; None where the weights are fixed.
         loss: what binary tasks minimise.
+        distill: how the first task learns from a teacher, where its target has one.
     """
 
     def __init__(
@@ -67,17 +72,21 @@ class TasksObjective:
         log_variance: Tensor | None = None,
         *,
         loss: LossConfig = PLAIN,
+        distill: DistillConfig | None = None,
     ) -> None:
-        self.config, self.tasks, self.log_variance, self.loss = config, tasks, log_variance, loss
+        self.config, self.tasks, self.log_variance = config, tasks, log_variance
+        self.loss, self.distill = loss, distill
         fixed = {} if config.weights == "learned" else config.weights
         self.latest: dict[str, Tensor] = {}  # the losses of the last call
         self.weights = [fixed.get(task.name, 1.0) for task in tasks]
 
     @classmethod
-    def of(cls, model: Model, *, loss: LossConfig = PLAIN) -> TasksObjective:
+    def of(
+        cls, model: Model, *, loss: LossConfig = PLAIN, distill: DistillConfig | None = None
+    ) -> TasksObjective:
         """That of a model with tasks."""
         assert model.tasks is not None
-        return cls(model.tasks, model.learned, model.head.task_log_variance, loss=loss)
+        return cls(model.tasks, model.learned, model.head.task_log_variance, loss=loss, distill=distill)
 
     @property
     def names(self) -> list[str]:
@@ -102,6 +111,7 @@ class TasksObjective:
                 loss=self.loss,
                 kind=task.kind,
                 offset=own.offset,
+                distill=self.distill,
             )
             for task, own in zip(self.tasks, learned, strict=True)
         ]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ctr.config import OptimizerConfig
+from ctr.config import OptimizerConfig, RunConfig, SwaConfig
 from ctr.training.parameter_kinds import parameter_kinds
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, each in the form of its weight
@@ -102,18 +102,27 @@ class AveragedWeights:
     d rises with the steps as min(decay, (1 + n) / (10 + n)), so that early averages forget the start.
     """
 
+    goes_on = True  # in a run that starts from another one and keeps its optimizer
+
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
+    def begin(self, total_steps: int) -> None:
+        """Hear how many steps the run has, before the first update."""
+
+    def share(self) -> float:
+        """What the weights of this update count beside the average so far."""
+        return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights after an optimizer step."""
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        weights = [p.detach() for p in model.parameters()]
-        torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)
+        if share := self.share():
+            weights = [p.detach() for p in model.parameters()]
+            torch._foreach_lerp_(list(self.average.values()), weights, share)
 
     @torch.no_grad()
     def load(self, average: dict[str, Tensor]) -> None:
@@ -136,3 +145,37 @@ class AveragedWeights:
     def _copy_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
+
+
+class EqualAverage(AveragedWeights):
+    """Stochastic weight averaging: the mean of the weights after the updates f, f + every, f + 2 every, …
+
+    f is the first update at or behind `start` of the run's steps. Until then the average is the weights.
+
+    Source: Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization (UAI 2018),
+    algorithm 1. Differs: the learning rate is what the schedule says, constant or falling, not cyclical.
+    """
+
+    goes_on = False  # it is of the end of one run
+
+    def __init__(self, model: nn.Module, config: SwaConfig) -> None:
+        super().__init__(model, 0.0)
+        self.config, self.first = config, 1
+
+    def begin(self, total_steps: int) -> None:
+        """Hear how many steps the run has, before the first update."""
+        self.first = max(1, math.ceil(self.config.start * total_steps))
+
+    def share(self) -> float:
+        """1 up to the first update that counts, 1 / n at the n-th, and 0 between them."""
+        if self.updates <= self.first:
+            return 1.0
+        number, rest = divmod(self.updates - self.first, self.config.every)
+        return 0.0 if rest else 1 / (number + 1)
+
+
+def averaged_weights(model: nn.Module, config: RunConfig) -> AveragedWeights | None:
+    """The average of the dense weights that a run keeps, if it keeps one."""
+    if config.train.swa is not None:
+        return EqualAverage(model, config.train.swa)
+    return AveragedWeights(model, config.optimizer.ema_decay) if config.optimizer.ema_decay else None

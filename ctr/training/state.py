@@ -90,6 +90,7 @@ class TrainingState:
     world: World = field(default_factory=World.single)
     calibration: Calibrators | None = None  # of the step that was validated last
     encoding: Encoding | None = None  # how the data set encodes, for runs that start from this one
+    teacher: str | None = None  # digest of the logits that it learns from, of a run that is distilled
 
     def tensors(self) -> dict[str, Tensor | Sharded]:
         """All tensors under flat names; of sharded ones what this rank holds."""
@@ -113,6 +114,7 @@ class TrainingState:
             "parameters": parameter_names(self.model),
             **self._calibrated(),
             **({"encoding": self.encoding.model_dump(mode="json")} if self.encoding else {}),
+            **({"teacher": self.teacher} if self.teacher else {}),
         }
 
     def _calibrated(self) -> dict[str, Any]:
@@ -137,6 +139,7 @@ class TrainingState:
             fitted = checkpoint.state.get("calibration")
             self.calibration = None if fitted is None else Calibrators.from_plain(fitted)
             if not weights_only:
+                self._check_teacher(checkpoint)
                 self._load_course(checkpoint)
         check_finite(checkpoint, self.tensors())
 
@@ -146,6 +149,13 @@ class TrainingState:
             raise CheckpointError(
                 f"{checkpoint.path} belongs to another run:\n{describe_mismatch(self.identity, found)}\n"
                 "use the configuration it was made with, or start from it in another run directory (init.run)"
+            )
+
+    def _check_teacher(self, checkpoint: Checkpoint) -> None:
+        if (found := checkpoint.state.get("teacher")) != self.teacher:
+            raise CheckpointError(
+                f"{checkpoint.path} must go on with the predictions that it has learned from, of digest "
+                f"{found}, got {self.teacher}; bring back what train.distill names, or begin another run"
             )
 
     def _check_tensors(self, checkpoint: Checkpoint, *, weights_only: bool) -> None:

@@ -72,8 +72,12 @@ class Updates:
                 "loader.micro_batches must be 1 for a model that gives its loss itself, as a mean that parts "
                 f"do not add up to, got {config.loader.micro_batches}; lower loader.batch_rows instead"
             )
+        if averaged is not None:
+            averaged.begin(total_steps)
         self.model = model
-        self.objective = objective or objective_of(model, loss=config.train.loss)
+        self.objective = objective or objective_of(
+            model, loss=config.train.loss, distill=config.train.distill
+        )
         self.task_names = self.objective.names if isinstance(self.objective, TasksObjective) else []
         self.tables = tables
         self.config = config
@@ -96,7 +100,9 @@ class Updates:
     @property
     def shown(self) -> dict[str, Any]:
         """What `RunningLoss.take` must know: whether NE says something of this loss, and the first task."""
-        return {"ne": self.config.train.loss == PLAIN, "first": next(iter(self.task_names), None)}
+        train = self.config.train
+        plain = train.loss == PLAIN and (train.distill is None or train.distill.weight == 0)
+        return {"ne": plain, "first": next(iter(self.task_names), None)}
 
     def step(self, batch: Batch, step: int, *, stopping: bool = False) -> StepResult:
         """Train on one batch, all ranks together.

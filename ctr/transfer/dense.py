@@ -79,7 +79,7 @@ def take_weights(
     if state.averaged is None:
         return
     state.averaged.load(dict(state.model.named_parameters()))
-    if not averaged:
+    if not averaged and state.averaged.goes_on:
         for name, there in shared.items():
             if name in state.averaged.average and f"average/{there}" in stored:
                 state.averaged.average[name].copy_(stored[f"average/{there}"])

@@ -135,7 +135,7 @@ def _write_split(
         for i, side in enumerate(_pointers(user, time, event_user, event_time, sizes.max_len)):
             requests[("start.", "end.")[i] + domain] = side
     shown = int(rows.sum())
-    impressions = {
+    impressions: dict[str, Any] = {
         "row_id": first * 1_000_000 + np.arange(shown),
         "label": random.integers(0, 2, shown).astype(np.float32),
         "item_id": random.integers(0, 100, shown),

@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ctr.config import parse_config
+from ctr.config import RunConfig, parse_config
 from ctr.report.result_line import read_lines
 from ctr.runs.journal import read_rows
 from ctr.training.outputs import probability
+from features.dataset import Dataset
+from features.safe_yaml import dump_yaml
 from pipelines.cli import main
 from pipelines.train import train
 from tests.ctr.dataset_fixture import write_dataset
@@ -37,6 +39,14 @@ def made(runs: list[Path]) -> Path:
     out = runs[0].parent / "both"
     assert main(["ensemble", *map(str, runs), "--out", str(out), "--train"]) == 0
     return out
+
+
+def _of_a_period(config: RunConfig, *, at: Path | None = None) -> Dataset:
+    """Each seed sees a validation part of its own size."""
+    dataset = Dataset(config.dataset)
+    splits = dict(dataset.manifest.splits)
+    splits["valid"] = splits["valid"].model_copy(update={"requests": 10 + config.seed})
+    return dataset.seen_as(dataset.manifest.model_copy(update={"splits": splits}))
 
 
 def logits(path: Path) -> np.ndarray:
@@ -98,18 +108,19 @@ def test_its_directory_is_compared_as_that_of_a_run(
 
 
 def test_what_needs_one_run_is_refused(
-    made: Path, runs: list[Path], capsys: pytest.CaptureFixture[str]
+    made: Path, runs: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = runs[0].parent / "dataset"
     one, two = map(str, runs)
-    elsewhere = trained(write_dataset(made.parent / "other", SIZES, seed=2), made.parent / "run-x")
-    window = trained(data, made.parent / "run-w", "period.windows=2")
+    elsewhere = made.parent / "run-x"
+    elsewhere.mkdir()  # refused before its weights are read
+    other = write_dataset(made.parent / "other", SIZES, seed=2)
+    (elsewhere / "config.yaml").write_text(dump_yaml(settings(other, elsewhere)))
     final = trained(data, made.parent / "run-f", "train.data=train+valid")
     out = str(made.parent / "new")
     wrong = {
         "ctr ensemble needs two runs or more, each once": ["ensemble", one, one, "--out", out],
         "the data set of": ["ensemble", one, str(elsewhere), "--out", out],
-        "the parts (period) of": ["ensemble", one, str(window), "--out", out],
         "holds a run; name another": ["ensemble", one, two, "--out", one],
         "holds an ensemble, which has predictions and no weights, got --raw": [
             "evaluate",
@@ -122,6 +133,10 @@ def test_what_needs_one_run_is_refused(
     for message, command in wrong.items():
         assert main(command) == 2, message
         assert message in capsys.readouterr().err
+    monkeypatch.setattr("pipelines.ensemble.open_dataset", _of_a_period)
+    assert main(["ensemble", one, two, "--out", out]) == 2
+    assert "the parts (period) of" in capsys.readouterr().err
+    monkeypatch.undo()
     assert not Path(out).exists()
     with pytest.raises(Exception, match="must be the directory of one run"):
         trained(data, made)

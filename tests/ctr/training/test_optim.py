@@ -1,22 +1,26 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ctr.blocks.attention import MultiHeadAttention
 from ctr.blocks.longer import SelectQueries
 from ctr.blocks.mixing import PerTokenFFN
-from ctr.config import OptimizerConfig
+from ctr.config import OptimizerConfig, SwaConfig, parse_config
 from ctr.training.optim import (
     AveragedWeights,
+    EqualAverage,
+    averaged_weights,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
     rate_factor,
 )
+from features.errors import ConfigError
 
 
 def make_model(seed: int = 0) -> nn.Module:
@@ -34,7 +38,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, *, fir
 
 def test_warm_up_then_each_shape() -> None:
     def rates(**options: object) -> list[float]:
-        config = OptimizerConfig(warmup_steps=4, final_share=0.2, **options)  # type: ignore[arg-type]
+        config = OptimizerConfig(warmup_steps=4, final_share=0.2, **options)
         return [rate_factor(step, 14, config) for step in range(16)]
 
     assert rates()[:4] == [0.25, 0.5, 0.75, 1.0]
@@ -81,7 +85,7 @@ def test_states_of_checkpoints_are_numbered_matrices_first() -> None:
     ordered = [p for p in model.parameters() if p.ndim >= 2] + [p for p in model.parameters() if p.ndim < 2]
     saved = optimizer_tensors(optimizer)
     for number, parameter in enumerate(ordered):
-        torch.testing.assert_close(saved[f"{number}.exp_avg"], 0.1 * parameter.grad)
+        torch.testing.assert_close(saved[f"{number}.exp_avg"], 0.1 * cast(Tensor, parameter.grad))
     fresh = make_optimizer(model, OptimizerConfig())
     load_optimizer_tensors(fresh, saved)
     assert all(torch.equal(fresh.state[p]["exp_avg"], optimizer.state[p]["exp_avg"]) for p in ordered)
@@ -122,6 +126,36 @@ def test_average_follows_its_formula() -> None:
         decay = min(0.9, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * n
     assert averaged.average["weight"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("start", "every", "first"), [(0.0, 1, 1), (0.5, 3, 10), (0.74, 4, 15)])
+def test_equal_average_is_the_mean_of_its_steps(start: float, every: int, first: int) -> None:
+    """Beside a slow one: all snapshots in a list. Until the first one the weights score."""
+    model, total = make_model(), 20
+    averaged = EqualAverage(model, SwaConfig(start=start, every=every))
+    averaged.begin(total)
+    optimizer, snapshots = make_optimizer(model, OptimizerConfig(lr=0.1)), []
+    for step in range(1, total + 1):
+        train(model, optimizer, 1, first=step)
+        averaged.update(model)
+        if step < first:
+            assert all(torch.equal(averaged.average[n], p) for n, p in model.named_parameters())
+            continue
+        if (step - first) % every == 0:
+            snapshots.append({n: p.detach().double().clone() for n, p in model.named_parameters()})
+        for name, found in averaged.average.items():
+            mean = torch.stack([snapshot[name] for snapshot in snapshots]).mean(0)
+            torch.testing.assert_close(found.double(), mean, rtol=1e-6, atol=1e-7)
+    assert len(snapshots) == len(range(first, total + 1, every))
+
+
+def test_a_run_keeps_one_average() -> None:
+    plain = {"dataset": "d", "run": "r", "optimizer": {"ema_decay": 0.9}}
+    with pytest.raises(ConfigError, match="keeps one average"):
+        parse_config({**plain, "train": {"swa": {}}})
+    assert isinstance(averaged_weights(make_model(), parse_config(plain)), AveragedWeights)
+    swa = parse_config({"dataset": "d", "run": "r", "train": {"swa": {"start": 0.5}}})
+    assert isinstance(averaged_weights(make_model(), swa), EqualAverage)
 
 
 def test_model_is_itself_again_after_the_average_was_applied() -> None:

@@ -41,8 +41,9 @@ VARIANTS = {
         "train.epochs=4",
         "optimizer.lr=0.3",
     ),
-    "longer, two threads": (
+    "longer, two threads, equal average": (
         "model.kind=longer",
+        "train.swa={start: 0.4, every: 2}",
         "loader.workers=2",
         "train.checkpoint_every=1",
         "model.dropout=0.2",

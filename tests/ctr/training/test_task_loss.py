@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from ctr.batch import Target
-from ctr.config import LossConfig, parse_config
+from ctr.config import DistillConfig, LossConfig, parse_config
 from ctr.training.losses import PLAIN, click_loss, target_loss
 from features.errors import ConfigError
 
@@ -197,3 +198,35 @@ def test_a_name_is_a_loss_and_what_it_lacks_is_refused() -> None:
     for loss, told in (({"gamma": 3}, "only a focal loss has gamma"), ({"share": 0.1}, "has a share")):
         with pytest.raises(ConfigError, match=told):
             parse_config({**run, "train": {"loss": loss}})
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("kind", ["cross_entropy", "listwise"])
+def test_a_teacher_has_its_share_of_the_loss(kind: str, temperature: float) -> None:
+    """The mean over the same rows with the same weights, in one piece and in parts, whatever was sampled."""
+    logits, target, index = rows()
+    loss = LossConfig.model_validate({"kind": kind})
+    teacher = 2 * torch.randn(len(index), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    taught = replace(target, teacher=teacher)
+    offset = torch.rand(len(index), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    options: dict[str, Any] = {"loss": loss, "offset": offset}
+    for share in (0.3, 1.0):
+        distill = DistillConfig(predictions="x", weight=share, temperature=temperature)
+        found = target_loss(logits, taught, index, distill=distill, **options)
+        weight = target.loss_weight.double()
+        p, q = (1 / (1 + torch.exp(-a / temperature)) for a in (logits, teacher))
+        soft = -(temperature**2) * (q * torch.log(p) + (1 - q) * torch.log(1 - p))
+        hard = target_loss(logits, target, index, **options)
+        expected = (1 - share) * hard + share * (soft * weight).sum() / weight.sum()
+        torch.testing.assert_close(found.double(), expected.double(), rtol=1e-5, atol=1e-6)
+        slope = gradient(target_loss(logits, taught, index, distill=distill, **options), logits)
+        torch.testing.assert_close(slope, gradient(expected, logits), rtol=1e-4, atol=1e-6)
+        assert not slope[~target.known].any()
+    parts = []
+    for own in (torch.arange(len(index)) < 8, torch.arange(len(index)) >= 8):  # whole requests
+        part = replace(taught.take(own.nonzero()[:, 0]), total=taught.known_weight)
+        moved: dict[str, Any] = {"loss": loss, "offset": offset[own]}
+        parts.append(target_loss(logits[own], part, index[own], distill=distill, **moved))
+    torch.testing.assert_close(sum(parts, torch.tensor(0.0)), found.float())
+    there = target_loss(teacher.clone().requires_grad_(), taught, index, distill=distill, **options)
+    assert there < found  # least where it says what the teacher does

@@ -1,0 +1,185 @@
+"""Logits of finished runs on the training rows, from which another run learns beside the labels.
+
+A row is known again by its place in the log and its time, so a teacher may have been trained on another data
+set of the same log, with features that the student does not have. Where a table or the data set has no
+places, by its row, time and the codes of request, user and item, which only the same data set gives.
+
+N rows of the training part, in file order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctr.config import DistillConfig, RunConfig
+from ctr.predictions import SplitRows
+from ctr.runs.ensemble import is_ensemble, read_ensemble
+from ctr.runs.saved_config import load_saved_config
+from features.dataset import Dataset, TaskInfo
+from features.errors import ConfigError, DataError
+from features.remote.working_copy import here
+
+_SPLIT = "train"
+_PLACE = ["log_row", "log_file"]
+_CODES = ["row_id", "request_id", "user_id", "item_id", "time"]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What a run learns from beside the labels.
+
+    Args:
+        logits: float32 (N,), the mean of the teachers'.
+        digest: SHA-256 of them: a run that goes on must have the same.
+        lines: for people.
+    """
+
+    logits: np.ndarray
+    digest: str
+    lines: list[str]
+
+
+def read_teacher(config: RunConfig, dataset: Dataset) -> Teacher | None:
+    """The teachers' logits of the training rows; None where a run learns from labels alone.
+
+    Args:
+        config: of the run.
+        dataset: as the run sees it.
+
+    Raises:
+        ConfigError: a teacher was trained on validation rows, or the run does not learn a logit of its own
+            from the training rows alone.
+        DataError: a teacher does not have each training row once, with the label of the data set.
+    """
+    distill = config.train.distill
+    if distill is None or distill.weight == 0:
+        return None
+    _check_run(config, dataset.manifest.tasks[0])
+    named = [distill.predictions] if isinstance(distill.predictions, str) else distill.predictions
+    files = [_file_of(name) for name in named]
+    own = _own_rows(dataset)
+    total = sum((_logits(file, own) for file in files), np.zeros(len(own)))
+    logits = (total / len(files)).astype(np.float32)
+    digest = hashlib.sha256(logits.tobytes()).hexdigest()
+    return Teacher(logits, digest, _told(distill, files, len(own)))
+
+
+def _check_run(config: RunConfig, first: TaskInfo) -> None:
+    """Refuse a run that a teacher has nothing to tell."""
+    if config.train.data != _SPLIT:
+        raise ConfigError(
+            "train.data must be train with train.distill, whose teachers know the training rows alone, got "
+            f"{config.train.data}; drop one of both"
+        )
+    if first.kind != "binary" or (config.tasks is not None and config.tasks.kind == "esmm"):
+        raise ConfigError(
+            f"train.distill teaches the first task its logit, got {first.name} of kind {first.kind}"
+            f"{'' if config.tasks is None else f' and tasks.kind {config.tasks.kind}'}; name a binary task "
+            "first and another kind than esmm, which learns joint chances, or drop train.distill"
+        )
+
+
+def _told(distill: DistillConfig, files: Sequence[Path], rows: int) -> list[str]:
+    return [
+        f"train.distill: {distill.weight:g} of the loss is learned from {', '.join(map(str, files))}, at "
+        f"temperature {distill.temperature:g}, {rows:,} training rows",
+        "a teacher that was trained on these rows has seen their labels (docs/ensembles.md)",
+    ]
+
+
+def _file_of(name: str) -> Path:
+    """The table of a teacher: a file, or that of a directory of runs that do not know the validation part."""
+    path = here(name)
+    if not path.is_dir():
+        return path
+    trained = {}
+    if is_ensemble(path):
+        trained = {member.run: member.trained_on for member in read_ensemble(path).members}
+    elif (path / "config.yaml").is_file():
+        trained = {name: load_saved_config(path / "config.yaml").train.data}
+    if wrong := {run: data for run, data in trained.items() if data != _SPLIT}:
+        run, data = next(iter(wrong.items()))
+        raise ConfigError(
+            "a teacher must be trained on the training part alone, as validation judges what learns from "
+            f"it, got {run} with train.data: {data}; take another run"
+        )
+    return path / "predictions" / f"{_SPLIT}.parquet"
+
+
+def _own_rows(dataset: Dataset) -> pl.DataFrame:
+    """Codes, label and, where the data set knows them, places of the training rows; N rows in file order."""
+    rows = SplitRows(dataset, _SPLIT)
+    columns = rows.columns(0, rows.rows)
+    table = pa.table({name: columns[name] for name in [*_CODES, "label"]})
+    if (origin := dataset.origin()) is not None:
+        place = origin.take(table["row_id"])
+        for name in (name for name in _PLACE if name in place.column_names):
+            table = table.append_column(name, place[name])
+    return _frame(table)
+
+
+def _logits(file: Path, own: pl.DataFrame) -> np.ndarray:
+    """Float64 (N,): a teacher's logit of each of our rows."""
+    table = _read(file)
+    place = [name for name in _PLACE if name in table.columns and name in own.columns]
+    keys = [*place, "time"] if "log_row" in place else _CODES
+    if missing := {*keys, "label", "logit"} - set(table.columns):
+        raise DataError(f"{file} must have the columns {sorted(missing)} to be learned from; {_remedy(file)}")
+    taught = table.select(*keys, "logit", pl.col("label").alias("teacher_label"))
+    if doubled := len(taught) - taught.select(keys).n_unique():
+        raise DataError(f"{file} must have each row once, {doubled:,} rows are repeated; {_remedy(file)}")
+    found = own.join(taught, on=keys, how="left", maintain_order="left")
+    _check(file, found, keys)
+    return found["logit"].cast(pl.Float64).to_numpy()
+
+
+def _check(file: Path, found: pl.DataFrame, keys: Sequence[str]) -> None:
+    """Refuse rows that the teacher does not have, other labels, and what is not finite."""
+    wrong = {
+        "have a finite logit of each training row": pl.col("logit").is_finite().not_().fill_null(True),
+        "have the labels of the data set": pl.col("label").ne_missing(pl.col("teacher_label")),
+    }
+    for wanted, expression in wrong.items():
+        if len(rows := found.filter(expression)):
+            first = ", ".join(f"{name} {rows[name][0]}" for name in keys)
+            raise DataError(
+                f"{file} must {wanted}, which {len(rows):,} of {len(found):,} rows lack, first {first}; "
+                f"{_remedy(file)}"
+            )
+
+
+def _read(file: Path) -> pl.DataFrame:
+    if not file.is_file():
+        raise DataError(
+            f"the predictions of a teacher must be there, but there is no {file}; {_remedy(file)}"
+        )
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            names = set(opened.schema_arrow.names)
+            wanted = [name for name in [*_PLACE, *_CODES, "label", "logit"] if name in names]
+            return _frame(opened.read(wanted))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{file} must be a readable Parquet file: {error}; {_remedy(file)}") from error
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.DataFrame(pl.from_arrow(table))
+    return frame.with_columns(
+        pl.col("label").cast(pl.Float32), *(pl.col(n).cast(pl.String) for n in ("log_file",) if n in frame)
+    )
+
+
+def _remedy(file: Path) -> str:
+    run = file.parent.parent
+    return (
+        f"write it with: ctr predict {run} --split train (of an ensemble: ctr ensemble RUN RUN … --out {run} "
+        "--train), with the data set of this run or another one of the same log"
+    )
