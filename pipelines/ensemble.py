@@ -179,6 +179,7 @@ class _Scoring:
 
     def __init__(self, views: _Views, out: Path, calibration: CalibrationKind, splits: Sequence[str]) -> None:
         self.views, self.out, self.calibration = views, out, calibration
+        self.dataset: Dataset | None = None  # as the first run reads it
         self.means: dict[str, MeanScores] = {split: MeanScores() for split in splits}
 
     def member(self, number: int, dataset: Path | None, checkpoint: str) -> Member:
@@ -195,6 +196,7 @@ class _Scoring:
                 own = self._fitted(scores, opened.step)
             write_scores(member_file(self.out, split, number), scores, own, opened.dataset, split)
             mean.add(str(run), scores)
+        self.dataset = self.dataset or opened.dataset
         config = opened.config
         return Member(
             run=str(run),
@@ -207,10 +209,11 @@ class _Scoring:
 
     def write_means(self) -> None:
         """Write the predictions of the ensemble."""
+        assert self.dataset is not None  # a member has been scored
         own = self._fitted(self.means["valid"].mean(), 0) if "valid" in self.means else None
         for split, mean in self.means.items():
             path = self.out / "predictions" / f"{split}.parquet"
-            write_scores(path, mean.mean(), own, self.views.datasets[0], split)
+            write_scores(path, mean.mean(), own, self.dataset, split)
 
     def _fitted(self, scores: Scores, step: int) -> Calibrators | None:
         plain = fitted(scores, self.calibration, step)
