@@ -84,6 +84,8 @@ class RawTable(Strict):
     def _consistent(self) -> RawTable:
         if self.version is not None and self.format not in ("delta", "iceberg"):
             raise ValueError(f"version is of Delta and Iceberg tables, format is {self.format!r}")
+        if self.by_file and self.format in ("delta", "iceberg"):
+            raise ValueError(f"by_file is of plain files, whose names stay; format is {self.format!r}")
         if self.header == bool(self.columns):
             raise ValueError("columns must be given where header is false, and only there")
         if self.quote is not None and self.quote == (self.separator or ","):

@@ -266,6 +266,8 @@ def test_columns_told_by_file_and_a_number_of_the_row(tmp_path: Path) -> None:
     twice = {"part": {"t*.csv": 0, "other.csv": 1, "test.csv": 2}}
     with pytest.raises(DataError, match=r"test.csv is several of \['other.csv', 't\*.csv', 'test.csv'\]"):
         opened(tmp_path, path="*.csv", format="csv", by_file=twice)
+    with pytest.raises(ValueError, match="by_file is of plain files, whose names stay; format is 'delta'"):
+        RawTable(path="t", format="delta", by_file=told)
     with pytest.raises(ConfigError, match=r"number gives \['item'\], which are columns already"):
         spec_table = RawTable(path="t*.csv", format="csv", number="item")
         open_files(Source(tables={"clicks": spec_table}), base=tmp_path, needed=NEEDED, roles={})

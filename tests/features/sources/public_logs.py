@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,10 +32,9 @@ class Expected:
 
 
 def write_text(path: Path, *lines: str) -> None:
-    """Lines of a text file, gzipped where its name says so."""
+    """Lines of a text file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = "".join(f"{line}\n" for line in lines).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_text("".join(f"{line}\n" for line in lines))
 
 
 def mind(root: Path) -> Expected:
