@@ -21,7 +21,14 @@ from ctr.blocks.layers import FeedForward, NormOptions, Residual
 from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear, linear, normed_linear
 from ctr.blocks.padded import OneBucket
-from ctr.blocks.split_attention import attend_masked, attend_split, can_split, merge_own, merge_sink
+from ctr.blocks.split_attention import (
+    attend_masked,
+    attend_split,
+    can_split,
+    merge_own,
+    merge_sink,
+    same_candidate,
+)
 from kernels.jagged_attention import attend as attend_packed
 from kernels.jagged_attention import available
 
@@ -114,36 +121,67 @@ class MultiHeadAttention(nn.Module):
         Returns:
             (R, N, D).
         """
-        own = queries if own is None else own
-        if isinstance(kv, PackedKV):
-            return self.finish(self._forward_packed(queries, kv.events, tokens, own))
-        projected = kv.buckets.to_buckets(self.query(queries))
-        seen = None
-        if tokens is not None:
-            own_kv = kv.buckets.to_buckets(self.key_value(own))
-            if isinstance(kv.buckets, OneBucket):
-                return self.finish(self._attend_split_masked(projected[0], kv, own_kv[0], tokens))
-            if all(can_split(query, valid) for query, valid in zip(projected, kv.valid, strict=True)):
-                return self.finish(kv.buckets.from_buckets(self._attend_split(projected, kv, own_kv, tokens)))
-            kv, seen = kv.joined(own_kv), _same_candidate(queries, own, tokens)
-        elif self.sink is not None:
-            both = torch.cat([self.sink, torch.zeros_like(self.sink)]).to(projected[0].dtype)
-            kv = kv.joined([both.expand(part.shape[0], 1, -1) for part in projected])
-            seen = torch.ones(1, 1, dtype=torch.bool, device=queries.device)
-        masks = kv.masks(seen)
-        return self.finish(kv.buckets.from_buckets(self._attend(projected, kv, masks)))
+        query = self.query(queries)
+        own_kv = None if tokens is None else self.key_value(queries if own is None else own)
+        return self.finish(self.read(query, kv, tokens=tokens, own=own_kv))
 
-    def _forward_packed(self, queries: Tensor, events: Jagged, tokens: int | None, own: Tensor) -> Tensor:
-        """`forward` on packed events; what queries read of their candidate or the sink is merged with it."""
-        projected, each = self.query(queries), queries.shape[1]
-        ends = torch.arange(len(queries) + 1) * each
-        shared, lse = attend_packed(
-            projected.flatten(0, 1), events.values, ends, events.offsets, heads=self.heads
-        )
-        shared, lse = shared.view_as(projected), lse.unflatten(0, (-1, each)).transpose(1, 2)
+    def read(
+        self,
+        query: Tensor,
+        kv: KeyValues,
+        *,
+        tokens: int | None = None,
+        own: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """`forward` of what is projected already, before the projection of the output.
+
+        Args:
+            query: (R, N, D).
+            kv: of the same requests.
+            tokens: n, as of `forward`.
+            own: (R, C m, 2 D), keys and values of the tokens of each candidate.
+            causal: whether a query sees only the tokens of its candidate up to its own place.
+
+        Returns:
+            (R, N, D).
+        """
+        if isinstance(kv, PackedKV):
+            return self._read_packed(query, kv.events, tokens, own, causal=causal)
+        asked, seen = kv.buckets.to_buckets(query), None
         if tokens is not None:
-            return merge_own(projected, self.key_value(own), shared, lse, heads=self.heads, tokens=tokens)
-        return shared if self.sink is None else merge_sink(projected, self.sink, shared, lse)
+            assert own is not None
+            own_kv = kv.buckets.to_buckets(own)
+            if isinstance(kv.buckets, OneBucket):
+                shared, lse = attend_masked(asked[0], kv, heads=self.heads)
+                return merge_own(
+                    asked[0], own_kv[0], shared, lse, heads=self.heads, tokens=tokens, causal=causal
+                )
+            if all(can_split(part, valid) for part, valid in zip(asked, kv.valid, strict=True)):
+                parts = zip(asked, kv.key, kv.value, own_kv, strict=True)
+                mixed = [attend_split(*p, heads=self.heads, tokens=tokens, causal=causal) for p in parts]
+                return kv.buckets.from_buckets(mixed)
+            kv, seen = kv.joined(own_kv), same_candidate(query, own, tokens, causal=causal)
+        elif self.sink is not None:
+            both = torch.cat([self.sink, torch.zeros_like(self.sink)]).to(asked[0].dtype)
+            kv = kv.joined([both.expand(part.shape[0], 1, -1) for part in asked])
+            seen = torch.ones(1, 1, dtype=torch.bool, device=query.device)
+        return kv.buckets.from_buckets(self._attend(asked, kv, kv.masks(seen)))
+
+    def _read_packed(
+        self, query: Tensor, events: Jagged, tokens: int | None, own: Tensor | None, *, causal: bool
+    ) -> Tensor:
+        """`read` on packed events; what queries read of their candidate or the sink is merged with it."""
+        each = query.shape[1]
+        ends = torch.arange(len(query) + 1) * each
+        shared, lse = attend_packed(
+            query.flatten(0, 1), events.values, ends, events.offsets, heads=self.heads
+        )
+        shared, lse = shared.view_as(query), lse.unflatten(0, (-1, each)).transpose(1, 2)
+        if tokens is not None:
+            assert own is not None
+            return merge_own(query, own, shared, lse, heads=self.heads, tokens=tokens, causal=causal)
+        return shared if self.sink is None else merge_sink(query, self.sink, shared, lse)
 
     def attend_events(
         self,
@@ -208,18 +246,6 @@ class MultiHeadAttention(nn.Module):
             for query, key, value, mask in zip(queries, kv.key, kv.value, masks, strict=True)
         ]
 
-    def _attend_split(
-        self, queries: list[Tensor], kv: PaddedKV, own_kv: list[Tensor], tokens: int
-    ) -> list[Tensor]:
-        return [
-            attend_split(query, key, value, own, heads=self.heads, tokens=tokens)
-            for query, key, value, own in zip(queries, kv.key, kv.value, own_kv, strict=True)
-        ]
-
-    def _attend_split_masked(self, query: Tensor, kv: PaddedKV, own: Tensor, tokens: int) -> Tensor:
-        shared, lse = attend_masked(query, kv, heads=self.heads)
-        return merge_own(query, own, shared, lse, heads=self.heads, tokens=tokens)
-
     def finish(self, mixed: Tensor) -> Tensor:
         """Output projection and dropout of (..., D)."""
         return self.dropout(self.output(mixed))
@@ -267,10 +293,3 @@ def _causal_mask(seen: Tensor, length: int) -> Tensor:
     """(R, 1, N, L) bool of `seen` (R, N, 1): how many events each query sees; the first position always."""
     positions = torch.arange(length, device=seen.device)
     return (positions < seen.clamp(min=1))[:, None]
-
-
-def _same_candidate(queries: Tensor, own: Tensor, tokens: int) -> Tensor:
-    """(C n, C m) bool: whether queries (R, C n, D) and tokens (R, C m, D) share a candidate; n: `tokens`."""
-    candidates = torch.arange(queries.shape[1] // tokens, device=queries.device)
-    each = own.shape[1] // max(1, len(candidates))
-    return candidates.repeat_interleave(tokens)[:, None] == candidates.repeat_interleave(each)

@@ -75,8 +75,12 @@ class SelectQueries(nn.Module):
                 tokens = Padded.full(tokens.values, events.requests)
             return EventQueries(tokens, events.lengths.repeat_interleave(self.count))
         pick = events.last_k_index if self.select == "recent" else events.uniform_k_index
-        index = pick(self.count)
-        return EventQueries(events.take(index), events.positions()[index.values] + 1)
+        return queries_at(events, pick(self.count))
+
+
+def queries_at(events: Jagged, index: Jagged) -> EventQueries:
+    """The events (ΣL, D) at the rows `index` of their layout; each sees itself and those before it."""
+    return EventQueries(events.take(index), events.positions()[index.values] + 1)
 
 
 def show_to_events(prefix: Tensor, events: Jagged, queries: EventQueries) -> tuple[Jagged, EventQueries]:
@@ -92,11 +96,8 @@ def show_to_events(prefix: Tensor, events: Jagged, queries: EventQueries) -> tup
     return longer, EventQueries(queries.tokens.prepend(prefix), visible.values)
 
 
-class CausalLayer(TransformerLayer):
-    """A Transformer layer in two halves: `encode` for the request, `read` for its candidates.
-
-    Both halves have the same weights: A = O + Attn(norm(O), norm(R), norm(R)), O' = A + FFN(norm(A)).
-    """
+class EventLayer(TransformerLayer):
+    """The half of a Transformer layer that a request computes for its events, once for all candidates."""
 
     def project_kv(self, events: Jagged) -> KeyValues:
         """K and V of the sequence's tokens (ΣL, D), once per request."""
@@ -108,6 +109,13 @@ class CausalLayer(TransformerLayer):
         norm = self.around_attention.pre_norm
         update = self.attention.attend_events(tokens, kv, visible=queries.visible, norm=norm)
         return tokens.with_values(self.after_attention(tokens.values, update.values))
+
+
+class CausalLayer(EventLayer):
+    """A Transformer layer in two halves: `encode` for the request, `read` for its candidates.
+
+    Both halves have the same weights: A = O + Attn(norm(O), norm(R), norm(R)), O' = A + FFN(norm(A)).
+    """
 
     def read(
         self, globals_: Tensor, kv: KeyValues, requests: RequestMap, *, asked: int | None = None

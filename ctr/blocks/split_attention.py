@@ -24,7 +24,14 @@ def can_split(query: Tensor, valid: Tensor | None) -> bool:
 
 
 def attend_split(
-    query: Tensor, key: Tensor, value: Tensor, own: Tensor, *, heads: int, tokens: int
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    own: Tensor,
+    *,
+    heads: int,
+    tokens: int,
+    causal: bool = False,
 ) -> Tensor:
     """Attention of each candidate's tokens to the events of the request and to the candidate's own tokens.
 
@@ -35,6 +42,7 @@ def attend_split(
         own: (R, C m, 2 D): keys and values of the candidates' tokens.
         heads: H.
         tokens: n.
+        causal: whether a query sees only the tokens of its candidate up to its own place.
 
     Returns:
         (R, C n, D).
@@ -42,7 +50,8 @@ def attend_split(
     shared, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         *(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     )
-    return merge_own(query, own, shared.transpose(1, 2).flatten(2), lse, heads=heads, tokens=tokens)
+    shared = shared.transpose(1, 2).flatten(2)
+    return merge_own(query, own, shared, lse, heads=heads, tokens=tokens, causal=causal)
 
 
 def attend_masked(query: Tensor, kv: PaddedKV, *, heads: int) -> tuple[Tensor, Tensor]:
@@ -65,7 +74,16 @@ def attend_masked(query: Tensor, kv: PaddedKV, *, heads: int) -> tuple[Tensor, T
     return shared, torch.where(valid.any(dim=1)[:, None, None], scores.logsumexp(dim=-1), -torch.inf)
 
 
-def merge_own(query: Tensor, own: Tensor, shared: Tensor, lse: Tensor, *, heads: int, tokens: int) -> Tensor:
+def merge_own(
+    query: Tensor,
+    own: Tensor,
+    shared: Tensor,
+    lse: Tensor,
+    *,
+    heads: int,
+    tokens: int,
+    causal: bool = False,
+) -> Tensor:
     """Merge the queries' attention to events with their attention to their own candidate's tokens.
 
     Args:
@@ -75,6 +93,7 @@ def merge_own(query: Tensor, own: Tensor, shared: Tensor, lse: Tensor, *, heads:
         lse: (R, H, C n) of that attention; −∞ where there is no event.
         heads: H.
         tokens: n.
+        causal: as of `attend_split`.
 
     Returns:
         (R, C n, D).
@@ -86,6 +105,8 @@ def merge_own(query: Tensor, own: Tensor, shared: Tensor, lse: Tensor, *, heads:
     )
     wide = torch.promote_types(query.dtype, torch.float32)
     scores = (query @ own_key.transpose(-1, -2)).to(wide) * query.shape[-1] ** -0.5
+    if causal:
+        scores = torch.where(_earlier(*scores.shape[-2:], scores.device), scores, -torch.inf)
     alone = (scores.softmax(dim=-1).to(own_value.dtype) @ own_value).flatten(2, 3)
     weight = torch.sigmoid(lse.to(wide) - scores.logsumexp(dim=-1).flatten(2)).transpose(1, 2)[..., None]
     alone, read = alone.transpose(1, 2).to(wide), shared.unflatten(-1, (heads, -1)).to(wide)
@@ -102,3 +123,21 @@ def merge_sink(query: Tensor, sink: Tensor, shared: Tensor, lse: Tensor) -> Tens
     own = own * (len(sink) // heads) ** -0.5
     weight = torch.sigmoid(lse.transpose(1, 2) - own)[..., None]
     return (shared.unflatten(-1, (heads, -1)) * weight).to(shared.dtype).flatten(2)
+
+
+def same_candidate(query: Tensor, own: Tensor, tokens: int, *, causal: bool) -> Tensor:
+    """(C n, C m) bool: whether queries (R, C n, D) see tokens (R, C m, 2 D), those of their own candidate.
+
+    Args: as of `attend_split`, for one call over all tokens.
+    """
+    candidates = torch.arange(query.shape[1] // tokens, device=query.device)
+    each = own.shape[1] // max(1, len(candidates))
+    same = candidates.repeat_interleave(tokens)[:, None] == candidates.repeat_interleave(each)
+    if not causal:
+        return same
+    return same & _earlier(tokens, each, query.device).repeat(len(candidates), len(candidates))
+
+
+def _earlier(asked: int, tokens: int, device: torch.device) -> Tensor:
+    """(n, m) bool: whether the i-th of n queries sees the j-th of its candidate's m tokens, j ≤ i."""
+    return torch.ones(asked, tokens, dtype=torch.bool, device=device).tril()

@@ -60,7 +60,7 @@ from ctr.blocks.token_merge import TokenMerge
 from ctr.models.config import ModelConfig
 from ctr.models.heads.config import TasksConfig
 from ctr.models.model import Model
-from ctr.models.request_state import RequestState, count_events, joined, newest
+from ctr.models.request_state import RequestState, grow, may_grow
 from ctr.options.knobs import Knobs, Positive, Unused
 from ctr.tokens.events import SequenceTokenizers
 from ctr.tokens.features import UniqueRows, make_tokenizer
@@ -176,16 +176,7 @@ class LongerTower(nn.Module):
 
     def append(self, kept: list[list[KeyValues]], tokens: Jagged) -> list[list[KeyValues]]:
         """K and V of each layer of R = 1 request with those of new events behind; H_S keeps the newest k."""
-        grown: list[list[KeyValues]] = []
-        layers = cast("list[CausalLayer]", self.layers)
-        for place, (layer, (kv,)) in enumerate(zip(layers, kept, strict=True)):
-            before = count_events(kv)
-            whole = joined(kv, layer.project_kv(tokens))
-            grown.append([newest(whole, self.select.count) if place else whole])
-            if place + 1 < len(kept):
-                queries = EventQueries(tokens, before + tokens.positions() + 1)
-                tokens = layer.encode(queries, whole)
-        return grown
+        return grow(cast("list[CausalLayer]", self.layers), kept, tokens, self._windows())
 
     def why_not_append(self) -> str | None:
         """Why `append` would change what is kept; None if it would not."""
@@ -201,7 +192,11 @@ class LongerTower(nn.Module):
 
         From layer 3 on, those of H_S were computed among the query events of that time.
         """
-        return len(self.layers) <= 2 or events <= self.select.count
+        return may_grow(self._windows(), events)
+
+    def _windows(self) -> list[int | None]:
+        """How many of the newest events each layer reads."""
+        return [None, *[self.select.count] * (len(self.layers) - 1)]
 
     def _begin(self, events: Jagged, prefix: Tensor | None) -> tuple[Jagged, EventQueries]:
         """H and H_S: the merged events, and the query events among them."""

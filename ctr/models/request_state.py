@@ -13,7 +13,7 @@ B candidates, R requests, S sequences, N tokens of a summary, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from ctr.batch import Batch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import KeyValues, PaddedKV
 from ctr.blocks.length_buckets import LengthBuckets
+from ctr.blocks.longer import EventLayer, EventQueries
 from ctr.models.sequence.side import SideState
 
 
@@ -95,6 +96,35 @@ def newest(kv: KeyValues, count: int) -> KeyValues:
     """The keys and values of one request's newest `count` events."""
     assert isinstance(kv, PaddedKV)
     return _padded_kv(kv.key[0][:, -count:].contiguous(), kv.value[0][:, -count:].contiguous())
+
+
+def grow(
+    layers: Sequence[EventLayer], kept: list[list[KeyValues]], tokens: Jagged, windows: Sequence[int | None]
+) -> list[list[KeyValues]]:
+    """K and V of each layer of R = 1 request with those of new events behind.
+
+    Args:
+        layers: in which an event sees itself and earlier ones.
+        kept: K and V of each layer.
+        tokens: (ΣL, D), the new events.
+        windows: how many of the newest events each layer reads; None for all.
+    """
+    grown: list[list[KeyValues]] = []
+    for place, (layer, (kv,), window) in enumerate(zip(layers, kept, windows, strict=True)):
+        before = count_events(kv)
+        whole = joined(kv, layer.project_kv(tokens))
+        grown.append([whole if window is None else newest(whole, window)])
+        if place + 1 < len(kept):
+            tokens = layer.encode(EventQueries(tokens, before + tokens.positions() + 1), whole)
+    return grown
+
+
+def may_grow(windows: Sequence[int | None], events: int) -> bool:
+    """Whether `grow` is exact up to so many events: no layer but the last loses one that others have seen.
+
+    What the last layer would give for events is not kept, so that its window may move on.
+    """
+    return all(window is None or events <= window for window in windows[:-1])
 
 
 def _padded_kv(key: Tensor, value: Tensor) -> PaddedKV:
