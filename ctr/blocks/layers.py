@@ -29,12 +29,12 @@ class NormOptions(TypedDict, total=False):
     placement: Placement
 
 
-def build_norm(name: NormName, width: int) -> nn.Module:
-    """LayerNorm (`layer`) or RMSNorm (`rms`) over the last axis."""
+def build_norm(name: NormName, width: int, *, affine: bool = True) -> nn.Module:
+    """LayerNorm (`layer`) or RMSNorm (`rms`) over the last axis; `affine`: with a scale, and a shift."""
     if name == "layer":
-        return nn.LayerNorm(width)
+        return nn.LayerNorm(width, elementwise_affine=affine)
     if name == "rms":
-        return nn.RMSNorm(width)
+        return nn.RMSNorm(width, elementwise_affine=affine)
     raise ValueError(f"norm must be 'layer' or 'rms', got {name!r}")
 
 

@@ -25,6 +25,7 @@ from ctr.export.halves import EncodeHalf, ScoreHalf
 from ctr.export.inputs import Input
 from ctr.library.encoder import LibraryEncoder
 from ctr.models.grid import Grid
+from ctr.models.hstu import HstuModel
 from ctr.models.model import Model
 from ctr.models.sequence.side import SequenceSide
 from features.dataset import Manifest
@@ -72,6 +73,8 @@ def make_programs(
 
 def why_not(model: Model) -> str | None:
     """Why a model cannot be exported; None if it can."""
+    if isinstance(model, HstuModel):
+        return "model.kind is hstu: its state holds packed events, whose number no input's size tells"
     if isinstance(model, Grid) and not all(
         side.exports for side in model.sides if isinstance(side, SequenceSide)
     ):

@@ -8,7 +8,9 @@ formulas are the papers', and all weights are learned as before:
    field with n-grams is a mean of embeddings: its map starts larger by their number);
 2. HyFormer's query FFNs start as the identity on one candidate token, plus their usual small random map of
    everything else: GELU(x) − GELU(−x) = x, so W_1 = [A; −A], W_2 = [I, −I] computes exactly A x;
-3. W_Q = W_K starts as one orthogonal matrix where candidates attend to events.
+3. W_Q = W_K starts as one orthogonal matrix where candidates attend to events (of OneTrans' ns tokens each
+   W_Q is the events' W_K);
+4. HSTU's candidate token starts as that candidate token.
 
 Then ⟨query, key⟩ starts large where the event shares the candidate's values. Worth it where candidate and
 history share ID spaces (docs/results.md has the figures).
@@ -26,6 +28,9 @@ from torch import Tensor, nn
 from ctr.blocks.attention import MultiHeadAttention
 from ctr.blocks.longer import CausalLayer
 from ctr.blocks.query import QueryGeneration, SequenceDecoding
+from ctr.models.hstu import HstuModel
+from ctr.models.one_trans import OneTransLayer
+from ctr.models.sequence.hstu import HstuLayer
 from ctr.tokens.events import SequenceTokenizer
 from ctr.tokens.features import GroupToken, SemanticTokenizer
 from features.errors import ConfigError
@@ -71,6 +76,13 @@ def align(model: nn.Module, linked: Mapping[str, str] | None = None) -> None:
             _pass_through(module, token)
         elif isinstance(module, SequenceDecoding | CausalLayer):
             _same_side(module.attention)
+        elif isinstance(module, OneTransLayer):
+            _same_side_of_tokens(module)
+        elif isinstance(module, HstuModel):
+            _pass_one(module.ask, module.asking.index(token))
+            for layer in module.layers:
+                assert isinstance(layer, HstuLayer)
+                _same_side_of_parts(layer)
 
 
 def _shared_maps(group: GroupToken, shared: set[str]) -> dict[str, Tensor]:
@@ -142,3 +154,33 @@ def _same_side(attention: MultiHeadAttention) -> None:
         heads = attention.query.bias.view(attention.heads, -1)
         heads[:, 0] = _SINK  # s₀ = q · k₀ / √(D / H), along one axis of each head
         attention.sink.view_as(heads)[:, 0] = heads.shape[1] ** 0.5
+
+
+def _same_side_of_tokens(layer: OneTransLayer) -> None:
+    """W_Q of each ns token is W_K of the events, orthogonal, without biases."""
+    if layer.ns_qkv is None:
+        _same_side(layer.attention)
+        return
+    key, asked = layer.attention.key_value, layer.ns_qkv
+    width = key.weight.shape[1]
+    one = nn.init.orthogonal_(torch.empty(width, width))
+    key.weight[:width] = one
+    key.bias[:width] = 0
+    asked.weight[:, :, :width] = _QUERY * one.t()
+    assert asked.bias is not None
+    asked.bias[:, :, :width] = 0
+
+
+def _same_side_of_parts(layer: HstuLayer) -> None:
+    """W_Q = W_K, orthogonal, without biases, in HSTU's one map to U, V, Q and K."""
+    width = layer.mapped.weight.shape[1]
+    one = nn.init.orthogonal_(torch.empty(width, width))
+    layer.mapped.weight[2 * width :] = torch.cat([_QUERY * one, one])
+    layer.mapped.bias[2 * width :] = 0
+
+
+def _pass_one(ask: nn.Linear, place: int) -> None:
+    """The token at a place among several, side by side, plus a small random map of all."""
+    width = len(ask.weight)
+    ask.weight.mul_(_REST)
+    ask.weight[:, place * width : (place + 1) * width] += torch.eye(width)

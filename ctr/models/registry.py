@@ -25,6 +25,8 @@ MODELS = {
     "longer": "ctr.models.longer.Longer",
     "two_stage": "ctr.models.two_stage.TwoStage",
     "grid": "ctr.models.grid.Grid",
+    "one_trans": "ctr.models.one_trans.OneTrans",
+    "hstu": "ctr.models.hstu.HstuModel",
 }
 
 

@@ -6,6 +6,7 @@ A state may be extended if nothing that was computed for its events changes when
     LONGER                 an event sees itself and earlier ones: K and V of layer 1 stay, and those of the
                            following layers, as long as the oldest event stays: that of the history and,
                            from layer 3 on, that of H_S, the k query events
+    OneTrans               the same; from layer 4 on as long as the oldest event stays in a layer's window
     HyFormer, SwiGLU       each event is computed by itself in every layer; the pools are means
     everything else        events see later ones, or groups and choices of events count from the newest
 

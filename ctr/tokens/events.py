@@ -9,6 +9,7 @@ information is mapped once per unique ID (HyFormer §3.8.1), then gathered and s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -189,6 +190,18 @@ class SequenceTokenizers(nn.Module):
         order = merged_order([layout_of(e, e.clock_gap) for e in events])
         tokens = self._tokens(events, rows, order.ages() if self.positions else [None] * len(events))
         return [order.merge([t.with_values(t.values + tag) for t, tag in zip(tokens, self.tag, strict=True)])]
+
+    def seconds(self, batch: Batch) -> Jagged:
+        """(ΣL,) seconds from each event of the merged sequence to the request; 0 without time gaps."""
+        events = [batch.sequences[name] for name in self.domains]
+        gaps = [
+            layout_of(e, e.time_gap if t.time_gaps else torch.zeros_like(e.time_gap))
+            for e, t in zip(events, cast("list[SequenceTokenizer]", list(self.tokenizers)), strict=True)
+        ]
+        if self.tag is None:
+            (only,) = gaps
+            return only
+        return merged_order([layout_of(e, e.clock_gap) for e in events]).merge(gaps)
 
     def _tokens(
         self, events: Sequence[SequenceBatch], rows: UniqueRows, ages: Sequence[Tensor | None]

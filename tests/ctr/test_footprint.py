@@ -22,6 +22,8 @@ from tests.ctr.tiny_run import settings, tiny_dataset
 LIMIT = MemoryLimit(2**34, 2**34, "of this test")
 VARIANTS = [
     *([f"model.kind={kind}"] for kind in ("hyformer", "longer", "two_stage")),
+    ["model.kind=one_trans", "model.layers=4"],  # the last layer needs less than it is counted with
+    ["model.kind=hstu", "model.action_tokens=added", "model.group_norm=true"],
     *([f"model.encoder.kind={kind}"] for kind in ("transformer", "longer", "swiglu")),
     ["model.merge_sequences=true", "model.tokenizer={kind: auto, tokens: 2}"],
     [

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.key_values import PackedKV
-from ctr.blocks.layers import build_norm
+from ctr.blocks.layers import NormName, build_norm
 from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.pairs import Pairs
@@ -48,22 +48,27 @@ class HstuConfig(SideConfig):
 
 
 class HstuLayer(nn.Module):
-    """One layer, for events and, apart, for a candidate."""
+    """One layer, for events and, apart, for a candidate.
 
-    def __init__(self, sizes: SideSizes) -> None:
+    Args:
+        sizes: of the model around it.
+        groups: G, of tokens whose norms have a scale and a shift of their own; 0: all share one.
+    """
+
+    def __init__(self, sizes: SideSizes, *, groups: int = 0) -> None:
         super().__init__()
         self.heads, self.length = sizes.heads, sizes.longest + 1
-        self.norm = build_norm(sizes.norm, sizes.width)
+        self.norm = _norm(sizes, groups)
         self.mapped = Linear(sizes.width, 4 * sizes.width)
-        self.norm_read = build_norm(sizes.norm, sizes.width)
+        self.norm_read = _norm(sizes, groups)
         self.output = Linear(sizes.width, sizes.width)
         self.dropout = nn.Dropout(sizes.dropout)
         self.by_place = nn.Parameter(torch.randn(self.length) * 0.02)
         self.by_time = nn.Parameter(torch.randn(_TIME_BUCKETS) * 0.02)
 
-    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """U, V, Q, K of rows (n, D), each (n, D)."""
-        u, v, q, k = F.silu(self.mapped(self.norm(x))).chunk(4, dim=-1)
+    def parts(self, x: Tensor, *group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """U, V, Q, K of rows (n, D), each (n, D); `group` (n,) int64 where norms differ by groups."""
+        u, v, q, k = F.silu(self.mapped(self.norm(x, *group))).chunk(4, dim=-1)
         return u, v, q, k
 
     def weigh(self, scores: Tensor) -> Tensor:
@@ -75,18 +80,18 @@ class HstuLayer(nn.Module):
         bucket = (seconds.clamp(min=1).log() / 0.301).long().clamp(max=_TIME_BUCKETS - 1)
         return self.by_place[distance.clamp(0, self.length - 1)] + self.by_time[bucket]
 
-    def join(self, x: Tensor, read: Tensor, gate: Tensor) -> Tensor:
+    def join(self, x: Tensor, read: Tensor, gate: Tensor, *group: Tensor) -> Tensor:
         """Y of X, A V and U."""
-        return x + self.dropout(self.output(self.norm_read(read) * gate))
+        return x + self.dropout(self.output(self.norm_read(read, *group) * gate))
 
-    def encode(self, tokens: Jagged, gaps: Tensor) -> tuple[Jagged, PackedKV]:
+    def encode(self, tokens: Jagged, gaps: Tensor, *group: Tensor) -> tuple[Jagged, PackedKV]:
         """The events one layer further, and their K and V."""
-        gate, value, query, key = self.parts(tokens.values)
+        gate, value, query, key = self.parts(tokens.values, *group)
         buckets = LengthBuckets.of(tokens)
         apart = buckets.pad(tokens.with_values(torch.cat([query, key, value, gaps[:, None]], dim=-1)))
         read = buckets.unpad([self._attend(part, query.shape[1]) for part in apart], tokens)
         kv = PackedKV(tokens.with_values(torch.cat([key, value], dim=-1)))
-        return tokens.with_values(self.join(tokens.values, read.values, gate)), kv
+        return tokens.with_values(self.join(tokens.values, read.values, gate, *group)), kv
 
     def _attend(self, padded: Tensor, width: int) -> Tensor:
         """A V of the events of a bucket, (R_b, L_b, D)."""
@@ -99,9 +104,9 @@ class HstuLayer(nn.Module):
         weights = self.weigh(scores).masked_fill(distance < 0, 0.0)
         return (weights @ value).transpose(1, 2).flatten(2)
 
-    def read(self, x: Tensor, kv: PackedKV, gaps: Tensor, pairs: Pairs) -> Tensor:
+    def read(self, x: Tensor, kv: PackedKV, gaps: Tensor, pairs: Pairs, *group: Tensor) -> Tensor:
         """Candidates (B, D) one layer further."""
-        gate, own_value, query, own_key = self.parts(x)
+        gate, own_value, query, own_key = self.parts(x, *group)
         scale = (query.shape[1] // self.heads) ** -0.5
         heads = (self.heads, -1)
         key, value = (p.unflatten(-1, heads) for p in kv.events.values.chunk(2, dim=-1))
@@ -112,7 +117,29 @@ class HstuLayer(nn.Module):
         zero = torch.zeros(1, dtype=torch.int64, device=x.device)
         itself = (query * own_key).sum(-1) * scale + self.bias(zero, zero.to(x.dtype))
         read = read + self.weigh(itself)[..., None] * own_value
-        return self.join(x, read.flatten(1), gate.flatten(1))
+        return self.join(x, read.flatten(1), gate.flatten(1), *group)
+
+
+class GroupedNorm(nn.Module):
+    """The norm of a row, with a scale and a shift for each group of rows.
+
+    Source: MTGR (arXiv 2505.18654), group layer normalisation.
+    """
+
+    def __init__(self, name: NormName, width: int, groups: int) -> None:
+        super().__init__()
+        self.norm = build_norm(name, width, affine=False)
+        self.weight = nn.Parameter(torch.ones(groups, width))
+        self.bias = nn.Parameter(torch.zeros(groups, width))
+
+    def forward(self, x: Tensor, group: Tensor) -> Tensor:
+        """(n, D), of rows x (n, D) in the groups (n,) int64."""
+        scaled: Tensor = self.norm(x) * self.weight.index_select(0, group)
+        return scaled + self.bias.index_select(0, group)
+
+
+def _norm(sizes: SideSizes, groups: int) -> nn.Module:
+    return GroupedNorm(sizes.norm, sizes.width, groups) if groups else build_norm(sizes.norm, sizes.width)
 
 
 class Hstu(SequenceSide):

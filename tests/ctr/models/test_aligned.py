@@ -17,13 +17,15 @@ from tests.ctr import batches
 
 HYFORMER: dict[str, Any] = {"d_model": 12, "heads": 2, "queries": {"view": 2}, "attention_sink": True}
 LONGER: dict[str, Any] = {"kind": "longer", "d_model": 12, "heads": 2, "longer": {"num_queries": 3}}
+ONE_TRANS: dict[str, Any] = {"kind": "one_trans", "d_model": 12, "heads": 2}
+HSTU: dict[str, Any] = {"kind": "hstu", "d_model": 12, "heads": 2, "action_tokens": "added"}
 
 
 def build(options: dict[str, Any]) -> Any:
     return build_model(batches.manifest(), model_config(**options), dim=batches.DIM, seed=1)
 
 
-@pytest.mark.parametrize("options", [HYFORMER, LONGER], ids=["hyformer", "longer"])
+@pytest.mark.parametrize("options", [HYFORMER, LONGER, ONE_TRANS, HSTU], ids=lambda o: o.get("kind"))
 def test_only_values_change(options: dict[str, Any]) -> None:
     plain, start = build(options), build(options | {"aligned_start": True})
     assert {k: v.shape for k, v in plain.state_dict().items()} == {
@@ -70,6 +72,28 @@ def test_queries_and_keys_start_on_the_same_side() -> None:
             attention = layer.attention
             width = attention.query.weight.shape[0]
             torch.testing.assert_close(attention.query.weight, 2 * attention.key_value.weight[:width])
+
+
+def test_ns_tokens_of_one_trans_ask_as_events_answer() -> None:
+    for layer in build(ONE_TRANS | {"aligned_start": True}).layers:
+        key = layer.attention.key_value
+        for weight, bias in zip(layer.ns_qkv.weight, layer.ns_qkv.bias, strict=True):
+            torch.testing.assert_close(weight[:, :12], 2 * key.weight[:12].t())
+            assert not bias[:, :12].any() and not key.bias[:12].any()
+
+
+def test_the_candidate_token_of_hstu_starts_as_that_of_the_shared_ids(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(aligned, "_REST", 0.0)
+    model = build(HSTU | {"aligned_start": True})
+    place = 0  # of `item` among the tokens that hold a candidate's feature
+    tokens = torch.randn(5, len(model.asking), 12)
+    mapped = model.ask(tokens.flatten(1)) - model.ask.bias
+    torch.testing.assert_close(mapped, tokens[:, place])
+    for layer in model.layers:
+        _, _, query, key = layer.mapped.weight.chunk(4)
+        torch.testing.assert_close(query, 2 * key)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ctr.models.registry import MODELS, model_config
 from features.dataset import Manifest
 from tests.ctr import batches
 from tests.ctr.models.grid_cases import GRID
+from tests.ctr.models.unified_cases import UNIFIED
 from tests.ctr.reference.models import REFERENCES, logits
 from tests.ctr.reference.parity import assert_parity, scrambled
 
@@ -66,7 +67,7 @@ CASES: dict[str, dict[str, Any]] = {
     "two-stage blind": TWO_STAGE | {"two_stage": {"global_tokens": False, "mixer_layers": 1}},
     "two-stage merge": TWO_STAGE | {"longer": {"merge": 2, "num_queries": 3}},
     "two-stage blind merge": TWO_STAGE | {"two_stage": {"global_tokens": False}, "longer": {"merge": 2}},
-} | GRID  # fmt: skip
+} | GRID | UNIFIED  # fmt: skip
 
 
 def make_model(options: dict[str, Any], manifest: Manifest | None = None) -> nn.Module:

@@ -19,7 +19,7 @@ from features.dataset import Dataset
 from tests.ctr import batches
 from tests.ctr.dataset_fixture import TABLES, Sizes, write_dataset
 
-KINDS = ["hyformer", "longer", "two_stage"]
+KINDS = ["hyformer", "longer", "two_stage", "one_trans", "hstu"]
 SIZES = Sizes(users=9, requests=30, events=12, max_len=9)
 
 

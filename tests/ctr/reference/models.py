@@ -17,6 +17,8 @@ from tests.ctr.reference.grid import grid
 from tests.ctr.reference.longer import Token, chosen
 from tests.ctr.reference.longer import layer as causal_layer
 from tests.ctr.reference.tokens import ns_tokens, sequences, side_by_side
+from tests.ctr.reference.unified import hstu as hstu_tokens
+from tests.ctr.reference.unified import one_trans as one_trans_tokens
 
 UniqueRows = dict[str, Tensor]
 
@@ -74,6 +76,18 @@ def two_stage(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRo
     return head(model.head, tokens, manifest, batch, rows, row)
 
 
+def one_trans(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
+    """OneTrans: the ns tokens of the top layer."""
+    tokens = one_trans_tokens(model, manifest, batch, rows, row)
+    return head(model.head, tokens, manifest, batch, rows, row)
+
+
+def hstu(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
+    """HSTU: the candidate's last representation."""
+    token = hstu_tokens(model, manifest, batch, rows, row)
+    return head(model.head, token, manifest, batch, rows, row)
+
+
 def tower(block: nn.Module, globals_: Tensor, prefix: Tensor, events: Tensor) -> Tensor:
     """The global tokens (m, W) after all layers; prefix (P, W): request-level tokens that events may see."""
     events = formulas.token_merge(block.merge, events)
@@ -117,4 +131,6 @@ REFERENCES: dict[str, Callable[..., Tensor]] = {
     "longer": longer,
     "two_stage": two_stage,
     "grid": grid,
+    "one_trans": one_trans,
+    "hstu": hstu,
 }

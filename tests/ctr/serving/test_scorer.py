@@ -29,12 +29,18 @@ MODELS = {
     "longer ngrams": (*LONGER, *NGRAM),
     "two-stage": TWO_STAGE,
     "two-stage blind": (*TWO_STAGE, "model.two_stage.global_tokens=false"),
+    "one_trans": ("model.kind=one_trans", "model.layers=3", "model.pyramid_step=2"),
+    "hstu": ("model.kind=hstu",),
+    "hstu without time gaps": ("model.kind=hstu", *PLAIN),
+    "grid without time gaps": ("model.kind=grid", "model.layers=2", "model.sequence.kind=hstu", *PLAIN),
 }
 APPENDED = {
     "longer": (*LONGER, *PLAIN),
     "longer one layer": (*LONGER, *PLAIN, "model.layers=1"),
     "longer three layers": (*LONGER, *PLAIN, "model.layers=3", "model.longer.num_queries=20"),
     "two-stage": (*TWO_STAGE, *PLAIN),
+    "one_trans": ("model.kind=one_trans", *PLAIN, "model.layers=4", "model.pyramid_step=1",
+                  "model.pyramid_events=30"),
     "hyformer swiglu": (*HYFORMER, *PLAIN, "model.encoder.kind=swiglu"),
     "hyformer swiglu anew": (*HYFORMER, *PLAIN, "model.encoder.kind=swiglu", "model.encoder_input=events"),
     "hyformer merged": (*PLAIN, "model.encoder.kind=swiglu", "model.merge_sequences=true",

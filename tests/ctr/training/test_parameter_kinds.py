@@ -20,10 +20,12 @@ MODELS: list[dict[str, Any]] = [
     {"kind": "hyformer", "attention_sink": True, "queries": {"view": 2}, "d_model": 12},
     {"kind": "longer", "longer": {"queries": "learnable", "merge": 2, "inner_layers": 1}},
     {"kind": "two_stage", "longer": {"queries": "learnable", "merge": 2}},
+    {"kind": "one_trans"},
+    {"kind": "hstu", "action_tokens": "added", "group_norm": True},
 ]
 # Last parts of the names of parameters that are no map, bias or norm.
 EMBEDDINGS = {"gap_bucket.weight", "position.weight"}
-TOKENS = {"cls", "learned", "tag", "sink", "hidden_event"}
+TOKENS = {"cls", "learned", "tag", "sink", "hidden_event", "by_place", "by_time"}
 
 
 def names_by_kind(model: nn.Module) -> dict[str, list[str]]:

@@ -25,6 +25,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "hyformer": {"d_model": 12, "heads": 2, "queries": {"view": 2}, "dropout": 0.3},
     "longer": {"kind": "longer", "d_model": 12, "heads": 2, "longer": {"num_queries": 3}, "dropout": 0.3},
     "two_stage": {"kind": "two_stage", "d_model": 12, "heads": 2, "dropout": 0.3},
+    "one_trans": {"kind": "one_trans", "d_model": 12, "heads": 2, "layers": 3, "dropout": 0.3},
 }
 
 
