@@ -1,4 +1,4 @@
-"""`ctr predict RUN`: score a split into RUN/predictions/<split>.parquet."""
+"""`ctr predict RUN`: score a split into RUN/predictions/<split>.parquet, or write its user vectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ctr.build import scoring_loader
 from ctr.runs.directory import RunDir
+from ctr.serving.scorer import model_digest
 from ctr.training.scoring import predict_split
+from ctr.training.user_vectors import write_user_vectors
 from features.durable import sweep
 from pipelines.remote_runs import runs_here
 from pipelines.runs import DATASET_HELP, OpenRun, open_run
@@ -20,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"))
     parser.add_argument("--checkpoint", default="best", help="best, last or a step number")
     parser.add_argument("--dataset", type=Path, help=DATASET_HELP)
+    parser.add_argument(
+        "--user-vectors",
+        type=Path,
+        metavar="FILE",
+        help="instead of scores, the vector of each request's user as a Parquet table for another data set",
+    )
     parser.add_argument("--raw", action="store_true", help="scores without the calibration of the run")
 
 
@@ -29,7 +37,10 @@ def run(arguments: argparse.Namespace) -> None:
         opened = open_run(
             run_dir, dataset=arguments.dataset, checkpoint=arguments.checkpoint, raw=arguments.raw
         )
-        path, rows = predict(run_dir, opened, arguments.split)
+        if path := arguments.user_vectors:
+            rows = user_vectors(path, opened, arguments.split)
+        else:
+            path, rows = predict(run_dir, opened, arguments.split)
     echo(f"wrote {rows:,} rows to {path} (weights of step {opened.step})")
 
 
@@ -42,3 +53,17 @@ def predict(run_dir: RunDir, opened: OpenRun, split: str) -> tuple[Path, int]:
     bf16 = opened.config.train.precision == "bf16"
     rows = predict_split(path, opened.state, loader, opened.dataset, split, bf16=bf16, device=opened.device)
     return path, rows
+
+
+def user_vectors(path: Path, opened: OpenRun, split: str) -> int:
+    """Write the vectors of a split's requests; returns their number."""
+    loader = scoring_loader(opened.config, opened.dataset, split)
+    return write_user_vectors(
+        path,
+        opened.state,
+        loader.iterate(0),
+        opened.dataset,
+        version=model_digest(opened.state, opened.state.model),
+        bf16=opened.config.train.precision == "bf16",
+        device=opened.device,
+    )

@@ -141,7 +141,7 @@ class Grid(Model):
         tokens = self.sequence_tokenizers(batch, rows)
         domains = zip(self.sequence_tokenizers.domains, tokens, self.compared, strict=True)
         events = [
-            SideEvents(packed, batch.sequences[domain].time_gap, _event_ids(batch, domain, column))
+            SideEvents(packed, self._gaps(batch, domain), _event_ids(batch, domain, column))
             for domain, packed, column in domains
         ]
         states = [side.encode(e) for side, e in zip(self._sides(), events, strict=True)]
@@ -177,6 +177,11 @@ class Grid(Model):
             if (logits := side.own_logits) is not None
         ]
         return torch.stack(parts).sum(dim=0) if parts else None
+
+    def _gaps(self, batch: Batch, domain: str) -> Tensor:
+        """(ΣL,) seconds from each event to the request; 0 without time gaps, for every side."""
+        gaps = batch.sequences[domain].time_gap
+        return gaps if self.config.time_gaps else torch.zeros_like(gaps)
 
     def _sides(self) -> list[SequenceSide]:
         return cast("list[SequenceSide]", list(self.sides))

@@ -17,7 +17,9 @@ from ctr.models.sequence.pooling import PoolingConfig
 from ctr.models.sequence.recurrent import RecurrentConfig
 from ctr.models.sequence.sdim import SdimConfig
 from ctr.models.sequence.search import SearchConfig
+from ctr.models.sequence.sparse_attention import SparseAttentionConfig
 from ctr.models.sequence.target_attention import TargetAttentionConfig
+from ctr.models.sequence.user_embedding import UserEmbeddingConfig
 from ctr.models.sequence.weighted_pooling import WeightedPoolingConfig
 from ctr.options.kinds import OneOf
 
@@ -31,12 +33,14 @@ SIDES = OneOf(
         "dien": DienConfig,
         "bst": BstConfig,
         "target_attention": TargetAttentionConfig,
+        "sparse_attention": SparseAttentionConfig,
         "linear_attention": LinearAttentionConfig,
         "memory": MemoryConfig,
         "hstu": HstuConfig,
         "longer": LongerSideConfig,
         "search": SearchConfig,
         "sdim": SdimConfig,
+        "user_embedding": UserEmbeddingConfig,
     },
     default="din",
 )

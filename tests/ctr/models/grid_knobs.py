@@ -34,6 +34,8 @@ GRID_KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "sequence.encoder.layers": (_side(kind="target_attention", encoder={"kind": "transformer"}), 1),
     "sequence.encoder.architecture": (_LIBRARY, "gpt2"),
     "sequence.encoder.options": (_LIBRARY, {"hidden_act": "relu"}),
+    "sequence.window": (_side(kind="sparse_attention", window=4), 2),
+    "sequence.global_count": (_side(kind="sparse_attention"), 2),
     "sequence.decay": (_side(kind="linear_attention"), False),
     "sequence.slots": (_side(kind="memory"), 3),
     "sequence.tower.merge": (_LONGER, 2),

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.ctr.reference import formulas
-from tests.ctr.reference.formulas import heads_attention, linear, norm, sigmoid, silu, softmax
+from tests.ctr.reference.formulas import heads_attention, linear, norm, sigmoid, softmax
+from tests.ctr.reference.unified import hstu_layers
 
 
 class Row:
@@ -190,28 +191,10 @@ def memory(side: Any, row: Row) -> Tensor:
     return linear(side.output, softmax(slots @ row.query / math.sqrt(width)) @ slots)
 
 
-def hstu(side: nn.Module, row: Row) -> Tensor:
+def hstu(side: Any, row: Row) -> Tensor:
     """The candidate as the last token of the sequence, all tokens through all layers."""
-    x = torch.cat([row.events, row.query[None]])
-    gaps = torch.cat([row.gaps, torch.zeros(1, dtype=row.gaps.dtype)])
-    for layer in side.layers:
-        u, v, q, k = silu(linear(layer.mapped, norm(layer.norm, x))).chunk(4, dim=1)
-        width, rows = q.shape[1] // layer.heads, []
-        for i in range(len(x)):
-            read = []
-            for head in range(layer.heads):
-                part = slice(head * width, (head + 1) * width)
-                total = torch.zeros(width, dtype=x.dtype)
-                for j in range(i + 1):
-                    seconds = max(1.0, abs(float(gaps[i] - gaps[j])))
-                    bucket = int(math.log(seconds) / 0.301)
-                    score = q[i, part] @ k[j, part] / math.sqrt(width)
-                    score = score + layer.by_place[i - j] + layer.by_time[bucket]
-                    total = total + silu(score) / layer.length * v[j, part]
-                read.append(total)
-            rows.append(torch.cat(read))
-        x = x + linear(layer.output, norm(layer.norm_read, torch.stack(rows)) * u)
-    return x[-1]
+    tokens = torch.cat([row.events, row.query[None]])
+    return hstu_layers(side.layers, tokens, [*row.gaps.tolist(), 0.0], [0] * len(tokens))[-1]
 
 
 def longer(side: Any, row: Row) -> Tensor:
@@ -281,9 +264,34 @@ def sdim(side: nn.Module, row: Row) -> Tensor:
     return read + side.of_counts.weight @ torch.tensor(counts, dtype=read.dtype)
 
 
+def sparse_attention(side: Any, row: Row) -> Tensor:
+    """Global tokens first; who sees whom is written out token by token."""
+    events, first = row.events, len(side.cls)
+    tokens, reach = torch.cat([side.cls, events]), side.layers[0].reach
+    mask = torch.tensor(
+        [
+            [i < first or j < first or abs(i - j) <= reach for j in range(len(tokens))]
+            for i in range(len(tokens))
+        ]
+    )
+    for layer in side.layers:
+        seen = formulas.before(layer.around_attention, tokens)
+        update = formulas.attention(layer.attention, seen, seen, mask)
+        hidden = formulas.after(layer.around_attention, tokens, update)
+        inner = formulas.ffn(layer.ffn, formulas.before(layer.around_ffn, hidden))
+        tokens = formulas.after(layer.around_ffn, hidden, inner)
+    if not len(events):
+        return side.attention.output.bias
+    return formulas.attention(side.attention, row.query[None], tokens[first:])[0]
+
+
+def user_embedding(side: Any, row: Row) -> Tensor:
+    return linear(side.map, row.events[-1]) if len(row.events) else side.missing
+
+
 SIDES: dict[str, Callable[[nn.Module, Row], Tensor]] = {
     "pooling": pooling, "weighted_pooling": weighted_pooling, "recurrent": recurrent,
     "convolution": convolution, "din": din, "dien": dien, "bst": bst, "target_attention": target_attention,
-    "linear_attention": linear_attention, "memory": memory, "hstu": hstu, "longer": longer, "search": search,
-    "sdim": sdim,
+    "sparse_attention": sparse_attention, "linear_attention": linear_attention, "memory": memory,
+    "hstu": hstu, "longer": longer, "search": search, "sdim": sdim, "user_embedding": user_embedding,
 }  # fmt: skip

@@ -28,7 +28,7 @@ def one_trans_asking(config: Any, longest: int, layer: int) -> int | None:
     return math.ceil(share / config.pyramid_step) * config.pyramid_step
 
 
-def one_trans(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
+def one_trans(model: Any, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """OneTrans: (M, D), the ns tokens of the top layer."""
     config = model.config
     (events,) = sequences(model.sequence_tokenizers, manifest, batch, rows, int(batch.request_index[row]))
@@ -42,7 +42,7 @@ def one_trans(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRo
     return features
 
 
-def one_trans_layer(layer: nn.Module, config: Any, tokens: Tensor, events: int, dropped: int) -> Tensor:
+def one_trans_layer(layer: Any, config: Any, tokens: Tensor, events: int, dropped: int) -> Tensor:
     """The tokens [S; N] without the oldest `dropped` events, one layer further."""
     width, own = tokens.shape[1], config.ns_parameters == "own"
     normed = before(layer.around_attention, tokens)
@@ -84,7 +84,7 @@ def one_trans_layer(layer: nn.Module, config: Any, tokens: Tensor, events: int, 
     return torch.stack(out)
 
 
-def hstu(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
+def hstu(model: Any, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """HSTU: (1, D), the candidate as the last token of the top layer."""
     config, request = model.config, int(batch.request_index[row])
     features = ns_tokens(model.ns_tokenizer, manifest, batch, rows, row)
@@ -119,7 +119,7 @@ def only(manifest: Manifest, fields: list[str], among: bool) -> Manifest:
     return manifest.model_copy(update={"domains": domains})
 
 
-def hstu_layers(layers: nn.ModuleList, x: Tensor, gaps: list[float], groups: list[int]) -> Tensor:
+def hstu_layers(layers: Any, x: Tensor, gaps: list[float], groups: list[int]) -> Tensor:
     """(T, D): all tokens through all layers; gaps: seconds of each to the request; groups: of its norms."""
     for layer in layers:
         u, v, q, k = silu(linear(layer.mapped, group_norm(layer.norm, x, groups))).chunk(4, dim=1)
@@ -140,7 +140,7 @@ def hstu_layers(layers: nn.ModuleList, x: Tensor, gaps: list[float], groups: lis
     return x
 
 
-def group_norm(block: nn.Module, x: Tensor, groups: list[int]) -> Tensor:
+def group_norm(block: Any, x: Tensor, groups: list[int]) -> Tensor:
     """The norm of each token, with the scale and the shift of its group where the norm has groups."""
     if isinstance(block, nn.LayerNorm | nn.RMSNorm):
         return norm(block, x)
