@@ -8,9 +8,11 @@
         X ← X + W₂ (norm(A V) ⊙ U) + b₂
     logit = MLP(Φ_q)
 
-The layer is that of ctr.models.sequence.hstu. A candidate sees the tokens of its request and itself, nothing
-sees a candidate. With `action_tokens: added` and `group_norm` it is MTGR's model: an event is one token, and
-tokens of features, of events and of candidates have norms of their own.
+The layer is that of ctr.models.sequence.hstu. A candidate sees the tokens of its request and itself.
+With `action_tokens: added` and `group_norm` it is MTGR's model: an event is one token, and tokens of
+features, of events and of candidates have norms of their own.
+
+Shared by the candidates of a request: all layers of its tokens, K and V, since nothing sees a candidate.
 
 Source: HSTU (arXiv 2402.17152), §2.2 (content and action), §3 (layer), §3.4 (M-FALCON); MTGR
 (arXiv 2505.18654), group layer normalisation and masks. MTGR's sections were read in published reviews.

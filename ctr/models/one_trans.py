@@ -7,7 +7,8 @@
     logit = MLP(N)
 
 A token sees itself and those before it. Events share W_Q, W_K, W_V and the FFN, each ns token has its own.
-No event sees a candidate, so that the events' side of every layer is computed once per request.
+
+Shared by the candidates of a request: the events' side of every layer, K and V: no event sees a candidate.
 
 Source: OneTrans (arXiv 2510.26104). Sections are not numbered here: the paper was read in published reviews.
 

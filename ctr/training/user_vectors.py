@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ctr.batch import Batch
+from ctr.models.model import Model
 from ctr.models.request_state import RequestState
 from ctr.predictions.write import write_rows
 from ctr.training.state import TrainingState
@@ -83,6 +84,7 @@ def _tables(
     device: torch.device,
 ) -> Iterator[pa.Table]:
     with state.for_scoring() as model:
+        assert isinstance(model, Model)
         for batch in batches:
             on_device = batch.to(device)
             rows = state.tables.lookup(on_device.unique_ids)

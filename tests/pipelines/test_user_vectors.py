@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -74,8 +75,8 @@ def test_a_run_learns_from_them(folder: Path) -> None:
     config = config_of(folder)
     train(config)
     assert main(["predict", config.run, "--split", "test"]) == 0
-    state = build_state(config, open_dataset(config).manifest, pick_device("cpu"))
-    assert len(state.model.sides) == 1  # of the vectors alone
+    model: Any = build_state(config, open_dataset(config).manifest, pick_device("cpu")).model
+    assert len(model.sides) == 1  # of the vectors alone
 
 
 def test_a_state_that_is_no_vector_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ctr.models.one_trans import OneTransConfig
 from tests.ctr.models.test_conformance import make_model
 
@@ -20,7 +22,8 @@ def test_the_pyramid_is_linear_and_rounded_up() -> None:
 
 def test_events_share_weights_and_ns_tokens_have_their_own() -> None:
     """About (4 + 2r) D² shared and M (3 + 2r) D² own; the last layer asks with no event."""
-    model, width, tokens = make_model({"kind": "one_trans", "layers": 3}), 12, 3
+    model: Any = make_model({"kind": "one_trans", "layers": 3})
+    width, tokens = 12, 3
     shared = {"attention.query", "attention.key_value", "attention.output", "ffn.up", "ffn.down"}
     for number, layer in enumerate(model.layers):
         maps = {n.rpartition(".")[0]: p for n, p in layer.named_parameters() if n.endswith("weight")}
@@ -29,5 +32,5 @@ def test_events_share_weights_and_ns_tokens_have_their_own() -> None:
         assert {name for name in maps if "norm" not in name} == asks | own
         assert sum(maps[name].numel() for name in own) == tokens * (3 + 2 * 2) * width**2
         assert sum(maps[n].numel() for n in shared) == (4 + 2 * 2) * width**2 if number < 2 else True
-    same = make_model({"kind": "one_trans", "layers": 3, "ns_parameters": "shared"})
+    same: Any = make_model({"kind": "one_trans", "layers": 3, "ns_parameters": "shared"})
     assert not any("ns_" in name for name, _ in same.layers.named_parameters())
