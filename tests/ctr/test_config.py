@@ -86,7 +86,6 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "positions": ({}, 8),
     "ns_parameters": ({"kind": "one_trans"}, "shared"),
     "ns_attention": ({"kind": "one_trans"}, "full"),
-    "pyramid": (PYRAMID, False),
     "pyramid_step": (PYRAMID, 6),
     "pyramid_events": (PYRAMID, 3),
     "actions": ({"kind": "hstu"}, ["view.dwell"]),

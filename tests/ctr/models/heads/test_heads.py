@@ -48,7 +48,7 @@ def config_of(name: str, **options: Any) -> Any:
 
 
 def small_model(kind: str, tasks: Any, *, infos: list[TaskInfo], **options: Any) -> nn.Module:
-    whole = {"d_model": 12, "heads": 2, "layers": 1, "head_hidden": [6], **options, **SMALL[kind]}
+    whole = {"d_model": 12, "heads": 2, "layers": 1, "head_hidden": [6], **options, **SMALL.get(kind, {})}
     if kind == "grid":
         del whole["layers"]
     config = model_config(kind=kind, **whole)
