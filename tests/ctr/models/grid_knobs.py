@@ -59,6 +59,6 @@ GRID_KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "interaction.per_token_ffn": (_interaction(kind="transformer"), True),
     "interaction.scaled": (_interaction(kind="autoint"), False),
 }
-# The field that hard search compares has its own test: the small batch has one that candidates share. A pyramid of
-# the usual step takes longer histories than the small batch has: tests/ctr/models/test_one_trans.py.
+# The field that hard search compares has its own test: the small batch has one that candidates share.
+# The pyramid takes longer histories than those of the batch: tests/ctr/models/test_one_trans.py.
 ELSEWHERE = {"sequence.compare", "pyramid"}
