@@ -106,7 +106,7 @@ def merge_own(
     wide = torch.promote_types(query.dtype, torch.float32)
     scores = (query @ own_key.transpose(-1, -2)).to(wide) * query.shape[-1] ** -0.5
     if causal:
-        scores = torch.where(_earlier(*scores.shape[-2:], scores.device), scores, -torch.inf)
+        scores = torch.where(_earlier(scores.shape[-2], scores.shape[-1], scores.device), scores, -torch.inf)
     alone = (scores.softmax(dim=-1).to(own_value.dtype) @ own_value).flatten(2, 3)
     weight = torch.sigmoid(lse.to(wide) - scores.logsumexp(dim=-1).flatten(2)).transpose(1, 2)[..., None]
     alone, read = alone.transpose(1, 2).to(wide), shared.unflatten(-1, (heads, -1)).to(wide)

@@ -20,6 +20,7 @@ from features.errors import ConfigError
 from features.safe_yaml import parse_yaml
 from tests.ctr import batches
 from tests.ctr.models.grid_knobs import ELSEWHERE, GRID_KNOBS
+from tests.ctr.models.unified_cases import UNIFIED_KNOBS
 from tests.ctr.ngram_batches import add_ngrams, ngram_rows
 
 BASE: dict[str, Any] = {"d_model": 12, "heads": 2}
@@ -30,7 +31,6 @@ LIBRARY: dict[str, Any] = {"encoder": {"kind": "library", "architecture": "bert"
 NGRAM: dict[str, Any] = {"ngram": {"fields": ["view.item"], "rows": 90, "dim": 2}}
 CLASSIFIER: dict[str, Any] = {"token_filter": {"mode": "remove", "domains": ["view"]}}
 BY_FIELD: dict[str, Any] = {"token_filter": {**CLASSIFIER["token_filter"], "by": "dwell"}}
-PYRAMID: dict[str, Any] = {"kind": "one_trans", "layers": 3, "pyramid_step": 1, "pyramid_events": 10}
 # knob → (the options it needs to matter, another value than theirs)
 KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "kind": ({"d_model": 60}, "two_stage"),
@@ -84,14 +84,7 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "time_gaps": ({}, False),
     "time_buckets": ({}, 3),
     "positions": ({}, 8),
-    "ns_parameters": ({"kind": "one_trans"}, "shared"),
-    "ns_attention": ({"kind": "one_trans"}, "full"),
-    "pyramid_step": (PYRAMID, 6),
-    "pyramid_events": (PYRAMID, 3),
-    "actions": ({"kind": "hstu"}, ["view.dwell"]),
-    "action_tokens": ({"kind": "hstu"}, "added"),
-    "group_norm": ({"kind": "hstu"}, True),
-} | GRID_KNOBS
+} | GRID_KNOBS | UNIFIED_KNOBS  # fmt: skip
 
 
 def leaves(kinds: Iterable[type[Knobs]], prefix: str = "") -> set[str]:

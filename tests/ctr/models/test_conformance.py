@@ -20,11 +20,11 @@ from tests.ctr.reference.models import REFERENCES, logits
 from tests.ctr.reference.parity import assert_parity, scrambled
 
 # N = 3 and M = 3: T = 6 divides d_model 12. The encoder is the one that a plain reference computes fastest.
-HYFORMER = {"kind": "hyformer", "queries": {"view": 2}, "encoder": {"kind": "swiglu"}}
-LONGER = {"kind": "longer", "longer": {"num_queries": 4}}
-TWO_STAGE = {"kind": "two_stage", "longer": {"num_queries": 4}}  # c = 1 and M = 3: T = 4
+HYFORMER: dict[str, Any] = {"kind": "hyformer", "queries": {"view": 2}, "encoder": {"kind": "swiglu"}}
+LONGER: dict[str, Any] = {"kind": "longer", "longer": {"num_queries": 4}}
+TWO_STAGE: dict[str, Any] = {"kind": "two_stage", "longer": {"num_queries": 4}}  # c = 1 and M = 3: T = 4
 FEW = [1, 1, 2, 1, 1, 1]  # candidates per request, for the slow plain references
-MERGED = {"queries": {}, "merge_sequences": True}
+MERGED: dict[str, Any] = {"queries": {}, "merge_sequences": True}
 
 # name → options; every named choice of ModelConfig is met at least once.
 CASES: dict[str, dict[str, Any]] = {

@@ -24,3 +24,16 @@ UNIFIED: dict[str, dict[str, Any]] = {
     "MTGR interleaved rms": _HSTU | {"group_norm": True, "norm": "rms", "time_gaps": False},
     "HSTU auto tokens": _HSTU | {"tokenizer": {"kind": "auto", "tokens": 2}, "layers": 1},
 }
+
+_PYRAMID = {"kind": "one_trans", "layers": 3, "pyramid_step": 1, "pyramid_events": 10}
+
+# Each option: the options that it needs to matter, and another value than theirs.
+UNIFIED_KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
+    "ns_parameters": ({"kind": "one_trans"}, "shared"),
+    "ns_attention": ({"kind": "one_trans"}, "full"),
+    "pyramid_step": (_PYRAMID, 6),
+    "pyramid_events": (_PYRAMID, 3),
+    "actions": ({"kind": "hstu"}, ["view.dwell"]),
+    "action_tokens": ({"kind": "hstu"}, "added"),
+    "group_norm": ({"kind": "hstu"}, True),
+}

@@ -6,6 +6,7 @@ Each function reads the weights of the model under test, and nothing else of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +24,13 @@ from tests.ctr.reference.unified import one_trans as one_trans_tokens
 UniqueRows = dict[str, Tensor]
 
 
-def logits(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows) -> Tensor:
+def logits(model: Any, manifest: Manifest, batch: Batch, rows: UniqueRows) -> Tensor:
     """(B,): the rows one after another."""
     score = REFERENCES[model.config.kind]
     return torch.stack([score(model, manifest, batch, rows, row) for row in range(batch.num_rows)])
 
 
-def hyformer(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
+def hyformer(model: Any, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """HyFormer §3.3-3.6."""
     config = model.config
     events = sequences(model.sequence_tokenizers, manifest, batch, rows, int(batch.request_index[row]))
@@ -50,7 +51,7 @@ def hyformer(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRow
     return head(model.head, top, manifest, batch, rows, row)
 
 
-def longer(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
+def longer(model: Any, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """LONGER: the candidate's tokens and CLS in front of the merged sequence."""
     (events,) = sequences(model.sequence_tokenizers, manifest, batch, rows, int(batch.request_index[row]))
     globals_ = widened(model.widen, ns_tokens(model.ns_tokenizer, manifest, batch, rows, row))
@@ -62,7 +63,7 @@ def longer(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows,
     return head(model.head, top, manifest, batch, rows, row)
 
 
-def two_stage(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
+def two_stage(model: Any, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """The sequence as the CLS tokens saw it, mixed with the NS tokens."""
     (events,) = sequences(model.sequence_tokenizers, manifest, batch, rows, int(batch.request_index[row]))
     features = ns_tokens(model.ns_tokenizer, manifest, batch, rows, row)
@@ -76,19 +77,19 @@ def two_stage(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRo
     return head(model.head, tokens, manifest, batch, rows, row)
 
 
-def one_trans(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
+def one_trans(model: Any, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """OneTrans: the ns tokens of the top layer."""
     tokens = one_trans_tokens(model, manifest, batch, rows, row)
     return head(model.head, tokens, manifest, batch, rows, row)
 
 
-def hstu(model: nn.Module, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
+def hstu(model: Any, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """HSTU: the candidate's last representation."""
     token = hstu_tokens(model, manifest, batch, rows, row)
     return head(model.head, token, manifest, batch, rows, row)
 
 
-def tower(block: nn.Module, globals_: Tensor, prefix: Tensor, events: Tensor) -> Tensor:
+def tower(block: Any, globals_: Tensor, prefix: Tensor, events: Tensor) -> Tensor:
     """The global tokens (m, W) after all layers; prefix (P, W): request-level tokens that events may see."""
     events = formulas.token_merge(block.merge, events)
     front = [Token("candidate")] * len(globals_) + [Token("request")] * len(prefix)
@@ -110,9 +111,7 @@ def widened(layer: nn.Module, tokens: Tensor) -> Tensor:
     return formulas.linear(layer, tokens) if isinstance(layer, nn.Linear) else tokens
 
 
-def head(
-    block: nn.Module, tokens: Tensor, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int
-) -> Tensor:
+def head(block: Any, tokens: Tensor, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """MLP(norm(tokens)), plus a linear map of the dense features."""
     normed = formulas.norm(block.norm, tokens)
     hidden = normed.mean(0) if block.mean else normed.flatten()

@@ -29,7 +29,7 @@ TOKENS = {"cls", "learned", "tag", "sink", "hidden_event", "by_place", "by_time"
 
 
 def names_by_kind(model: nn.Module) -> dict[str, list[str]]:
-    found = defaultdict(list)
+    found: defaultdict[str, list[str]] = defaultdict(list)
     for name, kind in parameter_kinds(model).items():
         found[kind].append(name)
     return found

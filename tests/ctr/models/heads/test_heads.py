@@ -35,12 +35,16 @@ CASES: dict[str, dict[str, Any]] = {
     "esmm": {},
 }
 # The smallest of each kind of model.
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "hyformer": {"queries": {"view": 2}, "encoder": {"kind": "swiglu"}},
     "longer": {"longer": {"num_queries": 4}},
     "two_stage": {"longer": {"num_queries": 4}},
     "grid": {"sequence": {"kind": "din"}},
 }
+
+
+def read(options: dict[str, Any]) -> Any:
+    return HEADS.read(options)
 
 
 def config_of(name: str, **options: Any) -> Any:
@@ -128,7 +132,7 @@ def test_a_gate_that_loses_experts_spreads_their_weight_over_the_others() -> Non
 )
 def test_wrong_tasks_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        HEADS.read(options).chosen(TASKS)
+        read(options).chosen(TASKS)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +151,8 @@ def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> Non
 
 
 def test_tasks_come_in_the_order_of_use() -> None:
-    assert [t.name for t in HEADS.read({"use": ["seconds", "click"]}).chosen(TASKS)] == ["seconds", "click"]
-    assert HEADS.read({}).chosen(TASKS) == TASKS
+    assert [t.name for t in read({"use": ["seconds", "click"]}).chosen(TASKS)] == ["seconds", "click"]
+    assert read({}).chosen(TASKS) == TASKS
 
 
 def gradients_of(model: nn.Module, batch: Batch, rows: dict[str, Tensor]) -> dict[str, Tensor]:
