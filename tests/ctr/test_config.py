@@ -32,7 +32,7 @@ NGRAM: dict[str, Any] = {"ngram": {"fields": ["view.item"], "rows": 90, "dim": 2
 CLASSIFIER: dict[str, Any] = {"token_filter": {"mode": "remove", "domains": ["view"]}}
 BY_FIELD: dict[str, Any] = {"token_filter": {**CLASSIFIER["token_filter"], "by": "dwell"}}
 # knob → (the options it needs to matter, another value than theirs)
-KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
+OF_ALL: dict[str, tuple[dict[str, Any], Any]] = {
     "kind": ({"d_model": 60}, "two_stage"),
     "d_model": ({}, 24),
     "layers": ({}, 3),
@@ -84,7 +84,8 @@ KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "time_gaps": ({}, False),
     "time_buckets": ({}, 3),
     "positions": ({}, 8),
-} | GRID_KNOBS | UNIFIED_KNOBS  # fmt: skip
+}
+KNOBS = OF_ALL | GRID_KNOBS | UNIFIED_KNOBS
 
 
 def leaves(kinds: Iterable[type[Knobs]], prefix: str = "") -> set[str]:
