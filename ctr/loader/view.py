@@ -44,9 +44,16 @@ def _sample(split: SplitData, rows: int) -> SplitData:
     requests, offsets = split.requests.num_rows, split.row_offsets
     wanted = min(requests, max(1, round(rows * requests / max(int(offsets[-1]), 1))))
     picked = np.unique(np.linspace(0, max(requests - 1, 0), wanted).astype(np.int64))
-    index = [np.arange(offsets[request], offsets[request + 1]) for request in picked]
-    taken = pa.array(np.concatenate([*index, np.empty(0, dtype=np.int64)]))
-    return make_split(split.requests.take(pa.array(picked)), split.impressions.take(taken))
+    runs = [(int(offsets[request]), int(offsets[request + 1])) for request in picked]
+    return make_split(
+        _slices(split.requests, [(int(request), int(request) + 1) for request in picked]),
+        _slices(split.impressions, runs),
+    )
+
+
+def _slices(table: pa.Table, runs: list[tuple[int, int]]) -> pa.Table:
+    """Copies of these runs of rows alone: `Table.take` would join the chunks of every list column first."""
+    return pa.concat_tables([table.slice(0, 0), *(table.slice(a, b - a) for a, b in runs)]).combine_chunks()
 
 
 def make_split(requests: pa.Table, impressions: pa.Table) -> SplitData:

@@ -9,6 +9,7 @@ import torch
 
 from ctr.config import LoaderConfig
 from ctr.loader import Loader
+from ctr.loader.view import sample_view
 from features.dataset import Dataset
 from features.errors import ConfigError
 from tests.ctr.dataset_fixture import write_dataset
@@ -38,3 +39,29 @@ def test_a_view_reads_less_and_changes_nothing_else(tmp_path: Path) -> None:
     assert domain not in dataset.without([domain]).manifest.domains
     with pytest.raises(ConfigError, match="drop must name features"):
         dataset.without(["no_such_*"])
+
+
+def test_a_sample_is_whole_requests_evenly_spaced(tmp_path: Path) -> None:
+    """A few rows of a part are its requests at equal distances, with all of their impressions and no others."""
+    dataset = Dataset(write_dataset(tmp_path / "dataset"))
+    whole = dataset.split("train")
+    rows, requests = whole.impressions.num_rows, whole.requests.num_rows
+    sample = sample_view(dataset, {"train": rows // 3}).split("train")
+    picked = sample.requests["request_id"].to_pylist()
+    every = whole.requests["request_id"].to_pylist()
+    assert 0 < len(picked) < requests
+    assert picked == [
+        every[i] for i in sorted({*torch.linspace(0, requests - 1, len(picked)).long().tolist()})
+    ]
+    slow = whole.impressions.filter(
+        [
+            r in picked
+            for r, n in zip(every, whole.requests["num_rows"].to_pylist(), strict=True)
+            for _ in range(n)
+        ]
+    )
+    assert sample.impressions.to_pylist() == slow.to_pylist()
+    assert sample.info.impressions == slow.num_rows
+    assert sample_view(dataset, {"train": 10 * rows}).split("train").impressions.to_pylist() == (
+        whole.impressions.to_pylist()
+    )
