@@ -42,7 +42,7 @@ def test_a_view_reads_less_and_changes_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_whole_requests_evenly_spaced(tmp_path: Path) -> None:
-    """A few rows of a part are its requests at equal distances, with all of their impressions and no others."""
+    """A few rows of a part are its requests at equal distances, with all of their impressions alone."""
     dataset = Dataset(write_dataset(tmp_path / "dataset"))
     whole = dataset.split("train")
     rows, requests = whole.impressions.num_rows, whole.requests.num_rows
