@@ -183,6 +183,7 @@ def evaluate(
                 "split": split,
                 **describe_dataset(opened.prepared),
                 **_started_from(history),
+                **_closed(opened),
             },
             config=opened.config.model_dump(mode="json"),
             step=opened.step,
@@ -240,6 +241,14 @@ def _log_model(tracker: Tracker, opened: OpenRun) -> None:
         return
     if size <= opened.config.tracking.model_mb * 2**20:
         tracker.model(opened.checkpoint, dataset=opened.dataset.root, opener=OPENER)
+
+
+def _closed(opened: OpenRun) -> dict[str, str]:
+    """Which columns the model does not read, of one with gates."""
+    from ctr.training.column_gates import describe_gates, gate_values
+
+    told = describe_gates(gate_values(opened.state.model))
+    return {"columns": told[0]} if told else {}
 
 
 def _started_from(history: list[Row]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ctr.options.knobs import Few, KindSection, Positive
 from ctr.tokens.config import AutoConfig, TokensConfig
@@ -22,6 +22,12 @@ class ModelConfig(TokensConfig, KindSection):
     head_reads: Literal["all", "mean"] = "all"  # the top layer's tokens side by side, or their mean
     head_hidden: list[Positive] = Field(default=[64], max_length=100)
     linear_shortcut: bool = False  # adds a linear map of all dense features to the logit
+
+    @model_validator(mode="after")
+    def _gates_are_passed(self) -> Self:
+        if self.column_gates is not None and self.linear_shortcut:
+            raise ValueError("linear_shortcut passes by column_gates; drop one of both")
+        return self
 
     def check(self, manifest: Manifest) -> None:
         """Refuse what does not fit a data set.

@@ -77,6 +77,12 @@ class TokenFilterConfig(Knobs):
     )
 
 
+class GatesConfig(Knobs):
+    """A learned number in front of each column, which becomes exactly 0 where the column tells too little."""
+
+    l1: float = Field(default=1e-3, gt=0)  # nats a row by which a column must lower the loss, to stay open
+
+
 class TokensConfig(Knobs):
     """What tokens are made with."""
 
@@ -87,6 +93,7 @@ class TokensConfig(Knobs):
     tokenizer: Annotated[SerializeAsAny[TokenizerConfig], TOKENIZERS] = SemanticConfig()
     ngram: NgramConfig = NgramConfig()
     token_filter: TokenFilterConfig = TokenFilterConfig()
+    column_gates: GatesConfig | None = None  # of features and fields of events (ctr.tokens.gates)
     dense_bins: Count = 0  # piecewise-linear encoding of dense values; 0 = the scaled value alone
     time_gaps: bool = True  # whether events tell how long before the request they happened
     time_buckets: Positive = 32  # log2 buckets of the time gap event → request

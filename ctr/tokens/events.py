@@ -22,6 +22,7 @@ from ctr.blocks.padded import MergedSlots, Padded, layout_of
 from ctr.tokens.config import TokensConfig
 from ctr.tokens.features import UniqueRows, look_up
 from ctr.tokens.filter import TokenFilters, input_domains
+from ctr.tokens.gates import ColumnGates
 from ctr.tokens.ngram import NgramField, ngram_fields
 from ctr.tokens.ngram_embedding import NgramEmbedding
 from features.dataset import DomainInfo, Manifest
@@ -42,7 +43,13 @@ class SequenceTokenizer(nn.Module):
     """
 
     def __init__(
-        self, info: DomainInfo, config: TokensConfig, *, dim: int, ngrams: Sequence[NgramField] = ()
+        self,
+        info: DomainInfo,
+        config: TokensConfig,
+        *,
+        dim: int,
+        ngrams: Sequence[NgramField] = (),
+        domain: str = "",
     ) -> None:
         super().__init__()
         width = config.d_model
@@ -58,6 +65,10 @@ class SequenceTokenizer(nn.Module):
         for table in (self.gap_bucket, self.position):
             if table is not None:
                 nn.init.normal_(table.weight, std=0.02)
+        names = [c.name for c in (*self.side, *self.numbers)]
+        gated = config.column_gates is not None and bool(names)
+        self.gates = ColumnGates([f"{domain}.{name}" for name in names]) if gated else None
+        self.gate_of = {name: place for place, name in enumerate(names)}
         self.ngrams = nn.ModuleList(NgramEmbedding(field, dim=dim) for field in ngrams)
         self.ngram_fields = list(ngrams)
         self.ngram_index = {field.column.name: i for i, field in enumerate(ngrams)}
@@ -65,7 +76,7 @@ class SequenceTokenizer(nn.Module):
     def forward(self, events: SequenceBatch, rows: UniqueRows, ages: Tensor | None = None) -> Jagged:
         """Tokens (ΣL, D), the oldest event first; `ages` (ΣL,) int64 where these are part of a sequence."""
         seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
-        numbers = [0.1 * torch.log1p(seconds)[:, None], *(events.dense[c.name] for c in self.numbers)]
+        numbers = [0.1 * torch.log1p(seconds)[:, None], *self._dense(events)]
         layout = layout_of(events, events.time_gap)
         plain = [(self.gap_bucket.weight, self._bucket(seconds))]
         if self.position is not None:
@@ -76,18 +87,27 @@ class SequenceTokenizer(nn.Module):
         for column, linear in zip(self.side, self.maps, strict=True):
             vectors, ids = rows[str(column.table)], events.ids[column.name]
             if column.name in self.ngram_index:
-                token = token + linear(self.ngrams[self.ngram_index[column.name]](events, rows))
+                token = token + linear(
+                    self._gated(column.name, self.ngrams[self.ngram_index[column.name]](events, rows))
+                )
             elif isinstance(layout, Padded) or len(vectors) > len(events.time_gap):  # rows than events
-                token = token + linear(look_up(vectors, ids))
+                token = token + linear(self._gated(column.name, look_up(vectors, ids)))
             elif ids.offsets is not None:
-                token = token + look_up(linear(vectors), ids)
+                token = token + look_up(linear(self._gated(column.name, vectors)), ids)
             else:
-                mapped.append((vectors, linear, ids.inverse_indices))
+                mapped.append((self._gated(column.name, vectors), linear, ids.inverse_indices))
         tables, indices = zip(*plain, strict=True)
         vectors_, maps, more = zip(*mapped, strict=True) if mapped else ((), (), ())
         joined, sizes = join_mapped(tables, vectors_, maps)
         token = token + gather_sum_joined(joined, sizes, [*indices, *more])
         return layout.with_values(self.dropout(self.norm(token)))
+
+    def _gated(self, field: str, values: Tensor) -> Tensor:
+        """The values of a field times its gate, if it has one."""
+        return values if self.gates is None else self.gates.values()[self.gate_of[field]] * values
+
+    def _dense(self, events: SequenceBatch) -> list[Tensor]:
+        return [self._gated(c.name, events.dense[c.name]) for c in self.numbers]
 
     def parts_averaged(self, name: str) -> int:
         """The number of embeddings whose mean is a field's vector: 1, except for fields with n-grams."""
@@ -175,7 +195,9 @@ class SequenceTokenizers(nn.Module):
         self.names = ["merged"] if merge else self.domains
         ngrams = ngram_fields(manifest, config.ngram, dim=dim)
         self.tokenizers = nn.ModuleList(
-            SequenceTokenizer(info, config, dim=dim, ngrams=[n for n in ngrams if n.domain == domain])
+            SequenceTokenizer(
+                info, config, dim=dim, ngrams=[n for n in ngrams if n.domain == domain], domain=domain
+            )
             for domain, info in input_domains(manifest, config.token_filter).items()
         )
         self.filters = TokenFilters(manifest, config)

@@ -9,6 +9,7 @@ mapped once per request and added to the candidates' parts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -19,6 +20,7 @@ from ctr.batch import Batch, IdColumn
 from ctr.blocks.linear import Linear
 from ctr.blocks.request_map import RequestMap
 from ctr.tokens.config import AutoConfig, SemanticConfig, TokensConfig
+from ctr.tokens.gates import ColumnGates
 from features.dataset import Column, Manifest
 from kernels.unique_pooling import gather_bags
 
@@ -38,11 +40,15 @@ class FeatureVectors(nn.Module):
         dim: E.
         dropout: probability in [0, 1) that the whole embedding of an ID feature becomes 0 in training.
         bins: pieces of the piecewise-linear encoding of dense values; 0 takes them as they are.
+        gated: whether each column has a gate.
     """
 
-    def __init__(self, columns: Sequence[Column], *, dim: int, dropout: float, bins: int = 0) -> None:
+    def __init__(
+        self, columns: Sequence[Column], *, dim: int, dropout: float, bins: int = 0, gated: bool = False
+    ) -> None:
         super().__init__()
         self.columns = list(columns)
+        self.gates = ColumnGates([c.name for c in columns]) if gated and columns else None
         self.dropout = dropout
         self.bins = bins
         self.dim = dim
@@ -60,6 +66,8 @@ class FeatureVectors(nn.Module):
             else self._embed(ids[c.name], rows[str(c.table)])
             for c in self.columns
         ]
+        if self.gates is not None:
+            parts = [gate * part for gate, part in zip(self.gates.values(), parts, strict=True)]
         return torch.cat(parts, dim=-1)
 
     def _embed(self, column: IdColumn, rows: Tensor) -> Tensor:
@@ -100,14 +108,17 @@ def piecewise(values: Tensor, bins: int) -> Tensor:
 class TwoLevelVectors(nn.Module):
     """Features of both levels: the request's vectors (R, …) and the candidates' vectors (B, …)."""
 
-    def __init__(self, columns: Sequence[Column], *, dim: int, dropout: float, bins: int = 0) -> None:
+    def __init__(self, columns: Sequence[Column], config: TokensConfig, *, dim: int) -> None:
         super().__init__()
-        self.request = FeatureVectors(
-            [c for c in columns if c.level == "request"], dim=dim, dropout=dropout, bins=bins
+        make = partial(
+            FeatureVectors,
+            dim=dim,
+            dropout=config.feature_dropout,
+            bins=config.dense_bins,
+            gated=config.column_gates is not None,
         )
-        self.candidate = FeatureVectors(
-            [c for c in columns if c.level == "candidate"], dim=dim, dropout=dropout, bins=bins
-        )
+        self.request = make([c for c in columns if c.level == "request"])
+        self.candidate = make([c for c in columns if c.level == "candidate"])
 
     def of_requests(self, batch: Batch, rows: UniqueRows) -> Tensor | None:
         """The request's vectors; None where there is no feature of the level."""
@@ -131,9 +142,7 @@ class GroupToken(nn.Module):
 
     def __init__(self, columns: Sequence[Column], config: TokensConfig, *, dim: int, hidden: int = 0) -> None:
         super().__init__()
-        self.vectors = TwoLevelVectors(
-            columns, dim=dim, dropout=config.feature_dropout, bins=config.dense_bins
-        )
+        self.vectors = TwoLevelVectors(columns, config, dim=dim)
         first = hidden or config.d_model
         self.of_request = Linear(self.vectors.request.width, first) if self.vectors.request.width else None
         self.of_candidate = (
@@ -212,9 +221,7 @@ class AutoTokenizer(nn.Module):
     def __init__(self, manifest: Manifest, config: TokensConfig, *, dim: int, tokens: int) -> None:
         super().__init__()
         self.num_tokens = tokens
-        self.vectors = TwoLevelVectors(
-            manifest.features, dim=dim, dropout=config.feature_dropout, bins=config.dense_bins
-        )
+        self.vectors = TwoLevelVectors(manifest.features, config, dim=dim)
         width = self.vectors.request.width + self.vectors.candidate.width
         self.piece = -(-width // self.num_tokens)
         self.maps = nn.ModuleList(Linear(self.piece, config.d_model) for _ in range(self.num_tokens))

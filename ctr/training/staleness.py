@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ctr.config import OptimizerConfig
 from ctr.distributed.gradients import DenseGradients
+from ctr.training.column_gates import ClosingGates
 from ctr.training.losses import all_finite
 from ctr.training.optim import AveragedWeights
 
@@ -84,6 +85,7 @@ class DenseUpdate:
         averaged: their moving average, or None.
         config: clipping and staleness.
         pending: keeps the gradient that waits.
+        gates: of columns, which may close; None of a model without.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class DenseUpdate:
         averaged: AveragedWeights | None,
         config: OptimizerConfig,
         pending: PendingGradients,
+        gates: ClosingGates | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -101,6 +104,7 @@ class DenseUpdate:
         self.clip_norm = config.clip_norm
         self.stale = config.dense_staleness == 1
         self.pending = pending
+        self.gates = gates
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
     def due(self, gradients: DenseGradients) -> DenseGradients | None:
@@ -134,6 +138,8 @@ class DenseUpdate:
         for group in self.optimizer.param_groups:
             group["lr"] = due.rate
         self.optimizer.step()
+        if self.gates is not None:
+            self.gates.shrink()
         if self.averaged is not None:
             self.averaged.update(self.model)
         due.release()

@@ -23,6 +23,7 @@ from ctr.distributed.gradients import DenseGradients, GradientExchange, Reduce, 
 from ctr.distributed.world import World
 from ctr.embedding import EmbeddingTables
 from ctr.errors import NonFiniteError
+from ctr.training.column_gates import ClosingGates
 from ctr.training.losses import PLAIN, all_finite, mean_over_rows
 from ctr.training.micro_batches import PartialLoss, parts_of, rows_of
 from ctr.training.objective import Objective, TasksObjective, objective_of
@@ -74,6 +75,7 @@ class Updates:
             )
         if averaged is not None:
             averaged.begin(total_steps)
+        gates = config.model.column_gates
         self.model = model
         self.objective = objective or objective_of(
             model, loss=config.train.loss, distill=config.train.distill
@@ -88,6 +90,7 @@ class Updates:
             averaged=averaged,
             config=config.optimizer,
             pending=pending or PendingGradients(),
+            gates=None if gates is None else ClosingGates(model, optimizer, gates.l1),
         )
         self.world = world or World.single()
         self.skipped_in_a_row = 0

@@ -29,6 +29,7 @@ from ctr.loader import Loader
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
 from ctr.tracking import SilentTracker, Tracker
+from ctr.training.column_gates import describe_gates, gate_rows, gate_values
 from ctr.training.display import Display
 from ctr.training.hidden import HiddenColumns, describe_gains, gain_rows
 from ctr.training.scoring import BatchSource
@@ -267,13 +268,15 @@ class Trainer:
             progress.finished = True
         seconds = time.monotonic() - started
         self.tracker.log("valid", progress.step, figures, wall={"seconds": seconds})
-        if gains:
-            self.tracker.log("hidden", progress.step, gain_rows(gains))
+        gates = gate_values(self.state.model)
+        for kind, rows in (("hidden", gain_rows(gains)), ("gates", gate_rows(gates))):
+            if rows["parts"]:
+                self.tracker.log(kind, progress.step, rows)
         if better:
             self.tracker.log("best", progress.step, figures)
         shown = describe(figures, self.config.train.metric)
         self.display.message(f"step {progress.step}: validation {shown}{'  (best so far)' if better else ''}")
-        for line in describe_gains(gains, self.restart.tables):
+        for line in [*describe_gains(gains, self.restart.tables), *describe_gates(gates)]:
             self.display.message(line)
         self._clock += seconds  # rows/s speak of training alone
 

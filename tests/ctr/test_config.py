@@ -31,6 +31,7 @@ LIBRARY: dict[str, Any] = {"encoder": {"kind": "library", "architecture": "bert"
 NGRAM: dict[str, Any] = {"ngram": {"fields": ["view.item"], "rows": 90, "dim": 2}}
 CLASSIFIER: dict[str, Any] = {"token_filter": {"mode": "remove", "domains": ["view"]}}
 BY_FIELD: dict[str, Any] = {"token_filter": {**CLASSIFIER["token_filter"], "by": "dwell"}}
+GATES: dict[str, Any] = {"l1": 0.01}
 # knob → (the options it needs to matter, another value than theirs)
 OF_ALL: dict[str, tuple[dict[str, Any], Any]] = {
     "kind": ({"d_model": 60}, "two_stage"),
@@ -40,6 +41,7 @@ OF_ALL: dict[str, tuple[dict[str, Any], Any]] = {
     "expansion": ({}, 3.0),
     "dropout": ({}, 0.5),
     "feature_dropout": ({}, 0.5),
+    "column_gates": ({}, GATES),
     "tokenizer.kind": ({"d_model": 84}, "auto"),
     "tokenizer.tokens": ({"tokenizer": {"kind": "auto", "tokens": 3}}, 1),
     "tokenizer.hidden": ({}, 4),

@@ -44,6 +44,7 @@ VARIANTS = {
     "longer, two threads, equal average": (
         "model.kind=longer",
         "train.swa={start: 0.4, every: 2}",
+        "model.column_gates={l1: 0.05}",
         "loader.workers=2",
         "train.checkpoint_every=1",
         "model.dropout=0.2",
