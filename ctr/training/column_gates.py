@@ -1,6 +1,6 @@
 """Closing the gates of columns that tell too little: a proximal step of λ Σ |g_c| behind each step of AdamW.
 
-    θ ← sign(θ) · max(0, |θ| − s)            s = η · 16 λ / (√v̂ + ε), at most η;   g = 16 θ
+    θ ← θ − clamp(θ, −s, s)            s = η · 16 λ / (√v̂ + ε), at most η;   g = 16 θ
 
 η is the learning rate, v̂ the optimizer's second moment of the gradient of θ: the proximal operator in the
 metric of its step. So a gate goes to 0 where scaling the column up by a share δ lowers the mean loss by less
@@ -32,17 +32,21 @@ class ClosingGates:
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, l1: float) -> None:
-        thetas = {id(gates.theta) for gates in gates_in(model)}
+        self.thetas = [gates.theta for gates in gates_in(model)]
         self.optimizer, self.l1 = optimizer, l1
-        self.parameters = [(g, p) for g in optimizer.param_groups for p in g["params"] if id(p) in thetas]
 
     @torch.no_grad()
     def shrink(self) -> None:
         """Move each gate towards 0; called when the optimizer has stepped."""
-        for group, theta in self.parameters:
+        for theta in self.thetas:
             if state := self.optimizer.state.get(theta):
+                group = self._group(theta)
                 least = threshold(state, group, STRETCH * self.l1)
-                theta.copy_(theta.sign() * (theta.abs() - least).clamp(min=0))
+                theta.sub_(theta.clamp(-least, least))
+
+    def _group(self, theta: Tensor) -> dict[str, Any]:
+        """Looked for each time: a checkpoint brings groups of its own."""
+        return next(g for g in self.optimizer.param_groups if any(p is theta for p in g["params"]))
 
 
 def threshold(state: Mapping[str, Tensor], group: Mapping[str, Any], weight: float) -> Tensor:
