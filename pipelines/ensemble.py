@@ -6,6 +6,7 @@ DIR is taken by `ctr evaluate`, `ctr evaluate --compare` and MLflow as the direc
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from pipelines.ensemble_report import evaluate_ensemble, show_difference
 from pipelines.remote_runs import runs_here
 from pipelines.runs import open_run, read_run_config
 from pipelines.terminal import echo
+
+_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -193,7 +196,7 @@ class _Scoring:
             assert scores is not None  # of one process
             if split == "valid":
                 value = selection_value(figures_of(scores), self.views.configs[0].train.metric)
-                own = self._fitted(scores, opened.step)
+                own = self._fitted(str(run), scores, opened.step)
             write_scores(member_file(self.out, split, number), scores, own, opened.dataset, split)
             mean.add(str(run), scores)
         self.dataset = self.dataset or opened.dataset
@@ -210,11 +213,22 @@ class _Scoring:
     def write_means(self) -> None:
         """Write the predictions of the ensemble."""
         assert self.dataset is not None  # a member has been scored
-        own = self._fitted(self.means["valid"].mean(), 0) if "valid" in self.means else None
+        valid = self.means.get("valid")
+        own = None if valid is None else self._fitted(str(self.out), valid.mean(), 0)
         for split, mean in self.means.items():
             path = self.out / "predictions" / f"{split}.parquet"
             write_scores(path, mean.mean(), own, self.dataset, split)
 
-    def _fitted(self, scores: Scores, step: int) -> Calibrators | None:
+    def _fitted(self, name: str, scores: Scores, step: int) -> Calibrators | None:
         plain = fitted(scores, self.calibration, step)
-        return None if plain is None else Calibrators.from_plain(plain)
+        if plain is None:
+            return None
+        found = Calibrators.from_plain(plain)
+        if not found.outputs:
+            _log.warning(
+                "no %s calibration fits %s: its validation labels are of one class, or rarer where logits "
+                "are higher; its scores are those without calibration",
+                self.calibration,
+                name,
+            )
+        return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,9 +14,11 @@ from ctr.config import RunConfig, parse_config
 from ctr.report.result_line import read_lines
 from ctr.runs.journal import read_rows
 from ctr.training.outputs import probability
+from ctr.training.scoring import Scores
 from features.dataset import Dataset
 from features.safe_yaml import dump_yaml
 from pipelines.cli import main
+from pipelines.ensemble import _Scoring
 from pipelines.train import train
 from tests.ctr.dataset_fixture import write_dataset
 from tests.ctr.tiny_run import SIZES, settings, tiny_dataset
@@ -95,6 +98,17 @@ def test_members_are_shown_beside_and_the_best_on_validation_is_the_base(
     (line,) = read_lines(again / "lines.jsonl")
     assert line.seeds == [0, 1] and float(line.metrics["auc"].value or 0) == test["auc"]
     assert f"ctr ensemble {runs[0]} {runs[1]} --out {again} --calibration platt" in (line.commands or [""])[0]
+
+
+def test_what_no_calibration_fits_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Labels that are rarer where logits are higher."""
+    logit = np.linspace(-1, 1, 8, dtype=np.float32)
+    ones, label = np.ones(8, dtype=np.float32), (logit < 0).astype(np.float32)
+    zeros = np.zeros(8, dtype=np.int64)
+    scoring = _Scoring(cast(Any, None), Path("out"), "platt", [])
+    found = scoring._fitted("runs/a", Scores(logit, label, ones > 0, ones, zeros, zeros), 3)
+    assert found is not None and found.outputs == {}
+    assert "no platt calibration fits runs/a" in caplog.text
 
 
 def test_its_directory_is_compared_as_that_of_a_run(
