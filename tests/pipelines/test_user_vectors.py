@@ -16,7 +16,7 @@ from pipelines.train import train
 from tests.ctr.tiny_run import tiny_config
 from tests.features.small_log import RATINGS_SPEC, changed, prepared, rating_tables
 
-GRID = ("model.kind=grid", "model.layers=2", "train.epochs=1", "loader.batch_rows=64")
+GRID = ("model.kind=grid", "model.layers=2", "train.max_steps=2", "loader.batch_rows=64")
 PLAIN = changed(RATINGS_SPEC, order=[])
 VECTORS = {
     "table": "vectors",
@@ -32,12 +32,12 @@ WITH = changed(PLAIN, source__tables__vectors={"path": "vectors-*.parquet"}, dom
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log, a GRU on it, its vectors beside the log, and the data set that reads them."""
     root = tmp_path_factory.mktemp("vectors")
-    prepared(root, PLAIN, rating_tables())
+    prepared(root, PLAIN, rating_tables(150))
     train(tiny_config(root / "dataset", root / "gru", *GRID, "model.sequence.kind=recurrent"))
     for split in ("train", "valid", "test"):
         out = str(root / "raw" / f"vectors-{split}.parquet")
         assert main(["predict", str(root / "gru"), "--split", split, "--user-vectors", out]) == 0
-    prepared(root, WITH, rating_tables(), out="with")
+    prepared(root, WITH, rating_tables(150), out="with")
     return root
 
 
@@ -68,7 +68,7 @@ def test_a_request_reads_the_newest_vector_before_it_and_its_age(folder: Path) -
                 got = own.dense["vector"][first][: newest["vector"].list.len()[0]].numpy()
                 assert any(np.allclose(got, v, atol=1e-6) for v in newest["vector"].to_list())
                 seen += 1
-    assert seen > 100
+    assert seen > 60
 
 
 def test_a_run_learns_from_them(folder: Path) -> None:

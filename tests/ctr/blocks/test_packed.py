@@ -47,6 +47,11 @@ def own_tokens(block: MultiHeadAttention, events: Jagged, queries: Tensor) -> Te
     return block(queries, block.project_kv(events), tokens=3)
 
 
+def earlier_own_tokens(block: MultiHeadAttention, events: Jagged, queries: Tensor) -> Tensor:
+    kv, own = block.project_kv(events), block.key_value(queries)
+    return block.finish(block.read(block.query(queries), kv, tokens=3, own=own, causal=True))
+
+
 CALLS: dict[str, tuple[Call, bool]] = {
     "itself": (itself, False),
     "newest": (newest, False),
@@ -54,6 +59,7 @@ CALLS: dict[str, tuple[Call, bool]] = {
     "visible 0": (nothing_yet, False),
     "candidates": (candidates, False),
     "own tokens": (own_tokens, False),
+    "earlier own tokens": (earlier_own_tokens, False),
     "sink": (candidates, True),
 }
 
