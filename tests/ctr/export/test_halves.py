@@ -31,7 +31,7 @@ IN_TURN = [
     "linear attention, decay",
     "memory",
 ]
-CHOSEN = ["HSTU", "SIM hard", "SIM soft", "ETA", "TWIN", "SDIM", "SDIM counts"]
+CHOSEN = ["HSTU", "HSTU without time gaps", "SIM hard", "SIM soft", "ETA", "TWIN", "SDIM", "SDIM counts"]
 PACKED = [name for name, options in CASES.items() if options["kind"] == "hstu"]
 EXPORTED = [name for name in CASES if name not in IN_TURN + CHOSEN + PACKED]
 

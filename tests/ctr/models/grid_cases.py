@@ -38,6 +38,7 @@ GRID: dict[str, dict[str, Any]] = {
     "linear attention, decay": _side(kind="linear_attention"),
     "memory": _side(kind="memory", slots=3),
     "HSTU": _side(kind="hstu"),
+    "HSTU without time gaps": _side(kind="hstu", layers=1) | {"time_gaps": False},
     "LONGER first": _side(kind="longer", tower={"num_queries": 4, "cls_tokens": 2}),
     "LONGER first, blind": _side(
         kind="longer", tower={"num_queries": 4, "merge": 2}, global_tokens=False, layers=1

@@ -30,7 +30,8 @@ def grid(model: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Ten
             same = (
                 sequence.ids[field].inverse_indices[part] == batch.candidate_ids["item"].inverse_indices[row]
             )
-        given = Row(events, sequence.time_gap[part], query, features, same)
+        gaps = sequence.time_gap[part] * model.config.time_gaps
+        given = Row(events, gaps, query, features, same)
         made = SIDES[model.config.sequence.kind](side, given)
         read.append(made.view(-1, len(query)))
     tokens = INTERACTIONS[model.config.interaction.kind](model.interaction, torch.cat([*read, features]))
