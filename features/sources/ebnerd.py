@@ -13,7 +13,8 @@ weekly history shows an event, and `hours_before` says how much earlier it was:
     event at t     time = the first of B, B − 7 days, B − 14 days … that is after t, less one second, in order
                    hours_before = from t to there
 
-An event that both parts' histories hold is one event, of the earlier part.
+An event that both parts' histories hold is one event, of the earlier part; what only the earlier part's
+tells, the seven days before the later one's 21, stays in the history of the later part.
 """
 
 from __future__ import annotations
