@@ -1,16 +1,17 @@
 """What is learned of late labels, against the chances that the simulator drew with.
 
-pytest -m slow -s tests/pipelines/test_labels.py        prints the table of docs/labels.md
+.venv/bin/python -m tests.pipelines.late_labels        prints the table of docs/labels.md
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-import pytest
 from scipy.sparse import csr_matrix, hstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import OneHotEncoder
@@ -19,8 +20,6 @@ from features.dataset import SPLITS, Dataset
 from features.prepare import prepare
 from features.spec import parse_spec
 from features.synthetic import simulate
-
-pytestmark = pytest.mark.slow
 
 SPEC: dict[str, Any] = {
     "name": "labels",
@@ -131,35 +130,38 @@ def fitted(rows: pl.DataFrame, train: np.ndarray, label: np.ndarray, weight: np.
     return found
 
 
-def test_late_labels_against_the_chances_they_were_drawn_with(tmp_path: Path) -> None:
-    log = tmp_path / "log"
+def judged(folder: Path, ways: Iterable[str]) -> dict[str, tuple[Judged, int]]:
+    """Each way, and training on the labels as they turn out: how far from the truth, from how many rows."""
+    log = folder / "log"
     simulate(log, seed=11, users=10_000, items=500, days=7, events_per_user=5, purchases=True)
     every, found = log_rows(log), {}
-    for name, label in WAYS.items():
-        data = prepared(
-            log,
-            tmp_path / name.replace(": ", "-"),
-            where={"clicked": [1]},
-            label={"column": "bought", **label},
-        )
+    for name in ways:
+        label = {"column": "bought", **WAYS[name]}
+        data = prepared(log, folder / name.replace(": ", "-"), where={"clicked": [1]}, label=label)
         shown = {split: data.split(split).impressions for split in SPLITS}
-        place = data.origin()["log_row"].to_numpy()  # type: ignore[index]
-        rows = every[place]
+        rows = every[data.origin()["log_row"].to_numpy()]  # type: ignore[index]
         train = np.arange(rows.height) < shown["train"].num_rows
+        test = np.arange(rows.height) >= rows.height - shown["test"].num_rows
         y = np.concatenate([t["label"].to_numpy() for t in shown.values()]).astype(float)
         known, weight = np.ones(len(y), dtype=bool), np.ones(len(y))
         if "target.label" in shown["train"].column_names:
             known = ~np.isnan(np.concatenate([t["target.label"].to_numpy() for t in shown.values()]))
         if "target_weight.label" in shown["train"].column_names:
             weight = np.concatenate([t["target_weight.label"].to_numpy() for t in shown.values()])
-        test = np.arange(rows.height) >= rows.height - shown["test"].num_rows
         p, final = rows["p_buy"].to_numpy(), rows["final"].to_numpy().astype(float)
         found[name] = judge(p[test], fitted(rows, train & known, y, weight)[test]), int((train & known).sum())
         if name == "naive":
             best = fitted(rows, train, final, weight)
             found["as they turn out"] = judge(p[test], best[test]), int(train.sum())
-    for name, (judged, count) in found.items():
-        print(f"| {name} | {count:,} | {judged.calibration:.3f} | {1000 * judged.excess:.2f} |")
-    assert found["naive"][0].calibration < 0.9
-    assert abs(found["late: importance"][0].calibration - 1) < 0.05
-    assert found["late: importance"][0].excess < found["naive"][0].excess
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (far, count) in judged(Path(folder), WAYS).items():
+            print(f"| {name} | {count:,} | {far.calibration:.3f} | {1000 * far.excess:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

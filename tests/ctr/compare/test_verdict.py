@@ -128,5 +128,5 @@ def test_false_positives_keep_the_stated_level() -> None:
     [World(taste=0.4), World(seeds=2), World(windows=4, seeds=2, users=60, drift=0.5)],
 )
 def test_false_positives_in_further_worlds(world: World) -> None:
-    for found in false_positives(world, 400, noises=("own", "pooled")).values():
-        assert max(found.values()) <= 0.05 + 2.6 * np.sqrt(0.05 * 0.95 / 400)
+    for found in false_positives(world, 200, noises=("own", "pooled")).values():
+        assert max(found.values()) <= 0.05 + 2.6 * np.sqrt(0.05 * 0.95 / 200)

@@ -211,7 +211,7 @@ def test_a_log_that_cannot_be_cut_in_time_has_no_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_any_log_and_any_days(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     bounds = [

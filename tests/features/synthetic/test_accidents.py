@@ -74,8 +74,11 @@ def test_accidents_are_clicks_of_users_who_were_there(logs: tuple[Log, Log]) -> 
 
 
 def test_a_user_without_clicks_has_no_accidents(tmp_path: Path) -> None:
-    meta = simulate(tmp_path / "log", users=1, events_per_user=0, requests_per_user=1, accidental=0.5)
-    assert meta["rows"]["view"] >= 0
+    simulate(tmp_path / "log", users=60, events_per_user=1, requests_per_user=1, accidental=0.5)
+    view = read(tmp_path / "log", "view")
+    clicked = view.filter(pl.col("outcome") == "clicked")
+    accidents, true = (set(clicked.filter(accidental=flag)["user_id"]) for flag in (1, 0))
+    assert accidents and accidents <= true < set(view["user_id"])
 
 
 @pytest.mark.parametrize("share", [-0.1, 0.95, True, "half", float("nan")])
