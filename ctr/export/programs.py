@@ -123,7 +123,8 @@ def compile_program(program: ExportedProgram, path: Path) -> None:
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         raise ConfigError("compiling needs g++ (or CXX), which is not there; install it, or add --no-compile")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own, where it pickles its types
+        for kind in (FutureWarning, DeprecationWarning):  # torch's own, of how it pickles and what it imports
+            warnings.simplefilter("ignore", kind)
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
 
