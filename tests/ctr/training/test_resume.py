@@ -49,6 +49,22 @@ VARIANTS = {
         "train.checkpoint_every=1",
         "model.dropout=0.2",
     ),
+    "OneTrans, packed": (
+        "model.kind=one_trans",
+        "model.d_model=16",
+        "model.layers=3",
+        "model.pyramid_step=2",
+        "model.dropout=0.2",
+        "train.checkpoint_every=2",
+        "train.epochs=1",
+    ),
+    "MTGR": (
+        "model.kind=hstu",
+        "model.action_tokens=added",
+        "model.group_norm=true",
+        "train.checkpoint_every=2",
+        "train.epochs=1",
+    ),
     "skipped steps": ("train.non_finite=skip", "train.checkpoint_every=3", "train.max_skipped=3"),
     "stale": (
         "optimizer.dense_staleness=1",
@@ -68,7 +84,7 @@ VARIANTS = {
     ),
     "bf16": ("train.precision=bf16", "train.checkpoint_every=4", "model.dropout=0.1"),
 }
-SLOW = ("plain", "time order", "bf16")
+SLOW = ("plain", "time order", "bf16", "OneTrans, packed", "MTGR")
 IN_A_SAVE = (
     "ckpt.before_data",
     "ckpt.after_data",
