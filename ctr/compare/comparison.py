@@ -78,13 +78,13 @@ class Comparison:
         self._rows.close()
 
     def add(self, rows: NamedColumns) -> None:
-        """Take rows of `make_rows`, labels and scores checked."""
+        """Take rows of `make_rows`, labels and scores checked, all with a column `weight` above 0 or none."""
         self._clusters = max(self._clusters, int(rows["cluster"].max(initial=0)) + 1)
         self.rows, self.positives = self.rows + len(rows["label"]), self.positives + int(rows["label"].sum())
         self._rows.add(rows)
 
-    def finish(self) -> tuple[list[ClusterSums], list[DeLong]]:
-        """The sums of each model, and DeLong's figures of each variant beside the base."""
+    def finish(self) -> tuple[list[ClusterSums], list[DeLong | None]]:
+        """The sums of each model, and DeLong's figures of each variant, if rows weigh alike."""
         options = {"clusters": self._clusters, "draws": self._draws, "seed": self._seed}
         sums = [ModelSums(compared(), **options) for _ in range(self._models)]
         for rows in self._sorted(self._rows, "cluster"):
@@ -102,9 +102,10 @@ class Comparison:
             # A request belongs to one user; one id under several users is several requests.
             codes["request"] = pair_codes(codes["request"], codes["user"])
         scores = [rows[score_column(m)] for m in range(self._models)]
-        add_groups(sums, rows["label"], rows["cluster"].astype(np.int64), scores, codes)
+        cluster, weight = rows["cluster"].astype(np.int64), rows.get("weight")
+        add_groups(sums, rows["label"], cluster, scores, codes, weight)
 
-    def _walk(self, stack: ExitStack, sums: list[ModelSums]) -> list[DeLong]:
+    def _walk(self, stack: ExitStack, sums: list[ModelSums]) -> list[DeLong | None]:
         """All rows in the order of the base's score, and then, for each variant, in the order of its own.
 
         A row takes its mid-rank under the base along, so that both mid-ranks meet in one row.
@@ -118,18 +119,20 @@ class Comparison:
         for rows in self._sorted(self._rows, score_column(0)):
             label, cluster = rows["label"], rows["cluster"]
             base = ranks.twice(label, rows[score_column(0)])
-            sums[0].add_sorted(label, cluster, rows[score_column(0)])
+            weight = {name: column for name, column in rows.items() if name == "weight"}
+            sums[0].add_sorted(label, cluster, rows[score_column(0)], **weight)
             for m, variant in enumerate(variants, start=1):
                 score = rows[score_column(m)]
-                variant.add({"label": label, "cluster": cluster, "base": base, "score": score})
+                variant.add({"label": label, "cluster": cluster, "base": base, "score": score, **weight})
         return [self._walk_variant(rows, table) for rows, table in zip(variants, sums[1:], strict=True)]
 
-    def _walk_variant(self, variant: RowBuffer, sums: ModelSums) -> DeLong:
-        ranks = MidRanks()
+    def _walk_variant(self, variant: RowBuffer, sums: ModelSums) -> DeLong | None:
+        ranks, weighted = MidRanks(), False
         delong = DeLongSums(pos=self.positives, neg=self.rows - self.positives)
         for rows in self._sorted(variant, "score"):
             twice = ranks.twice(rows["label"], rows["score"])
-            sums.add_sorted(rows["label"], rows["cluster"], rows["score"])
+            sums.add_sorted(rows["label"], rows["cluster"], rows["score"], rows.get("weight"))
+            weighted = weighted or "weight" in rows
             delong.add(rows["label"], rows["base"], twice)
         variant.close()
-        return delong.result()
+        return None if weighted else delong.result()

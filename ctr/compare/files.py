@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from ctr.metrics.clusters import Codes, codes_of
 from ctr.metrics.evaluation import MISSING, SLICE_PREFIX
-from ctr.metrics.ranking import check_rows
+from ctr.metrics.ranking import check_rows, check_weights
 from ctr.metrics.tasks import columns_of
 from features.errors import DataError
 
@@ -61,7 +61,8 @@ class PredictionFile:
         """The rows in pieces of `PIECE_ROWS`, the last one smaller.
 
         Columns: id (int64 or string); label, score (float64, checked; a logit has become a probability);
-        user, request (uint64 codes) where the file has them; kept (bool) under `where` or if `masked`.
+        user, request (uint64 codes) and weight (float64, 0 where the label is not known) where the file has
+        them; kept (bool) under `where` or if `masked`.
 
         Raises:
             DataError: an unreadable file, or a value that is not as it must be.
@@ -78,7 +79,8 @@ class PredictionFile:
         wanted = list(dict.fromkeys([*self.columns.values(), *([self.where[0]] if self.where else [])]))
         with _readable(self.path):
             if _is_csv(self.path):
-                types = {self.columns[name]: pa.float64() for name in ("label", "score")}
+                numbers = {"label", "score", "weight"} & {*self.columns}
+                types = {self.columns[name]: pa.float64() for name in numbers}
                 convert = pc_csv.ConvertOptions(include_columns=wanted, column_types=types)
                 yield from pc_csv.open_csv(self.path, convert_options=convert)
                 return
@@ -99,6 +101,9 @@ class PredictionFile:
         for name in ("user", "request"):
             if name in self.columns:
                 found[name] = pa.array(_codes(piece.column(self.columns[name]), self.columns[name], done))
+        if "weight" in self.columns:
+            weight = np.where(known, _numbers(piece, self.columns["weight"]), 0.0)
+            found["weight"] = pa.array(check_weights(weight, label, row_id=np.asarray(ids)))
         if self.masked:
             found["kept"] = pa.array(known)
         if self.where:
@@ -138,15 +143,11 @@ def open_predictions(
         raise DataError(
             f"{path} must have the columns {', '.join(missing)}, got {present}; rename or add them"
         )
-    if own.weight in present:
-        raise DataError(
-            f"{path} must have rows that count once each, as a comparison takes them, and has the column "
-            f"{own.weight}; leave the column out to compare without weights"
-        )
     if where and SLICE_PREFIX + where[0] not in present:
         known = [name.removeprefix(SLICE_PREFIX) for name in present if name.startswith(SLICE_PREFIX)]
         raise DataError(f"a slice of {path} must be among {known}, got {where[0]!r}")
     used = {name: c for name, c in columns.items() if c and (grouped or name in _NEEDED)}
+    used |= {"weight": own.weight} if own.weight in present else {}
     part = (SLICE_PREFIX + where[0], where[1]) if where else None
     return PredictionFile(path=path, columns=used, where=part, masked=own.masked)
 

@@ -35,7 +35,7 @@ class Mismatches:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._kind: pa.DataType | None = None
-        kinds = ("missing", "extra", "repeated", "differ")
+        kinds = ("missing", "extra", "repeated", "differ", "weigh")
         self._found = [{kind: _Mismatch() for kind in kinds} for _ in paths]
 
     def same_kind_of_id(self, kind: pa.DataType | None) -> None:
@@ -48,12 +48,15 @@ class Mismatches:
         self._kind = self._kind or kind
 
     def compare_labels(self, tables: Sequence[pa.Table]) -> None:
-        """Note rows of equal ids whose labels differ from the base's."""
+        """Note rows of equal ids whose labels or weights differ from the base's."""
         base = tables[0]
         for table, found in zip(tables[1:], self._found[1:], strict=True):
-            differ = pc.not_equal(table.column("label"), base.column("label"))
-            if pc.any(differ).as_py():
-                found["differ"].add(base.column("id").filter(differ))
+            for kind, column in (("differ", "label"), ("weigh", "weight")):
+                if column not in base.column_names:
+                    continue
+                differ = pc.not_equal(table.column(column), base.column(column))
+                if pc.any(differ).as_py():
+                    found[kind].add(base.column("id").filter(differ))
 
     def match(self, tables: Sequence[pa.Table | None]) -> bool:
         """Compare sorted tables of one part; True where all have the same ids, each once."""
@@ -82,6 +85,7 @@ class Mismatches:
             "extra": "{count:,} ids are not in the base, first {first!r}",
             "repeated": "{count:,} rows repeat an id, first {first!r}",
             "differ": "{count:,} labels differ, first at id {first!r}",
+            "weigh": "{count:,} weights differ, first at id {first!r}",
         }
         for path, found in zip(self._paths, self._found, strict=True):
             said = [texts[kind].format(count=f.count, first=f.first) for kind, f in found.items() if f.count]

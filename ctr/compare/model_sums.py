@@ -18,7 +18,7 @@ from ctr.metrics.bootstrap import AucDraws, draw_weights
 from ctr.metrics.computation import GroupMean
 from ctr.metrics.metric import Metric
 from ctr.metrics.ranking import RankSums, ties_of
-from ctr.metrics.records import Floats, Ints, Records, run_starts
+from ctr.metrics.records import Counts, Floats, Ints, Records, run_starts
 from ctr.metrics.sums import RowTotals
 from ctr.metrics.walk import row_columns
 
@@ -43,10 +43,11 @@ class ModelSums:
         self._groups = {c: c.sums(len(weights)) for c in computations if isinstance(c, GroupMean)}
         self._ranks, self._auc_draws = RankSums(), AucDraws(weights)
 
-    def add_scores(self, label: NDArray[np.int8], cluster: Ints, score: Floats) -> None:
+    def add_scores(
+        self, label: NDArray[np.int8], cluster: Ints, score: Floats, weight: Floats | None = None
+    ) -> None:
         """Take rows for what is summed over rows."""
-        pos = label.astype(np.int64)
-        self._rows.add(Records(score, cluster, cluster, pos, 1 - pos))
+        self._rows.add(Records(score, cluster, cluster, *_classes(label, weight)))
 
     def add_groups(self, group: str, records: Records) -> None:
         """Take whole users or requests, sorted by (group, score)."""
@@ -54,11 +55,16 @@ class ModelSums:
             if computation.group == group:
                 sums.add(records)
 
-    def add_sorted(self, label: NDArray[np.int8], cluster: NDArray[np.uint16], score: Floats) -> None:
+    def add_sorted(
+        self,
+        label: NDArray[np.int8],
+        cluster: NDArray[np.uint16],
+        score: Floats,
+        weight: Floats | None = None,
+    ) -> None:
         """Take rows for the AUC, sorted by score; all scores lie above those taken before."""
-        pos = label.astype(np.int64)
         of = cluster.astype(np.int64)
-        records = Records(score, of, of, pos, 1 - pos)
+        records = Records(score, of, of, *_classes(label, weight))
         self._ranks.add(ties_of(records))
         self._auc_draws.add(records)
 
@@ -84,6 +90,7 @@ def add_groups(
     cluster: Ints,
     scores: Sequence[Floats],
     codes: Mapping[str, NDArray[np.uint64]],
+    weight: Floats | None = None,
 ) -> None:
     """Give every model the rows of whole clusters, for all that needs no order over all rows.
 
@@ -92,6 +99,7 @@ def add_groups(
         label, cluster: (n,).
         scores: (n,) for each model.
         codes: "user" and "request" where known → (n,) codes.
+        weight: (n,) where rows have them.
     """
     groups = {}
     for key, values in codes.items():
@@ -101,10 +109,10 @@ def add_groups(
         groups[key] = (code.astype(np.int64) << (_RANK_BITS + 1), cluster_of)
 
     def add(model: ModelSums, score: Floats) -> None:
-        model.add_scores(label, cluster, score)
+        model.add_scores(label, cluster, score, weight)
         below = (_ranks(score) << 1) | label
         for key, (code, cluster_of) in groups.items():
-            model.add_groups(key, _sorted_records(code | below, cluster_of))
+            model.add_groups(key, _sorted_records(code | below, cluster_of, weight))
 
     # NumPy's sorts let go of the interpreter's lock: as many models at a time as there are cores.
     threads = min(len(sums), os.cpu_count() or 1) if len(label) >= _THREADED_ROWS else 1
@@ -121,12 +129,24 @@ def _ranks(score: Floats) -> Ints:
     return ranks
 
 
-def _sorted_records(packed: Ints, cluster_of: Ints) -> Records:
-    """Rows sorted by (group, score), equal ones counted once; a number holds group, rank and label."""
-    packed.sort()
+def _classes(label: NDArray[np.int8], weight: Floats | None) -> tuple[Counts, Counts]:
+    """What each row counts as one of label 1, and as one of label 0."""
+    pos = label.astype(np.int64)
+    return (pos, 1 - pos) if weight is None else (weight * pos, weight * (1 - pos))
+
+
+def _sorted_records(packed: Ints, cluster_of: Ints, weight: Floats | None) -> Records:
+    """Rows sorted by (group, score), equal ones together; a number holds group, rank and label."""
+    if weight is None:
+        packed.sort()
+    else:
+        order = np.argsort(packed)
+        packed, weight = packed[order], weight[order]
     key = packed >> 1
     starts = run_starts(key)
-    pos = np.add.reduceat(packed & 1, starts)
     group = key[starts] >> _RANK_BITS
-    rows = np.diff(starts, append=len(key))
-    return Records(group, key[starts], cluster_of[group], pos, rows - pos)
+    if weight is not None:
+        pos, neg = (np.add.reduceat(own, starts) for own in _classes(packed & 1, weight))
+        return Records(group, key[starts], cluster_of[group], pos, neg)
+    ones, rows = np.add.reduceat(packed & 1, starts), np.diff(starts, append=len(key))
+    return Records(group, key[starts], cluster_of[group], ones, rows - ones)

@@ -14,7 +14,7 @@ from ctr.compare.delong import DeLong
 from ctr.compare.sums import ClusterSums
 from ctr.metrics.clusters import Codes, clusters_of, codes_of
 from ctr.metrics.external_sort import NamedColumns
-from ctr.metrics.ranking import check_rows
+from ctr.metrics.ranking import check_rows, check_weights
 from ctr.metrics.records import Floats
 from features.errors import DataError
 
@@ -27,7 +27,7 @@ class Paired:
         rows, positives: rows, and those with label 1.
         unit: what is resampled: "user", "request" or "row".
         base, variant: their sums over the same clusters.
-        delong: the AUCs with DeLong's errors, rows taken as independent.
+        delong: the AUCs with DeLong's errors, rows taken as independent; None where rows have weights.
     """
 
     rows: int
@@ -35,7 +35,7 @@ class Paired:
     unit: str
     base: ClusterSums
     variant: ClusterSums
-    delong: DeLong
+    delong: DeLong | None
 
     @property
     def clusters(self) -> int:
@@ -63,6 +63,7 @@ def paired_sums(
     *,
     user: ArrayLike | None = None,
     request: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Paired]:
@@ -73,6 +74,7 @@ def paired_sums(
         base: (n,) probabilities in [0, 1] of the base model.
         variants: name → (n,) probabilities.
         user, request: (n,) integers; users are resampled, or requests where there are no users, or rows.
+        weight: (n,) ≥ 0; a row of weight k is as k equal rows.
         draws, seed: of the bootstrap.
 
     Returns:
@@ -95,6 +97,9 @@ def paired_sums(
     unit = next(iter(keys), "row")
     codes = keys[unit] if keys else np.arange(len(labels), dtype=np.uint64)
     rows = make_rows(labels, scores, unit=codes, keys=keys)
+    if weight is not None:
+        weights = check_weights(weight, labels)
+        rows = {name: column[weights > 0] for name, column in {**rows, "weight": weights}.items()}
     options = {"chunk_rows": max(1, len(labels)), "draws": draws, "seed": seed}
     with Comparison(models=len(scores), keys=tuple(keys), **options) as comparison:
         comparison.add(rows)

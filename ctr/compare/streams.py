@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from ctr.compare.comparison import CHUNK_ROWS, DRAWS, Comparison
@@ -13,6 +14,7 @@ from ctr.compare.matching import OrderDiffersError, by_id, in_step
 from ctr.compare.paired import Paired, make_rows, pairs_of
 from ctr.metrics.clusters import codes_of
 from ctr.metrics.external_sort import NamedColumns
+from features.errors import DataError
 
 
 def compare_files(
@@ -43,11 +45,17 @@ def compare_files(
 
     Raises:
         DataError: unreadable file, missing column, or rows that do not match: ids that are missing, extra or
-            repeated, or labels that differ; says how many, and the first.
+            repeated, or labels or weights that differ; says how many, and the first.
     """
     files = [open_predictions(base, where=where, task=task)]
     files += [open_predictions(path, grouped=False, task=task) for path in variants.values()]
     keys = [key for key in ("user", "request") if key in files[0].columns]
+    if len({"weight" in file.columns for file in files}) > 1:
+        without = [str(file.path) for file in files if "weight" not in file.columns]
+        raise DataError(
+            f"all files must have weights of rows, or none, and {', '.join(without)} has none; compare "
+            "predictions of one data set, or leave the column out of all"
+        )
 
     def matched(read: Callable[..., Iterator[list[pa.Table]]]) -> dict[str, Paired]:
         options = {"chunk_rows": chunk_rows, "draws": draws, "seed": seed}
@@ -71,7 +79,10 @@ def _rows(tables: Sequence[pa.Table], keys: Sequence[str]) -> NamedColumns:
         unit=columns[keys[0]] if keys else codes_of(base.column("id")),
         keys=columns,
     )
-    if "kept" not in base.column_names:
-        return rows
-    kept = base.column("kept").to_numpy()
-    return {name: column[kept] for name, column in rows.items()}
+    kept = np.ones(len(base), dtype=bool)
+    if "kept" in base.column_names:
+        kept &= base.column("kept").to_numpy()
+    if "weight" in base.column_names:
+        rows["weight"] = base.column("weight").to_numpy()
+        kept &= rows["weight"] > 0
+    return rows if kept.all() else {name: column[kept] for name, column in rows.items()}

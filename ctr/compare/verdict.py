@@ -84,7 +84,7 @@ def judge(
 
     Returns:
         Judgements by metric, then in the order of `variants`; "auc" is followed by "auc_delong" where every
-        variant has a single training.
+        variant has a single training and rows have no weights.
 
     Raises:
         ConfigError: see `combine`; an alpha outside (0, 1), or an unknown metric.
@@ -97,7 +97,8 @@ def judge(
     judgements = []
     for metric in chosen if variants else ():
         judgements += _judge_metric(variants, differences[metric], metric, alpha=alpha, windows=windows)
-        if metric == "auc" and single:
+        delongs = {name: cells[0].pair.delong for name, cells in variants.items()}
+        if metric == "auc" and single and None not in delongs.values():
             checks = {name: _delong(cells[0], differences["auc"][name]) for name, cells in variants.items()}
             judgements += _judge_metric(variants, checks, DELONG, alpha=alpha, windows=windows)
     return judgements
@@ -112,6 +113,7 @@ def _checked(metrics: Sequence[str]) -> list[str]:
 
 def _delong(cell: Cell, difference: Difference) -> Difference:
     """The AUC's difference with DeLong's standard error instead of the clusters'."""
+    assert cell.pair.delong is not None
     if math.isnan(cell.pair.delong.se):
         reason = difference.reason or "no interval: DeLong needs two rows of each class"
         return replace(difference, error=None, clusters=0, reason=reason)

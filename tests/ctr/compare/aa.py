@@ -128,6 +128,7 @@ def naive_rates(world: World, repeats: int, *, seed: int = 0) -> Mapping[str, fl
     for _ in range(repeats):
         cells = cells_of(replace(world, variants=1), rng, draws=500)["v0"]
         delong = cells[0].pair.delong
+        assert delong is not None
         found["DeLong, first seed"] += abs(delong.auc[1] - delong.auc[0]) > 1.96 * delong.se
         units = _units(cells)
         found["users alone"] += abs(units.delta.mean()) > 1.96 * units.drawn.mean(axis=1).std()

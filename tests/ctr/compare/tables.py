@@ -23,9 +23,9 @@ class Table:
         """Some of the rows, in some order."""
         return Table(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
-    def pair(self, draws: int = DRAWS, seed: int = 0) -> Paired:
+    def pair(self, draws: int = DRAWS, seed: int = 0, weight: np.ndarray | None = None) -> Paired:
         """Base and variant compared."""
-        keys = {"user": self.user, "request": self.request}
+        keys = {"user": self.user, "request": self.request, "weight": weight}
         return paired_sums(self.label, self.base, {"v": self.variant}, **keys, draws=draws, seed=seed)["v"]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ctr.compare import paired_sums
+from ctr.compare import Cell, judge, paired_sums
 from ctr.compare.comparison import Comparison
 from ctr.compare.paired import make_rows
 from ctr.metrics import MetricAccumulator, MetricValue
@@ -36,7 +36,7 @@ def test_figures_are_those_of_an_evaluation(seed: int) -> None:
     assert pair.base.figures == pytest.approx(reference(table, table.base), abs=1e-12)
     assert pair.variant.figures == pytest.approx(reference(table, table.variant), abs=1e-12)
     assert (pair.rows, pair.positives, pair.unit) == (400, table.label.sum(), "user")
-    assert pair.delong.auc == pytest.approx(pair.values("auc"), abs=1e-12)
+    assert pair.delong is not None and pair.delong.auc == pytest.approx(pair.values("auc"), abs=1e-12)
 
 
 def test_a_draw_equals_the_metrics_of_the_drawn_users() -> None:
@@ -79,10 +79,61 @@ def test_draws_of_a_model_are_those_of_its_evaluation(rows: int, monkeypatch: py
         np.testing.assert_allclose(found[name], evaluated[name], rtol=1e-12)
 
 
+def slow(table: Table, score: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+    """The metrics of rows that count differently, pair by pair and row by row."""
+
+    def area(rows: np.ndarray) -> float:
+        won = pairs = 0.0
+        for i in rows[table.label[rows] == 1]:
+            for j in rows[table.label[rows] == 0]:
+                both = weight[i] * weight[j]
+                won += both * (1.0 if score[i] > score[j] else 0.5 if score[i] == score[j] else 0.0)
+                pairs += both
+        return won / pairs if pairs else np.nan
+
+    def mean(groups: np.ndarray, by_rows: bool) -> float:
+        parts = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+        areas = np.array([area(rows) for rows in parts])
+        size = np.array([weight[rows].sum() if by_rows else 1.0 for rows in parts])
+        known = ~np.isnan(areas)
+        return float((areas * size)[known].sum() / size[known].sum())
+
+    loss = -np.where(table.label == 1, np.log(score), np.log(1 - score)) @ weight / weight.sum()
+    rate = table.label @ weight / weight.sum()
+    return {
+        "auc": area(np.arange(len(score))),
+        "gauc": mean(table.user, True),
+        "query_auc": mean(table.request, False),
+        "log_loss": loss,
+        "ne": loss / -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)),
+    }
+
+
+def test_rows_that_count_differently_by_slow_definitions() -> None:
+    table, random = table_of(7, 120, users=12), np.random.default_rng(7)
+    weight = np.where(random.random(120) < 0.2, 0.0, random.exponential(2.0, 120))
+    pair = table.pair(weight=weight)
+    assert pair.base.figures == pytest.approx(slow(table, table.base, weight), rel=1e-9)
+    assert pair.variant.figures == pytest.approx(slow(table, table.variant, weight), rel=1e-9)
+    assert pair.delong is None and pair.rows == (weight > 0).sum()
+    assert [j.metric for j in judge({"v": [Cell(pair=pair)]})] == METRICS  # without DeLong's check
+
+
+def test_a_row_of_weight_k_is_k_equal_rows() -> None:
+    table = table_of(8)
+    times = np.random.default_rng(8).integers(0, 4, 400)
+    weighted, repeated = table.pair(weight=times), table.take(np.repeat(np.arange(400), times)).pair()
+    for metric in METRICS:
+        assert weighted.values(metric) == pytest.approx(repeated.values(metric), rel=1e-9)
+        np.testing.assert_allclose(weighted.drawn(metric), repeated.drawn(metric), atol=1e-9)
+    alike = table.pair(weight=np.full(400, 2.5))
+    assert alike.drawn("auc") == pytest.approx(table.pair().drawn("auc"), abs=1e-9)
+
+
 def test_clusters_of_one_row_give_delongs_error() -> None:
     table = table_of(6, 3000, levels=200)
     pair = paired_sums(table.label, table.base, {"v": table.variant}, draws=2000)["v"]
-    assert pair.unit == "row" and pair.clusters == 3000
+    assert pair.unit == "row" and pair.clusters == 3000 and pair.delong is not None
     assert np.std(pair.drawn("auc")) == pytest.approx(pair.delong.se, rel=0.05)  # 2000 draws: within 1.6 %
 
 
@@ -136,7 +187,7 @@ def test_groups_of_one_class_leave_grouped_figures_undefined() -> None:
 
 def test_one_class_leaves_the_auc_undefined() -> None:
     pair = paired_sums(np.ones(5), np.full(5, 0.5), {"v": np.full(5, 0.25)}, user=np.arange(5))["v"]
-    assert np.isnan(pair.values("auc")).all() and np.isnan(pair.delong.se)
+    assert np.isnan(pair.values("auc")).all() and pair.delong is not None and np.isnan(pair.delong.se)
     assert pair.delta("log_loss") == pytest.approx(np.log(2))
 
 
