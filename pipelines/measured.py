@@ -8,16 +8,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ctr.metrics import Evaluation, MetricValue, evaluate_raw, evaluate_tasks, evaluate_values
+from ctr.metrics import (
+    Evaluation,
+    MetricValue,
+    evaluate_raw,
+    evaluate_sampled,
+    evaluate_tasks,
+    evaluate_values,
+)
 from ctr.metrics.regression import RegressionSummary
 from ctr.report.evaluation import as_metric, format_metrics_table
 from ctr.report.figures import ReportRow, report_rows
 from ctr.report.plots import with_ends
 from ctr.report.tasks import (
     format_calibration_table,
+    format_sampling_table,
     format_tasks_table,
     format_values_table,
     uncalibrated,
+    uncorrected,
     write_reports,
 )
 from ctr.runs.journal import Row
@@ -37,6 +46,7 @@ class EvaluationResult:
     tasks: dict[str, Evaluation] = field(default_factory=dict)  # output → evaluation, the first one first
     raw: dict[str, Evaluation] = field(default_factory=dict)  # the same without calibration, if there is one
     values: dict[str, RegressionSummary] = field(default_factory=dict)  # of regressions
+    sampled: Evaluation | None = None  # of the first output, as if nothing made up for sampled negatives
 
     @property
     def others(self) -> dict[str, Evaluation]:
@@ -46,6 +56,7 @@ class EvaluationResult:
     def rows(self, name: str) -> Iterator[ReportRow]:
         """What the journal gets; `name` is that of the split."""
         beside = [*self.comparison, *uncalibrated(self.raw, next(iter(self.tasks)))]
+        beside += uncorrected(self.sampled)
         return report_rows(
             self.evaluation,
             split=name,
@@ -65,6 +76,8 @@ class EvaluationResult:
             lines += ["", format_values_table(self.values)]
         if self.raw:
             lines += ["", format_calibration_table(self.tasks, self.raw)]
+        if self.sampled is not None:
+            lines += ["", format_sampling_table(self.evaluation, self.sampled)]
         for line in self.comparison:
             lines.append(f"{line['name']:45} AUC {with_ends(as_metric(line['auc']))}")
         ranked = sorted(self.importance.items(), key=lambda item: -(item[1].value or 0.0))
@@ -102,6 +115,7 @@ def measure(
     evaluations = evaluate_tasks(predictions)
     first, evaluation = next(iter(evaluations.items()))
     raw, values = evaluate_raw(predictions), evaluate_values(predictions)
+    sampled = evaluate_sampled(predictions, slices=[])
     page = write_reports(
         report,
         evaluations,
@@ -110,7 +124,8 @@ def measure(
         importances=importances,
         raw=raw,
         values=values,
+        sampled=sampled,
         context={"baselines": comparison, "config": config, "facts": facts},
     )
     own = importances.get(first, {})
-    return EvaluationResult(evaluation, page, step, list(comparison), own, evaluations, raw, values)
+    return EvaluationResult(evaluation, page, step, list(comparison), own, evaluations, raw, values, sampled)

@@ -50,8 +50,17 @@ def predict(run_dir: RunDir, opened: OpenRun, split: str) -> tuple[Path, int]:
     if opened.place and path.parent.is_dir():
         sweep(path.parent)  # what a job that was killed here left
     loader = scoring_loader(opened.config, opened.dataset, split)
-    bf16 = opened.config.train.precision == "bf16"
-    rows = predict_split(path, opened.state, loader, opened.dataset, split, bf16=bf16, device=opened.device)
+    train = opened.config.train
+    rows = predict_split(
+        path,
+        opened.state,
+        loader,
+        opened.dataset,
+        split,
+        bf16=train.precision == "bf16",
+        device=opened.device,
+        negatives=train.negatives,
+    )
     return path, rows
 
 

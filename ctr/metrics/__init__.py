@@ -2,7 +2,14 @@
 
 from ctr.metrics.accumulator import MetricAccumulator, Summary
 from ctr.metrics.curves import Curves
-from ctr.metrics.evaluation import Evaluation, evaluate_raw, evaluate_table, evaluate_tasks, evaluate_values
+from ctr.metrics.evaluation import (
+    Evaluation,
+    evaluate_raw,
+    evaluate_sampled,
+    evaluate_table,
+    evaluate_tasks,
+    evaluate_values,
+)
 from ctr.metrics.metric import Metric
 from ctr.metrics.ranking import auc
 from ctr.metrics.table import METRICS, register
@@ -18,6 +25,7 @@ __all__ = [
     "Summary",
     "auc",
     "evaluate_raw",
+    "evaluate_sampled",
     "evaluate_table",
     "evaluate_tasks",
     "evaluate_values",

@@ -24,6 +24,7 @@ from features.errors import DataError
 
 SLICE_PREFIX = "slice_"
 WEIGHT = "weight"  # of rows that do not count alike
+SAMPLED_SCORE = "sampled_score"  # where negatives were sampled
 MISSING, OTHER = "(missing)", "(other)"
 _KEYS = {"user": "user_id", "request": "request_id", "row_id": "row_id"}
 _BATCH_ROWS = 131_072
@@ -60,6 +61,7 @@ def evaluate_table(
     slices: Sequence[str] | None = None,
     task: str | None = None,
     raw: bool = False,
+    sampled: bool = False,
     draws: int = 200,
     seed: int = 0,
     chunk_rows: int = CHUNK_ROWS,
@@ -76,6 +78,7 @@ def evaluate_table(
         task: of a table of several tasks (`ctr.metrics.tasks`), over the rows where its label is known; None:
             the first one.
         raw: the scores of a calibrated run before its calibration.
+        sampled: of a table whose negatives were sampled, as if nothing made up for that: of the first task.
         draws: bootstrap draws by user; 0 for DeLong's interval alone.
         seed: of the bootstrap.
         chunk_rows: rows held in memory.
@@ -95,6 +98,7 @@ def evaluate_table(
     schema, batches = _open(table, chunk_rows)
     columns, own = schema.names, columns_of(task, schema, where="the table")
     own = replace(own, score=f"raw_{own.score}") if raw else own
+    own = replace(own, score=SAMPLED_SCORE, weight="sampled_weight") if sampled else own
     names = _slice_names(columns, slices)
 
     def summarise(keep: Callable[[pa.RecordBatch], pa.RecordBatch] | None, extra: list[str]) -> Summary:
@@ -145,6 +149,12 @@ def evaluate_raw(table: PredictionTable, **options: Any) -> dict[str, Evaluation
     """Those of `evaluate_tasks` without calibration; none of a table whose scores are not calibrated."""
     schema, _ = _open(table, 0)
     return evaluate_tasks(table, raw=True, **options) if is_calibrated(schema) else {}
+
+
+def evaluate_sampled(table: PredictionTable, **options: Any) -> Evaluation | None:
+    """The evaluation of the first task as if nothing made up for sampled negatives; None if none were."""
+    schema, _ = _open(table, 0)
+    return evaluate_table(table, sampled=True, **options) if SAMPLED_SCORE in schema.names else None
 
 
 def evaluate_tasks(table: PredictionTable, **options: Any) -> dict[str, Evaluation]:

@@ -14,7 +14,8 @@ A row is an impression:
 | slice_<name> | what figures are also shown by |
 
 Where scores are calibrated (`calibration` of the run), raw_score and raw_score_<name> are those without it;
-the logit is the model's own.
+the logit is the model's own. Where negatives are sampled, in the log or in training, sampled_score and
+sampled_weight are of the first task as if nothing made up for that: the odds are those of the kept rows.
 
 What the outputs are stands in ctr/predictions/outputs.py; the schema's metadata names all of them, the first
 one first.

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from ctr.predictions.keys import RowKeys
 from ctr.predictions.outputs import label_columns
+from ctr.predictions.weights import metric_weight, own_weight
 from features.dataset import SPLITS, Dataset, SplitData
 from features.errors import DataError
 
@@ -57,6 +58,15 @@ class SplitRows:
             "time": of_request["time"],
             **label_columns(shown, self.dataset.manifest),
         }
+
+    def sampled_weight(self, start: int, stop: int) -> dict[str, pa.Array]:
+        """What the rows [start, stop) weigh as if the log held all there were, where rows have weights."""
+        shown, manifest = self._shown(start, stop), self.dataset.manifest
+        first = manifest.tasks[0].name
+        if metric_weight(manifest, first, shown) is None:
+            return {}
+        weight = own_weight(first, shown)
+        return {"sampled_weight": pa.array(np.ones(len(shown)) if weight is None else weight)}
 
     def keys(self, start: int, stop: int) -> dict[str, pa.Array | pa.ChunkedArray]:
         """Raw keys of the rows [start, stop), and where they stood in the log."""

@@ -19,10 +19,15 @@ def metric_weight(manifest: Manifest, task: str, shown: pa.Table) -> np.ndarray 
         task: of the manifest.
         shown: the rows of impressions.arrow.
     """
-    column, first = f"{TARGET_WEIGHT}{task}", manifest.tasks[0].name
-    weight = shown[column].to_numpy().astype(np.float64) if column in shown.column_names else None
-    if manifest.sampling is None or task != first:
+    weight = own_weight(task, shown)
+    if manifest.sampling is None or task != manifest.tasks[0].name:
         return weight
     rate = shown[KEEP_RATE].to_numpy() if manifest.sampling == KEEP_RATE else manifest.sampling
     stands_for = np.where(shown["label"].to_numpy() > 0, 1.0, 1.0 / np.float64(rate))
     return stands_for if weight is None else weight * stands_for
+
+
+def own_weight(task: str, shown: pa.Table) -> np.ndarray | None:
+    """The same without what the log's sampling adds."""
+    column = f"{TARGET_WEIGHT}{task}"
+    return shown[column].to_numpy().astype(np.float64) if column in shown.column_names else None

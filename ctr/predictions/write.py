@@ -30,6 +30,8 @@ class Scored(NamedTuple):
     others: tuple[np.ndarray, ...] = ()
     # Of a run whose scores are calibrated: what they are without that, of each output.
     raw: tuple[np.ndarray, ...] = ()
+    # Where negatives are sampled: the chance of the first label among the rows that are kept, alone.
+    sampled: tuple[np.ndarray, ...] = ()
 
 
 def write_predictions(path: Path, rows: SplitRows, scored: Iterable[Scored]) -> int:
@@ -91,8 +93,8 @@ def _joined(parts: list[Scored]) -> Scored:
         return [np.concatenate(column) for column in zip(*columns, strict=True)]
 
     row_id, logit, score = joined(part[:3] for part in parts)
-    others, raw = (joined(getattr(part, name) for part in parts) for name in ("others", "raw"))
-    return Scored(row_id, logit, score, tuple(others), tuple(raw))
+    more = (tuple(joined(getattr(part, name) for part in parts)) for name in ("others", "raw", "sampled"))
+    return Scored(row_id, logit, score, *more)
 
 
 def _table(rows: SplitRows, start: int, part: Scored) -> pa.Table:
@@ -107,6 +109,8 @@ def _table(rows: SplitRows, start: int, part: Scored) -> pa.Table:
     scores |= {f"score_{output.name}": pa.array(found) for output, found in named}
     own = [name for name in scores if name != "logit"][: len(part.raw)]
     scores |= {f"raw_{name}": pa.array(found) for name, found in zip(own, part.raw, strict=True)}
+    if part.sampled:
+        scores |= {"sampled_score": pa.array(part.sampled[0]), **rows.sampled_weight(start, stop)}
     table = pa.table(columns | scores | rows.keys(start, stop) | rows.slices(start, stop))
     if is_plain(tasks):
         return table

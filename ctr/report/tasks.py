@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +25,7 @@ def write_reports(
     importances: Mapping[str, Mapping[str, MetricValue]] = MappingProxyType({}),
     raw: Mapping[str, Evaluation] = MappingProxyType({}),
     values: Mapping[str, RegressionSummary] = MappingProxyType({}),
+    sampled: Evaluation | None = None,
 ) -> Path:
     """The report of a run and, of one with several tasks, those of its further outputs in folders below it.
 
@@ -34,13 +35,14 @@ def write_reports(
         importances: output → feature → what its AUC loses without it.
         raw: of a calibrated run, output → its evaluation without calibration.
         values: task → the metrics of a regression.
+        sampled: of a run with sampled negatives, the first output as if nothing made up for that.
 
     Returns:
         Path of the index.html of the first.
     """
     first, *others = evaluations
     own: ReportContext = {**context, "importance": importances.get(first, {})}
-    own["baselines"] = [*context.get("baselines", ()), *uncalibrated(raw, first)]
+    own["baselines"] = [*context.get("baselines", ()), *uncalibrated(raw, first), *uncorrected(sampled)]
     own["values"] = values
     if not others:
         return write_report(out_dir, evaluation=evaluations[first], history=history, title=title, context=own)
@@ -75,6 +77,17 @@ def uncalibrated(raw: Mapping[str, Evaluation], name: str) -> list[dict[str, Any
     ]
 
 
+def uncorrected(sampled: Evaluation | None) -> list[dict[str, Any]]:
+    """The line of a comparison for sampled negatives as if nothing made up for that; none if none were."""
+    if sampled is None:
+        return []
+    note = "σ(logit − ln w), a kept negative counts once"
+    return [
+        {"name": "without the correction of sampling", "kind": "uncorrected", "note": note}
+        | sampled.overall.metrics
+    ]
+
+
 def format_tasks_table(tasks: Mapping[str, Evaluation]) -> str:
     """The headline figures of several tasks as aligned text: a line each, over the rows of each."""
     columns = headlines()
@@ -96,13 +109,28 @@ def format_tasks_table(tasks: Mapping[str, Evaluation]) -> str:
 
 def format_calibration_table(tasks: Mapping[str, Evaluation], raw: Mapping[str, Evaluation]) -> str:
     """NE, calibration and ECE of each output with and without calibration, as aligned text."""
-    columns = [METRICS[name] for name in ("ne", "calibration", "ece")]
-    width = max(8, *(len(name) for name in tasks))
-    lines = [f"{'':<{width + 20}} {' '.join(f'{c.label:<12}' for c in columns)}".rstrip()]
-    for name, evaluation in tasks.items():
-        for said, found in (("calibrated", evaluation), ("not calibrated", raw[name])):
-            cells = (f"{number(found.overall.metrics[c.name].value):<12}" for c in columns)
-            lines.append(f"{name:<{width}} {said:<19} {' '.join(cells)}".rstrip())
+    return _probabilities(
+        (name, said, found)
+        for name, evaluation in tasks.items()
+        for said, found in (("calibrated", evaluation), ("not calibrated", raw[name]))
+    )
+
+
+def format_sampling_table(corrected: Evaluation, sampled: Evaluation) -> str:
+    """NE, calibration and ECE with sampled negatives made up for and as if they were not, as aligned text."""
+    said = {"of all rows": corrected, "of the kept rows, not corrected": sampled}
+    return _probabilities(("sampled negatives:", name, found) for name, found in said.items())
+
+
+def _probabilities(parts: Iterable[tuple[str, str, Evaluation]]) -> str:
+    """What is said of probabilities, a line for each evaluation and its two names."""
+    columns, parts = [METRICS[name] for name in ("ne", "calibration", "ece")], list(parts)
+    first = max(8, *(len(name) for name, _, _ in parts))
+    second = max(19, *(len(said) for _, said, _ in parts))
+    lines = [f"{'':<{first + second + 1}} {' '.join(f'{c.label:<12}' for c in columns)}".rstrip()]
+    for name, said, found in parts:
+        cells = (f"{number(found.overall.metrics[c.name].value):<12}" for c in columns)
+        lines.append(f"{name:<{first}} {said:<{second}} {' '.join(cells)}".rstrip())
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from ctr.distributed.world import World
 from ctr.models.model import Model
 from ctr.predictions import Output, SplitRows
 from ctr.predictions.write import Scored
-from ctr.training.outputs import Outputs
+from ctr.training.outputs import Outputs, probability
 from ctr.training.state import TrainingState
 from features.dataset import Dataset, TaskInfo
 
@@ -186,15 +186,33 @@ def predict_split(
     *,
     bf16: bool,
     device: torch.device,
+    negatives: float = 1.0,
 ) -> int:
     """Score a split into a table of `ctr.predictions`, a batch at a time; returns the number of rows.
+
+    Args:
+        path: of the table.
+        state: the weights.
+        loader: of the split.
+        dataset: which has it.
+        split: its name.
+        bf16: whether to compute in bfloat16.
+        device: where the model is.
+        negatives: the share of them that the training kept.
 
     Raises:
         DataError: the split has no rows.
     """
     outputs = outputs_of_run(state)
+
+    def sampled(batch: Batch, logits: np.ndarray) -> tuple[np.ndarray, ...]:
+        if batch.offset is None and negatives == 1.0:
+            return ()
+        of_log = 0.0 if batch.offset is None else batch.offset.numpy()
+        return (probability(outputs.first_logit(logits) + of_log - np.log(negatives)),)
+
     scored = (
-        scored_rows(outputs, batch.row_id.numpy(), logits)
+        scored_rows(outputs, batch.row_id.numpy(), logits)._replace(sampled=sampled(batch, logits))
         for batch, logits in score_batches(state, loader.iterate(0), bf16=bf16, device=device)
     )
     return predictions.write_predictions(path, SplitRows(dataset, split), scored)

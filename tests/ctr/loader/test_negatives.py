@@ -103,7 +103,7 @@ def test_windows_without_a_row_make_no_batch(dataset: Dataset) -> None:
 
 
 def sampled(dataset: Dataset, sampling: Any) -> Dataset:
-    """The data set as if its log had been sampled."""
+    """The data set as if its log had been sampled; None: as it is."""
 
     def with_rates(data: SplitData) -> SplitData:
         rate = np.where(np.arange(data.impressions.num_rows) % 2, 0.5, 0.1).astype(np.float32)
