@@ -15,11 +15,11 @@ from ctr.build import ngrams_of, scoring_loader
 from ctr.export import mlflow_model
 from ctr.export.directory import Exported, check_difference, fill
 from ctr.export.inputs import Input, inputs_of_candidates, inputs_of_requests, joined, packed
+from ctr.export.outputs import score_array
 from ctr.models.model import Model
 from ctr.runs.directory import RunDir
 from ctr.tracking.exported import add_mlflow_files
-from ctr.training.outputs import probability
-from ctr.training.scoring import score_batches, tasks_of
+from ctr.training.scoring import outputs_of_run, score_batches, tasks_of
 from features.durable.directory import check_absent, new_directory
 from features.errors import ConfigError
 from pipelines.runs import DATASET_HELP, OpenRun, open_run
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rows", type=int, default=1000, metavar="N", help="of the example, at least; default: 1000")
     add("--onnx", action="store_true", help="also as ONNX files, where torch can translate the graphs")
     add("--mlflow", action="store_true", help="also as a model for mlflow.pyfunc.load_model(DIR)")
+    add("--raw", action="store_true", help="scores without the calibration of the run")
     add("--no-compile", action="store_true", help="portable graphs alone, in seconds instead of minutes")
 
 
@@ -45,7 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.rows < 1:
         raise ConfigError(f"--rows must be at least 1, got {arguments.rows}")
     check_absent(arguments.out)
-    opened = open_run(RunDir(arguments.run_dir), dataset=arguments.dataset, checkpoint=arguments.checkpoint)
+    opened = open_run(
+        RunDir(arguments.run_dir),
+        dataset=arguments.dataset,
+        checkpoint=arguments.checkpoint,
+        raw=arguments.raw,
+    )
     bf16 = opened.config.train.precision == "bf16"
     example = _example(opened, arguments.split, arguments.rows)
     with opened.state.for_scoring() as model, new_directory(arguments.out, point="export") as folder:
@@ -61,10 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
         check_difference(difference, bf16=bf16)
         if arguments.mlflow:
             example_rows = mlflow_model.rows(mlflow_model.read_schema(folder), example, 2)
-            add_mlflow_files(folder, Path(mlflow_model.__file__), example_rows)
+            scores = example["score"][: example["candidate.ends"][:3][-1]].tolist()
+            add_mlflow_files(folder, Path(mlflow_model.__file__), example_rows, scores)
     echo(
         f"wrote {arguments.out} (weights of step {opened.step}): {len(example['score']):,} scores differ "
-        f"from those of ctr predict --raw by at most {difference:.1e}"
+        f"from those of ctr predict{' --raw' if arguments.raw else ''} by at most {difference:.1e}"
+        f"{' before calibration' if opened.state.calibration else ''}"
         f"{' (the run computes in bfloat16, the exported model in float32)' if bf16 else ''}"
     )
     return 0
@@ -82,8 +90,8 @@ def _exported(opened: OpenRun, model: Model, run_dir: Path) -> Exported:
         "tasks": [task.model_dump(mode="json") for task in tasks_of(opened.state.model)],
         "calibration": None if calibration is None else calibration.model_dump(mode="json"),
     }
-    ngrams = ngrams_of(opened.config, opened.dataset.manifest)
-    return Exported(model, opened.state.tables, opened.dataset, ngrams, about, opened.device)
+    ngrams, outputs = ngrams_of(opened.config, opened.dataset.manifest), outputs_of_run(opened.state)
+    return Exported(model, opened.state.tables, opened.dataset, ngrams, outputs, about, opened.device)
 
 
 def _example(opened: OpenRun, split: str, rows: int) -> dict[str, Tensor]:
@@ -108,6 +116,8 @@ def _example(opened: OpenRun, split: str, rows: int) -> dict[str, Tensor]:
 def _scored(opened: OpenRun, inputs: list[Input], split: str) -> Iterator[tuple[dict[str, Tensor], int]]:
     loader = scoring_loader(opened.config, opened.dataset, split)
     bf16 = opened.config.train.precision == "bf16"
+    outputs = outputs_of_run(opened.state)
     for batch, logits in score_batches(opened.state, loader.iterate(0), bf16=bf16, device=opened.device):
-        scores = torch.from_numpy(np.asarray(probability(logits)))
-        yield packed(batch, inputs) | {"score": scores, "row_id": batch.row_id}, batch.num_rows
+        found = {"score": score_array(outputs, logits), "logit": logits}
+        said = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in found.items()}
+        yield packed(batch, inputs) | said | {"row_id": batch.row_id}, batch.num_rows

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,16 +32,18 @@ from torch import Tensor
 from ctr.embedding import EmbeddingTables
 from ctr.export import load
 from ctr.export.inputs import Input, inputs_of_candidates, inputs_of_requests
+from ctr.export.outputs import ScoreOutputs, score_array
 from ctr.export.programs import compile_program, least_slots, make_programs, why_not, write_onnx
 from ctr.models.model import Model
 from ctr.tokens.ngram import NgramField
+from ctr.training.outputs import Outputs
 from features.dataset import Dataset
 from features.errors import ConfigError, CtrError
 from features.names import under
 
-FORMAT = 1
+FORMAT = 2
 EXAMPLE = "example.safetensors"
-TOLERANCE = 1e-5  # of a score
+TOLERANCE = 1e-5  # of a probability, and of values above 1 relative to them
 _AT_A_TIME = 64
 
 
@@ -53,6 +56,7 @@ class Exported:
         tables: its embedding tables.
         dataset: as the run reads it.
         ngrams: of the run.
+        outputs: what the run makes of logits.
         about: what the schema says of the run.
         device: where model and tables are.
     """
@@ -61,6 +65,7 @@ class Exported:
     tables: EmbeddingTables
     dataset: Dataset
     ngrams: list[NgramField]
+    outputs: Outputs
     about: dict[str, Any]
     device: torch.device
 
@@ -98,20 +103,24 @@ def fill(
     Args:
         folder: where.
         exported: the model.
-        example: packed requests and their `score`.
+        example: packed requests with their `score` and `logit`.
         compiled: whether AOTInductor's programs are made too.
         onnx: whether ONNX files are, as far as they can be.
         say: told what is being done; some of it takes a minute.
 
     Returns:
-        The largest difference of a score of the example.
+        The largest difference of a score of the example; of one that is calibrated, before that: a step of an
+        isotonic regression makes much of a logit's last digit.
     """
     tables = exported.whole_tables()
     save_file(tables, folder / "tables.safetensors")
     save_file(example, folder / EXAMPLE)
     requests, candidates = exported.inputs
     say("making the graphs")
-    programs = make_programs(exported.model, exported.dataset.manifest, tables, requests, candidates)
+    scores_of = ScoreOutputs(exported.outputs)
+    programs = make_programs(
+        exported.model, exported.dataset.manifest, tables, requests, candidates, scores_of
+    )
     for name, program in (("encode", programs.encode), ("score", programs.score)):
         torch.export.save(program, folder / f"{name}.pt2")
         if compiled:
@@ -123,8 +132,17 @@ def fill(
     _copy_fitted(exported.dataset.root, folder)
     shutil.copyfile(load.__file__, folder / "load.py")
     say("scoring the example")
-    scores = load.score(load.opened(folder), example, _AT_A_TIME)
-    return float((scores - example["score"]).abs().max()) if len(scores) else 0.0
+    return _difference(exported.outputs, load.opened(folder), example)
+
+
+def _difference(outputs: Outputs, model: tuple[Any, ...], example: dict[str, Tensor]) -> float:
+    """How far logits are from those of the model, told in scores, and scores from what is made of logits."""
+    scores, logits = (load.score(model, example, _AT_A_TIME, logits=raw).numpy() for raw in (False, True))
+    pairs = (
+        (score_array(outputs.raw, logits), score_array(outputs.raw, example["logit"].numpy())),
+        (scores, score_array(outputs, logits)),
+    )
+    return max(float((np.abs(a - b) / np.maximum(np.abs(b), 1)).max(initial=0.0)) for a, b in pairs)
 
 
 def check_difference(difference: float, *, bf16: bool) -> None:
@@ -162,7 +180,8 @@ def _schema(exported: Exported, tables: dict[str, Tensor]) -> dict[str, Any]:
         "tables": known,
         "encode": requests,
         "score": candidates,
-        "result": "logits (R, C), with tasks (R, C, K), float32; a probability is 1 / (1 + exp(-logit))",
+        "result": "scores, float64 (R, C), and logits (R, C); with tasks (R, C, outputs) and (R, C, tasks)",
+        "outputs": exported.outputs.names if exported.outputs.tasks else ["score"],
     }
 
 

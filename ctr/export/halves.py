@@ -1,9 +1,9 @@
 """The two halves of a model as modules from tensors to tensors, for `torch.export`.
 
     encode(tables, requests)            ─►  the state, a list of tensors
-    score(tables, state, candidates)    ─►  logits (R, C), or (R, C, tasks)
+    score(tables, state, candidates)    ─►  scores and logits (R, C); with tasks (R, C, O) and (R, C, K)
 
-Both read whole tables and gather the rows they need. R requests, C candidates of one.
+Both read whole tables and gather the rows they need. R requests, C candidates of one, K tasks, O outputs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ctr.blocks.key_values import PaddedKV
 from ctr.blocks.padded import OneBucket, Padded
 from ctr.export.inputs import Input, candidate_batch, request_batch
+from ctr.export.outputs import ScoreOutputs
 from ctr.models.model import Model
 from features.dataset import Manifest
 
@@ -54,22 +55,27 @@ class ScoreHalf(nn.Module):
         model: in evaluation mode.
         rebuild: makes the state from its tensors.
         inputs: of candidates.
+        outputs: what makes scores of logits.
     """
 
-    def __init__(self, model: Model, rebuild: Rebuild, inputs: Sequence[Input]) -> None:
+    def __init__(
+        self, model: Model, rebuild: Rebuild, inputs: Sequence[Input], outputs: ScoreOutputs
+    ) -> None:
         super().__init__()
-        self.model, self.rebuild, self.inputs = model, rebuild, inputs
+        self.model, self.rebuild, self.inputs, self.outputs = model, rebuild, inputs, outputs
 
     def forward(
         self, tables: dict[str, Tensor], state: list[Tensor], candidates: dict[str, Tensor]
-    ) -> Tensor:
-        """Logits (R, C, …)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Scores, float64 (R, C, …), and logits (R, C, …)."""
         same_sizes(candidates, self.inputs)
         shape = next(iter(candidates.values())).shape
         for part in state:
             torch._check(part.shape[0] == shape[0])
         logits = self.model.score(self.rebuild(state), candidate_batch(candidates), tables)
-        return logits.view(*shape[:2], *logits.shape[1:])
+        logits = logits.reshape(-1, self.outputs.tasks) if self.outputs.tasks else logits
+        scores = self.outputs(logits)
+        return scores.view(*shape[:2], *scores.shape[1:]), logits.view(*shape[:2], *logits.shape[1:])
 
 
 def same_sizes(given: Mapping[str, Tensor], inputs: Sequence[Input]) -> None:

@@ -1,7 +1,7 @@
 """An exported model for `mlflow.pyfunc.load_model`; beside load.py it needs MLflow's own packages alone.
 
 predict takes a table with a row per request. A cell holds what schema.json names: a value of the request, a
-list of its candidates' or events' values, or a list of lists; it gives a list of probabilities per request.
+list of its candidates' or events' values, or a list of lists; it gives a list of scores per request.
 """
 
 import importlib.util
@@ -23,8 +23,8 @@ class ExportedModel:
         spec.loader.exec_module(self.load)
         self.model = self.load.opened(folder)
 
-    def predict(self, model_input: Any, params: Any = None) -> list[list[float]]:
-        """Of each request, its candidates' probabilities."""
+    def predict(self, model_input: Any, params: Any = None) -> list[list[Any]]:
+        """Of each request, its candidates' scores; of several outputs a list for each candidate."""
         file = packed(model_input, self.model[0])
         scores = self.load.score(self.model, file, 64)
         return [part.tolist() for part in scores.split(file["candidate.ends"].diff().tolist())]

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map
 from ctr.blocks.token_merge import TokenMerge
 from ctr.export.halves import EncodeHalf, ScoreHalf
 from ctr.export.inputs import Input
+from ctr.export.outputs import ScoreOutputs
 from ctr.library.encoder import LibraryEncoder
 from ctr.models.grid import Grid
 from ctr.models.hstu import HstuModel
@@ -49,6 +50,7 @@ def make_programs(
     tables: dict[str, Tensor],
     requests: Sequence[Input],
     candidates: Sequence[Input],
+    outputs: ScoreOutputs,
 ) -> Programs:
     """The graphs of a model's halves.
 
@@ -58,6 +60,7 @@ def make_programs(
         tables: its embedding tables.
         requests: the inputs of the first half.
         candidates: those of the second.
+        outputs: what makes scores of logits.
     """
     like, least = next(iter(tables.values())), least_slots(model)
     (asked, other_asked), (shown, other_shown) = (
@@ -67,7 +70,7 @@ def make_programs(
     state, other = half(tables, asked), half(tables, other_asked)
     encode = _export(half, (tables, asked), (tables, other_asked))
     assert half.rebuild is not None
-    score = ScoreHalf(model, half.rebuild, candidates)
+    score = ScoreHalf(model, half.rebuild, candidates, outputs.to(like.device))
     return Programs(encode, _export(score, (tables, state, shown), (tables, other, other_shown)))
 
 

@@ -12,13 +12,14 @@ from typing import Any
 _REQUIRED = ("torch", "safetensors", "numpy", "pandas", "mlflow")
 
 
-def add_mlflow_files(folder: Path, code: Path, example: Mapping[str, list[Any]]) -> None:
+def add_mlflow_files(folder: Path, code: Path, example: Mapping[str, list[Any]], scores: list[Any]) -> None:
     """Add MLmodel, requirements, signature and input example to a directory, which is then an MLflow model.
 
     Args:
         folder: all that the code reads.
         code: a module with MLflow's `_load_pyfunc`.
         example: column → a cell per request.
+        scores: what it says of the candidates of one: numbers, or lists of them.
     """
     import mlflow.pyfunc
     import pandas as pd  # type: ignore[import-untyped]
@@ -35,7 +36,7 @@ def add_mlflow_files(folder: Path, code: Path, example: Mapping[str, list[Any]])
         return max(cells, key=lambda cell: len(str(cell)))
 
     columns: list[Any] = [ColSpec(kind(fullest(cells)), name) for name, cells in example.items()]
-    outputs = Schema([ColSpec(Array(DataType.double))])
+    outputs = Schema([ColSpec(kind(scores))])
     with tempfile.TemporaryDirectory(prefix="ctr-model-") as temporary:
         made = Path(temporary) / "model"
         mlflow.pyfunc.save_model(

@@ -12,14 +12,17 @@ from ctr.batch import Batch
 from ctr.export.halves import EncodeHalf, ScoreHalf
 from ctr.export.inputs import Input, inputs_of_candidates, inputs_of_requests, packed
 from ctr.export.load import inputs
+from ctr.export.outputs import ScoreOutputs
 from ctr.export.programs import least_slots, make_programs, why_not
 from ctr.models.model import Model
+from ctr.training.outputs import Outputs
 from tests.ctr import batches
 from tests.ctr.models.test_conformance import CASES, make_model
 
 EMPTY = {"view": [0, 3, 0, 1, 0, 7], "buy": [0, 0, 2, 1, 0, 1]}
 MANIFEST = batches.manifest()
 HALVES: tuple[list[Input], list[Input]] = inputs_of_requests(MANIFEST), inputs_of_candidates(MANIFEST)
+PLAIN = ScoreOutputs(Outputs())
 # What no graph of fixed operations does.
 IN_TURN = [
     "GRU",
@@ -72,7 +75,7 @@ def padded(batch: Batch, model: Model) -> tuple[list[dict[str, Tensor]], Tensor]
     file = packed(batch, [*HALVES[0], *HALVES[1]])
     schema = {"least": least_slots(model), "device": "cpu"}
     schema |= {n: [c.plain() for c in half] for n, half in zip(("encode", "score"), HALVES, strict=True)}
-    found = [inputs(schema, name, file, 0, batch.num_requests) for name in ("encode", "score")]
+    found = [inputs(schema, name, file, torch.arange(batch.num_requests)) for name in ("encode", "score")]
     slots = torch.arange(next(iter(found[1].values())).shape[1])
     return found, slots < file["candidate.ends"].diff()[:, None]
 
@@ -85,8 +88,9 @@ def test_padded_halves_are_the_model(name: str) -> None:
     encode = EncodeHalf(model, MANIFEST, HALVES[0])
     state = encode(rows, requests)
     assert encode.rebuild is not None and why_not(model) is None
-    got = ScoreHalf(model, encode.rebuild, HALVES[1])(rows, state, candidates)
-    torch.testing.assert_close(got[there], model(batch, rows))
+    scores, logits = ScoreHalf(model, encode.rebuild, HALVES[1], PLAIN)(rows, state, candidates)
+    torch.testing.assert_close(logits[there], model(batch, rows))
+    torch.testing.assert_close(scores, logits.double().sigmoid())
 
 
 @pytest.mark.parametrize("name", IN_TURN + CHOSEN + PACKED)
@@ -100,14 +104,14 @@ def test_others_are_refused_by_name(name: str) -> None:
 def check_graphs(name: str) -> None:
     """Graphs made from inputs of zeros give what the model gives, for other sizes and for one request."""
     model, rows = built(name), {t: r.detach() for t, r in batches.make_rows().items()}
-    programs = make_programs(model, MANIFEST, rows, *HALVES)
+    programs = make_programs(model, MANIFEST, rows, *HALVES, PLAIN)
     encode, score = programs.encode.module(), programs.score.module()
     for lengths, counts in ((EMPTY, [1, 4, 1, 3, 2, 2]), ({"view": [1], "buy": [0]}, [1])):
         batch = batches.make_batch(lengths, counts, seed=5)
         (requests, candidates), there = padded(batch, model)
         with torch.no_grad():
-            got = score(rows, encode(rows, requests), candidates)
-            torch.testing.assert_close(got[there], model(batch, rows))
+            _scores, logits = score(rows, encode(rows, requests), candidates)
+            torch.testing.assert_close(logits[there], model(batch, rows))
 
 
 def test_graphs_are_the_model() -> None:
