@@ -148,11 +148,27 @@ def write_onnx(program: ExportedProgram, path: Path) -> str | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the translator, about itself
         try:
-            torch.onnx.export(program, (), str(path), dynamo=True, verbose=False, external_data=False)
+            torch.onnx.export(
+                program,
+                (),
+                str(path),
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+            )
         except torch.onnx.errors.OnnxExporterError as error:
             path.unlink(missing_ok=True)
             return _reason(error)
     return None
+
+
+# Without types of tensors, which the translator would read as those of ONNX.
+def _stable_sort(self, stable: bool = True, dim: int = -1, descending: bool = False):  # type: ignore[no-untyped-def]
+    """ONNX's TopK, which the translator makes of a sort, keeps the order of equal values: it is stable."""
+    from onnxscript.function_libs.torch_lib.ops.core import aten_sort
+
+    return aten_sort(self, dim, descending)
 
 
 def _reason(error: BaseException) -> str:
