@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from features.dataset import ORIGIN, SPLITS, DomainInfo, Manifest, SplitInfo
-from features.durable import remove
 from features.encode.encoded import Encoded
 from features.encode.fitted import write_fitted
 from features.encode.late import with_late_weights
@@ -19,25 +17,24 @@ from features.encode.published import compare_published
 from features.encode.split import SplitRanges, split_rows
 from features.encode.stages import encode_log
 from features.encode.targets import fitted_tasks
-from features.errors import DataError
 from features.lineage.going_on import FirstDay, NextDay, Standalone, one_part
 from features.lineage.parent import Parent
 from features.memory.limit import memory_limit
 from features.memory.sizes import shown
-from features.partitions.prepare import prepare_parts
+from features.partitions.in_parts import in_parts
 from features.partitions.run import Prepared
 from features.partitions.sizes import PROCESS_BYTES, counts_of, disk_bytes, parts_for
 from features.partitions.store import take
-from features.partitions.survey import Unsteady
-from features.partitions.tasks import OnProgress, work_directory
+from features.partitions.tasks import OnProgress
 from features.partitions.whole import why_whole
-from features.partitions.workers import Resources, open_workers
+from features.partitions.workers import Resources
 from features.read.check import check_types
 from features.read.clock import CLOCK, TIME, time_bounds
 from features.read.files import table_root
 from features.read.log import Log, Tables
 from features.read.needed import needed_columns
 from features.read.problems import Problems
+from features.read.scan import noting_left_out
 from features.read.targets import sampling_of, task_infos
 from features.remote.url import remote
 from features.safe_yaml import dump_yaml
@@ -105,10 +102,11 @@ def _prepare_here(
     before: dict[str, int],
 ) -> Manifest:
     """Prepare a directory of this machine; `before`: the versions of tables in the one it replaces."""
-    with new_dataset(out, overwrite=overwrite) as root:
+    with ExitStack() as work, new_dataset(out, overwrite=overwrite) as root:
         tell("reading the raw tables")
         counters: dict[str, int] = {}
-        full, tables = open_spec(spec, base, counters)
+        with noting_left_out() as left_out:
+            full, tables = open_spec(spec, base, counters)
         for line in moved_on(before, pinned_versions(full.source)):
             tell(line)
         alone = type(going_on) is Standalone
@@ -116,11 +114,23 @@ def _prepare_here(
         if parts == 1:
             manifest = _prepare_whole(root, spec, full, tables, counters, going_on, base=base, tell=tell)
         else:
-            with _in_parts(spec, full, tables, out, base, parts, resources, tell) as prepared:
-                for name, (path, _) in prepared.files.items():
-                    take(path, root / name)
-                prepared.counters = counters | prepared.counters
-                manifest = _finish(root, spec, full, prepared)
+            # What the tasks left goes when the directory has its name: a failure before it costs nothing.
+            parted = in_parts(
+                spec,
+                full,
+                tables,
+                out,
+                base=base,
+                parts=parts,
+                left_out=left_out,
+                resources=resources,
+                tell=tell,
+            )
+            prepared = work.enter_context(parted)
+            for name, (path, _) in prepared.files.items():
+                take(path, root / name)
+            prepared.counters = counters | prepared.counters
+            manifest = _finish(root, spec, full, prepared)
         compare_published(spec, manifest.splits, tell)
         return manifest
 
@@ -134,7 +144,7 @@ def _parts(full: Spec, tables: Tables, resources: Resources, tell: OnProgress) -
     room = resources.memory or memory_limit().left + PROCESS_BYTES
     workers = resources.workers if resources.dask is None else 1
     parts = resources.partitions or parts_for(counts, room, workers=workers)
-    if parts > 1 and (reason := why_whole(full, tables)) is not None:
+    if parts > 1 and (reason := why_whole(full)) is not None:
         tell(f"in one partition, all in memory: {reason}")
         return 1
     if parts > 1:
@@ -182,32 +192,6 @@ def _tells_its_rows(spec: Spec) -> bool:
     """Whether the files say how many rows they have: to count those of texts is to read them."""
     parquet = all(table.format != "csv" for table in spec.source.tables.values())
     return spec.source.kind in ("files", "simulator") and parquet
-
-
-@contextmanager
-def _in_parts(
-    spec: Spec,
-    full: Spec,
-    tables: Tables,
-    out: Path,
-    base: Path,
-    parts: int,
-    resources: Resources,
-    tell: OnProgress,
-) -> Iterator[Prepared]:
-    """Partition by partition; the files lie beside `out` until the block ends."""
-    work = out.absolute().with_name(f".{out.name}.parts")
-    local = spec.model_copy(update={"source": full.source})  # what the tasks read was found here
-    with work_directory(work, f"{spec.digest()} {parts}"):
-        try:
-            with open_workers(resources) as executor:
-                prepared = prepare_parts(
-                    full, local, tables, work, base=base.absolute(), parts=parts, executor=executor, tell=tell
-                )
-            yield prepared
-        except Unsteady as reason:
-            raise DataError(f"{reason}; only one partition can tell, so leave --partitions out") from None
-    remove(work)
 
 
 def check(spec: Spec, *, base: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -13,7 +15,7 @@ from features.store.tasks import KEEP_RATE as STORED_RATE
 from features.store.tasks import TARGET as STORED
 from features.store.tasks import TARGET_WEIGHT, TargetScale, TaskCounts, TaskInfo
 
-_STEPS = 100  # of the shares at which a scale by quantiles is fitted
+LEVELS = np.linspace(0.0, 1.0, 101)  # of the quantiles that a scale keeps
 
 
 def target_arrays(rows: pl.DataFrame) -> dict[str, pa.Array]:
@@ -51,20 +53,33 @@ def fitted_tasks(tasks: list[TaskInfo], train: pl.DataFrame) -> list[TaskInfo]:
     Raises:
         DataError: no row of the train part has a label to fit on.
     """
-    return [
-        task.model_copy(update={"scale": _fitted(task, train)})
-        if task.scale is not None and task.scale.kind == "quantile"
-        else task
-        for task in tasks
-    ]
+    known = {task.name: known_targets(task.name, train) for task in tasks if by_quantiles(task)}
+    return with_quantiles(tasks, {n: np.quantile(v, LEVELS) if len(v) else v for n, v in known.items()})
 
 
-def _fitted(task: TaskInfo, train: pl.DataFrame) -> TargetScale:
-    values = train[TARGET + task.name].drop_nulls().to_numpy().astype(np.float64)
-    if not len(values):
+def by_quantiles(task: TaskInfo) -> bool:
+    """Whether the scale of a task is fitted."""
+    return task.scale is not None and task.scale.kind == "quantile"
+
+
+def known_targets(task: str, train: pl.DataFrame) -> np.ndarray:
+    """The labels (N,) of some rows that the scale of a task is fitted on, float64."""
+    return train[TARGET + task].drop_nulls().to_numpy().astype(np.float64)
+
+
+def with_quantiles(tasks: list[TaskInfo], quantiles: Mapping[str, np.ndarray]) -> list[TaskInfo]:
+    """The tasks with scales of these quantiles at `LEVELS`; none at all where no label is known.
+
+    Raises:
+        DataError: there are none.
+    """
+    if empty := [name for name, found in quantiles.items() if not len(found)]:
         raise DataError(
-            f"label {task.name!r} must be known in some row of the train part to fit scale: quantile on, it "
+            f"label {empty[0]!r} must be known in some row of the train part to fit scale: quantile on, it "
             "is in none; choose scale: log or none"
         )
-    quantiles = np.quantile(values, np.linspace(0.0, 1.0, _STEPS + 1))
-    return TargetScale(kind="quantile", quantiles=quantiles.tolist())
+    scales = {n: TargetScale(kind="quantile", quantiles=found.tolist()) for n, found in quantiles.items()}
+    return [
+        task.model_copy(update={"scale": scales[task.name]}) if task.name in scales else task
+        for task in tasks
+    ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.past.carried import Carried, CarriedSums
+from features.past.carried import NEVER, Carried, CarriedSums
 from features.past.counters import counter_columns
 from features.past.totals import all_totals, key_names, key_totals, leaving_totals, one_type
 from features.spec import Counter
@@ -42,7 +42,8 @@ class CounterTotals:
         inside = _inside(self.keys, int(counter.window))
         keys = pl.concat([inside.select(names), self.keys.select(names)])
         gone = {c: v for c, v in _numbers(self.keys).items() if c != TIME}
-        return Carried(keys, _numbers(inside), all_rows, self.keys[TIME].to_numpy(), gone)
+        totals = {**_numbers(inside), "oldest": np.full(inside.height, NEVER)}  # all of them leave
+        return Carried(keys, totals, all_rows, self.keys[TIME].to_numpy(), gone, int(counter.window))
 
     def plus(self, rows: pl.DataFrame, name: str, counter: Counter) -> CounterTotals:
         """With the rows of a day, which lie after all of these."""

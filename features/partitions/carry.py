@@ -15,61 +15,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.encode.tables import hashes
+from features.partitions.arrivals import is_late, past_of, with_arriving
 from features.partitions.frames import read_frame, write_frame
 from features.partitions.job import Preparation
-from features.past.carried import Carried, CarriedSums
+from features.partitions.totals import HASH, PART, levels_of
+from features.past.carried import NEVER, Carried, CarriedSums
 from features.past.counters import counter_columns
-from features.past.totals import all_totals, key_names, key_totals, leaving_totals, one_type
-from features.read.columns import origin
-from features.spec import Counter, Spec
-
-HASH, PART = "__hash", "__part"
-
-
-def levels_of(spec: Spec) -> list[dict[str, Counter]]:
-    """The counters by level, in the spec's order."""
-    level: dict[str, int] = {}
-    for name, counter in spec.counters.items():
-        read = [origin(c) for c in (*counter.by, counter.value, counter.against) if c is not None]
-        below = [level.get(c.rpartition(".")[0], -1) for kind, c in read if kind == "count"]
-        level[name] = 1 + max(below, default=-1)
-    count = max(level.values(), default=-1) + 1
-    return [{n: c for n, c in spec.counters.items() if level[n] == i} for i in range(count)]
-
-
-def write_totals(out: Path, job: Preparation, level: int, part: int, rows: pl.DataFrame) -> dict[str, Any]:
-    """The totals of a range for the counters of a level, each in a file, in the order of hashes of the keys.
-
-    Returns:
-        counter → how many keys, and the totals of all rows.
-    """
-    levels = levels_of(job.spec)
-    found: dict[str, Any] = {}
-    for name, counter in (levels[level] if level < len(levels) else {}).items():
-        totals = key_totals(rows, name, counter)
-        totals = totals.with_columns(pl.lit(part, dtype=pl.Int64).alias(PART))
-        if counter.window is not None:
-            totals = pl.concat([totals, _write_leaving(out, job, part, rows, name, counter)], how="diagonal")
-        hashed = totals.with_columns(pl.Series(HASH, _hash(totals), dtype=pl.UInt64)).sort(HASH)
-        write_frame(out / f"totals-{name}.arrow", hashed)
-        found[name] = {"keys": totals.height, "all": all_totals(rows, name, counter)}
-    return found
-
-
-def _write_leaving(
-    out: Path, job: Preparation, part: int, rows: pl.DataFrame, name: str, counter: Counter
-) -> pl.DataFrame:
-    """What leaves a window: into files for later ranges of time, and, negative, as totals of these."""
-    leaving = leaving_totals(rows, name, counter)
-    # It is gone for rows of a later second.
-    leaving = leaving.with_columns(pl.Series(PART, job.time_part(leaving["time"] + 1), dtype=pl.Int64))
-    for later in range(part + 1, job.parts):
-        own = leaving.filter(pl.col(PART) == later).drop(PART)
-        write_frame(out / f"leaving-{name}-{later}.arrow", own)
-    keys = [*key_names(leaving), PART]
-    summed = [c for c in leaving.columns if c not in (*keys, "time")]
-    return leaving.group_by(keys).agg(-pl.col(c).sum() for c in summed)
+from features.past.totals import key_names, one_type
 
 
 def sum_before(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -86,12 +38,13 @@ def sum_before(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, An
     ]
     every = one_type(parts)
     keys = key_names(every)
-    summed = [c for c in every.columns if c not in (*keys, PART, HASH, "first", "last")]
-    every = every.group_by(*keys, PART).agg(
-        pl.col("first").min(), pl.col("last").max(), *(pl.col(c).sum() for c in summed)
-    )
-    # Where something only leaves, there is no first and no last row.
-    every = every.with_columns(pl.col("first", "last").fill_null(0)).sort(*keys, PART)
+    how = {"first": pl.col("first").min(), "last": pl.col("last").max(), "oldest": pl.col("oldest").min()}
+    summed = [c for c in every.columns if c not in (*keys, PART, HASH)]
+    every = every.group_by(*keys, PART).agg(how.get(c, pl.col(c).sum()) for c in summed)
+    # Where something only leaves or is only asked for, there is no first and no last row.
+    nothing = {"first": NEVER, "oldest": NEVER, "last": 0}
+    every = every.with_columns(pl.col(c).fill_null(v) for c, v in nothing.items() if c in every.columns)
+    every = every.sort(*keys, PART)
     same = every.select(pl.all_horizontal(pl.col(k) == pl.col(k).shift(1) for k in keys).fill_null(False))
     before = _exclusive(every, same.to_series().to_numpy(), keys)
     before = before.filter(pl.col("count") > 0).sort(PART, *keys)
@@ -108,7 +61,7 @@ def carried_of(
     scans: list[dict[str, Any]],
     every: dict[str, int],
     folder: Path,
-    window: bool,
+    window: int | None,
 ) -> Carried:
     """What the ranges before one add up to, for a counter.
 
@@ -116,7 +69,7 @@ def carried_of(
         scans: of each share of the keys the number of its task, and where each range begins in its file.
         every: totals of all rows of the earlier ranges.
         folder: of the tasks that wrote the totals.
-        window: whether rows leave the counter after a time.
+        window: seconds after which rows leave the counter, if they do.
     """
     frames = []
     for scan in scans:
@@ -128,37 +81,45 @@ def carried_of(
     totals = {c: before[c].to_numpy() for c in before.columns if c not in keys}
     parts = {int(u): np.array([v]) for u, v in every.items() if u != "known"}
     all_rows = CarriedSums(parts, np.array([every.get("known", 0)]))
-    paths = [folder / f"{p:05}" / f"leaving-{name}-{part}.arrow" for p in range(part)] if window else []
-    if not paths:
+    if window is None or part == 0:
         return Carried(before.select(keys), totals, all_rows)
+    paths = [folder / f"{p:05}" / f"leaving-{name}-{part}.arrow" for p in range(part)]
     together = one_type([before.select(keys), *(read_frame(p) for p in paths)])
     leaving = together[before.height :]
     gone = {c: leaving[c].to_numpy() for c in leaving.columns if c not in (*keys, "time")}
     totals |= {c: np.zeros(before.height, dtype=np.int64) for c in gone if c not in totals}
-    return Carried(together.select(keys), totals, all_rows, leaving["time"].to_numpy(), gone)
+    when = leaving["time"].to_numpy()
+    return Carried(together.select(keys), totals, all_rows, when, gone, window)
 
 
 def count_level(
-    work: Path, spec: Spec, level: int, part: int, frame: pl.DataFrame, scans: dict[str, Any]
+    work: Path, job: Preparation, level: int, part: int, frame: pl.DataFrame, scans: dict[str, Any]
 ) -> pl.DataFrame:
     """The columns of the counters of a level for the rows of a range."""
     columns: list[pl.DataFrame] = []
-    for name, counter in levels_of(spec)[level].items():
+    for name, counter in levels_of(job.spec)[level].items():
         folder = work / ("rows" if level == 0 else f"count-{level - 1}")
-        scan, window = scans[name], counter.window is not None
+        scan = scans[name]
+        window = None if counter.window is None else int(counter.window)
         carried = carried_of(work, level, name, part, scan["scans"], scan["every"][part], folder, window)
-        columns.append(counter_columns(frame, name, counter, carried=carried))
+        late, past = is_late(job.spec, counter), past_of(work, job, part, counter, frame)
+        past = with_arriving(folder, part, name, past) if late else past
+        events = None if past is frame else past
+        columns.append(counter_columns(frame, name, counter, events, carried=carried))
     return pl.concat(columns, how="horizontal")
 
 
 def _exclusive(every: pl.DataFrame, same: np.ndarray, keys: list[str]) -> pl.DataFrame:
     """Sums over the earlier ranges of the same key; `same`: the row above is of this key too."""
     start = np.maximum.accumulate(np.where(same, 0, np.arange(every.height)))
+    new = np.flatnonzero(~same)
     found = {}
     for column in (c for c in every.columns if c not in (*keys, PART)):
         values = every[column].to_numpy()
         if column == "first":
-            found[column] = values[start]
+            found[column] = np.minimum.reduceat(values, new)[np.cumsum(~same) - 1]
+        elif column == "oldest":
+            found[column] = _next(values, np.cumsum(~same))
         elif column == "last":  # times of a key rise, but where something only leaves there is none
             key, room = np.cumsum(start == np.arange(len(values))), int(values.max(initial=0)) + 1
             highest = np.maximum.accumulate(np.maximum(values, 0) + key * room) - key * room
@@ -179,9 +140,10 @@ def of_share(totals: pl.DataFrame, share: int, shares: int) -> pl.DataFrame:
     return totals.slice(low, high - low)
 
 
-def _hash(totals: pl.DataFrame) -> np.ndarray:
-    """uint64 hash of each key: of the same digits the same, be they a number or a text."""
-    found = np.zeros(totals.height, dtype=np.uint64)
-    for key in key_names(totals):
-        found = found * np.uint64(0x9E3779B97F4A7C15) + hashes(totals[key])
-    return found
+def _next(values: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """The next value (N,) of the same key below each row, `NEVER` where there is none."""
+    count = len(values)
+    there = np.where(values < NEVER, np.arange(count), count)
+    below = np.minimum.accumulate(np.append(there[1:], count)[::-1])[::-1] if count else there
+    same = np.append(key, -1)[below] == key
+    return np.where(same, np.append(values, NEVER)[below], NEVER)

@@ -14,9 +14,10 @@ from features.encode.split import SplitRanges, split_rows
 from features.partitions import fit
 from features.partitions.job import SHARE
 from features.read.clock import CLOCK, TIME
-from features.read.columns import feature_columns
+from features.read.columns import event_reads, feature_columns, impression_reads, raw_reads
 from features.read.files import table_root
 from features.read.lake import files_of
+from features.read.log import read_names
 from features.spec import DenseFeature, Feature, IdFeature, SincePrevious, Spec
 from features.store.manifest import DomainInfo, SplitInfo
 
@@ -36,6 +37,21 @@ def encoding_order(spec: Spec) -> list[str]:
         found += ready
         left = {key: columns for key, columns in left.items() if key not in ready}
     return found
+
+
+def reading_order(spec: Spec) -> list[str]:
+    """The counters of reading in the order in which one prepare in memory comes to them."""
+    found = [f"infinite.impressions.{c}" for c in read_names(raw_reads(spec), "own")]
+    found += [f"impressions.{n}" for n in ("lines", "lines_without_items", "clicked_but_not_shown")]
+    found += [f"labels.{name}.without_{task.given}" for name, task in spec.impressions.tasks.items()]
+    for name in spec.domains:
+        found += [f"infinite.events.{name}.{c}" for c in read_names(event_reads(spec, name), "own")]
+        found.append(f"events.{name}.without_user_or_time")
+    if spec.user is not None:
+        found += [f"infinite.{spec.user.table}.{c}" for c in read_names(impression_reads(spec), "user")]
+    for name in spec.domains:
+        found += [f"events.{name}.lists_{how}" for how in ("that_changed", "stored_anew")]
+    return [*found, *(f"events.{name}.unknown_item" for name in spec.domains)]
 
 
 def raw_files(spec: Spec, base: Path) -> list[list[Any]]:
@@ -99,13 +115,24 @@ def sums_before(totals: list[dict[str, int]]) -> list[dict[str, int]]:
     return found
 
 
+def arrived_before(totals: list[dict[str, Any]], name: str) -> list[dict[str, int]]:
+    """Of each range what all rows that arrived in the ranges before it add up to, for a counter."""
+    arrived: list[dict[str, int]] = [{} for _ in totals]
+    for own in totals:
+        for part, sums in own[name]["all"].items():
+            for unit, value in sums.items() if int(part) < len(totals) else ():
+                arrived[int(part)][unit] = arrived[int(part)].get(unit, 0) + value
+    return sums_before(arrived)
+
+
 def one_type(types: list[str]) -> str:
     return "String" if "String" in types else "Int64"
 
 
 def dense_tasks(
-    key: str, feature: DenseFeature, found: list[dict[str, Any]], folders: list[str]
+    key: str, feature: DenseFeature, found: list[dict[str, Any]], folders: list[str], *, known_later: bool
 ) -> list[dict[str, Any]]:
+    """The tasks of `fit.merge_dense` for one use, a task for each of its columns."""
     columns = list(found[0]["dense"][key])
     files = fit.dense_files(key, columns)
     return [
@@ -113,6 +140,7 @@ def dense_tasks(
             "use": key,
             "column": column,
             "feature": feature.model_dump(mode="json"),
+            "known_later": known_later,
             "rows": sum(f["dense"][key][column][0] for f in found),
             "known": sum(f["dense"][key][column][1] for f in found),
             "paths": [f"{folder}/{files[column]}" for folder in folders],

@@ -7,10 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from features.partitions.carry import count_level, write_totals
+from features.partitions.carry import count_level
 from features.partitions.frames import write_frame
 from features.partitions.job import Preparation
 from features.partitions.rows import load_rows
+from features.partitions.totals import write_totals
 
 
 def count(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def count(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """
     job, part, level = Preparation.of(arguments["job"]), arguments["part"], arguments["level"]
     frame = load_rows(work, job, part, levels=level)
-    columns = count_level(work, job.spec, level, part, frame, arguments["scans"])
+    columns = count_level(work, job, level, part, frame, arguments["scans"])
     write_frame(out / "columns.arrow", columns)
     together = pl.concat([frame, columns], how="horizontal")
-    return {"totals": write_totals(out, job, level + 1, part, together)}
+    return {"totals": write_totals(work, out, job, level + 1, part, together)}

@@ -15,12 +15,13 @@ from features.encode.scale import FittedDense, Scaler
 from features.encode.split import SplitRanges
 from features.encode.transform import comparable, encode_other, id_values_of, look_up_table, scale_dense
 from features.encode.uses import Use, event_uses, row_uses
-from features.partitions.carry import levels_of
-from features.partitions.fit import fit_part, fitted_table
+from features.partitions.fit import fit_part, fit_targets, fitted_table
 from features.partitions.frames import read_frame
 from features.partitions.items import item_columns
 from features.partitions.job import Preparation
+from features.partitions.late import with_weights
 from features.partitions.rows import load_rows
+from features.partitions.totals import levels_of
 from features.partitions.users import FIRST
 from features.past.pages import page_columns
 from features.read.clock import CLOCK
@@ -36,6 +37,7 @@ def fit_rows(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]
     """What the training rows of one range of time are fitted with."""
     job, part = Preparation.of(arguments["job"]), arguments["part"]
     log, ranges = _rows(work, job, part)
+    fit_targets(out, job.spec, log.rows.slice(0, ranges.valid_start))
     return fit_part(out, job.spec, row_uses(job.spec, log, ranges.valid_start))
 
 
@@ -92,7 +94,7 @@ def _rows(work: Path, job: Preparation, part: int) -> tuple[Log, SplitRanges]:
         frame = frame.hstack(page_columns(frame, name, page, position=job.spec.impressions.position))
     base, split = job.facts["row_bases"][part], job.facts["split"]
     before = pl.lit(True) if split["fit_before"] is None else pl.col(FIRST) < split["fit_before"]
-    frame = frame.with_columns(
+    frame = with_weights(work, job, frame).with_columns(
         pl.col("__request") + job.facts["request_bases"][part],
         ((pl.col(FIRST) < pl.col(CLOCK)) & before).alias(KNOWN_USER),
     )
@@ -120,14 +122,7 @@ def _events(work: Path, job: Preparation, part: int, name: str) -> Log:
 
 def _log(job: Preparation, rows: pl.DataFrame, events: dict[str, pl.DataFrame]) -> Log:
     none, nowhere = pl.Series(dtype=pl.Int64), Origin(np.empty(0, dtype=np.int64), None, [])
-    return Log(rows, events, none, none, nowhere, ticks_of(job), {})
-
-
-def ticks_of(job: Preparation) -> dict[str | None, float]:
-    """Seconds that one logged time stands for, of each domain and (None) of the impressions."""
-    clock = job.facts["clock"]
-    found = {name: t["length"] * t["scale"] / clock["per_second"] for name, t in clock["tables"].items()}
-    return {name or None: seconds for name, seconds in found.items()}
+    return Log(rows, events, none, none, nowhere, job.ticks(), {})
 
 
 def _encode(work: Path, job: Preparation, uses: list[Use], encoded: Encoded) -> None:

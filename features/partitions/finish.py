@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from features.encode.encoded import Encoded
-from features.partitions import encode, fit
+from features.encode.late import late_tasks
+from features.encode.targets import by_quantiles, with_quantiles
+from features.partitions import encode, fit, late
 from features.partitions.combine import dense_tasks, domain_info, encoding_order, one_type, split_info
-from features.partitions.fit import fitted_table, span_of, table_arguments
+from features.partitions.fit import fitted_table, span_of, table_arguments, target_file
 from features.partitions.frames import read_frame
 from features.partitions.run import Prepared, Run
 from features.partitions.store import store
+from features.read.columns import event_rules
 from features.read.targets import task_infos
 from features.spec import DenseFeature, Feature, IdFeature, SincePrevious
 from features.store.columns import Column
 from features.store.manifest import SPLITS, TableInfo
+from features.store.tasks import TaskInfo
 
 _ROWS = (("rows", "rows"), ("rows", "origin"), ("count-*", "columns"))  # stages, and their files of rows
 
@@ -34,6 +39,7 @@ class Finish:
 
     def _fit(self) -> None:
         self.run.tell("fitting")
+        self.run.add_facts(late=self._fit_late())
         found = {
             "": self.run.each("fit-rows", encode.fit_rows),
             None: self.run.each("fit-events", encode.fit_events),
@@ -54,7 +60,14 @@ class Finish:
             for i, (t, m) in enumerate(zip(tables, merged, strict=True))
         }
         dense = [(key, d, f) for key, d, f in uses if isinstance(f, DenseFeature)]
-        tasks = [task for key, d, f in dense for task in dense_tasks(key, f, stage[key], folders[d or ""])]
+        tasks = [
+            task
+            for key, d, f in dense
+            for task in dense_tasks(
+                key, f, stage[key], folders[d or ""], known_later=self._is_known_later(d, f)
+            )
+        ]
+        self.tasks = self._fit_targets()
         states = self.stages.run("merge-dense", fit.merge_dense, tasks)
         by_use: dict[str, list[Any]] = {key: [] for key, _, _ in dense}
         for task, state in zip(tasks, states, strict=True):
@@ -111,10 +124,33 @@ class Finish:
             domains={d: domain_info([r["domains"][d] for r in events]) for d in self.spec.domains},
             users=self._user_keys(),
             items=self.run.items,
-            ticks=encode.ticks_of(self.run.job),
+            ticks=self.run.job.ticks(),
             counters=self.run.counters,
-            tasks=task_infos(self.spec.impressions),
+            tasks=self.tasks,
         )
+
+    def _fit_late(self) -> dict[str, Any]:
+        """What the delays of the labels are that become 1 late, by task."""
+        names = late_tasks(self.spec.impressions)
+        if not names:
+            return {}
+        found, folders = self.run.each("late", late.delays), self.run.folders("late")
+        tasks = [{"task": n, "folders": folders, "found": [f[n] for f in found]} for n in names]
+        return dict(zip(names, self.stages.run("fit-late", late.fit_law, tasks), strict=True))
+
+    def _fit_targets(self) -> list[TaskInfo]:
+        """The tasks with their scales, fitted on all parts."""
+        tasks = task_infos(self.spec.impressions)
+        names = [task.name for task in tasks if by_quantiles(task)]
+        paths = [[f"{f}/{target_file(name)}" for f in self.run.folders("fit-rows")] for name in names]
+        found = self.stages.run("merge-targets", fit.merge_target, [{"paths": own} for own in paths])
+        quantiles = {n: np.array(f["quantiles"]) for n, f in zip(names, found, strict=True)}
+        return with_quantiles(tasks, quantiles)
+
+    def _is_known_later(self, domain: str | None, feature: DenseFeature) -> bool:
+        """Whether a use reads columns of events that are known later than these."""
+        late = {} if domain is None else event_rules(self.spec.domains[domain])
+        return any(column in late for column in feature.columns)
 
     def _encoded(self, own: list[dict[str, Any]], events: list[dict[str, Any]]) -> Encoded:
         """What was fitted and described, as one prepare in memory leaves it."""

@@ -29,10 +29,13 @@ from features.encode.tables import (
     log_buckets,
     quantile_buckets,
 )
+from features.encode.targets import LEVELS as TARGET_LEVELS
+from features.encode.targets import by_quantiles, known_targets
 from features.encode.transform import FitSpan, comparable, fit_range, fit_span, id_values_of, key_type
 from features.encode.uses import Use
 from features.partitions.frames import read_frame, write_frame
 from features.read.numbers import numeric
+from features.read.targets import task_infos
 from features.spec import DenseFeature, IdFeature, IdTable, Spec
 
 
@@ -60,6 +63,24 @@ def fit_part(out: Path, spec: Spec, uses: list[Use]) -> dict[str, Any]:
     return found
 
 
+def fit_targets(out: Path, spec: Spec, train: pl.DataFrame) -> None:
+    """Sort the training labels of one part whose scale is fitted."""
+    for task in filter(by_quantiles, task_infos(spec.impressions)):
+        np.sort(known_targets(task.name, train)).astype("<f8").tofile(out / target_file(task.name))
+
+
+def target_file(task: str) -> str:
+    """The sorted labels of a task."""
+    return f"target-{task}.bin"
+
+
+def merge_target(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The quantiles of the training labels of all parts; none where no label is known."""
+    parts = [_mapped(work / path) for path in arguments["paths"]]
+    some = any(len(part) for part in parts)
+    return {"quantiles": merged_quantiles(parts, TARGET_LEVELS).tolist() if some else []}
+
+
 def merge_table(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """Fit a table on what the parts found: `values.arrow` of a vocabulary, or the boundaries of buckets."""
     table = IdTable.model_validate(arguments["table"])
@@ -78,7 +99,7 @@ def merge_table(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, A
 def merge_dense(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     """Fit the scaler of one column on what the parts found: its state."""
     feature = DenseFeature.model_validate(arguments["feature"])
-    missing = arguments["known"] < arguments["rows"]
+    missing = arguments["known"] < arguments["rows"] or arguments["known_later"]
     if feature.scale == "none" or not arguments["known"]:
         return Scaler(feature.scale, feature.clip, missing=missing).state()
     paths = [work / path for path in arguments["paths"]]

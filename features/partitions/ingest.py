@@ -7,11 +7,15 @@ from typing import Any
 
 import polars as pl
 
+from features.partitions.clocks import with_clock
 from features.partitions.frames import Writers
 from features.partitions.job import KEY, Preparation
-from features.partitions.survey import with_clock
+from features.partitions.lists import move_lists
 from features.read.clock import CLOCK, time_bounds
+from features.read.columns import dense_columns, made_columns
 from features.read.ids import key_values
+from features.read.listed import Lists
+from features.read.lists import as_wide, widths_of
 from features.read.locate import FILE, ROW, table_name
 from features.read.log import read_events, read_rows
 
@@ -33,25 +37,36 @@ def ingest(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     with Writers(out) as writers:
         for batch in job.batches(domain, arguments["offset"], arguments["length"]):
             tables, own = {role.table: batch.lazy()}, dict[str, int]()
-            frame = (
-                read_rows(spec, tables, own)[0] if domain is None else read_events(spec, domain, tables, own)
-            )
+            lists: dict[str, Lists] = {}
+            if domain is None:
+                frame, lists = read_rows(spec, tables, own)
+            else:
+                frame = read_events(spec, domain, tables, own)
             _add(counters, own)
             if domain is None:
                 _note_files(frame, files)
-            frame = with_clock(frame, job, domain, bounds)
-            frame = _as_stored(frame, batch).with_columns(job.user_key(frame[role.user], what=what))
+            frame = as_wide(with_clock(frame, job, domain, bounds), job.facts["widths"].get(domain or "", {}))
+            frame = _as_stored(frame, _types(job, domain, batch))
+            frame = frame.with_columns(job.user_key(frame[role.user], what=what))
+            frame = move_lists(writers, job, frame, lists)
             frame = frame.drop(FILE, *(() if domain is None else (ROW, "__line")), strict=False)
             writers.split("rows", frame, _part(job, frame), job.parts)
     return {"counters": counters, "files": [[name, *span] for name, span in files.items()]}
 
 
 def ingest_users(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Move a share of the users' table to the partitions of its keys, as it is."""
+    """Move a share of the users' table to the partitions of its keys, as it is.
+
+    Returns:
+        the lengths of its vectors.
+    """
     job = Preparation.of(arguments["job"])
     entity = job.spec.user
     assert entity is not None
     table = job.tables()[entity.table]
+    schema = table.collect_schema()
+    dense = dense_columns(job.spec.features.values(), "user")
+    widths: dict[str, list[int]] = {c: [] for c in sorted(dense) if isinstance(schema[c], pl.List)}
     with Writers(out) as writers:
         for batch in table.slice(arguments["offset"], arguments["length"]).collect_batches(
             engine="streaming"
@@ -63,7 +78,10 @@ def ingest_users(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, 
                 known.fill_null(strategy="min") if known.null_count() < len(known) else known
             )
             writers.split("users", _plain(batch), part, job.parts)
-    return {}
+            for column, lengths in widths.items():
+                lengths += widths_of(batch[column])
+                lengths[:] = [min(lengths), max(lengths)] if lengths else []
+    return {"widths": widths}
 
 
 def _part(job: Preparation, frame: pl.DataFrame) -> Any:
@@ -81,11 +99,20 @@ def _without_where(job: Preparation, domain: str | None) -> Any:
     return job.spec.model_copy(update={"domains": {**job.spec.domains, domain: own}})
 
 
-def _as_stored(frame: pl.DataFrame, batch: pl.DataFrame) -> pl.DataFrame:
+def _types(job: Preparation, domain: str | None, batch: pl.DataFrame) -> dict[str, pl.DataType]:
+    """Column → type in the table; of what is made of packed rows, that of any batch."""
+    shown, packed = job.spec.impressions, job.spec.impressions.explode
+    if domain is not None or packed is None:
+        return dict(batch.schema)
+    inner = getattr(batch.schema[packed.column], "inner", None) or pl.Int64()
+    made = dict.fromkeys(made_columns(shown), pl.Int64()) | {shown.item: inner}
+    return dict(batch.schema) | made
+
+
+def _as_stored(frame: pl.DataFrame, types: dict[str, pl.DataType]) -> pl.DataFrame:
     """Integers in the types of the table: batch by batch they were made as narrow as their values allow."""
-    schema = batch.schema
-    wide = [c for c in frame.columns if c in schema and frame[c].dtype.is_integer()]
-    return _plain(frame.with_columns(pl.col(c).cast(schema[c]) for c in wide if schema[c].is_integer()))
+    wide = [c for c in frame.columns if c in types and frame[c].dtype.is_integer()]
+    return _plain(frame.with_columns(pl.col(c).cast(types[c]) for c in wide if types[c].is_integer()))
 
 
 def _plain(frame: pl.DataFrame) -> pl.DataFrame:

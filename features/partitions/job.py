@@ -14,6 +14,7 @@ import polars as pl
 
 from features.errors import DataError, first_line
 from features.partitions.tasks import plain_json
+from features.read.clock import ClockScale
 from features.read.ids import key_values
 from features.read.locate import ROW
 from features.read.log import Tables
@@ -36,7 +37,7 @@ class Preparation:
         raw_spec: as written.
         base: what its source's path is relative to.
         parts: partitions of the users, and as many ranges of time.
-        facts: what the survey found: `clock`, `users`, `times`.
+        facts: what the survey found: `clock`, `users`, `times`, `widths`; then what the stages did.
     """
 
     spec: Spec
@@ -63,7 +64,7 @@ class Preparation:
     def tables(self) -> Tables:
         """The raw tables, whose files the process that began the job has checked."""
         raw_spec = plain_json(self.raw_spec.model_dump(mode="json"))
-        return _tables(raw_spec, self.base, self.facts["digest"])
+        return _tables(raw_spec, self.base, self.facts["digest"], tuple(self.facts["left_out"]))
 
     def role(self, domain: str | None) -> Impressions | Domain:
         """What the spec says of a domain's events, or, for None, of the impressions."""
@@ -77,6 +78,28 @@ class Preparation:
     def time_part(self, seconds: pl.Series) -> np.ndarray:
         """The range of time (N,) of each time in seconds."""
         return _rank(pl.Series(self.facts["times"], dtype=pl.Int64), seconds)
+
+    def clock_part(self, clock: np.ndarray) -> np.ndarray:
+        """The range of time (N,) of each clock; `parts` where no impression can come after it."""
+        if self.spec.order:
+            # A range without ranks begins where the next one does, which the rank belongs to.
+            part = np.searchsorted(self.facts["ranks"], clock, side="right") - 1
+            never = clock >= self.facts["last_rank"]
+        else:
+            seconds = clock // self.facts["clock"]["per_second"]
+            part = self.time_part(pl.Series(seconds, dtype=pl.Int64))
+            never = seconds > self.facts["clock"]["last"]
+        return np.where(never, self.parts, part)
+
+    def ticks(self) -> dict[str | None, float]:
+        """Seconds that one logged time stands for, of each domain and (None) of the impressions."""
+        clock = self.facts["clock"]
+        found = {n: t["length"] * t["scale"] / clock["per_second"] for n, t in clock["tables"].items()}
+        return {name or None: seconds for name, seconds in found.items()}
+
+    def scale(self) -> ClockScale:
+        """What clocks without an order are counted in."""
+        return ClockScale(self.facts["clock"]["per_second"], self.facts["clock"]["shortest"])
 
     def user_key(self, values: pl.Series, *, what: str) -> pl.Series:
         """User keys in the one type that they have in all tables."""
@@ -117,8 +140,8 @@ def _job(plain: bytes) -> Preparation:
 
 
 @lru_cache(maxsize=1)
-def _tables(raw_spec: bytes, base: Path, digest: str) -> Tables:
-    with already_verified():
+def _tables(raw_spec: bytes, base: Path, digest: str, left_out: tuple[str, ...]) -> Tables:
+    with already_verified(left_out):
         return open_spec(parse_spec(json.loads(raw_spec)), base, {})[1]
 
 

@@ -24,7 +24,7 @@ def write_one_batch(path: Path, parts: Sequence[Path]) -> None:
 
     Args:
         path: the file; more lies beside it while it is written.
-        parts: at least one; their columns have no missing values.
+        parts: at least one; a column has no missing values, or no others.
     """
     schema, columns = read_table(parts[0]).schema, _Columns(path)
     for part in parts:
@@ -46,14 +46,16 @@ class _Columns:
     def __init__(self, path: Path) -> None:
         self._path, self._files = path, dict[str, Path]()
         self._lengths: dict[str, int] = {}
+        self._nothing: set[str] = set()
         self.maps: list[mmap.mmap] = []
 
     def append(self, name: str, values: pa.Array) -> None:
         """Add values below those of the column so far."""
-        if values.null_count:
-            raise AssertionError(f"column {name!r} of an event store has missing values")
         length = self._lengths.get(name, 0)
-        if isinstance(values.type, pa.LargeListType):
+        self._check(name, values)
+        if values.null_count:
+            self._nothing.add(name)
+        elif isinstance(values.type, pa.LargeListType):
             offsets = values.offsets.to_numpy()
             inner = f"{name}.values"
             base = self._lengths.get(inner, 0) - int(offsets[0])
@@ -69,6 +71,11 @@ class _Columns:
     def array(self, name: str, kind: pa.DataType) -> pa.Array:
         """The whole column, mapped."""
         length = self._lengths.get(name, 0)
+        if name in self._nothing:
+            zeros = [
+                np.zeros(size, dtype=np.uint8) for size in (-(-length // 8), length * kind.bit_width // 8)
+            ]
+            return pa.Array.from_buffers(kind, length, [pa.py_buffer(z) for z in zeros], null_count=length)
         if isinstance(kind, pa.LargeListType | pa.FixedSizeListType):
             inner = self.array(f"{name}.values", kind.value_type)
             buffers = [None]
@@ -76,6 +83,13 @@ class _Columns:
                 buffers.append(self._mapped(f"{name}.offsets"))
             return pa.Array.from_buffers(kind, length, buffers, null_count=0, children=[inner])
         return pa.Array.from_buffers(kind, length, [None, self._mapped(name)], null_count=0)
+
+    def _check(self, name: str, values: pa.Array) -> None:
+        """A column has no missing values at all, or nothing else."""
+        begun = self._lengths.get(name, 0) > 0
+        some = 0 < values.null_count < len(values)
+        if some or (begun and len(values) and (name in self._nothing) != bool(values.null_count)):
+            raise AssertionError(f"column {name!r} of an event store has missing values")
 
     def remove(self) -> None:
         """Delete the files; what is mapped stays until it is let go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,26 @@ from typing import Any
 import numpy as np
 
 from features.partitions import ingest, ranks, rows, survey, users
-from features.partitions.carry import levels_of, sum_before
+from features.partitions.carry import sum_before
+from features.partitions.clocks import newest_events
 from features.partitions.combine import (
+    arrived_before,
     file_starts,
     raw_files,
+    reading_order,
     shares_of,
     split_of,
     starts_of,
-    sums_before,
 )
 from features.partitions.count import count
 from features.partitions.finish import Finish
 from features.partitions.items import write_items
 from features.partitions.job import Preparation
+from features.partitions.lists import check_directions
 from features.partitions.run import Prepared, Run
 from features.partitions.tasks import OnProgress, Stages, code_digest, digest_of
+from features.partitions.totals import levels_of
+from features.read.listed import timed_domains
 from features.read.log import Tables
 from features.spec import Spec
 
@@ -38,6 +44,7 @@ def prepare_parts(
     *,
     base: Path,
     parts: int,
+    left_out: Sequence[str] = (),
     executor: Executor | None = None,
     tell: OnProgress,
 ) -> Prepared:
@@ -50,11 +57,13 @@ def prepare_parts(
         work: where the tasks' files lie.
         base: what `source.path` is relative to.
         parts: partitions of the users, and ranges of time.
+        left_out: raw files that cannot be read and are left out (`on_error: skip`).
         executor: who runs the tasks; None: this process.
         tell: told what begins, and how far it is.
     """
-    digest = digest_of([raw_spec.digest(), str(base), parts, code_digest(), raw_files(raw_spec, base)])
-    job = Preparation(spec, raw_spec, base, parts, {"digest": digest})
+    about = [raw_spec.digest(), str(base), parts, code_digest(), raw_files(raw_spec, base), sorted(left_out)]
+    digest = digest_of(about)
+    job = Preparation(spec, raw_spec, base, parts, {"digest": digest, "left_out": sorted(left_out)})
     return _Preparing(job, tables, Stages(work, executor, digest, tell)).all()
 
 
@@ -72,7 +81,7 @@ class _Preparing(Run):
         self.tell("looking at times and keys")
         shares = [
             {"domain": domain, **share}
-            for domain in (None, *self.spec.domains)
+            for domain in (None, *timed_domains(self.spec))
             for share in shares_of(
                 self.tables[self.job.role(domain).table], self.spec, self.job.role(domain).table
             )
@@ -81,7 +90,8 @@ class _Preparing(Run):
         plain = self.job.plain()
         found = self.stages.run("survey", survey.survey, [{"job": plain, **share} for share in shares])
         bounds, times = survey.user_facts(self.work, found, self.job.parts)
-        self.add_facts(clock=survey.clock_facts(self.spec, found), users=bounds, times=times)
+        widths = survey.width_facts(self.spec, found)
+        self.add_facts(clock=survey.clock_facts(self.spec, found), users=bounds, times=times, widths=widths)
         self.items = survey.all_items(self.work, found)
         self.tell("reading the raw tables")
         plain = self.job.plain()
@@ -90,11 +100,17 @@ class _Preparing(Run):
         starts = file_starts([f for r in read for f in r["files"]])
         entity = self.spec.user
         own = [] if entity is None else shares_of(self.tables[entity.table], self.spec, entity.table)
-        self.stages.run("entity", ingest.ingest_users, [{"job": plain, **share} for share in own])
-        self.add_facts(user_shares=own, files=starts)
+        users = self.stages.run("entity", ingest.ingest_users, [{"job": plain, **share} for share in own])
+        what = f"table {entity.table!r} (user)" if entity is not None else ""
+        user_widths = survey.one_widths([u["widths"] for u in users], what=what)
+        self.add_facts(user_shares=own, user_widths=user_widths, files=starts)
         if self.spec.order:
-            counts = [r["ranks"] for r in self.each("rank", ranks.rank)]
-            self.add_facts(ranks=starts_of(counts))
+            ranked = self.each("rank", ranks.rank)
+            counts = [r["ranks"] for r in ranked]
+            self.add_facts(ranks=starts_of(counts), last_rank=sum(counts) - 1)
+            self.add_facts(newest=ranks.newest_of(self.job, ranked))
+        else:
+            self.add_facts(newest=newest_events(self.job))
 
     def _users(self) -> None:
         self.tell("histories and matches, by user")
@@ -105,6 +121,8 @@ class _Preparing(Run):
             users.users,
             reads=lambda p: [f"{stage}/*/*-{p}.arrow" for stage in ("ingest", "entity", "rank")],
         )
+        check_directions(self.spec, [f["directions"] for f in found])
+        self.stages.forget("rank/*/clocks.arrow")
         user_bases = starts_of([f["users"] for f in found])
         event_bases = {n: starts_of([f["events"][n] for f in found]) for n in self.spec.domains}
         bases = [
@@ -159,18 +177,25 @@ class _Preparing(Run):
             told = {
                 name: {
                     "scans": [{"task": i, "starts": sums[i]["starts"]} for i in own],
-                    "every": sums_before([t[name]["all"] for t in self.totals]),
+                    "every": arrived_before(self.totals, name),
                 }
                 for name, own in scans.items()
             }
             found = self.each(f"count-{level}", count, level=level, scans=told)
-            self.stages.forget(f"before-{level}/*/*", f"{folder}/*/totals-*", f"{folder}/*/leaving-*")
+            handed = (f"{folder}/*/{kind}-*" for kind in ("totals", "leaving", "arriving"))
+            self.stages.forget(f"before-{level}/*/*", *handed)
             folder, self.totals = f"count-{level}", [f["totals"] for f in found]
 
+        self.stages.forget("users/*/over-*")
+
     def _count_up(self, found: Any) -> None:
+        summed: dict[str, int] = {}
         for own in found:
             for name, value in own.items():
-                self.counters[name] = self.counters.get(name, 0) + value
+                summed[name] = summed.get(name, 0) + value
+        order = {name: i for i, name in enumerate(reading_order(self.spec))}
+        for name in sorted(summed, key=lambda name: order.get(name, len(order))):
+            self.counters[name] = self.counters.get(name, 0) + summed[name]
 
     def _order_counters(self, of_rows: list[dict[str, int]]) -> None:
         """All counters of reading, in the order in which one prepare in memory comes to them."""
@@ -178,7 +203,10 @@ class _Preparing(Run):
         for own in of_rows:
             for name, value in own.items():
                 rows_total[name] = rows_total.get(name, 0) + value
+        rows_total["impressions.duplicates"] += sum(f["duplicates"] for f in self.found_users)
+        self._count_up(f["labels"] for f in self.found_users)
         self.counters["impressions.duplicates"] = rows_total["impressions.duplicates"]
+        self._count_up(f["lists"] for f in self.found_users)
         self._count_up(f["counters"] | {} for f in self._of_users("infinite."))
         self._take(rows_total, "impressions.unknown_user")
         self._count_up([self.item_counters])

@@ -14,15 +14,17 @@ import polars as pl
 
 from features.encode.tables import hashes
 from features.errors import DataError
-from features.partitions.carry import HASH, of_share, write_totals
+from features.partitions.carry import of_share
 from features.partitions.frames import read_frame, write_frame
 from features.partitions.items import item_columns
 from features.partitions.job import Preparation
+from features.partitions.totals import HASH, write_totals
 from features.partitions.users import UNKNOWN
 from features.past.matches import close_share
 from features.past.past import mean_or_half
 from features.read.clock import CLOCK, TIME
 from features.read.columns import input_reads
+from features.read.explode import PLACE, of_line
 from features.read.ids import common_keys, key_values
 from features.read.locate import LINE, ROW
 from features.read.log import narrow, only_read
@@ -39,7 +41,7 @@ def rows(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     counters: dict[str, int] = {}
     # No name for the unsorted rows: they go as soon as there is a sorted copy.
     frame, counters["impressions.duplicates"] = number_requests(
-        _of_all_users(work, job, part), job.spec.impressions
+        _of_all_users(work, job, part), of_line(job.spec.impressions)
     )
     if UNKNOWN in frame.columns and (unknown := int(frame[UNKNOWN].sum())):
         counters["impressions.unknown_user"] = unknown
@@ -51,9 +53,9 @@ def rows(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     origin = [c for c in (ROW, LINE) if c in frame.columns]
     write_frame(out / "origin.arrow", frame.select(origin))
     _write_request_ids(out, job, frame)
-    frame = only_read(frame, input_reads(job.spec)).drop(*origin, UNKNOWN, strict=False)
+    frame = only_read(frame, input_reads(job.spec)).drop(*origin, UNKNOWN, PLACE, strict=False)
     write_frame(out / "rows.arrow", narrow(frame))
-    totals = write_totals(out, job, 0, part, item_columns(work, job.spec, frame))
+    totals = write_totals(work, out, job, 0, part, item_columns(work, job.spec, frame))
     requests = int(frame["__request"].max()) + 1 if frame.height else 0  # type: ignore[arg-type]
     return {"rows": frame.height, "requests": requests, "counters": counters, "totals": totals}
 
@@ -91,8 +93,12 @@ def _of_users(work: Path, job: Preparation, users: int, part: int) -> pl.DataFra
     frame = read_frame(work / "users" / f"{users:05}" / f"rows-{part}.arrow")
     base = job.facts["bases"][users]
     pointers = [
-        pl.col(f"__{bound}.{name}") + base["events"][name]
-        for name in job.spec.domains
+        # As of the whole log: an empty list lies nowhere, an empty history where it would be.
+        pl.when(pl.lit(domain.from_list is None) | (pl.col(f"__start.{name}") < pl.col(f"__end.{name}")))
+        .then(pl.col(f"__{bound}.{name}") + base["events"][name])
+        .otherwise(pl.col(f"__{bound}.{name}"))
+        .alias(f"__{bound}.{name}")
+        for name, domain in job.spec.domains.items()
         for bound in ("start", "end")
     ]
     return frame.with_columns(pl.col("__user") + base["users"], *pointers)

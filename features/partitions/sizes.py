@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import polars as pl
+
 from features.errors import ConfigError
 from features.memory.sizes import shown
+from features.read.explode import packed_lists
 from features.read.log import Tables
 from features.spec import Spec
 
@@ -14,18 +17,23 @@ ROW_BYTES, EVENT_BYTES = 400, 100
 PROCESS_BYTES = 300 * 10**6  # the interpreter with Polars and Arrow, and what a task reads at a time
 DISK_FACTOR = 1.25  # temporary files and data set, by the bytes of `whole_bytes`
 MOST = 1024
+_LINES = 2**14
 
 
 def counts_of(spec: Spec, tables: Tables) -> dict[str, int]:
-    """Rows of the raw tables of the impressions ("") and of every domain, as far as their files tell."""
-    import polars as pl
-
+    """Rows of the impressions ("") and of every domain, as far as their files tell."""
     roles = {"": spec.impressions.table, **{name: d.table for name, d in spec.domains.items()}}
     lengths = {
         table: int(tables[table].select(pl.len()).collect(engine="streaming").item())
         for table in dict.fromkeys(roles.values())
     }
-    return {role: lengths[table] for role, table in roles.items()}
+    counts = {role: lengths[table] for role, table in roles.items()}
+    packed = spec.impressions.explode
+    if packed is not None:  # as many rows as the first lines let expect
+        head = tables[spec.impressions.table].select(packed.column).head(_LINES).collect().drop_nulls()
+        lists = packed_lists(head, packed, what=f"table {spec.impressions.table!r}")
+        counts[""] = counts[""] * max(int(lists.list.len().sum()), len(lists)) // max(len(lists), 1)
+    return counts
 
 
 def parts_for(counts: Mapping[str, int], memory: int, *, workers: int) -> int:

@@ -20,6 +20,10 @@ from features.read.known_clock import LABEL, OUTCOME, known_column
 from features.read.numbers import numeric
 from features.spec import Counter
 
+# Columns of a past some rows of which are handed on from earlier ranges of time, to that in which their value
+# is known: whether what was carried holds the row in the count of its key, and its value in the mean of all.
+COUNTED, AVERAGED = "__counted", "__averaged"
+
 
 @dataclass(frozen=True)
 class AsOfJoin:
@@ -52,14 +56,22 @@ class AsOfJoin:
         """Sums (N,) of numbers of the pairs."""
         return self.keys.per_row(np.add, pairs, len(self.rows))
 
-    def past(self, clock: np.ndarray) -> Past:
-        """The pairs of the past, each with the clock (M,) of its row."""
-        row = self.past_keys.row
-        return Past(self.past_keys.code, clock=clock[row], time=self.past_rows["__time"].to_numpy()[row])
+    def past(self, clock: np.ndarray, left_out: np.ndarray | None = None) -> Past:
+        """The pairs of the past, each with the clock (M,) of its row; without rows that are left out (M,)."""
+        row, code = self.past_keys.row, self.past_keys.code
+        if left_out is not None and left_out.any():
+            row, code = row[~left_out[row]], code[~left_out[row]]
+        return Past(code, clock=clock[row], time=self.past_rows["__time"].to_numpy()[row])
 
-    def known(self, clock: np.ndarray) -> KnownPast:
+    def known(self, clock: np.ndarray, left_out: np.ndarray | None = None) -> KnownPast:
         """The pairs of the past that were known strictly before each request, at `clock` (M,)."""
-        return KnownPast.of(self.past(clock), self.keys.code, self.clock, since=self.since)
+        return KnownPast.of(self.past(clock, left_out), self.keys.code, self.clock, since=self.since)
+
+    def flag(self, name: str) -> np.ndarray:
+        """A column of flags (M,) of the past, False where it is not there."""
+        if name not in self.past_rows.columns:
+            return np.zeros(len(self.past_rows), dtype=bool)
+        return self.past_rows[name].to_numpy()
 
 
 def as_of_join(
@@ -96,7 +108,7 @@ def as_of_join(
 def happened(join: AsOfJoin) -> KnownPast:
     """All rows strictly before each request."""
     if join.past_rows is not join.rows:
-        return join.known(join.past_clock)
+        return join.known(join.past_clock, join.flag(COUNTED))
     past = join.past(join.past_clock)
     start, end = past.before_own()
     if join.since is not None:
@@ -159,7 +171,7 @@ def sums_of(join: AsOfJoin, before: KnownPast, name: str, counter: Counter, *, r
 
 def _running(join: AsOfJoin, value: np.ndarray, clock: np.ndarray | None, what: str) -> np.ndarray:
     """The mean (N,) of all values known strictly before each row, 0.5 before the first."""
-    at, there = join.rows["__clock"].to_numpy(), np.isfinite(value)
+    at, there = join.rows["__clock"].to_numpy(), np.isfinite(value) & ~join.flag(AVERAGED)
     happened = join.past_rows["__clock"].to_numpy() if clock is None else clock
     zeros = np.zeros(int(there.sum()), dtype=np.int64)
     every = Past(zeros, clock=happened[there], time=join.past_rows["__time"].to_numpy()[there])
@@ -172,6 +184,11 @@ def _running(join: AsOfJoin, value: np.ndarray, clock: np.ndarray | None, what: 
     earlier = join.carried.every
     total = number_of(added(sums, earlier.parts), whole=value.dtype.kind != "f")
     return mean_or_half(total, end + earlier.known)
+
+
+def needs_values(counter: Counter) -> bool:
+    """Whether anything is added up, and not only counted."""
+    return bool({"positives", "rate", "residual"} & set(counter.outputs))
 
 
 def counted_values(table: pl.DataFrame, name: str, counter: Counter) -> tuple[np.ndarray, np.ndarray | None]:

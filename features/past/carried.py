@@ -17,6 +17,7 @@ from features.past.exact import UNITS, SumParts
 from features.past.keys import Keys
 from features.past.past import Past
 
+NEVER = np.iinfo(np.int64).max  # a time that does not come
 _ZERO = np.zeros(1, dtype=np.int64)
 
 
@@ -61,6 +62,7 @@ class Carried:
         every: what all rows together added up.
         gone_time: (G,) of the other keys: later than this second, these leave the counter's window.
         gone: (G,) what leaves it then, columns as of `totals`.
+        window: seconds; with it `totals` has `oldest`, the time of each key's first row that stays in it.
     """
 
     keys: pl.DataFrame
@@ -68,6 +70,7 @@ class Carried:
     every: CarriedSums
     gone_time: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     gone: Mapping[str, np.ndarray] = field(default_factory=dict)
+    window: int = 0
 
     def of(self, pairs: Keys, own: Keys, time: np.ndarray) -> CarriedPairs:
         """The totals of each pair's key.
@@ -96,7 +99,14 @@ class Carried:
             known = spread(f"{what}known") if f"{what}known" in self.totals else _ZERO
             return CarriedSums({unit: spread(name) for unit, name in names.items()}, known)
 
+        def oldest() -> np.ndarray:
+            """The time of the first row that is still in the window."""
+            stop = past.before(pairs.code, np.full(len(time), NEVER))[1]
+            left = np.append(past.time, 0)[np.minimum(end, len(past))] - self.window
+            return np.where(end < stop, left, spread("oldest"))
+
         count, first, last = (spread(name) for name in ("count", "first", "last"))
+        first = oldest() if "oldest" in self.totals else first
         return CarriedPairs(count, first, last, sums("value"), sums("excess"), self.every)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from features.past.as_of import counted_values, numbers
+from features.past.as_of import counted_values, needs_values, numbers
 from features.past.exact import parts_of
 from features.past.keys import key_pairs
 from features.read.clock import TIME
@@ -14,10 +14,10 @@ from features.spec import Counter
 
 
 def key_totals(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataFrame:
-    """Totals of each key in some impressions.
+    """Totals of each key in some impressions, or in events that a counter is over.
 
     Args:
-        rows: impressions with the columns that the counter reads.
+        rows: with the columns that the counter reads.
         name: the counter's name in the spec.
         counter: what to count by, and which outputs.
 
@@ -53,7 +53,7 @@ def leaving_totals(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataFr
 
 def all_totals(rows: pl.DataFrame, name: str, counter: Counter) -> dict[str, int]:
     """The totals of the values of all rows: `known`, and each unit's part of the sum."""
-    if not _needs_values(counter):
+    if not needs_values(counter):
         return {}
     value, _ = counted_values(rows, name, counter)
     there = np.isfinite(value)
@@ -67,7 +67,8 @@ def one_type(frames: list[pl.DataFrame]) -> pl.DataFrame:
         columns = common_keys([f[key] for f in frames])
         frames = [f.with_columns(c.alias(key)) for f, c in zip(frames, columns, strict=True)]
     together = pl.concat(frames, how="diagonal")
-    sums = [c for c in together.columns if c not in (*key_names(together), "first", "last")]
+    times = ("first", "last", "oldest")
+    sums = [c for c in together.columns if c not in (*key_names(together), *times)]
     return together.with_columns(pl.col(c).fill_null(0) for c in sums)
 
 
@@ -78,20 +79,16 @@ def key_names(totals: pl.DataFrame) -> list[str]:
 
 def _pairs(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataFrame:
     """The pairs (row, key) as columns of the key, `time`, and what is added up."""
-    pairs = key_pairs(rows, counter.by, separator=counter.separator, what=f"counter {name!r}")
+    pairs = key_pairs(rows, counter.event_by, separator=counter.separator, what=f"counter {name!r}")
     row = pairs["row"].to_numpy()
     summed = {c: v[row] for c, v in _summed(rows, name, counter).items()}
     columns = {"time": rows[TIME].to_numpy()[row], **summed}
     return pairs.drop("row").with_columns(pl.Series(c, v) for c, v in columns.items())
 
 
-def _needs_values(counter: Counter) -> bool:
-    return bool({"positives", "rate", "residual"} & set(counter.outputs))
-
-
 def _summed(rows: pl.DataFrame, name: str, counter: Counter) -> dict[str, np.ndarray]:
     """The columns (N,) to add up."""
-    if not _needs_values(counter):
+    if not needs_values(counter):
         return {}
     value, _ = counted_values(rows, name, counter)
     found = _parts("value", value, name)

@@ -128,12 +128,20 @@ def _known_at(frame: pl.DataFrame, time: TimeColumn, unit: str) -> dict[str, Tic
     for value, rule in time.known.items():
         if rule.known_at is not None:
             told = frame[rule.known_at].is_not_null()
-            what = f"{time.what.rpartition(' column ')[0]} column {rule.known_at!r}"
-            column = replace(time, column=rule.known_at, what=what, is_event=False, tick=None, known={})
-            ticks = to_ticks(frame.filter(told), column, unit)
-            index = (told.cast(pl.Int64).cum_sum() - 1).set(~told, None)
-            found[value] = replace(ticks, values=ticks.values.gather(index))
+            ticks = to_ticks(frame.filter(told), known_time(time, rule.known_at), unit)
+            found[value] = replace(ticks, values=spread(ticks.values, told))
     return found
+
+
+def known_time(time: TimeColumn, column: str) -> TimeColumn:
+    """The column of the times at which some values are known, beside that of their rows."""
+    what = f"{time.what.rpartition(' column ')[0]} column {column!r}"
+    return replace(time, column=column, what=what, is_event=False, tick=None, known={})
+
+
+def spread(values: pl.Series, there: pl.Series) -> pl.Series:
+    """Values of those rows that are `there`, (bool), for all rows: null for the others."""
+    return values.gather((there.cast(pl.Int64).cum_sum() - 1).set(~there, None))
 
 
 def _shortest(starts: Mapping[Name, pl.Series], lengths: Mapping[Name, int]) -> int:
@@ -158,10 +166,16 @@ def to_ticks(frame: pl.DataFrame, time: TimeColumn, unit: str) -> Ticks:
     moments = read_times(frame, time)
     tick = 86_400.0 if moments.dtype == pl.Date and time.tick is None else time.tick
     values, found = whole_numbers(frame, moments, time, unit)
-    if not frame.height and tick is not None and tick * PER_SECOND[found] < 1:
-        # No value tells the unit, but the tick is a whole number of it.
-        found = next((u for u, size in PER_SECOND.items() if tick * size >= 1), found)
+    if not frame.height:
+        found = unit_of_nothing(found, tick)
     return Ticks(values, found, tick_length(values, found, declared=tick, what=time.what))
+
+
+def unit_of_nothing(unit: str, tick: float | None) -> str:
+    """The unit of a column without values, of which the declared tick (s) is a whole number."""
+    if tick is None or tick * PER_SECOND[unit] >= 1:
+        return unit
+    return next((u for u, size in PER_SECOND.items() if tick * size >= 1), unit)
 
 
 def seconds_of(value: int | float | str) -> float:

@@ -22,7 +22,7 @@ from features.read.targets import YOUNG, label_columns, only_given, without_youn
 from features.read.where import holds
 from features.spec import Spec
 
-_LONG_AGO = -(2**62)
+LONG_AGO = -(2**62)
 _FIRST = "__first_after"  # the least clock of an event that lies after the row
 _FOUND = "__found"
 
@@ -66,7 +66,34 @@ def labels_of_whole_log(
     Raises:
         DataError: there is an order, and times that are logged to ticks of several lengths.
     """
-    rows = without_young(rows, spec.impressions, TIME)
+    end = int(rows[TIME].to_numpy().max()) if rows.height else None
+    rows = without_young(rows, spec.impressions, TIME, end=end)
+    domains = {rule.domain for rule in spec.impressions.from_events.values()}
+    newest = {d: int(events[d][CLOCK].to_numpy().max(initial=LONG_AGO)) for d in domains}
+    return labels_of_events(rows, events, spec, newest=newest, ticks=ticks, scale=scale, counters=counters)
+
+
+def labels_of_events(
+    rows: pl.DataFrame,
+    events: Mapping[str, pl.DataFrame],
+    spec: Spec,
+    *,
+    newest: Mapping[str, int],
+    ticks: Mapping[str | None, float],
+    scale: ClockScale,
+    counters: dict[str, int],
+) -> pl.DataFrame:
+    """Rows of some users with the labels that are made of their later events.
+
+    Args:
+        rows: impressions, as of `labels_of_whole_log`.
+        events: of the same users.
+        spec: its impressions say which tasks there are.
+        newest: the last clock of all events of each domain.
+        ticks: as of `labels_of_whole_log`.
+        scale: the same.
+        counters: the same.
+    """
     for name, rule in spec.impressions.from_events.items():
         task = spec.impressions.tasks[name]
         shown, event = _tick_lengths(name, rule, spec, ticks, scale)
@@ -75,7 +102,7 @@ def labels_of_whole_log(
         late = event - scale.shortest
         first = rows[CLOCK] + (1 if spec.order else shown + late)
         own, ends = events[rule.domain], rows[known_column(TARGET + name)]
-        young = ends >= int(own[CLOCK].to_numpy().max(initial=_LONG_AGO)) - late
+        young = ends >= newest[rule.domain] - late
         found = _happened(rows.with_columns(first.alias(_FIRST)), _counted(own, rule, name), until=ends)
         found = only_given(found.cast(pl.Float32), name, task, rows, counters)
         rows = rows.with_columns(

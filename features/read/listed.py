@@ -20,7 +20,7 @@ from features.read.columns import input_reads
 from features.read.explode import packed_lists
 from features.read.lists import TEXT
 from features.read.overlap import Overlaps, find_overlaps, of_ranges
-from features.spec import Domain, FromList, Spec
+from features.spec import Domain, Spec
 
 _CHUNK = 2**22  # values that are compared at a time
 
@@ -36,6 +36,23 @@ class Lists:
 
     values: pl.DataFrame
     offsets: np.ndarray
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Which way the lists of a domain grow.
+
+    Attributes:
+        changed: lists that differ from the one before of their user.
+        agree: those of them that go on at the end that is declared to be the newest.
+        other: those that go on at the other end.
+        first: the request of the first of these, in order of time; None where it is not known.
+    """
+
+    changed: int
+    agree: int
+    other: int
+    first: int | None
 
 
 def timed_domains(spec: Spec) -> dict[str, Domain]:
@@ -84,11 +101,10 @@ def take_lists(rows: pl.DataFrame, spec: Spec, *, what: str) -> tuple[pl.DataFra
 def store_lists(
     rows: pl.DataFrame,
     name: str,
-    rule: FromList,
     lists: Lists,
     values: pl.DataFrame,
     counters: dict[str, int],
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+) -> tuple[pl.DataFrame, pl.DataFrame, Direction]:
     """Store every event once, and let the rows point to them.
 
         list of a request       a b c            stored   a b c d
@@ -99,16 +115,16 @@ def store_lists(
     Args:
         rows: the impressions in order, with `__list.NAME`.
         name: the domain.
-        rule: what the spec says of its lists.
         lists: of `take_lists`.
         values: the lists' values, with `__item` codes.
         counters: gets how the lists follow one another.
 
     Returns:
-        The rows with `__start.NAME` and `__end.NAME` instead; the events, sorted by (user, clock).
+        The rows with `__start.NAME` and `__end.NAME` instead; the events, sorted by (user, clock); and which
+        way the lists grow, for `check_direction`.
 
     Raises:
-        DataError: a request with different lists, or lists that grow at the end that should be the old one.
+        DataError: a request with different lists.
     """
     what = f"domain {name!r}"
     user, clock, request, number = (
@@ -123,7 +139,7 @@ def store_lists(
     codes, low, length = values["__item"].to_numpy(), lists.offsets[number[lines]], lengths[order]
     overlaps = find_overlaps(codes, low, length, user[lines])
     _count(overlaps, name, counters)
-    _check_order(overlaps, rule, rows[lines], what)
+    direction = _direction(overlaps, rows["__request"].to_numpy()[lines])
     new = length - overlaps.shared
     end = np.cumsum(new)
     take = of_ranges(low + overlaps.shared, new)
@@ -141,7 +157,7 @@ def store_lists(
         bounds[part] = pl.Series(f"__{part}.{name}", of_line[line_of_row])
     rows = rows.drop(f"__list.{name}").with_columns(bounds.values())
     _check_requests(rows, name, what)
-    return rows, events
+    return rows, events, direction
 
 
 def _count(overlaps: Overlaps, name: str, counters: dict[str, int]) -> None:
@@ -149,18 +165,27 @@ def _count(overlaps: Overlaps, name: str, counters: dict[str, int]) -> None:
     counters[f"events.{name}.lists_stored_anew"] = int((overlaps.changed & (overlaps.shared == 0)).sum())
 
 
-def _check_order(overlaps: Overlaps, rule: FromList, lines: pl.DataFrame, what: str) -> None:
-    """Refuse lists that go on at their other end more often than at the end that is declared."""
+def _direction(overlaps: Overlaps, request: np.ndarray) -> Direction:
     agree, other = overlaps.grows_new, overlaps.grows_old
-    if other.sum() <= agree.sum():
+    first = int(request[int((other & ~agree).argmax())]) if other.any() else None
+    return Direction(int(overlaps.changed.sum()), int(agree.sum()), int(other.sum()), first)
+
+
+def check_direction(found: Direction, spec: Spec, name: str) -> None:
+    """Refuse lists that go on at their other end more often than at the end that is declared.
+
+    Raises:
+        DataError: naming the first.
+    """
+    rule = spec.domains[name].from_list
+    if rule is None or found.other <= found.agree:
         return
-    at = int((other & ~agree).argmax())
     turned = "newest_first" if rule.order == "oldest_first" else "oldest_first"
+    first = "" if found.first is None else f"the first is request {found.first}, in order of time; "
     raise DataError(
-        f"{what}: from_list.order says {rule.order}, but of {int(overlaps.changed.sum())} lists that differ "
-        f"from the one before of their user {int(other.sum())} go on at the other end and "
-        f"{int(agree.sum())} at this; the first is request {lines['__request'][at]}, in order of time; "
-        f"set order: {turned}"
+        f"domain {name!r}: from_list.order says {rule.order}, but of {found.changed} lists that differ "
+        f"from the one before of their user {found.other} go on at the other end and "
+        f"{found.agree} at this; {first}set order: {turned}"
     )
 
 

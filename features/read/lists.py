@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -72,12 +73,36 @@ def vectors(column: pl.Series, *, what: str) -> pl.Series:
         column, inner = numbers, pl.Float64()
     if not (inner.is_numeric() or inner in (pl.Null, pl.Boolean)):
         raise DataError(f"{what}: a vector must be a list of numbers, got {column.dtype}; use an ID feature")
-    lengths = column.list.len()
-    low, high = (int(str(bound)) if bound is not None else 1 for bound in (lengths.min(), lengths.max()))
+    inner = pl.Float64() if inner == pl.Null else inner
+    return column.cast(pl.List(inner)).list.to_array(one_width(widths_of(column), what=what))
+
+
+def widths_of(column: pl.Series) -> list[int]:
+    """The smallest and the largest length of some lists; nothing where all are missing."""
+    found = column.list.len().drop_nulls().to_numpy()
+    return [int(found.min()), int(found.max())] if len(found) else []
+
+
+def one_width(widths: Sequence[int], *, what: str) -> int:
+    """The one length of all lists, 1 where there is none.
+
+    Raises:
+        DataError: there are several.
+    """
+    low, high = min(widths, default=1), max(widths, default=1)
     if low != high:
         raise DataError(
             f"{what}: lists of a dense feature must have one length, got {low} to {high}; pad them, or use "
             "an ID feature with a table"
         )
-    inner = pl.Float64() if inner == pl.Null else inner
-    return column.cast(pl.List(inner)).list.to_array(high)
+    return low
+
+
+def as_wide(frame: pl.DataFrame, widths: Mapping[str, int]) -> pl.DataFrame:
+    """Vectors of a piece of a table as long as those of the other pieces, where all of it are missing."""
+    short = [
+        (c, dtype.inner, widths[c])
+        for c, dtype in frame.schema.items()
+        if c in widths and isinstance(dtype, pl.Array) and dtype.size != widths[c]
+    ]
+    return frame.with_columns(pl.lit(None, pl.Array(inner, width)).alias(c) for c, inner, width in short)

@@ -35,7 +35,7 @@ from features.read.explode import PLACE, explode, of_line
 from features.read.ids import common_keys, key_values
 from features.read.known_clock import OUTCOME
 from features.read.labels import label_of
-from features.read.listed import Lists, store_lists, take_lists, timed_domains
+from features.read.listed import Lists, check_direction, store_lists, take_lists, timed_domains
 from features.read.locate import FILE, LINE, ROW, locate, table_name
 from features.read.origin import Origin, file_starts
 from features.read.requests import number_requests
@@ -108,9 +108,8 @@ def read_log(spec: Spec, tables: Tables) -> Log:
     rows = labels_of_whole_log(rows, events, spec, ticks=ticks, scale=scale, counters=counters)
     rows, counters["impressions.duplicates"] = number_requests(rows, of_line(spec.impressions))
     for name, own in lists.items():
-        rule = spec.domains[name].from_list
-        assert rule is not None
-        rows, events[name] = store_lists(rows, name, rule, own, events[name], counters)
+        rows, events[name], found = store_lists(rows, name, own, events[name], counters)
+        check_direction(found, spec, name)
     origin = Origin.of(rows, files)
     rows = only_read(rows.drop(ROW, LINE, PLACE, strict=False), input_reads(spec))
     log = Log(rows, events, users, items, origin, ticks, counters, scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,19 +35,35 @@ _OPTIONS = {
 _POLARS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 _CALLED = "\n\nThis error occurred"
 _SMALL = 2**28  # bytes: below this a high ratio is harmless
-_verified = False  # whether somebody has proved the checksums of the files already
+_left_out: Collection[str] | None = None  # by a process that has proved the checksums of all other files
+_noted: list[str] = []
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def already_verified() -> Iterator[None]:
-    """Tables opened within the block are those that another process has read with their checksums."""
-    global _verified
-    before, _verified = _verified, True
+def already_verified(left_out: Collection[str] = ()) -> Iterator[None]:
+    """Tables opened within the block are those that another process has read with their checksums.
+
+    Args:
+        left_out: the files that it left out; any other that cannot be read now is an error.
+    """
+    global _left_out
+    before, _left_out = _left_out, left_out
     try:
         yield
     finally:
-        _verified = before
+        _left_out = before
+
+
+@contextmanager
+def noting_left_out() -> Iterator[list[str]]:
+    """The paths of the files that are left out (`on_error: skip`) of tables opened within the block."""
+    global _noted
+    before, _noted = _noted, []
+    try:
+        yield _noted
+    finally:
+        _noted = before
 
 
 def open_files(
@@ -75,6 +91,8 @@ def open_files(
             several tables all that is wrong is told at once.
     """
     options, problems, tables = _options(source), Problems(), {}
+    if _left_out is not None:
+        options["on_error"] = "fail"
     for name in sorted(set(needed) & set(source.tables)):
         with problems.collect():
             own = None if roles is None else roles.get(name, TableRoles())
@@ -145,6 +163,7 @@ def _open(
     options: dict[str, Any], counters: dict[str, int] | None, *, dry: bool,
 ) -> pl.LazyFrame:  # fmt: skip
     raw, files = files_of(source.tables[name], root, what=f"table {name!r}")
+    files = [file for file in files if str(file.path) not in (_left_out or ())]
     opened = (_attempt(f.path, options, partial(_part, f, raw, options)) for f in files)
     parts = [part for part in opened if part is not None]
     if not parts:
@@ -156,7 +175,7 @@ def _open(
         table.first_rows()
     if raw.format != "csv":
         _prove(table, options, lambda part: _check_decoded(part, table, options))
-    if options["check_pages"] and raw.format != "csv" and not (dry or _verified):
+    if options["check_pages"] and raw.format != "csv" and not dry and _left_out is None:
         _prove(table, options, table.verify)
     if counters is not None and (skipped := len(files) - len(table.parts)):
         counters[f"files.{name}.skipped"] = skipped
@@ -192,6 +211,7 @@ def _attempt(path: Path, options: dict[str, Any], action: Callable[[], Part]) ->
         if options["on_error"] == "fail":
             raise
         _log.warning("skipped: %s", error)
+        _noted.append(str(path))
         return None
 
 

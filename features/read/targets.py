@@ -86,18 +86,19 @@ def only_given(
     return target.set(~exists, None)
 
 
-def without_young(rows: pl.DataFrame, shown: Impressions, time: str) -> pl.DataFrame:
+def without_young(rows: pl.DataFrame, shown: Impressions, time: str, *, end: int | None) -> pl.DataFrame:
     """Rows whose labels are null where they are younger than `mature` at the end of the log.
 
     Args:
-        rows: all of the log, with targets.
+        rows: of the log, with targets.
         shown: the spec of the impressions.
         time: the column of seconds.
+        end: the last of these in the whole log; None where it has no rows.
     """
     columns: list[pl.Expr] = []
     for name, task in shown.tasks.items():
         if task.mature is not None:
-            young = pl.col(time) > pl.col(time).max() - task.mature
+            young = pl.col(time) > pl.lit(end, pl.Int64) - task.mature
             target = pl.col(TARGET + name)
             columns.append((young & target.is_not_null()).alias(YOUNG + name))
             columns.append(pl.when(~young).then(target).alias(TARGET + name))

@@ -153,19 +153,6 @@ def test_partitions_have_the_same_bytes(tmp_path: Path, parts: int) -> None:
     assert f"{parts} partitions" in " ".join(steps) and cut.files == whole.files and cut == whole
 
 
-def test_maturity_is_told_in_one_partition(tmp_path: Path) -> None:
-    write_tables(tmp_path / "raw", tables())
-    steps: list[str] = []
-    prepare(
-        parse_spec(spec(click=CLICK, buy=BUY)),
-        tmp_path / "out",
-        base=tmp_path / "raw",
-        resources=Resources(partitions=2),
-        progress=steps.append,
-    )
-    assert "in one partition, all in memory: a label is left out until it is mature" in steps
-
-
 def test_late_labels_weigh_what_will_have_come(tmp_path: Path) -> None:
     """Delays are exponential: the law is found from what the log could see of them, and the rate with it."""
     random, rows, day = np.random.default_rng(0), 6000, 86_400_000

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
+from features.dataset import Dataset
 from features.errors import DataError
+from features.partitions import combine, job
 from features.partitions.workers import Resources
 from features.prepare import prepare
 from features.spec import parse_spec
+from tests.features.partitions.kinds import KINDS
 from tests.features.small_log import (
     RATINGS_SPEC,
     SHOP_SPEC,
@@ -37,7 +41,11 @@ RATINGS = changed(
             "outputs": ["residual"],
         },
         "genre": {"by": ["item.genres", "user.sex"], "separator": "|", "outputs": ["count", "rate"]},
-        "recent": {"by": ["movie_id"], "window": "12h", "outputs": ["count", "rate", "since_last"]},
+        "recent": {
+            "by": ["movie_id"],
+            "window": "12h",
+            "outputs": ["count", "rate", "since_last", "since_first"],
+        },
     },
     matches__genre__outputs=["count", "decayed", "recency", "last", "share", "positive_share"],
     domains__ratings__outcome={"column": "rating", "at_least": 4},
@@ -89,7 +97,26 @@ def same(root: Path, spec: dict[str, Any], tables: Tables, *, parts: tuple[int, 
 
 
 def test_ratings_with_an_order_and_counters_of_all_kinds(tmp_path: Path) -> None:
-    same(tmp_path, RATINGS, rating_tables(), parts=(2, 5))
+    same(tmp_path, RATINGS, rating_tables(), parts=(5,))
+
+
+def many_users() -> Tables:
+    """Three times the ratings of twelve users, each of other users."""
+    copies = [rating_tables(80, seed) for seed in range(3)]
+
+    def all_of(table: str) -> pl.DataFrame:
+        return pl.concat(c[table].with_columns(pl.col("user_id") + 12 * i) for i, c in enumerate(copies))
+
+    return {"ratings": all_of("ratings"), "users": all_of("users"), "movies": copies[0]["movies"]}
+
+
+@pytest.mark.slow
+def test_any_number_of_partitions_and_workers(tmp_path: Path) -> None:
+    """The corners of 1, 4 and 16 partitions with 1, 2 and 3 workers."""
+    write_tables(tmp_path / "raw", many_users())
+    whole = prepared(tmp_path, RATINGS, 1)
+    for parts, workers in ((16, 1), (4, 2), (16, 3)):
+        assert prepared(tmp_path, RATINGS, parts, workers=workers) == whole
 
 
 def test_a_shop_with_requests_texts_and_duplicates(tmp_path: Path) -> None:
@@ -99,10 +126,16 @@ def test_a_shop_with_requests_texts_and_duplicates(tmp_path: Path) -> None:
     same(tmp_path, SHOP, tables)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_half_of_all_rows_of_one_user_and_one_item_and_of_one_moment(tmp_path: Path, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    tables = rating_tables(200, seed=seed)
+@pytest.mark.parametrize("kind", KINDS)
+def test_logs_of_every_kind(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "BATCH", 16)
+    monkeypatch.setattr(combine, "SHARE", 100)
+    same(tmp_path, *KINDS[kind](), parts=(3,))
+
+
+def test_half_of_all_rows_of_one_user_and_one_item_and_of_one_moment(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tables = rating_tables(200)
     most = rng.random(tables["ratings"].height) < 0.5
     tables["ratings"] = tables["ratings"].with_columns(
         pl.when(pl.Series(most)).then(7).otherwise("user_id").alias("user_id"),
@@ -112,10 +145,31 @@ def test_half_of_all_rows_of_one_user_and_one_item_and_of_one_moment(tmp_path: P
     same(tmp_path, RATINGS, tables, parts=(4,))
 
 
+def test_files_that_cannot_be_read_are_left_out_by_every_task(tmp_path: Path) -> None:
+    """One is cut off, and one has a flipped bit in a page, which only the process that begins looks for."""
+    tables, folder = rating_tables(120), tmp_path / "raw" / "ratings"
+    write_tables(tmp_path / "raw", tables)
+    folder.mkdir()
+    paths = [folder / f"{number}.parquet" for number in range(4)]
+    how: dict[str, Any] = {"write_page_checksum": True, "compression": "none", "use_dictionary": False}
+    for path, part in zip(paths, tables["ratings"].iter_slices(30), strict=True):
+        pq.write_table(part.to_arrow(), path, **how)
+    paths[1].write_bytes(paths[1].read_bytes()[:-9])
+    flipped = bytearray(paths[2].read_bytes())
+    page = pq.ParquetFile(paths[2]).metadata.row_group(0).column(0)
+    flipped[page.data_page_offset + page.total_compressed_size - 3] ^= 1
+    paths[2].write_bytes(flipped)
+    spec = changed(RATINGS, source__tables__ratings={"path": "ratings/*.parquet"})
+    spec["source"]["options"] = {"on_error": "skip"}
+    whole = prepared(tmp_path, spec, 1)
+    assert prepared(tmp_path, spec, 3) == whole
+    assert Dataset(tmp_path / "parts-3-1").manifest.counters["files.ratings.skipped"] == 2
+
+
 def test_more_partitions_than_users(tmp_path: Path) -> None:
     tables = rating_tables(60)
     tables["ratings"] = tables["ratings"].filter(pl.col("user_id") < 3)
-    same(tmp_path, RATINGS, tables, parts=(7,))
+    same(tmp_path, RATINGS, tables, parts=(4,))
 
 
 def test_numbers_that_are_larger_in_some_partitions(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from features.errors import DataError
 from features.partitions import tasks
 from features.partitions.tasks import work_directory
 from features.safe_yaml import dump_yaml
+from tests.features.partitions.kinds import purchases
 from tests.features.partitions.test_equal import RATINGS, prepared, written
 from tests.features.small_log import rating_tables, write_tables
 
 PARTS = 2
 STAGES = (
-    "survey", "ingest", "entity", "rank", "users", "rows", "before-0", "count-0", "count-1", "fit-rows",
-    "fit-events", "merge-tables", "merge-dense", "encode-rows", "encode-events", "store",
+    "survey", "ingest", "entity", "rank", "users", "rows", "before-0", "count-0", "before-1", "count-1",
+    "fit-rows", "fit-events", "merge-tables", "merge-dense", "encode-rows", "encode-events", "store",
 )  # fmt: skip
 
 
@@ -44,8 +45,8 @@ def test_a_failure_in_any_stage_and_another_call(
         return perform(*call)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tasks, "_perform", counted)
-    for stage in STAGES:
-        with injected(f"task.{stage}.before_rename:0:raise"), pytest.raises(InjectedFault):
+    for point in (*(f"task.{stage}.before_rename:0" for stage in STAGES), "dataset.before_rename"):
+        with injected(f"{point}:raise"), pytest.raises(InjectedFault):
             prepared(root, RATINGS, PARTS)
         assert not (root / f"parts-{PARTS}-1").exists()
     # Rows lie on the disk a few times, not once for each stage.
@@ -57,7 +58,18 @@ def test_a_failure_in_any_stage_and_another_call(
     assert prepared(root, RATINGS, PARTS) == whole
     # Each first task of a stage was stopped once; no other ran twice.
     twice = {path for path in run if run.count(path) > 1}
+    assert {path.split("/")[-2] for path in run} == set(STAGES)
     assert twice == {path for path in run if path.endswith("/00000") and path.split("/")[-2] in STAGES}
+
+
+def test_a_failure_in_the_stages_that_only_some_logs_have(tmp_path: Path) -> None:
+    spec, tables = purchases()
+    write_tables(tmp_path / "raw", tables)
+    whole = prepared(tmp_path, spec, 1)
+    for stage in ("requests", "late", "fit-late", "merge-targets"):
+        with injected(f"task.{stage}.before_rename:0:raise"), pytest.raises(InjectedFault):
+            prepared(tmp_path, spec, PARTS)
+    assert prepared(tmp_path, spec, PARTS) == whole
 
 
 def test_one_job_at_a_time(tmp_path: Path) -> None:
@@ -89,8 +101,9 @@ def test_killed_in_every_stage_with_worker_processes(log: tuple[Path, dict[str, 
         "--source", str(root / "raw"),
         "--partitions", "2", "--workers", "2",
     ]  # fmt: skip
-    for stage in ("ingest", "users", "rows", "count-0", "encode-rows", "store"):
-        fault = {"CTR_FAULT": f"task.{stage}.after_rename:1:kill"}
+    stages = ("ingest", "users", "rows", "count-0", "encode-rows", "store")
+    for point in (*(f"task.{stage}.after_rename:1" for stage in stages), "dataset.before_rename"):
+        fault = {"CTR_FAULT": f"{point}:kill"}
         killed = subprocess.run(
             command, env={**os.environ, **fault}, capture_output=True, text=True, timeout=300
         )
