@@ -20,6 +20,7 @@ with RunDir.open(path) as run, Tracker(run, config={"a": 1}, dataset=data, syste
     tracker.resume_at(0)
     for step in range(1, 5):
         tracker.log("train", step, {"loss": 1 / step, "x=y": 1})
+    assert tracker.close(timeout=120)  # the first use of MLflow takes long on a busy machine
 with RunDir.open(path) as run, Tracker(run, config={"a": 1}, dataset=data, system_seconds=0) as tracker:
     tracker.resume_at(2)
     for step in range(3, 7):
