@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from ctr.compare import Cell, compare_files, judge
 from ctr.metrics import evaluate_table
-from ctr.metrics.tasks import columns_of
 from ctr.report.result_line import append_line
 from ctr.runs.directory import RunDir
 from ctr.runs.ensemble import EnsembleRecord, member_file, read_ensemble
@@ -70,10 +67,6 @@ def show_difference(path: Path, made: EnsembleRecord) -> None:
         echo("\nno member is compared: the validation part is empty, or was trained on, so none is chosen")
         return
     base, mean = member_file(path, "test", made.best), path / "predictions" / "test.parquet"
-    schema = pq.read_schema(mean)
-    if columns_of(None, schema, where=str(mean)).weight in schema.names:
-        echo("\nno interval of a difference: rows of this data set have weights, which it does not know of")
-        return
     echo(f"\nbase: {made.members[made.best - 1].run}, the best member on validation ({made.metric})")
     pairs = compare_files(base, {"ensemble": mean})
     judgements = judge({name: [Cell(pair=pair, seed=0)] for name, pair in pairs.items()})
