@@ -69,7 +69,7 @@ def fit_delays(delay: NDArray[np.float64], age: NDArray[np.float64], rows: int) 
 
     Example:
         >>> ages = np.array([2.0, 9.0, 9.0])
-        >>> law = fit_delays(np.array([1.0, 1.0, 3.0]), ages, np.append(ages, 2.0))
+        >>> law = fit_delays(np.array([1.0, 1.0, 3.0]), ages, rows=4)
         >>> law.delays.tolist(), law.share.tolist()  # two rows could show 3: of them one did so late
         ([1.0, 3.0], [0.5, 1.0])
     """
