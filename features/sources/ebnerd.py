@@ -91,7 +91,7 @@ def _events(history: pl.LazyFrame) -> pl.LazyFrame:
             f"{file}: the lists of a user must have one length, but row {wrong['row'][0]} has "
             f"{wrong.drop('row').row(0, named=True)}; fetch the bundle again"
         )
-    events = history.select("user_id", *_EVENT, KEEP_FILE).explode(*_EVENT).rename(_EVENT)
+    events = history.select("user_id", *_EVENT, KEEP_FILE).explode(*_EVENT).rename(dict(_EVENT))
     return events.filter(pl.col("at").is_not_null()).with_columns(pl.col("at").dt.timestamp("us"))
 
 

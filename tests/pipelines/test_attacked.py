@@ -22,10 +22,12 @@ SIMULATOR = Path(__file__).resolve().parents[2] / "pipelines" / "configs" / "spe
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set and a run that was trained on it for a step, with its predictions."""
+    """A data set and two runs that were trained on it for a step, one with its predictions."""
     root = tmp_path_factory.mktemp("place")
     config = write_config(root / "run.yaml", tiny_dataset(root), root / "run", "train.max_steps=1")
     assert main(["train", str(config)]) == main(["predict", str(root / "run")]) == 0
+    other = write_config(root / "other.yaml", root / "dataset", root / "other", "train.max_steps=1", "seed=2")
+    assert main(["train", str(other)]) == 0
     return root
 
 
@@ -75,6 +77,10 @@ def compared(place: Path) -> list[str]:
     return ["evaluate", "--compare", f"a={predictions}", f"b={predictions}"]
 
 
+def members(place: Path) -> list[str]:
+    return [str(place / "run"), str(place / "other")]
+
+
 # Commands that write into a directory, or into that of a run.
 WRITING: dict[str, Callable[[Path, Path], list[str]]] = {
     "simulate": lambda place, out: ["simulate", "--out", str(out)],
@@ -89,6 +95,7 @@ WRITING: dict[str, Callable[[Path, Path], list[str]]] = {
     "ablate": lambda place, out: ["ablate", plan(place, out)],
     "scaling": lambda place, out: ["scaling", sweep(place, out)],
     "generate": lambda place, out: ["generate", "train", generator(place, out)],
+    "ensemble": lambda place, out: ["ensemble", *members(place), "--out", str(out)],
     "bench": lambda place, out: ["bench", "unique", "--quick", "--out", str(out)],
     "sync": lambda place, out: ["sync", str(out)],
 }
@@ -129,6 +136,7 @@ OPENING: dict[str, Callable[[Path, Path], list[str]]] = {
     "generate": lambda place, out: ["generate", "train", generator(place, out)],
     "ablate": lambda place, out: ["ablate", plan(place, out)],
     "scaling": lambda place, out: ["scaling", sweep(place, out)],
+    "ensemble": lambda place, out: ["ensemble", *members(place), "--out", str(out)],
     "doctor": lambda place, out: ["doctor", str(place / "dataset")],
 }
 

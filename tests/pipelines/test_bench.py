@@ -49,7 +49,7 @@ def test_the_other_suites(tmp_path: Path) -> None:
     rows = found["ablate"]["tables"][0]["rows"]
     assert rows[-1][0] == "all of them" and all(0 <= row[2] < 1e-3 for row in rows)
     assert all(value > 0 for row in rows for value in row[3:])
-    assert len(found["length"]["targets"]) == 5 and len(found["memory"]["targets"]) == 7
+    assert len(found["length"]["targets"]) == 5 and len(found["memory"]["targets"]) == 10
 
 
 @pytest.mark.slow
