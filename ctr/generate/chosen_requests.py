@@ -12,9 +12,9 @@ import numpy as np
 
 from ctr.generate.config import GenerateConfig
 from ctr.generate.training import narrow
-from ctr.generate.views import last_requests, pick_requests, spread
+from ctr.generate.views import last_requests, spread
 from ctr.loader.columns import ranges
-from ctr.loader.view import DatasetView
+from ctr.loader.view import DatasetView, pick_requests
 from features.dataset import Dataset, SplitData
 from features.errors import DataError
 

@@ -20,9 +20,9 @@ from ctr.footprint import check_dense
 from ctr.generate.config import GenerateConfig
 from ctr.generate.model import NextBehaviour
 from ctr.generate.semantic_ids import SemanticIds, load_semantic_ids, make_semantic_ids
-from ctr.generate.views import covering_requests, last_requests, pick_requests
+from ctr.generate.views import covering_requests, last_requests
 from ctr.loader import Loader
-from ctr.loader.view import DatasetView
+from ctr.loader.view import DatasetView, pick_requests
 from ctr.runs.identity import identity
 from ctr.training.optim import averaged_weights, make_optimizer
 from ctr.training.scoring import BatchSource

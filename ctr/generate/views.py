@@ -11,17 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from ctr.loader.columns import ranges
 from ctr.loader.view import make_split
 from features.dataset import SPLITS, Dataset, Manifest, SplitData
 from features.errors import ConfigError
-
-
-def pick_requests(data: SplitData, picked: np.ndarray) -> SplitData:
-    """The requests at these positions with their rows, in this order."""
-    starts = data.row_offsets[picked]
-    rows, _ = ranges(starts, data.row_offsets[picked + 1] - starts)
-    return make_split(data.requests.take(picked), data.impressions.take(rows))
 
 
 def last_requests(data: SplitData) -> np.ndarray:

@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from features.dataset import Dataset, SplitData, SplitInfo
 
+_MANY = 10_000  # runs of rows
+
 
 class DatasetView(Dataset):
     """A data set some of whose splits are replaced.
@@ -44,15 +46,26 @@ def _sample(split: SplitData, rows: int) -> SplitData:
     requests, offsets = split.requests.num_rows, split.row_offsets
     wanted = min(requests, max(1, round(rows * requests / max(int(offsets[-1]), 1))))
     picked = np.unique(np.linspace(0, max(requests - 1, 0), wanted).astype(np.int64))
-    runs = [(int(offsets[request]), int(offsets[request + 1])) for request in picked]
+    return pick_requests(split, picked)
+
+
+def pick_requests(split: SplitData, picked: np.ndarray) -> SplitData:
+    """The requests at these positions with all of their rows, in this order."""
+    starts, ends = split.row_offsets[picked].tolist(), split.row_offsets[picked + 1].tolist()
+    requests = [(request, request + 1) for request in picked.tolist()]
     return make_split(
-        _slices(split.requests, [(int(request), int(request) + 1) for request in picked]),
-        _slices(split.impressions, runs),
+        _slices(split.requests, requests), _slices(split.impressions, list(zip(starts, ends, strict=True)))
     )
 
 
 def _slices(table: pa.Table, runs: list[tuple[int, int]]) -> pa.Table:
-    """Copies of these runs of rows alone: `Table.take` would join the chunks of every list column first."""
+    """Copies of these runs of rows alone.
+
+    `Table.take` is faster for many runs, but joins the chunks of every list column first: on a large part
+    that is minutes and gigabytes for a few rows.
+    """
+    if len(runs) > _MANY:
+        return table.take(pa.array(np.concatenate([np.arange(start, end) for start, end in runs])))
     return pa.concat_tables([table.slice(0, 0), *(table.slice(a, b - a) for a, b in runs)]).combine_chunks()
 
 

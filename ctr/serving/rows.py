@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ctr.batch import Batch
-from ctr.loader.columns import ranges
-from ctr.loader.view import DatasetView, make_split
+from ctr.loader.view import DatasetView, pick_requests
 from features.dataset import SPLITS, Dataset, SplitData
 from features.errors import DataError
 
@@ -70,11 +67,4 @@ def _positions(data: SplitData, wanted: np.ndarray) -> np.ndarray:
 def _requests_of(data: SplitData, rows: np.ndarray) -> SplitData:
     """The whole requests that some rows belong to, in their order."""
     requests = np.unique(np.searchsorted(data.row_offsets, rows, side="right") - 1)
-    starts = data.row_offsets[requests]
-    shown, _ = ranges(starts, data.row_offsets[requests + 1] - starts)
-    return make_split(_take(data.requests, requests), _take(data.impressions, shown))
-
-
-def _take(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    taken: Any = table.take(pa.array(rows))
-    return taken
+    return pick_requests(data, requests)

@@ -13,8 +13,8 @@ from ctr.generate.baselines import ItemNeighbours, Popularity
 from ctr.generate.config import StrategyConfig
 from ctr.generate.metrics import diversity, ndcg, recall
 from ctr.generate.ordering import by_expected_utility, by_votes
-from ctr.generate.views import Donors, covering_requests, last_requests, pick_requests, spread
-from ctr.loader.view import DatasetView
+from ctr.generate.views import Donors, covering_requests, last_requests, spread
+from ctr.loader.view import DatasetView, pick_requests
 from features.dataset import Dataset
 from features.errors import ConfigError
 from tests.ctr.dataset_fixture import Sizes, write_dataset
