@@ -9,8 +9,8 @@ formulas are the papers', and all weights are learned as before:
 2. HyFormer's query FFNs start as the identity on one candidate token, plus their usual small random map of
    everything else: GELU(x) − GELU(−x) = x, so W_1 = [A; −A], W_2 = [I, −I] computes exactly A x;
 3. W_Q = W_K starts as one orthogonal matrix where candidates attend to events (of OneTrans' ns tokens each
-   W_Q is the events' W_K);
-4. HSTU's candidate token starts as that candidate token.
+   W_Q is the events' W_K), and where they search among them;
+4. what a candidate asks of HSTU or of the grid's sequence sides starts as that candidate token.
 
 Then ⟨query, key⟩ starts large where the event shares the candidate's values. Worth it where candidate and
 history share ID spaces (docs/results.md has the figures).
@@ -28,9 +28,12 @@ from torch import Tensor, nn
 from ctr.blocks.attention import MultiHeadAttention
 from ctr.blocks.longer import CausalLayer
 from ctr.blocks.query import QueryGeneration, SequenceDecoding
+from ctr.models.grid import Grid
 from ctr.models.hstu import HstuModel
 from ctr.models.one_trans import OneTransLayer
 from ctr.models.sequence.hstu import HstuLayer
+from ctr.models.sequence.search import Search
+from ctr.models.sequence.target_attention import TargetAttention
 from ctr.tokens.events import SequenceTokenizer
 from ctr.tokens.features import GroupToken, SemanticTokenizer
 from features.errors import ConfigError
@@ -74,8 +77,12 @@ def align(model: nn.Module, linked: Mapping[str, str] | None = None) -> None:
     for module in model.modules():
         if isinstance(module, QueryGeneration):
             _pass_through(module, token)
-        elif isinstance(module, SequenceDecoding | CausalLayer):
+        elif isinstance(module, SequenceDecoding | CausalLayer | TargetAttention):
             _same_side(module.attention)
+        elif isinstance(module, Search):
+            _same_side_of_search(module)
+        elif isinstance(module, Grid):
+            _pass_one(module.ask, module.asking.index(token))
         elif isinstance(module, OneTransLayer):
             _same_side_of_tokens(module)
         elif isinstance(module, HstuModel):
@@ -144,16 +151,29 @@ def _pass_through(generation: QueryGeneration, token: int) -> None:
 
 def _same_side(attention: MultiHeadAttention) -> None:
     """W_Q = W_K, orthogonal, without biases."""
-    width = attention.query.weight.shape[0]
-    one = nn.init.orthogonal_(torch.empty(width, width))
-    attention.query.weight.copy_(_QUERY * one)
-    attention.key_value.weight[:width] = one
-    attention.key_value.bias[:width] = 0
-    attention.query.bias.zero_()
+    _same_maps(attention.query, attention.key_value)
     if attention.sink is not None:
         heads = attention.query.bias.view(attention.heads, -1)
         heads[:, 0] = _SINK  # s₀ = q · k₀ / √(D / H), along one axis of each head
         attention.sink.view_as(heads)[:, 0] = heads.shape[1] ** 0.5
+
+
+def _same_maps(query: nn.Linear, key_value: nn.Linear) -> None:
+    """W_Q = W_K, orthogonal, without biases."""
+    width = len(query.weight)
+    one = nn.init.orthogonal_(torch.empty(width, width))
+    query.weight.copy_(_QUERY * one)
+    key_value.weight[:width] = one
+    key_value.bias[:width] = 0
+    query.bias.zero_()
+
+
+def _same_side_of_search(search: Search) -> None:
+    """W_Q = W_K of the attention and W_a = W_b of a learned search, each orthogonal."""
+    _same_maps(search.query, search.key_value)
+    if search.search_query is not None and search.search_key is not None:
+        nn.init.orthogonal_(search.search_query.weight)
+        search.search_key.weight.copy_(search.search_query.weight)
 
 
 def _same_side_of_tokens(layer: OneTransLayer) -> None:

@@ -24,8 +24,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ctr.blocks.jagged import Jagged
+from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear
-from ctr.models.sequence.pairs import Pairs
+from ctr.blocks.request_map import RequestMap
+from ctr.models.sequence.pairs import Pairs, inner_products
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive, Unused
 
@@ -86,70 +89,100 @@ class Search(SequenceSide):
 
     def encode(self, events: SideEvents) -> SideState:
         """The events, with what the search compares."""
-        values = events.tokens.values
-        if self.search_key is not None:
-            values = torch.cat([values, self.search_key(values)], dim=-1)
-        elif self.directions is not None:
-            values = torch.cat([values, (values.detach() @ self.directions).sign()], dim=-1)
-        return SideState(events=events.tokens.with_values(values), gaps=events.gaps, ids=events.ids)
+        tokens = events.tokens
+        compared = self._compared(tokens.values)
+        wide = tokens.with_values(torch.cat([tokens.values, compared], dim=-1))
+        learns = self.training and self.click is not None and self.config.loss
+        summary = _outer_sums(tokens, tokens.with_values(compared)) if learns else None
+        return SideState(events=wide, gaps=events.gaps, ids=events.ids, summary=summary)
 
     def read(self, state: SideState, candidates: Candidates) -> Tensor:
         """(B, 1, D); without any event found the bias of the output map."""
         assert state.events is not None
-        width = candidates.query.shape[1]
+        values = state.events.values[:, : candidates.query.shape[1]]
         pairs = Pairs.of(state.events, candidates.requests)
-        values, compared = state.events.values[:, :width], state.events.values[:, width:]
-        found = pairs.take(self._search(values, compared, state, candidates, pairs))
+        self.own_logits = None if state.summary is None else self._clicks(state.summary, candidates)
+        with torch.no_grad():
+            found = pairs.take(self._search(state, candidates, pairs))
         query = self.query(candidates.query).unflatten(-1, (self.heads, -1))
         key, value = (x.unflatten(-1, (self.heads, -1)) for x in self._mapped(values, found).chunk(2, dim=-1))
         scores = (found.of_candidates(query) * key).sum(-1) * query.shape[-1] ** -0.5
-        scores = scores + self._bias(state, found)
+        if self.by_time is not None:
+            scores = scores + self.by_time[found.of_events(_buckets(state))]
         return self.output(found.sum(found.softmax(scores)[..., None] * value).flatten(1))[:, None]
 
-    def _search(
-        self, values: Tensor, compared: Tensor, state: SideState, candidates: Candidates, pairs: Pairs
-    ) -> Tensor:
+    def _compared(self, values: Tensor) -> Tensor:
+        """(ΣL, ·): what the search compares of each event."""
+        if self.search_key is not None:
+            return self.search_key(values)
+        with torch.no_grad():
+            if self.directions is not None:
+                return (values @ self.directions).sign()
+            if self.config.by == "attention":
+                return self.key_value(values).chunk(2, dim=-1)[0]
+        return values[:, :0]
+
+    def _search(self, state: SideState, candidates: Candidates, pairs: Pairs) -> Tensor:
         """Indices of the pairs that are kept, at most K of a candidate."""
-        self.own_logits = None
+        assert state.events is not None
         if self.config.by == "field":
             assert state.ids is not None and candidates.ids is not None
             equal = (pairs.of_events(state.ids) == pairs.of_candidates(candidates.ids)).nonzero().flatten()
             newest = pairs.take(equal)
             return equal[newest.top(torch.zeros(len(equal), device=equal.device), self.config.keep)]
+        query, requests = candidates.query, candidates.requests
+        compared = state.events.with_values(state.events.values[:, query.shape[1] :])
         if self.config.by == "attention":
-            return self._by_heads(values, state, candidates.query, pairs)
+            return self._by_heads(self.query(query), compared, state, requests, pairs)
         if self.directions is not None:
-            asked = (candidates.query.detach() @ self.directions).sign()
+            asked = (query @ self.directions).sign()
         else:
             assert self.search_query is not None
-            asked = self.search_query(candidates.query)
-        scores = (pairs.of_candidates(asked) * pairs.of_events(compared)).sum(-1)
-        if self.training and self.click is not None and self.config.loss:
-            self.own_logits = self.click(pairs.sum(scores[:, None] * pairs.of_events(values))).squeeze(-1)
-        return pairs.top(scores, self.config.keep)
+            asked = self.search_query(query)
+        return pairs.top(inner_products(asked, compared, requests, pairs), self.config.keep)
 
-    def _by_heads(self, values: Tensor, state: SideState, query: Tensor, pairs: Pairs) -> Tensor:
+    def _by_heads(
+        self, query: Tensor, key: Jagged, state: SideState, requests: RequestMap, pairs: Pairs
+    ) -> Tensor:
         """The first K different events of a walk along the heads' rankings, one place after another."""
-        with torch.no_grad():
-            asked = self.query(query).unflatten(-1, (self.heads, -1))
-            weight, bias = self.key_value.weight.chunk(2)[0], self.key_value.bias.chunk(2)[0]
-            key = (values @ weight.T + bias).unflatten(-1, (self.heads, -1))
-            scores = (pairs.of_candidates(asked) * pairs.of_events(key)).sum(-1) * asked.shape[-1] ** -0.5
-            scores = scores + self._bias(state, pairs)
-            places = torch.stack([pairs.ranks(scores[:, head]) for head in range(self.heads)], dim=1)
-            turns = places * self.heads + torch.arange(self.heads, device=places.device)
-            return pairs.first(turns.min(dim=1).values, self.config.keep)
+        assert self.by_time is not None
+        keep, heads, width = self.config.keep, self.heads, query.shape[1] // self.heads
+        bias = self.by_time[_buckets(state)]  # (ΣL, H)
+        turns = torch.full_like(pairs.owner, keep * heads)
+        for head in range(heads):
+            part = slice(head * width, (head + 1) * width)
+            own = key.with_values(key.values[:, part])
+            scores = inner_products(query[:, part], own, requests, pairs) * width**-0.5
+            scores = scores + pairs.of_events(bias[:, head])
+            best = pairs.top(scores, keep)
+            turn = pairs.take(best).ranks(scores[best]) * heads + head
+            turns[best] = torch.minimum(turns[best], turn)
+        met = (turns < keep * heads).nonzero().flatten()
+        return met[pairs.take(met).top(-turns[met], keep)]
 
-    def _bias(self, state: SideState, pairs: Pairs) -> Tensor | float:
-        """β of each pair and head, by the time since its event."""
-        if self.by_time is None:
-            return 0.0
-        assert state.gaps is not None
-        bucket = torch.frexp(1 + pairs.of_events(state.gaps).float()).exponent.long() - 1
-        return self.by_time[bucket.clamp(0, _TIME_BUCKETS - 1)]
+    def _clicks(self, sums: Tensor, candidates: Candidates) -> Tensor:
+        """(B,): logits of Σ_j r_j e_j = (Σ_j e_j (W_b e_j)ᵀ) W_a q, for which no pair is needed."""
+        assert self.search_query is not None and self.click is not None
+        requests = candidates.requests
+        asked = requests.pack(self.search_query(candidates.query)[:, None])
+        read: Tensor = self.click(requests.unpack(asked @ sums.transpose(1, 2)))
+        return read.flatten()
 
     def _mapped(self, values: Tensor, found: Pairs) -> Tensor:
         """K and V of the kept pairs; each event is mapped once if that is less work."""
         if found.event is not None and len(found.owner) < len(values):
             return self.key_value(found.of_events(values))
         return found.of_events(self.key_value(values))
+
+
+def _buckets(state: SideState) -> Tensor:
+    """(ΣL,) int64: the bucket of the time since each event."""
+    assert state.gaps is not None
+    return (torch.frexp(1 + state.gaps.float()).exponent.long() - 1).clamp(0, _TIME_BUCKETS - 1)
+
+
+def _outer_sums(left: Jagged, right: Jagged) -> Tensor:
+    """(R, D, D): Σ_j l_j r_jᵀ over the events of each request."""
+    buckets = LengthBuckets.of(left)
+    parts = zip(buckets.pad(left), buckets.pad(right), strict=True)
+    return buckets.from_buckets([a.transpose(1, 2) @ b for a, b in parts])

@@ -19,13 +19,15 @@ HYFORMER: dict[str, Any] = {"d_model": 12, "heads": 2, "queries": {"view": 2}, "
 LONGER: dict[str, Any] = {"kind": "longer", "d_model": 12, "heads": 2, "longer": {"num_queries": 3}}
 ONE_TRANS: dict[str, Any] = {"kind": "one_trans", "d_model": 12, "heads": 2}
 HSTU: dict[str, Any] = {"kind": "hstu", "d_model": 12, "heads": 2, "action_tokens": "added"}
+GRID: dict[str, Any] = {"kind": "grid", "d_model": 12, "heads": 2}
+SOFT: dict[str, Any] = GRID | {"sequence": {"kind": "search", "by": "inner_product"}}
 
 
 def build(options: dict[str, Any]) -> Any:
     return build_model(batches.manifest(), model_config(**options), dim=batches.DIM, seed=1)
 
 
-@pytest.mark.parametrize("options", [HYFORMER, LONGER, ONE_TRANS, HSTU], ids=lambda o: o.get("kind"))
+@pytest.mark.parametrize("options", [HYFORMER, LONGER, ONE_TRANS, HSTU, SOFT], ids=lambda o: o.get("kind"))
 def test_only_values_change(options: dict[str, Any]) -> None:
     plain, start = build(options), build(options | {"aligned_start": True})
     assert {k: v.shape for k, v in plain.state_dict().items()} == {
@@ -94,6 +96,20 @@ def test_the_candidate_token_of_hstu_starts_as_that_of_the_shared_ids(
     for layer in model.layers:
         _, _, query, key = layer.mapped.weight.chunk(4)
         torch.testing.assert_close(query, 2 * key)
+
+
+def test_what_a_grid_asks_starts_as_the_token_of_the_shared_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aligned, "_REST", 0.0)
+    for options in (SOFT, GRID | {"sequence": {"kind": "target_attention"}}):
+        model = build(options | {"aligned_start": True})
+        tokens = torch.randn(5, len(model.asking), 12)
+        mapped = model.ask(tokens.flatten(1)) - model.ask.bias
+        torch.testing.assert_close(mapped, tokens[:, 0])
+        for side in model.sides:
+            reader = side if options is SOFT else side.attention
+            torch.testing.assert_close(reader.query.weight, 2 * reader.key_value.weight[:12])
+            if options is SOFT:
+                assert torch.equal(side.search_query.weight, side.search_key.weight)
 
 
 @pytest.mark.parametrize(

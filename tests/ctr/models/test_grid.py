@@ -7,7 +7,7 @@ tests/ctr/reference/sides.py and interactions.py.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.request_map import RequestMap
@@ -22,7 +23,9 @@ from ctr.build import build_model
 from ctr.models.interaction.interactions import INTERACTIONS
 from ctr.models.registry import model_config
 from ctr.models.sequence.din import Dice
-from ctr.models.sequence.pairs import Pairs, attend_pairs
+from ctr.models.sequence.pairs import Pairs, attend_pairs, inner_products
+from ctr.models.sequence.search import SearchConfig
+from ctr.models.sequence.side import Candidates, SideEvents, SideSizes
 from ctr.models.sequence.sides import SIDES
 from features.errors import ConfigError
 from tests.ctr import batches
@@ -111,6 +114,45 @@ def test_a_search_that_keeps_all_is_attention_to_all(name: str) -> None:
     torch.testing.assert_close(all_(batch, rows), want)
 
 
+@pytest.mark.parametrize("candidates", [CANDIDATES, [1] * 6, [0, 2, 0, 1, 1, 0]])
+def test_inner_products_are_those_of_every_pair(candidates: list[int]) -> None:
+    pairs = pairs_of(LENGTHS, candidates)
+    requests = RequestMap.build(request_index(candidates), requests=len(candidates))
+    query, key = rand(sum(candidates), 3).detach(), rand(sum(LENGTHS), 3).detach()
+    found = inner_products(query, Jagged.from_lengths(key, torch.tensor(LENGTHS)), requests, pairs)
+    torch.testing.assert_close(found, (query[pairs.owner] * pairs.of_events(key)).sum(-1))
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that one tensor held, of those that were made inside."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, Tensor):
+                self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return made
+
+
+@pytest.mark.parametrize("by", ["field", "inner_product", "signs", "attention"])
+def test_a_search_makes_no_vector_for_each_pair(by: Literal["field", "inner_product"]) -> None:
+    """A number for each pair of candidate and event is inherent; a vector for each would be D times that."""
+    length, candidates, width = 400, 40, 16
+    compare = "item" if by == "field" else None
+    sizes = SideSizes(width, 2, 2.0, "layer", 0.0, longest=length, ns_tokens=1)
+    side = SearchConfig(by=by, keep=5, compare=compare).build(sizes).train()
+    events = Jagged.from_lengths(torch.randn(length, width), torch.tensor([length]))
+    ids, asked = torch.arange(length) % 50, torch.randn(candidates, width)
+    requests = RequestMap.build(torch.zeros(candidates, dtype=torch.int64), requests=1)
+    with Largest() as largest:
+        state = side.encode(SideEvents(events, torch.rand(length), ids))
+        read = side.read(state, Candidates(asked, asked[:, None], ids[:candidates], requests)).sum()
+        (read if side.own_logits is None else read + side.own_logits.sum()).backward()
+    assert largest.numbers <= 2 * candidates * length
+
+
 def test_dien_predicts_the_next_event_against_a_drawn_one() -> None:
     model, batch, rows = make_model(GRID["DIEN"]).train(), batches.make_batch(), batches.make_rows()
     torch.manual_seed(3)
@@ -147,6 +189,16 @@ def test_soft_search_learns_by_a_click_loss_of_its_own() -> None:
     assert loss is not None and loss.shape == (batch.num_rows,)
     gradients = torch.autograd.grad(loss.sum(), [side.search_key.weight for side in model.sides])
     assert all(g.abs().sum() > 0 for g in gradients)
+    side = model.sides[0]
+    events = model.sequence_tokenizers(batch, rows)[0].values
+    ns_tokens = model.ns_tokenizer(
+        batch, rows, RequestMap.build(batch.request_index, requests=batch.num_requests)
+    )
+    query = model.ask_norm(model.ask(ns_tokens[:, model.asking].flatten(1)))
+    for row, request in enumerate(batch.request_index.tolist()):
+        own = events[slice(*next(iter(batch.sequences.values())).offsets[request : request + 2].tolist())]
+        scores = (own @ side.search_key.weight.T) @ (side.search_query.weight @ query[row])
+        torch.testing.assert_close(side.own_logits[row], side.click(scores @ own).squeeze())
     clicks = model(batch, rows)
     unused = torch.autograd.grad(clicks.sum(), [s.search_key.weight for s in model.sides], allow_unused=True)
     assert all(g is None or not g.any() for g in unused)  # the attention does not train the search
