@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ctr.ablate.plan import Plan, VariantPlan, settings
+from ctr.ablate.plan import Axis, Plan, VariantPlan, settings
 from ctr.ablate.select import GROUP, complement, members, parts, tidy
 from ctr.config import RunConfig, parse_config
 from ctr.options.overrides import change as changed
@@ -113,11 +113,22 @@ def _name(item: str) -> str:
 
 
 def _grid(plan: Plan) -> Iterator[tuple[str, VariantPlan]]:
-    """Every combination of the values, named by the last part of each option and its value."""
-    for values in itertools.product(*plan.grid.values()) if plan.grid else ():
-        point = dict(zip(plan.grid, values, strict=True))
-        name = "_".join(f"{path.rpartition('.')[2]}-{value}" for path, value in point.items())
-        yield check_name(name, "variant of a grid"), VariantPlan(set=point)
+    """Every combination of the axes' points, named by the points' names."""
+    axes = [list(_points(path, axis)) for path, axis in plan.grid.items()]
+    for combination in itertools.product(*axes) if axes else ():
+        name = check_name("_".join(name for name, _ in combination), "variant of a grid")
+        options = {path: value for _, options in combination for path, value in options.items()}
+        yield name, VariantPlan(set=options)
+
+
+def _points(path: str, axis: Axis) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and options of each point: of a list of values the option's last part and the value."""
+    if isinstance(axis, dict):
+        for name, options in axis.items():
+            yield check_name(name, "point of a grid"), {f"{path}.{key}": v for key, v in options.items()}
+    else:
+        for value in axis:
+            yield f"{path.rpartition('.')[2]}-{value}", {path: value}
 
 
 def _words(change: VariantPlan) -> str:

@@ -16,6 +16,8 @@ from features.safe_yaml import apply_overrides, load_yaml
 
 Assignments = tuple[str, ...] | dict[str, Any]  # [model.layers=3] or {model.layers: 3}
 NameTuple = tuple[str, ...]
+NamedPoints = Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+Axis = NamedPoints | Annotated[tuple[Any, ...], Field(min_length=1)]
 Parts = Literal["features", "groups", "domains", "sides"] | NameTuple
 
 
@@ -43,8 +45,9 @@ class Plan(Knobs):
     variants: dict[str, VariantPlan] = Field(default_factory=dict)
     one_at_a_time: Parts = ()  # a variant without each of them
     leave_one_in: Parts = ()  # a variant with each of them alone; what is not of the listed kind stays
-    # option → values: a variant for every combination
-    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    # option → values, or section → name → options in it (`model: {din: {kind: grid, sequence.kind: din}}`): a
+    # variant for every combination
+    grid: dict[str, Axis] = Field(default_factory=dict)
     # Entries of ctr.metrics.table; the first one orders the report.
     metrics: tuple[MetricName, ...] = Field(
         default_factory=lambda: tuple(metric.name for metric in headlines()), min_length=1

@@ -55,6 +55,18 @@ def test_a_grid_names_each_point() -> None:
     assert found["layers-2_seed-5"].config.model.layers == 2
 
 
+def test_models_are_an_axis_of_named_points() -> None:
+    models = {"own": {}, "din": {"kind": "grid", "sequence.kind": "din"}}
+    found = variants(grid={"model": models, "embedding.dim": [4, 6]})
+    assert list(found) == ["base", "own_dim-4", "own_dim-6", "din_dim-4", "din_dim-6"]
+    assert found["din_dim-6"].config.model.kind == "grid"
+    assert (found["own_dim-4"].config.model.kind, found["own_dim-4"].config.embedding.dim) == ("hyformer", 4)
+    with pytest.raises(ConfigError, match="point of a grid"):
+        variants(grid={"model": {"../x": {}}})
+    with pytest.raises(ConfigError, match="at least 1"):
+        variants(grid={"model": {}})
+
+
 def test_lengths_fractions_widths_and_settings() -> None:
     found = variants(
         variants={
