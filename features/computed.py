@@ -1,10 +1,10 @@
-"""The computed features of a spec: counters, matches, pairs and pages (parts of `features.spec`)."""
+"""The computed features of a spec: counters, matches, pairs, ages and pages (parts of `features.spec`)."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -23,6 +23,19 @@ def _seconds_of(value: object) -> object:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds_of), Field(gt=0, allow_inf_nan=False)]
+
+
+def _of_entity(column: str) -> str:
+    """A column of the user or item table, which is one moment for all requests."""
+    if column.partition(".")[0] not in ("user", "item"):
+        raise ValueError(
+            "an age must name a column of the user or item table, such as item.created; from one of the "
+            "impressions themselves derive the difference to their time"
+        )
+    return column
+
+
+AgeOf = Annotated[str, AfterValidator(_of_entity)]  # a column of moments: seconds from then to the request
 
 
 def is_none(value: object) -> bool:

@@ -7,6 +7,7 @@ explains one line by line. Column names in a spec are written
     user.column       a column of the user entity       item.column     of the item entity
     count.N.M         output M of the counter N         match.N.M       output M of the match feature N
     page.N.M          output M of the page feature N    pair.N.M    output M of the pair statistics N
+    age.N             how long ago the moment of age N was, in seconds
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from features.computed import Counter, Match, Page, Pair, Seconds, Strict, is_none
+from features.computed import AgeOf, Counter, Match, Page, Pair, Seconds, Strict, is_none
 from features.errors import ConfigError
 from features.known import HasLabels, KnownLater, Label, Sampling, TaskLabel, TaskLabels, is_empty
 from features.names import check_name
@@ -169,6 +170,7 @@ class Spec(Strict):
     counters: dict[str, Counter] = {}
     matches: dict[str, Match] = {}
     pairs: Annotated[dict[str, Pair], Field(default={}, exclude_if=is_empty)]
+    ages: Annotated[dict[str, AgeOf], Field(default={}, exclude_if=is_empty)]
     pages: dict[str, Page] = {}
     tokens: dict[str, list[str]]  # semantic groups: token name → feature names
     slices: dict[str, str] = {}  # evaluation slices: name → column
@@ -188,16 +190,14 @@ class Spec(Strict):
     @model_validator(mode="after")
     def consistent(self) -> Spec:
         self._check_names()
-        used = [t for f in self._id_features() if (t := f.table) not in self.tables]
-        if used:
+        if used := [f.table for f in self._id_features() if f.table not in self.tables]:
             raise ValueError(
                 f"every table of a feature must be declared under tables; {sorted(set(used))} are not"
             )
         for token, members in self.tokens.items():
             if unknown := sorted(set(members) - set(self.features)):
                 raise ValueError(f"token {token!r} must list features; {unknown} are not features")
-        grouped = [m for members in self.tokens.values() for m in members]
-        if missing := sorted(set(self.features) - set(grouped)):
+        if missing := sorted(set(self.features).difference(*self.tokens.values())):
             raise ValueError(
                 f"every feature must be in a token group; {missing} are in none: add or delete them"
             )
@@ -214,7 +214,7 @@ class Spec(Strict):
 
     def _check_names(self) -> None:
         check_name(self.name, "spec name")
-        computed = ("counters", "matches", "pairs", "pages")
+        computed = ("counters", "matches", "pairs", "ages", "pages")
         for what in ("tables", "features", "domains", *computed, "tokens", "slices"):
             for key in getattr(self, what):
                 check_name(key, f"name in {what}")

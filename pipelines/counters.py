@@ -73,6 +73,8 @@ def _export(arguments: argparse.Namespace, run_dir: Path) -> int:
         echo(f"counter {name}: {count:,} keys")
     for name in spec.pairs:
         echo(f"pair {name}: not exported; score requests must give pair.{name}.*")
+    for name in spec.ages:
+        echo(f"age {name}: not exported; score requests must give age.{name}")
     echo(f"wrote {out}: counters strictly before {shown_moment(moment)}")
     return 0
 

@@ -76,6 +76,10 @@ def run(arguments: argparse.Namespace) -> None:
             echo(f"{name:6} label {task}: known in {counts.known:,} impressions{young}")
     for name, domain in manifest.domains.items():
         echo(f"events {name}: {domain.events:,}")
+    for name, count in manifest.counters.items():
+        if count and name.startswith("age."):
+            age = name.removesuffix(".later_than_request")
+            echo(f"{age}: missing in {count:,} impressions, whose moment is later than the request")
     _report_growth(manifest)
     echo(
         f"wrote {arguments.out} in {time.monotonic() - started:.1f} s; "

@@ -13,6 +13,8 @@ from features.doctor.fitted import constant_features, counts_equal, fitted_befor
 from features.doctor.joins import (
     beside_impressions,
     joins_found,
+    moments_before,
+    names_of_ages,
     shared_counts,
     sharing_pairs,
     unknown_values,
@@ -129,6 +131,8 @@ def _checks(opened: Opened) -> Iterator[tuple[str, CheckResult]]:
     yield "shuffled labels are told by nothing", shuffled_labels(opened)
     yield "users and items are found in their tables", joins_found(opened)
     yield "values are as well known after training as in it", unknown_values(opened)
+    for name in names_of_ages(opened):
+        yield f"age {name}: its moments lie before the requests", moments_before(opened, name)
     for name in sharing_pairs(opened):
         yield f"pair {name}: pairs have counts of their own", shared_counts(opened, name)
     for name in (name for name, store in opened.events.items() if store.info.timed):

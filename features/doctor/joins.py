@@ -14,6 +14,7 @@ _FAILED = 0.1  # of the rows
 _NEW = 0.2  # unknown values, beyond those of training
 _SHARED = 0.05  # of the pairs that were looked up
 _BESIDE = 0.01  # of the events
+_LATER = 0.01  # of the impressions
 _FEW = 50
 _MANY = 200_000  # rows of a part, and events, that are looked at
 
@@ -52,6 +53,31 @@ def unknown_values(opened: Opened) -> CheckResult:
         "ID out helped for certain, so compare them on the validation part"
     )
     return "warn", f"unknown in training {'; '.join(wrong)}; {remedy}"
+
+
+def names_of_ages(opened: Opened) -> list[str]:
+    """The ages of the spec."""
+    ends = ("age.", ".later_than_request")
+    found = (
+        key for key in opened.data.manifest.counters if key.startswith(ends[0]) and key.endswith(ends[1])
+    )
+    return [key.removeprefix(ends[0]).removesuffix(ends[1]) for key in found]
+
+
+def moments_before(opened: Opened, name: str) -> CheckResult:
+    """Few moments of an age lie after the request: more tell that the column is not of a thing that stays."""
+    manifest = opened.data.manifest
+    later = manifest.counters[f"age.{name}.later_than_request"]
+    rows = sum(split.impressions for split in manifest.splits.values())
+    if not later:
+        return "pass", ""
+    text = f"{later:,} of {rows:,} impressions are earlier than the moment, their age is missing"
+    if later <= _LATER * rows:
+        return "pass", text
+    return "warn", (
+        f"{text}; a column that is written anew, such as the last visit, tells of the end of the log: "
+        "take one that stays as it is, such as when the item was made"
+    )
 
 
 def sharing_pairs(opened: Opened) -> list[str]:

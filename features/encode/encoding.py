@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 import polars as pl
@@ -20,7 +21,7 @@ from features.encode.tables import Vocabulary
 from features.errors import DataError
 from features.names import under
 from features.read.columns import feature_columns
-from features.spec import Spec, load_spec
+from features.spec import DenseFeature, Feature, SincePrevious, Spec, load_spec
 
 _SLICE = 2**18  # texts that are hashed at a time
 _COMPUTED = {
@@ -130,12 +131,19 @@ def _definitions(spec: Spec, manifest: Manifest, columns: Iterable[str]) -> dict
 
 
 def _definition(spec: Spec, key: str) -> list[Any]:
-    """What the spec says of a feature, and of the counters, matches, pairs and pages that it reads."""
+    """What the spec says of a feature, and of the counters, matches, pairs, ages and pages that it reads."""
     domain, _, field = key.rpartition("/")
     feature = spec.domains[domain].side[field] if domain else spec.features[key]
     heads = {column.rpartition(".")[0].partition(".") for column in feature_columns(feature)}
     read = [getattr(spec, _COMPUTED[h[0]]).get(h[2]) for h in sorted(heads) if h[0] in _COMPUTED]
-    return [entry.model_dump(mode="json") for entry in (feature, *read) if entry is not None]
+    ages = [[name, column] for name, column in spec.ages.items() if _reads(feature, f"age.{name}")]
+    return [entry.model_dump(mode="json") for entry in (feature, *read) if entry is not None] + ages
+
+
+def _reads(feature: Feature | SincePrevious, column: str) -> bool:
+    """Whether a feature names a column, be it by a pattern."""
+    patterns = feature.columns if isinstance(feature, DenseFeature) else ()
+    return column in feature_columns(feature) or any(fnmatchcase(column, p) for p in patterns)
 
 
 def _inputs(manifest: Manifest) -> dict[str, list[str]]:

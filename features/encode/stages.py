@@ -15,6 +15,7 @@ from features.encode.encoded import Encoded
 from features.encode.split import SplitRanges
 from features.encode.transform import encode_other, encode_table
 from features.encode.uses import Use, all_uses
+from features.past.ages import with_ages
 from features.past.counters import counter_columns
 from features.past.list_matches import list_match_columns
 from features.past.matches import match_columns
@@ -52,7 +53,7 @@ def encode_log(
     fitting: Fitting | None = None,
     count: CountColumns = counter_columns,
 ) -> Encoded:
-    """Compute counters, matches, pairs and pages, and fit and encode all features and side info.
+    """Compute counters, matches, pairs, ages and pages, and fit and encode all features and side info.
 
     Args:
         spec: without patterns.
@@ -96,6 +97,9 @@ def _compute(spec: Spec, log: Log, encoded: Encoded, count: CountColumns) -> Ite
         found = pair_columns(log.rows, name, pair, past)
         log.rows, encoded.counters = log.rows.hstack(found.columns), encoded.counters | found.counters
         yield (spec := _without(spec, "pairs", name))
+    if spec.ages:
+        log.rows = with_ages(log.rows, spec.ages, log.counters)
+        yield (spec := spec.model_copy(update={"ages": {}}))
     for name, page in spec.pages.items():
         columns = page_columns(log.rows, name, page, position=spec.impressions.position)
         log.rows = log.rows.hstack(columns)

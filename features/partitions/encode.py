@@ -23,6 +23,7 @@ from features.partitions.late import with_weights
 from features.partitions.rows import load_rows
 from features.partitions.totals import levels_of
 from features.partitions.users import FIRST
+from features.past.ages import with_ages
 from features.past.pages import page_columns
 from features.read.clock import CLOCK
 from features.read.files import table_root
@@ -56,7 +57,8 @@ def encode_rows(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, A
     """Encode the rows of one range: of each split `<split>-requests.arrow`, `<split>-impressions.arrow`.
 
     Returns:
-        infos of the splits, descriptions of the columns, and how many numbers were not finite.
+        infos of the splits, descriptions of the columns, how many numbers were not finite, and what was
+        counted of ages.
     """
     job, part = Preparation.of(arguments["job"]), arguments["part"]
     log, ranges = _rows(work, job, part)
@@ -69,7 +71,7 @@ def encode_rows(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, A
         write_arrow(out / f"{name}-impressions.arrow", tables.impressions)
         infos[name] = tables.info.model_dump(mode="json")
     write_arrow(out / "origin.arrow", log.origin.table(_root(job)))
-    return {"splits": infos, **_described(encoded)}
+    return {"splits": infos, "ages": log.counters, **_described(encoded)}
 
 
 def encode_events(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -88,8 +90,10 @@ def encode_events(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str,
 
 
 def _rows(work: Path, job: Preparation, part: int) -> tuple[Log, SplitRanges]:
-    """The rows of a range with all that is computed of them, and which of them belong to which split."""
+    """The rows of a range with all that is computed and was counted, and which belong to which split."""
+    counters: dict[str, int] = {}
     frame = load_rows(work, job, part, levels=len(levels_of(job.spec)))
+    frame = with_ages(frame, job.spec.ages, counters)
     for name, page in job.spec.pages.items():
         frame = frame.hstack(page_columns(frame, name, page, position=job.spec.impressions.position))
     base, split = job.facts["row_bases"][part], job.facts["split"]
@@ -99,7 +103,7 @@ def _rows(work: Path, job: Preparation, part: int) -> tuple[Log, SplitRanges]:
         ((pl.col(FIRST) < pl.col(CLOCK)) & before).alias(KNOWN_USER),
     )
     valid, test = (min(max(split[s] - base, 0), frame.height) for s in ("valid_start", "test_start"))
-    log = replace(_log(job, frame, {}), origin=_origin(work, job, part))
+    log = replace(_log(job, frame, {}), origin=_origin(work, job, part), counters=counters)
     return log, SplitRanges(valid, test, frame.height, split["fit_before"])
 
 

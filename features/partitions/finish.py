@@ -125,7 +125,7 @@ class Finish:
             users=self._user_keys(),
             items=self.run.items,
             ticks=self.run.job.ticks(),
-            counters=self.run.counters,
+            counters=self.run.counters | {n: sum(r["ages"][n] for r in own) for n in own[0]["ages"]},
             tasks=self.tasks,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from features.partitions.clocks import with_clock
 from features.partitions.frames import Writers
 from features.partitions.job import KEY, Preparation
 from features.partitions.lists import move_lists
+from features.partitions.survey import Unsteady
 from features.read.clock import CLOCK, time_bounds
 from features.read.columns import dense_columns, made_columns
 from features.read.ids import key_values
@@ -18,6 +20,8 @@ from features.read.listed import Lists
 from features.read.lists import as_wide, widths_of
 from features.read.locate import FILE, ROW, table_name
 from features.read.log import read_events, read_rows
+from features.read.missing import without_nan
+from features.read.moments import moment_forms, moment_names
 
 _TEXT = (pl.Categorical, pl.Enum)
 
@@ -58,7 +62,7 @@ def ingest_users(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, 
     """Move a share of the users' table to the partitions of its keys, as it is.
 
     Returns:
-        the lengths of its vectors.
+        the lengths of its vectors, and the forms of the moments that ages read.
     """
     job = Preparation.of(arguments["job"])
     entity = job.spec.user
@@ -67,6 +71,7 @@ def ingest_users(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, 
     schema = table.collect_schema()
     dense = dense_columns(job.spec.features.values(), "user")
     widths: dict[str, list[int]] = {c: [] for c in sorted(dense) if isinstance(schema[c], pl.List)}
+    forms: dict[str, set[str]] = {name: set() for name in moment_names(job.spec, "user")}
     with Writers(out) as writers:
         for batch in table.slice(arguments["offset"], arguments["length"]).collect_batches(
             engine="streaming"
@@ -81,7 +86,22 @@ def ingest_users(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, 
             for column, lengths in widths.items():
                 lengths += widths_of(batch[column])
                 lengths[:] = [min(lengths), max(lengths)] if lengths else []
-    return {"widths": widths}
+            told = batch.with_columns(without_nan(batch.schema, forms.keys()))
+            for column, form in moment_forms(told, job.spec, "user").items():
+                forms[column].add(form)
+    return {"widths": widths, "forms": {name: sorted(found) for name, found in forms.items()}}
+
+
+def check_moments(found: Sequence[dict[str, list[str]]], *, what: str) -> None:
+    """The moments of a column have one form in all shares, by which each share tells them alike.
+
+    Raises:
+        Unsteady: several.
+    """
+    for column in found[0] if found else ():
+        forms = sorted({form for share in found for form in share[column]})
+        if len(forms) > 1:
+            raise Unsteady(f"{what}, column {column!r}: times are of several units or forms, {forms}")
 
 
 def _part(job: Preparation, frame: pl.DataFrame) -> Any:

@@ -10,29 +10,26 @@ import polars as pl
 from features.partitions.frames import read_frame, write_frame
 from features.partitions.job import Preparation
 from features.read.codes import code_of
-from features.read.columns import dense_columns, event_reads, impression_reads, origin
+from features.read.columns import event_reads, impression_reads, origin
 from features.read.entities import join_entity, read_entity
 from features.read.ids import key_values
 from features.read.log import narrow, read_names
+from features.read.moments import moment_columns
 from features.spec import Spec
 
 
 def write_items(work: Path, job: Preparation, keys: pl.Series, counters: dict[str, int]) -> None:
     """Keep the keys of the items, and those rows of the item table that occur in the log."""
     write_frame(work / "items.arrow", keys.to_frame())
-    entity = job.spec.item
-    if entity is None:
-        return
     spec = job.spec
-    features = [*spec.features.values(), *(f for d in spec.domains.values() for f in d.side.values())]
+    if spec.item is None:
+        return
     reads = [
         *impression_reads(spec),
         *(r for n, d in spec.domains.items() if d.item for r in event_reads(spec, n)),
     ]
-    side = read_entity(
-        entity, "item", read_names(reads, "item"), counters, keys=keys, tables=job.tables(),
-        dense=dense_columns(features, "item"),
-    )  # fmt: skip
+    names = read_names(reads, "item")
+    side = read_entity(spec, "item", names, counters, keys=keys, tables=job.tables())
     write_frame(work / "side.arrow", narrow(side))
 
 
@@ -54,7 +51,7 @@ def item_columns(
     matches_only: bool = False,
     counters: dict[str, int] | None = None,
 ) -> pl.DataFrame:
-    """Join the `item.*` columns that are read.
+    """Join the `item.*` columns that are read, and to rows the moments that ages read.
 
     Args:
         work: of the job.
@@ -70,9 +67,10 @@ def item_columns(
     if matches_only:
         wanted = [origin(m.candidate) for m in spec.matches.values()]
         names = list(dict.fromkeys(name for kind, name in wanted if kind == "item"))
-    if not names and counters is None:
+    moments = moment_columns(spec, "item") if domain is None and not matches_only else []
+    if not (names or moments) and counters is None:
         return frame
-    side = _side(work).select("__item", *(f"item.{name}" for name in names))
+    side = _side(work).select("__item", *(f"item.{name}" for name in names), *moments)
     what = "impressions" if domain is None else f"events.{domain}"
     return join_entity(frame, side, "item", {} if counters is None else counters, keys=_keys(work), what=what)
 

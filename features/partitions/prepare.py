@@ -103,6 +103,7 @@ class _Preparing(Run):
         users = self.stages.run("entity", ingest.ingest_users, [{"job": plain, **share} for share in own])
         what = f"table {entity.table!r} (user)" if entity is not None else ""
         user_widths = survey.one_widths([u["widths"] for u in users], what=what)
+        ingest.check_moments([u["forms"] for u in users], what=what)
         self.add_facts(user_shares=own, user_widths=user_widths, files=starts)
         if self.spec.order:
             ranked = self.each("rank", ranks.rank)

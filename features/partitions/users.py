@@ -22,7 +22,7 @@ from features.past.list_matches import list_match_columns
 from features.past.matches import match_columns
 from features.read.clock import CLOCK
 from features.read.codes import all_keys, code_of
-from features.read.columns import dense_columns, impression_reads, side_reads
+from features.read.columns import impression_reads, side_reads
 from features.read.entities import join_entity, read_entity
 from features.read.event_labels import labels_of_events
 from features.read.explode import of_line
@@ -123,9 +123,8 @@ def _with_user_columns(
     count = len(job.facts["user_shares"])
     raw = read_frames(work / "entity" / f"{i:05}" / f"users-{part}.arrow" for i in range(count))
     names = read_names(impression_reads(job.spec), "user")
-    dense = dense_columns(job.spec.features.values(), "user")
     tables = {entity.table: raw.lazy()}
-    side = read_entity(entity, "user", names, counters, keys=keys, tables=tables, dense=dense)
+    side = read_entity(job.spec, "user", names, counters, keys=keys, tables=tables)
     side = as_wide(side, {f"user.{c}": width for c, width in job.facts["user_widths"].items()})
     unknown = ~pl.col("__user").is_in(side["__user"].implode())
     rows = rows.with_columns(unknown.alias(UNKNOWN))  # counted when duplicates are gone

@@ -106,7 +106,7 @@ def _check_dense(
         kind, name = origin(column)
         entity = {"user": spec.user, "item": spec.item}.get(kind)
         dtype = schemas[entity.table if entity is not None else table].get(name)
-        if dtype is None:
+        if dtype is None or (entity is None and kind != "own"):
             continue  # computed
         inner = dtype.inner if isinstance(dtype, pl.List | pl.Array) else dtype
         if not (inner.is_numeric() or inner in (pl.Boolean, pl.Null, pl.String)):

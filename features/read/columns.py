@@ -21,7 +21,7 @@ from features.spec import (
 
 Read = tuple[str, str]  # a column, and who reads it
 
-_PREFIXES = ("user", "item", "count", "match", "pair", "page")
+_PREFIXES = ("user", "item", "count", "match", "pair", "age", "page")
 
 
 def origin(column: str) -> tuple[str, str]:
@@ -70,6 +70,7 @@ def raw_reads(spec: Spec) -> Iterator[Read]:
     """What `impression_reads` needs of the tables: for columns that are made, those they are made of."""
     made, explode = made_columns(spec.impressions), spec.impressions.explode
     yield from (read for read in impression_reads(spec) if read[0] not in made)
+    yield from ((column, f"age {name!r}") for name, column in spec.ages.items())
     if explode is not None:
         yield explode.column, "impressions.explode"
         if explode.clicked is not None:
@@ -183,12 +184,12 @@ def feature_columns(feature: Feature | SincePrevious) -> list[str]:
 
 
 def computed_columns(spec: Spec) -> list[str]:
-    """All count.*, match.*, pair.* and page.* columns of the spec."""
+    """All count.*, match.*, pair.*, age.* and page.* columns of the spec."""
     counts = [f"count.{n}.{o}" for n, c in spec.counters.items() for o in c.outputs]
     matches = [f"match.{n}.{o}" for n, m in spec.matches.items() for o in m.outputs]
     pairs = [f"pair.{n}.{o}" for n, p in spec.pairs.items() for o in p.outputs]
     pages = [f"page.{n}.{o}" for n, p in spec.pages.items() for o in p.outputs]
-    return [*counts, *matches, *pairs, *pages]
+    return [*counts, *matches, *pairs, *(f"age.{n}" for n in spec.ages), *pages]
 
 
 def is_request_level(spec: Spec, feature: Feature) -> bool:
@@ -207,6 +208,8 @@ def is_of_request(spec: Spec, column: str) -> bool:
         return name in made_of and name != shown.item
     if kind == "count":
         return all(is_of_request(spec, c) for c in spec.counters[name.rpartition(".")[0]].by)
+    if kind == "age":
+        return is_of_request(spec, spec.ages[name])
     return kind == "user" or (kind == "page" and name.endswith(".size"))
 
 

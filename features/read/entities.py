@@ -3,50 +3,60 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 
 import polars as pl
 
 from features.errors import DataError
 from features.read.codes import code_of
+from features.read.columns import dense_columns
 from features.read.ids import key_values
+from features.read.moments import Side, moment_names, moments_of
 from features.read.rows import read_columns
-from features.spec import Entity
+from features.spec import Spec
 
 _log = logging.getLogger(__name__)
 
 
 def read_entity(
-    entity: Entity,
-    what: str,
+    spec: Spec,
+    what: Side,
     columns: list[str],
     counters: dict[str, int],
     *,
     keys: pl.Series,
     tables: dict[str, pl.LazyFrame],
-    dense: Collection[str] = (),
 ) -> pl.DataFrame:
     """Read the entities that occur in the log.
 
     Args:
-        entity: the table and its key.
+        spec: without patterns, with a table of these entities.
         what: user or item.
         columns: which columns of the table.
         counters: gets how many values were infinite, and how many rows repeat another.
         keys: the raw key of every code of the log.
         tables: the raw tables.
-        dense: columns of numbers, whose lists are vectors.
 
     Returns:
-        `__user` or `__item` (code) and the columns as `user.*` or `item.*`.
+        `__user` or `__item` (code), the columns as `user.*` or `item.*`, and the moments that ages read
+        (`features.read.moments`).
 
     Raises:
-        DataError: a key has several rows that differ in these columns.
+        DataError: a key has several rows that differ in these columns, or a moment cannot be read.
     """
+    entity, moments = (spec.user if what == "user" else spec.item), moment_names(spec, what)
+    assert entity is not None
+    features = [*spec.features.values(), *(f for d in spec.domains.values() for f in d.side.values())]
     name = f"table {entity.table!r} ({what})"
-    wanted = list(dict.fromkeys([entity.key, *columns]))
+    wanted = list(dict.fromkeys([entity.key, *columns, *moments]))
     side = read_columns(
-        tables[entity.table], wanted, counters, keys=[entity.key], dense=dense, name=entity.table, what=name
+        tables[entity.table],
+        wanted,
+        counters,
+        keys=[entity.key],
+        times=moments,
+        dense=dense_columns(features, what),
+        name=entity.table,
+        what=name,
     ).drop_nulls(entity.key)
     key = key_values(side[entity.key], what=f"{name}, column {entity.key!r}")
     if key.is_duplicated().any():  # rows that agree in all that is read are one
@@ -60,7 +70,7 @@ def read_entity(
             f"{name} must have one row per {entity.key!r}, but {len(some)} keys have several: "
             f"{some.head(5).to_list()}; keep one row each"
         )
-    named = side.select(pl.col(c).alias(f"{what}.{c}") for c in columns)
+    named = side.select(*(pl.col(c).alias(f"{what}.{c}") for c in columns), *moments_of(side, spec, what))
     return named.with_columns(pl.Series(f"__{what}", code_of(key, keys))).filter(pl.col(f"__{what}") >= 0)
 
 

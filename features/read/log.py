@@ -8,7 +8,7 @@ and `__known.COLUMN`, the clock at which a value is known, of columns with a rul
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -37,13 +37,14 @@ from features.read.known_clock import OUTCOME
 from features.read.labels import label_of
 from features.read.listed import Lists, check_direction, store_lists, take_lists, timed_domains
 from features.read.locate import FILE, LINE, ROW, locate, table_name
+from features.read.moments import Side, moment_columns
 from features.read.origin import Origin, file_starts
 from features.read.requests import number_requests
 from features.read.rows import read_columns
 from features.read.targets import with_labels
-from features.read.time_column import TimeColumn
+from features.read.time_column import TimeColumn, as_declared
 from features.read.zones import warn_of_zones
-from features.spec import Domain, Entity, Impressions, Label, Spec
+from features.spec import Domain, Impressions, Label, Spec
 
 Tables = dict[str, pl.LazyFrame]
 
@@ -137,7 +138,7 @@ def read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> tuple[pl.
         counters,
         where=shown.where,
         keys=[c for c in keys if c not in made_columns(shown)],
-        time=shown.time,
+        times=[shown.time],
         dense=dense_columns(spec.features.values(), "own"),
         name="impressions",
         what=what,
@@ -162,7 +163,7 @@ def read_events(spec: Spec, name: str, tables: Tables, counters: dict[str, int])
         counters,
         where=domain.where,
         keys=[c for c in (domain.user, domain.item) if c is not None],
-        time=domain.time,
+        times=[domain.time],
         dense=dense_columns(domain.side.values(), "own"),
         name=f"events.{name}",
         what=f"{table_name(spec.source, domain.table)}, domain {name!r}",
@@ -200,16 +201,10 @@ def _with_clocks(
 
 
 def time_column(spec: Spec, role: Impressions | Domain) -> TimeColumn:
-    raw = spec.source.tables.get(role.table)
-    told = raw is not None and raw.types.get(role.time) != "time"  # else it is converted already
-    return TimeColumn(
-        role.time,
-        f"{table_name(spec.source, role.table)}, column {role.time!r}",
+    return replace(
+        as_declared(spec.source, role.table, role.time, tick=role.tick),
         is_event=isinstance(role, Domain),
-        tick=role.tick,
         known=event_rules(role) if isinstance(role, Domain) else row_rules(spec),
-        form=raw.time_format if raw is not None and told else None,
-        zone=raw.time_zone if raw is not None else None,
     )
 
 
@@ -271,23 +266,19 @@ def sorted_events(events: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
 def _join_entities(spec: Spec, log: Log, tables: Tables) -> None:
     """Add the `user.*` and `item.*` columns that are read to the rows, and `item.*` to the events."""
     shown = list(impression_reads(spec))
-    features = [*spec.features.values(), *(f for d in spec.domains.values() for f in d.side.values())]
 
-    def read(entity: Entity, what: str, reads: list[Read]) -> pl.DataFrame:
-        keys, dense = log.users if what == "user" else log.items, dense_columns(features, what)
-        names = read_names(reads, what)
-        return read_entity(entity, what, names, log.counters, keys=keys, tables=tables, dense=dense)
+    def read(what: Side, keys: pl.Series, reads: list[Read]) -> pl.DataFrame:
+        return read_entity(spec, what, read_names(reads, what), log.counters, keys=keys, tables=tables)
 
     if spec.user is not None:
-        users = read(spec.user, "user", shown)
+        users = read("user", log.users, shown)
         log.rows = join_entity(log.rows, users, "user", log.counters, keys=log.users, what="impressions")
     if spec.item is None:
         return
     reads = {name: list(event_reads(spec, name)) for name, domain in spec.domains.items() if domain.item}
-    items = narrow(read(spec.item, "item", [*shown, *(r for domain in reads.values() for r in domain)]))
-    log.rows = join_entity(
-        log.rows, only_columns(items, shown), "item", log.counters, keys=log.items, what="impressions"
-    )
+    items = narrow(read("item", log.items, [*shown, *(r for domain in reads.values() for r in domain)]))
+    side = only_columns(items, shown).with_columns(items.select(moment_columns(spec, "item")))
+    log.rows = join_entity(log.rows, side, "item", log.counters, keys=log.items, what="impressions")
     for name, own in reads.items():
         side, what = only_columns(items, own), f"events.{name}"
         events = join_entity(log.events[name], side, "item", log.counters, keys=log.items, what=what)

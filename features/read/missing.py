@@ -37,7 +37,7 @@ def _without_nan(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def without_infinite(
-    frame: pl.DataFrame, counters: dict[str, int], *, keep: Collection[str | None], name: str, what: str
+    frame: pl.DataFrame, counters: dict[str, int], *, keep: Collection[str], name: str, what: str
 ) -> pl.DataFrame:
     """Infinite numbers as null.
 

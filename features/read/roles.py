@@ -144,6 +144,7 @@ def _impression_roles(spec: Spec) -> Iterator[tuple[str, Role | None]]:
         yield from ((c, "number") for c in values if c is not None)
     yield from ((m.candidate, "category") for m in spec.matches.values())
     yield from ((c, "category") for c, _ in pair_reads(spec))
+    yield from ((column, "time") for column in spec.ages.values())
     yield from ((p.column, "number") for p in spec.pages.values())
 
 

@@ -24,7 +24,7 @@ def read_columns(
     *,
     where: dict[str, list[Any]] | None = None,
     keys: Collection[str],
-    time: str | None = None,
+    times: Collection[str] = (),
     dense: Collection[str] = (),
     name: str,
     what: str,
@@ -36,8 +36,8 @@ def read_columns(
         columns: its columns.
         counters: gets how many values were infinite.
         where: column → values: only rows that hold one of them.
-        keys: the IDs; infinite values of these and of the time are for their readers to refuse.
-        time: the time column.
+        keys: the IDs; infinite values of these and of the times are for their readers to refuse.
+        times: the columns of times.
         dense: columns of numbers, whose lists are vectors.
         name: what the rows are called in counters.
         what: the table, for messages.
@@ -56,7 +56,7 @@ def read_columns(
         _tell_of_nothing(table, where, what)
     lists = [c for c in dense if c in frame.columns and isinstance(frame[c].dtype, pl.List)]
     frame = frame.with_columns(vectors(frame[c], what=f"{what}: column {c!r}") for c in lists)
-    frame = without_infinite(frame, counters, keep={*keys, time}, name=name, what=what)
+    frame = without_infinite(frame, counters, keep={*keys, *times}, name=name, what=what)
     warn_of_suspects(frame, what=what)
     warn_of_spellings(frame, keys, what=what)
     return frame

@@ -9,7 +9,8 @@ import polars as pl
 
 from features.errors import DataError
 from features.known import Known
-from features.read.locate import locate
+from features.read.locate import locate, table_name
+from features.source import Source
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,19 @@ class TimeColumn:
     known: Mapping[str, Known] = field(default_factory=dict)
     form: str | None = None
     zone: str | None = None
+
+
+def as_declared(source: Source, table: str, column: str, *, tick: float | None) -> TimeColumn:
+    """A time column in the form and the zone that the spec declares for its table."""
+    raw = source.tables.get(table)
+    told = raw is not None and raw.types.get(column) != "time"  # else it is converted already
+    return TimeColumn(
+        column,
+        f"{table_name(source, table)}, column {column!r}",
+        tick=tick,
+        form=raw.time_format if raw is not None and told else None,
+        zone=raw.time_zone if raw is not None else None,
+    )
 
 
 def refuse(frame: pl.DataFrame, values: pl.Series, wrong: pl.Series, must: str, remedy: str) -> None:

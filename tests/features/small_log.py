@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from features.dataset import Dataset, Manifest
+from features.past.ages import with_ages
 from features.past.counters import counter_columns
 from features.past.matches import match_columns
 from features.prepare import prepare
@@ -131,11 +132,21 @@ def rating_tables(rows: int = 300, seed: int = 0) -> Tables:
         }
     ).unique(["user_id", "movie_id", "timestamp"], maintain_order=True)
     users = pl.DataFrame(
-        {"user_id": range(1, 13), "sex": ["f", "m", None] * 4, "age": [*range(20, 31), None]}
+        {
+            "user_id": range(1, 13),
+            "sex": ["f", "m", None] * 4,
+            "age": [*range(20, 31), None],
+            "joined": [*(f"1997-11-{day:02}T20:53:20" for day in range(10, 21)), None],
+        }
     )
     genres = rng.choice(["a", "b", "c", "a|b", "b|c|d", "", None], 18).tolist()
     movies = pl.DataFrame(
-        {"movie_id": range(1, 19), "genres": genres, "year": [1990.0 + i for i in range(18)]}
+        {
+            "movie_id": range(1, 19),
+            "genres": genres,
+            "year": [1990.0 + i for i in range(18)],
+            "added": [880_000_000_000 + 7_200_000 * i for i in range(18)],  # ms, some after ratings
+        }
     )
     return {"ratings": ratings, "users": users, "movies": movies}
 
@@ -216,4 +227,4 @@ def logged_rows(spec: Spec, base: Path) -> pl.DataFrame:
         rows = rows.hstack(counter_columns(rows, name, counter, log.events.get(counter.over or "")))
     for name, match in full.matches.items():
         rows = rows.hstack(match_columns(rows, log.events[match.domain], name, match))
-    return rows
+    return with_ages(rows, full.ages, {})

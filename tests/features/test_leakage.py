@@ -236,6 +236,28 @@ def test_keys_that_do_not_meet(tmp_path: Path) -> None:
     assert found.status == "warn" and "% of impressions have no row in the table of items" in found.detail
 
 
+def test_a_moment_that_is_written_anew(tmp_path: Path) -> None:
+    """The last visit of each user tells at every request but that one that there will be more."""
+    tables = news_log()
+    last = tables["shown"].group_by("user").agg(pl.col("at").max().alias("seen_last"))
+    tables["users"] = last.with_columns(joined=pl.col("seen_last") - 40 * DAY)
+    spec = changed(
+        NEWS_SPEC,
+        source__tables__users={"path": "users.parquet"},
+        user={"table": "users", "key": "user"},
+        features__ages={"columns": ["age.visit"]},
+        tokens__all=["item", "counts", "ages"],
+    )
+    for column, later in (("joined", 0), ("seen_last", 3920)):
+        data = prepared(tmp_path / column, changed(spec, ages={"visit": f"user.{column}"}), tables)
+        found = check(data, "age visit: its moments lie before the requests")
+        assert found.status == ("warn" if later else "pass")
+        assert data.manifest.counters["age.visit.later_than_request"] == later
+    assert found.detail.startswith(
+        "3,920 of 4,000 impressions are earlier than the moment, their age is missing"
+    )
+
+
 def test_items_that_are_new_after_training(tmp_path: Path) -> None:
     tables = news_log()
     new = pl.when(pl.int_range(pl.len()) > 0.8 * pl.len()).then(pl.col("item") + 1000).otherwise("item")

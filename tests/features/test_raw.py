@@ -40,7 +40,10 @@ RATINGS = changed(
     features__hashed={"column": "movie_id", "table": "hashed"},
     features__mood={"column": "item.genres", "table": "hashed"},
     features__vector={"columns": ["user.ag*", "item.vector"], "scale": "standard"},
-    tokens__more=["decade", "hashed", "mood", "vector"],
+    ages={"movie": "item.added", "account": "user.joined"},
+    features__ages={"columns": ["age.*"], "scale": "quantile"},
+    features__account={"column": "age.account", "table": "year"},
+    tokens__more=["decade", "hashed", "mood", "vector", "ages", "account"],
 )
 
 

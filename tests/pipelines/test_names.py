@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.features.small_log import RATINGS_SPEC, changed
 BAD = ["../x", "/etc", "a/../../b", "con\n", "..", "a\\b", "x\0"]
 bad = pytest.mark.parametrize("name", BAD, ids=repr)
 PAIR = {"candidate": "item.year", "column": "user.sex"}
-KINDS = ["tables", "features", "domains", "counters", "matches", "pairs", "pages", "tokens", "slices"]
+KINDS = ["tables", "features", "domains", "counters", "matches", "pairs", "ages", "pages", "tokens", "slices"]
 
 
 def written(path: Path, data: dict[str, Any]) -> Path:
@@ -34,9 +35,10 @@ def written(path: Path, data: dict[str, Any]) -> Path:
     return path
 
 
-def spec_key(name: str, kind: str) -> None:
+def key_of(kind: str, name: str, folder: Path) -> None:
     """A spec whose first entry of a kind has that name."""
-    spec = changed(RATINGS_SPEC, pages={"year": {"column": "item.year"}}, pairs={"year": PAIR})
+    more = {"pairs": {"year": PAIR}, "ages": {"movie": "item.added"}}
+    spec = changed(RATINGS_SPEC, pages={"year": {"column": "item.year"}}, **more)
     first = next(iter(spec[kind].values()))
     spec[kind] = {**spec[kind], name: first}
     spec["tokens"] = {**spec["tokens"], "more": [name]} if kind == "features" else spec["tokens"]
@@ -65,14 +67,14 @@ def strategy(name: str, folder: Path) -> None:
     load_generate_config(written(folder / "generate.yaml", config))
 
 
-DOORS: dict[str, Callable[[str, Path], None]] = {
-    "spec": lambda name, folder: parse_spec({**RATINGS_SPEC, "name": name}) and None,
+DOORS: dict[str, Callable[[str, Path], object]] = {
+    "spec": lambda name, folder: parse_spec({**RATINGS_SPEC, "name": name}),
     "extends": extends,
-    "plan": lambda name, folder: parse_plan({"name": name, "base": {}, "variants": {}}) and None,
-    "variant": lambda name, folder: parse_plan({"name": "a", "base": {}, "variants": {name: {}}}) and None,
+    "plan": lambda name, folder: parse_plan({"name": name, "base": {}, "variants": {}}),
+    "variant": lambda name, folder: parse_plan({"name": "a", "base": {}, "variants": {name: {}}}),
     "sweep": sweep,
     "strategy": strategy,
-    **{kind: (lambda name, folder, kind=kind: spec_key(name, kind)) for kind in KINDS},
+    **{kind: partial(key_of, kind) for kind in KINDS},
 }
 
 

@@ -50,12 +50,16 @@ RATINGS = changed(
     matches__genre__outputs=["count", "decayed", "recency", "last", "share", "positive_share"],
     domains__ratings__outcome={"column": "rating", "at_least": 4},
     domains__ratings__side__stars={"columns": ["rating", "item.year"], "scale": "standard"},
+    ages={"movie": "item.added", "account": "user.joined"},
     pages={
+        "age": {"column": "age.movie"},
         "year": {"column": "item.year"},
         "rate": {"column": "count.item.rate", "outputs": ["value", "rank"]},
     },
     features__pages={"columns": ["page.*"], "scale": "quantile"},
-    tokens__rest=["hour", "counts", "pages"],
+    features__ages={"columns": ["age.*"], "scale": "log"},
+    features__account={"column": "age.account", "table": "age"},
+    tokens__rest=["hour", "counts", "pages", "ages", "account"],
 )
 SHOP = changed(
     SHOP_SPEC,
@@ -131,6 +135,19 @@ def test_logs_of_every_kind(tmp_path: Path, kind: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(job, "BATCH", 16)
     monkeypatch.setattr(combine, "SHARE", 100)
     same(tmp_path, *KINDS[kind](), parts=(3,))
+
+
+def test_moments_of_users_that_are_in_another_unit_in_each_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory they are refused; a share by itself would take each for what it looks like."""
+    monkeypatch.setattr(combine, "SHARE", 6)
+    tables = rating_tables(60)
+    joined = pl.Series([870_000_000] * 6 + [870_000_000_000] * 6)
+    write_tables(tmp_path / "raw", {**tables, "users": tables["users"].with_columns(joined=joined)})
+    for parts, message in ((1, "'joined': times must be in one unit"), (3, "'joined': times are of several")):
+        with pytest.raises(DataError, match=message):
+            prepared(tmp_path, RATINGS, parts)
 
 
 def test_half_of_all_rows_of_one_user_and_one_item_and_of_one_moment(tmp_path: Path) -> None:

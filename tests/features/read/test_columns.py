@@ -10,6 +10,8 @@ from features.read.needed import expand_patterns, needed_columns
 from features.spec import DenseFeature, Spec, parse_spec
 from tests.features.small_log import RATINGS_SPEC, SHOP_SPEC, changed
 
+AGES = {"movie": "item.added", "account": "user.joined"}
+
 
 def with_columns(*columns: str, **more: Any) -> Spec:
     return parse_spec(changed(RATINGS_SPEC, features__year={"columns": list(columns)}, **more))
@@ -29,6 +31,8 @@ def with_columns(*columns: str, **more: Any) -> Spec:
         ("match.genre.count", False),
         ("page.year.rank", False),
         ("page.year.size", True),
+        ("age.movie", False),
+        ("age.account", True),
     ],
 )
 def test_what_belongs_to_the_request(column: str, request_level: bool) -> None:
@@ -39,7 +43,7 @@ def test_what_belongs_to_the_request(column: str, request_level: bool) -> None:
     }
     pages = {"year": {"column": "item.year", "outputs": ["rank", "size"]}}
     for columns, wanted in (([column], request_level), ([column, "item.year"], False)):
-        spec = with_columns(*columns, counters=counters, pages=pages)
+        spec = with_columns(*columns, counters=counters, pages=pages, ages=AGES)
         assert is_request_level(spec, spec.features["year"]) == wanted
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
@@ -105,7 +105,7 @@ def read(path: Path, **options: Any) -> pl.DataFrame:
     needed = {"t": dict.fromkeys(ROLES, "the test")}
     found = open_files(source, base=path.parent, needed=needed, roles={"t": TableRoles(dict(ROLES))})
     return read_columns(
-        found["t"], list(ROLES), {}, keys=["key", "id"], time="at", name="t", what="table 't'"
+        found["t"], list(ROLES), {}, keys=["key", "id"], times=["at"], name="t", what="table 't'"
     )
 
 
@@ -166,7 +166,7 @@ def test_parts_by_different_writers_are_one_table(
     source = Source(tables={"t": RawTable(path="parts")})
     needed = {"t": dict.fromkeys(ROLES, "the test")}
     found = open_files(source, base=root, needed=needed, roles={"t": TableRoles(dict(ROLES))})
-    frame = read_columns(found["t"], list(ROLES), {}, keys=["key", "id"], time="at", name="t", what="t")
+    frame = read_columns(found["t"], list(ROLES), {}, keys=["key", "id"], times=["at"], name="t", what="t")
     assert got(frame) == expected(table)
 
 
