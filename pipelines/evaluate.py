@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,11 @@ from pipelines.remote_runs import runs_here
 from pipelines.terminal import echo
 
 if TYPE_CHECKING:
+    from ctr.ablate.importance import HeldBatches
+    from ctr.training.search_recall import Recall
     from pipelines.runs import OpenRun
+
+RECALL_ROWS = 4_000  # on which the recall of a search is measured, about
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,6 +167,7 @@ def evaluate(
             )
         return evaluate_ensemble(path, split, line_file=line_file)
     # Here, because they load torch, which comparing predictions does not need.
+    from ctr.training.search_recall import describe_recall, recall_rows
     from pipelines.predict import predict
     from pipelines.result_line import result_line
     from pipelines.runs import open_run
@@ -173,6 +179,8 @@ def evaluate(
         predictions, _ = predict(run_dir, opened, split)
         compared = [compared_with(run_dir, opened, kind, split) for kind in baselines or []]
         history = read_rows(run_dir.journal_file)
+        recall = _recall(opened, split)
+        notes = describe_recall(recall)
         result = measure(
             predictions,
             run_dir.report / opened.place,
@@ -184,6 +192,7 @@ def evaluate(
                 **describe_dataset(opened.prepared),
                 **_started_from(history),
                 **_closed(opened),
+                **({"search": "; ".join(notes)} if notes else {}),
             },
             config=opened.config.model_dump(mode="json"),
             step=opened.step,
@@ -191,8 +200,10 @@ def evaluate(
             importances=_importances(opened, split, importance_rows) if importance_rows else {},
             history=history,
         )
+        result = replace(result, notes=notes)
         name = f"{split}.{opened.place}" if opened.place else split
-        _record(run_dir, opened, result.rows(name), report=result.report.parent)
+        rows = [*result.rows(name), *recall_rows(recall, split=name)]
+        _record(run_dir, opened, rows, report=result.report.parent)
         if line_file is not None:
             line = result_line(run_dir, opened, result.evaluation, split, others=result.others)
             append_line(line_file, line)
@@ -200,14 +211,30 @@ def evaluate(
 
 
 def _importances(opened: OpenRun, split: str, rows: int) -> dict[str, dict[str, MetricValue]]:
-    from ctr.ablate.importance import permutation_importances, sample_batches
-    from ctr.build import scoring_loader
+    from ctr.ablate.importance import permutation_importances
 
-    batches = sample_batches(scoring_loader(opened.config, opened.dataset, split), rows)
-    bf16 = opened.config.train.precision == "bf16"
+    batches, bf16 = _sample(opened, split, rows), opened.config.train.precision == "bf16"
     return permutation_importances(
         opened.state, batches, opened.dataset.manifest, bf16=bf16, device=opened.device
     )
+
+
+def _recall(opened: OpenRun, split: str) -> dict[str, Recall]:
+    """How much of exact attention the searches of a model find; empty for one that does not search."""
+    from ctr.training.search_recall import measure_recall, searches
+
+    if not searches(opened.state.model):
+        return {}
+    batches, bf16 = _sample(opened, split, RECALL_ROWS), opened.config.train.precision == "bf16"
+    return measure_recall(opened.state, batches.iterate(0), bf16=bf16, device=opened.device)
+
+
+def _sample(opened: OpenRun, split: str, rows: int) -> HeldBatches:
+    """About so many rows of a split."""
+    from ctr.ablate.importance import sample_batches
+    from ctr.build import scoring_loader
+
+    return sample_batches(scoring_loader(opened.config, opened.dataset, split), rows)
 
 
 def _record(

@@ -47,6 +47,7 @@ class EvaluationResult:
     raw: dict[str, Evaluation] = field(default_factory=dict)  # the same without calibration, if there is one
     values: dict[str, RegressionSummary] = field(default_factory=dict)  # of regressions
     sampled: Evaluation | None = None  # of the first output, as if nothing made up for sampled negatives
+    notes: Sequence[str] = ()  # further sentences, below the tables
 
     @property
     def others(self) -> dict[str, Evaluation]:
@@ -84,6 +85,7 @@ class EvaluationResult:
         if ranked:
             lines += ["", f"AUC lost without a feature, {ranked[0][1].n:,} rows"]
             lines += [f"{name:45} {with_ends(metric)}" for name, metric in ranked]
+        lines += ["", *self.notes] if self.notes else []
         return "\n".join(lines)
 
 

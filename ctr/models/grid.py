@@ -151,15 +151,20 @@ class Grid(Model):
         """Logits (B,) of candidates of encoded requests."""
         requests = RequestMap.build(candidates.request_index, requests=candidates.num_requests)
         ns_tokens = self.ns_tokenizer.score(state.features, candidates, rows, requests)
-        query = self.ask_norm(self.ask(ns_tokens[:, self.asking].flatten(1)))
-        read = []
-        for side, kept, column in zip(self._sides(), state.sides, self.compared, strict=True):
-            asked = Candidates(query, ns_tokens, _candidate_ids(candidates, column), requests)
-            read.append(side.read(kept, asked))
+        asked = self.questions(ns_tokens, candidates, requests)
+        read = [
+            side.read(kept, own) for side, kept, own in zip(self._sides(), state.sides, asked, strict=True)
+        ]
         if self.training:
             self.extra_loss = self._extra_loss(state.sides, candidates, requests)
         tokens = self.interaction(torch.cat([*read, ns_tokens], dim=1))
         return self.head(tokens, state.beside(candidates), requests)
+
+    def questions(self, ns_tokens: Tensor, candidates: Batch, requests: RequestMap) -> list[Candidates]:
+        """What candidates with these ns tokens (B, M, D) ask of the side of each domain."""
+        query = self.ask_norm(self.ask(ns_tokens[:, self.asking].flatten(1)))
+        ids = [_candidate_ids(candidates, column) for column in self.compared]
+        return [Candidates(query, ns_tokens, own, requests) for own in ids]
 
     def recomputed(self) -> list[nn.Module]:
         """The interaction; what a side computes in two halves is kept."""

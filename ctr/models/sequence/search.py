@@ -18,6 +18,7 @@ B candidates, R requests, L events, P pairs of both, K kept events, H heads, d =
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal, Self
 
 import torch
@@ -27,7 +28,6 @@ from torch import Tensor, nn
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear
-from ctr.blocks.request_map import RequestMap
 from ctr.models.sequence.pairs import Pairs, inner_products
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive, Unused
@@ -103,7 +103,7 @@ class Search(SequenceSide):
         pairs = Pairs.of(state.events, candidates.requests)
         self.own_logits = None if state.summary is None else self._clicks(state.summary, candidates)
         with torch.no_grad():
-            found = pairs.take(self._search(state, candidates, pairs))
+            found = pairs.take(self.search(state, candidates, pairs))
         query = self.query(candidates.query).unflatten(-1, (self.heads, -1))
         key, value = (x.unflatten(-1, (self.heads, -1)) for x in self._mapped(values, found).chunk(2, dim=-1))
         scores = (found.of_candidates(query) * key).sum(-1) * query.shape[-1] ** -0.5
@@ -122,40 +122,53 @@ class Search(SequenceSide):
                 return self.key_value(values).chunk(2, dim=-1)[0]
         return values[:, :0]
 
-    def _search(self, state: SideState, candidates: Candidates, pairs: Pairs) -> Tensor:
-        """Indices of the pairs that are kept, at most K of a candidate."""
+    def search(self, state: SideState, candidates: Candidates, pairs: Pairs) -> Tensor:
+        """Indices, ascending, of the pairs that are kept, at most K of a candidate; without gradient."""
         assert state.events is not None
         if self.config.by == "field":
             assert state.ids is not None and candidates.ids is not None
             equal = (pairs.of_events(state.ids) == pairs.of_candidates(candidates.ids)).nonzero().flatten()
             newest = pairs.take(equal)
             return equal[newest.top(torch.zeros(len(equal), device=equal.device), self.config.keep)]
-        query, requests = candidates.query, candidates.requests
+        query = candidates.query
         compared = state.events.with_values(state.events.values[:, query.shape[1] :])
         if self.config.by == "attention":
-            return self._by_heads(self.query(query), compared, state, requests, pairs)
+            return self._by_heads(self._head_scores(compared, state, candidates, pairs), pairs)
         if self.directions is not None:
             asked = (query @ self.directions).sign()
         else:
             assert self.search_query is not None
             asked = self.search_query(query)
-        return pairs.top(inner_products(asked, compared, requests, pairs), self.config.keep)
+        return pairs.top(inner_products(asked, compared, candidates.requests, pairs), self.config.keep)
 
-    def _by_heads(
-        self, query: Tensor, key: Jagged, state: SideState, requests: RequestMap, pairs: Pairs
-    ) -> Tensor:
-        """The first K different events of a walk along the heads' rankings, one place after another."""
-        assert self.by_time is not None
-        keep, heads, width = self.config.keep, self.heads, query.shape[1] // self.heads
-        bias = self.by_time[_buckets(state)]  # (ΣL, H)
-        turns = torch.full_like(pairs.owner, keep * heads)
-        for head in range(heads):
+    def exact_weights(self, state: SideState, candidates: Candidates, pairs: Pairs) -> Tensor:
+        """(P,): what each event would weigh if attention read them all, the mean over heads."""
+        assert state.events is not None
+        values = state.events.values[:, : candidates.query.shape[1]]
+        key = state.events.with_values(self.key_value(values).chunk(2, dim=-1)[0])
+        weights = [pairs.softmax(x) for x in self._head_scores(key, state, candidates, pairs)]
+        return torch.stack(weights).mean(dim=0)
+
+    def _head_scores(
+        self, key: Jagged, state: SideState, candidates: Candidates, pairs: Pairs
+    ) -> Iterator[Tensor]:
+        """(P,) of each head in turn: the scores of attention."""
+        query = self.query(candidates.query)
+        width = query.shape[1] // self.heads
+        bias = None if self.by_time is None else self.by_time[_buckets(state)]  # (ΣL, H)
+        for head in range(self.heads):
             part = slice(head * width, (head + 1) * width)
             own = key.with_values(key.values[:, part])
-            scores = inner_products(query[:, part], own, requests, pairs) * width**-0.5
-            scores = scores + pairs.of_events(bias[:, head])
-            best = pairs.top(scores, keep)
-            turn = pairs.take(best).ranks(scores[best]) * heads + head
+            scores = inner_products(query[:, part], own, candidates.requests, pairs) * width**-0.5
+            yield scores if bias is None else scores + pairs.of_events(bias[:, head])
+
+    def _by_heads(self, scores: Iterable[Tensor], pairs: Pairs) -> Tensor:
+        """The first K different events of a walk along the heads' rankings, one place after another."""
+        keep, heads = self.config.keep, self.heads
+        turns = torch.full_like(pairs.owner, keep * heads)
+        for head, of_head in enumerate(scores):
+            best = pairs.top(of_head, keep)
+            turn = pairs.take(best).ranks(of_head[best]) * heads + head
             turns[best] = torch.minimum(turns[best], turn)
         met = (turns < keep * heads).nonzero().flatten()
         return met[pairs.take(met).top(-turns[met], keep)]
