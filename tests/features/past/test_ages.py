@@ -11,9 +11,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from features.dataset import Dataset
 from features.encode.encoding import encoding_of
 from features.errors import ConfigError, DataError
+from features.prepare import check
+from features.safe_yaml import dump_yaml
 from features.spec import parse_spec
+from pipelines.cli import main
 from tests.features.small_log import (
     RATINGS_SPEC,
     changed,
@@ -78,13 +82,27 @@ def test_days_begin_at_midnight_and_may_stand_beside_moments(tmp_path: Path) -> 
         assert age == (float(time - begin[user - 1]) if time >= begin[user - 1] else None)
 
 
-def test_the_manifest_counts_what_is_later_and_the_encoding_says_what_an_age_is_of(tmp_path: Path) -> None:
+def test_a_column_of_the_impressions_with_the_name_of_an_age_is_another(tmp_path: Path) -> None:
+    tables = rating_tables()
+    at = pl.from_epoch("timestamp")  # no number, as a dense feature's own column has to be
+    write_tables(tmp_path, {**tables, "ratings": tables["ratings"].with_columns(at)})
+    spec = changed(SPEC, ages={"timestamp": "item.added"})
+    check(parse_spec(spec), base=tmp_path)
+
+
+def test_what_is_later_is_counted_and_the_encoding_says_what_an_age_is_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_tables(tmp_path / "raw", rating_tables())
     rows = logged_rows(parse_spec(SPEC), tmp_path / "raw")
-    data = prepared(tmp_path, SPEC, rating_tables())
+    (tmp_path / "raw" / "spec.yaml").write_text(dump_yaml(SPEC))
+    command = ["prepare", "--spec", str(tmp_path / "raw" / "spec.yaml"), "--out", str(tmp_path / "dataset")]
+    assert main(command) == 0
+    data, told = Dataset(tmp_path / "dataset"), capsys.readouterr().out
     for name, there in (("movie", pl.col("movie_id") < 19), ("account", pl.col("__user") < 11)):
         later = rows.filter(there)[f"age.{name}"].null_count()
         assert 0 < later == data.manifest.counters[f"age.{name}.later_than_request"] < rows.height
+        assert f"age.{name}: missing in {later} impressions, whose moment is later than the request" in told
     tables = rating_tables()
     tables["movies"] = tables["movies"].with_columns(made=pl.col("added"))
     other = prepared(tmp_path, changed(SPEC, ages__movie="item.made"), tables, out="other")
