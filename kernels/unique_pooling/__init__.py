@@ -121,13 +121,15 @@ def gather_sum_joined(rows: Tensor, sizes: Sequence[int], inverse_indices: Seque
 def segment_sum(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> Tensor:
     """Sum tokens' gradients into the tokens' rows: ``out[u] = Σ_{v: inverse_indices[v] = u} gradients[v]``.
 
+    With (V, J) each token goes to J rows.
+
     Each row is summed by one thread in the order of the tokens, so on the CPU the result does not depend on
     the number of threads; on a GPU `torch.use_deterministic_algorithms` asks for the same. 16-bit gradients
     are summed in float32.
 
     Args:
         gradients: (V, E).
-        inverse_indices: (V,) int64 in [0, num_rows).
+        inverse_indices: (V,), or (V, J), int64 in [0, num_rows).
         num_rows: U.
 
     Returns:

@@ -35,12 +35,12 @@ def check_inputs(
 
 
 def check_gradients(gradients: Tensor, inverse_indices: Tensor, num_rows: int) -> None:
-    """Check that tokens' gradients (V, E) fit the rows (V,) they go to.
+    """Check that tokens' gradients (V, E) fit the rows (V,), or (V, J), they go to.
 
     Raises:
         ValueError: says what must hold and what came.
     """
-    _check_indices(inverse_indices, gradients)
+    _check_indices(inverse_indices, gradients, several=True)
     if gradients.dim() != 2 or not gradients.is_floating_point() or len(gradients) != len(inverse_indices):
         raise ValueError(
             f"gradients must be floating point (V, E) with one of the {len(inverse_indices)} inverse_indices "
@@ -81,10 +81,11 @@ def check_range(inverse_indices: Tensor, num_rows: int) -> None:
         )
 
 
-def _check_indices(inverse_indices: Tensor, beside: Tensor) -> None:
-    if inverse_indices.dim() != 1 or inverse_indices.dtype != torch.int64:
+def _check_indices(inverse_indices: Tensor, beside: Tensor, *, several: bool = False) -> None:
+    shapes = "(V,) or (V, J)" if several else "(V,)"
+    if inverse_indices.dim() not in ((1, 2) if several else (1,)) or inverse_indices.dtype != torch.int64:
         raise ValueError(
-            f"inverse_indices must be int64 (V,), got {inverse_indices.dtype} "
+            f"inverse_indices must be int64 {shapes}, got {inverse_indices.dtype} "
             f"{tuple(inverse_indices.shape)}; take them from kernels.unique.unique_ids"
         )
     if inverse_indices.device != beside.device:

@@ -108,6 +108,15 @@ def test_gradients_need_not_be_contiguous(entries: int) -> None:
     assert torch.equal(rows.grad, segment_sum(gradients.t().contiguous(), inverse, 11))
 
 
+def test_a_token_may_go_to_several_rows() -> None:
+    gradients = torch.randn(30, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    several = torch.stack([torch.arange(30) * 7 % 11, torch.arange(30) * 5 % 11], dim=1)
+    total = segment_sum(gradients, several, 11)
+    torch.testing.assert_close(total, sum(segment_sum(gradients, column, 11) for column in several.T))
+    total.square().sum().backward()
+    torch.testing.assert_close(gradients.grad, 2 * total.detach()[several].sum(dim=1))
+
+
 def test_the_entries_of_lists_are_never_a_tensor() -> None:
     class Largest(TorchDispatchMode):
         size = 0

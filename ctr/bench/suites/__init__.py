@@ -12,6 +12,7 @@ from ctr.bench.suites import (
     length,
     loader,
     memory,
+    models,
     optimizer,
     overlap,
     profile,
@@ -30,9 +31,10 @@ SUITES: dict[str, Callable[[Settings], SuiteResult]] = {
     "loader": loader.run,
     "optimizer": optimizer.run,
     "overlap": overlap.run,
+    "models": models.run,
     "score": score.run,
     "curves": curves.run,
     "profile": profile.run,
 }
-# Not among them: two that take minutes each, and that of `make profile`, which compares nothing.
-DEFAULT = tuple(name for name in SUITES if name not in ("curves", "score", "profile"))
+# Not among them: three that take minutes each, and that of `make profile`, which compares nothing.
+DEFAULT = tuple(name for name in SUITES if name not in ("models", "curves", "score", "profile"))

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ctr.blocks.jagged import Jagged, offsets_of
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.pairs import Pairs
-from ctr.models.sequence.recurrent import Steps
+from ctr.models.sequence.recurrent import states_of
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive
 
@@ -44,6 +44,26 @@ class DienConfig(SideConfig):
     def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Dien(self, sizes)
+
+
+class Steps:
+    """Events of all sequences in the order of steps, the longest sequence first in each.
+
+    Args:
+        layout: the sequences.
+
+    Attributes:
+        order: (ΣL,) int64: rows of the packed events.
+        sizes: (max L,): the sequences that have a step.
+        ranks: (R,) int64: the place of each sequence in a step.
+    """
+
+    def __init__(self, layout: Jagged) -> None:
+        longest_first = layout.lengths.argsort(descending=True, stable=True)
+        self.ranks = longest_first.argsort()
+        key = layout.positions() * max(1, layout.requests) + self.ranks[layout.segment_ids()]
+        self.order = key.argsort()
+        self.sizes: list[int] = torch.bincount(layout.positions()).tolist()
 
 
 class Dien(SequenceSide):
@@ -63,11 +83,7 @@ class Dien(SequenceSide):
         """h_t beside its part of the gates, (ΣL, 4 D), and the auxiliary loss."""
         tokens = events.newest(self.config.recent).tokens
         values = tokens.values
-        if len(values):
-            steps = Steps.of(tokens)
-            interests = steps.unpack(self.extractor(steps.pack(values))[0].data)
-        else:
-            interests = values
+        interests = states_of(self.extractor, tokens).values if len(values) else values
         both = torch.cat([interests, self.gates_of_interest(interests)], dim=-1)
         loss = self._next_event_loss(tokens, interests) if self.training and self.config.auxiliary else None
         return SideState(events=tokens.with_values(both), loss=loss)
@@ -86,13 +102,13 @@ class Dien(SequenceSide):
         ends = offsets_of(pairs.counts())
         longest = int(ends.diff().max()) if pairs.candidates else 0
         steps = Steps(Jagged(attention, ends, longest))
-        attention, gates = attention[steps.order, None], gates[steps.order]
+        # Split at once: the backward of a slice would fill a tensor of all pairs for every step.
+        attentions = attention.index_select(0, steps.order)[:, None].split(steps.sizes)
         state = gates.new_zeros(pairs.candidates, gates.shape[1] // 3)
-        begin = 0
-        for active in steps.sizes.tolist():
-            part = slice(begin, begin + active)
-            state = torch.cat([self._step(state[:active], attention[part], gates[part]), state[active:]])
-            begin += active
+        parts = zip(attentions, gates.index_select(0, steps.order).split(steps.sizes), strict=True)
+        for weight, gate in parts:
+            active = len(gate)
+            state = torch.cat([self._step(state[:active], weight, gate), state[active:]])
         return state.index_select(0, steps.ranks)
 
     def _step(self, state: Tensor, attention: Tensor, gates: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 
@@ -60,9 +61,13 @@ class LinearAttention(SequenceSide):
                 key * (-F.softplus(self.rate) * (events.gaps.to(key.dtype)[:, None] / _DAY)).exp()[..., None]
             )
         value = torch.cat([value, torch.ones_like(value[..., :1])], dim=-1)
-        outer = key[..., :, None] * value[..., None, :]  # (ΣL, H, d, d + 1)
-        state = outer.new_zeros(tokens.requests, *outer.shape[1:]).index_add(0, tokens.segment_ids(), outer)
-        return SideState(summary=state.flatten(1, 2))
+        buckets, width = LengthBuckets.of(tokens), tokens.values.shape[1]
+        sums = []  # of key times value, (R_b, H, d, d + 1)
+        for part in buckets.pad(tokens.with_values(torch.cat([key.flatten(1), value.flatten(1)], dim=-1))):
+            keys, values = part.split([width, width + self.heads], dim=-1)
+            keys, values = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (keys, values))
+            sums.append(keys.transpose(-1, -2) @ values)
+        return SideState(summary=buckets.from_buckets(sums).flatten(1, 2))
 
     def read(self, state: SideState, candidates: Candidates) -> Tensor:
         """(B, 1, D); without any event the bias of the output map."""

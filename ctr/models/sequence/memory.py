@@ -60,9 +60,12 @@ class Memory(SequenceSide):
             part.flip(1).cumsum(1).flip(1) - part for part in buckets.pad(tokens.with_values(kept))
         ]  # Σ_{s>t}
         written = weights * buckets.unpad(later, tokens).values.exp()  # (ΣL, m)
-        values = written[..., None] * self.value(tokens.values)[:, None]
-        zeros = values.new_zeros(tokens.requests, *values.shape[1:])
-        return SideState(summary=zeros.index_add(0, tokens.segment_ids(), values))
+        both = torch.cat([written, self.value(tokens.values)], dim=-1)
+        slots = [
+            part[..., : written.shape[1]].transpose(1, 2) @ part[..., written.shape[1] :]
+            for part in buckets.pad(tokens.with_values(both))
+        ]
+        return SideState(summary=buckets.from_buckets(slots))
 
     def read(self, state: SideState, candidates: Candidates) -> Tensor:
         """(B, 1, D)."""

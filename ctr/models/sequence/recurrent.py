@@ -2,8 +2,7 @@
 
 Shared by the candidates of a request: everything.
 
-The networks are torch's; events go in as they are packed, step by step over all requests, so that nothing is
-padded.
+The networks are torch's; requests of similar length go through them together.
 
 Source: GRU (arXiv 1406.1078), as in GRU4Rec (arXiv 1511.06939).
 
@@ -14,11 +13,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from ctr.blocks.jagged import Jagged
+from ctr.blocks.length_buckets import LengthBuckets
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Few
 
@@ -35,38 +33,15 @@ class RecurrentConfig(SideConfig):
         return Recurrent(self, sizes)
 
 
-class Steps:
-    """The events of all requests ordered step by step, the longest history first, as torch packs them.
+def states_of(cell: nn.GRU | nn.LSTM, tokens: Jagged) -> Jagged:
+    """The top layer's state after each event, (ΣL, D): a bucket of similar lengths after another, padded.
 
-    Args:
-        layout: the sequences.
-
-    Attributes:
-        order: (ΣL,) int64: rows of the packed events, in the order of steps.
-        sizes: (max L,) int64 on the host: the requests that have a step.
-        ranks: (R,) int64: the place of each request in a step.
+    Not as torch's packed sequences: their backward fills a tensor of all events for every step, so that it
+    costs ΣL · max L.
     """
-
-    def __init__(self, layout: Jagged) -> None:
-        lengths = layout.lengths
-        longest_first = lengths.argsort(descending=True, stable=True)
-        self.ranks = longest_first.argsort()
-        key = layout.positions() * max(1, layout.requests) + self.ranks[layout.segment_ids()]
-        self.order = key.argsort()
-        self.sizes = torch.bincount(layout.positions()).cpu()
-
-    @classmethod
-    def of(cls, layout: Jagged) -> Steps:
-        """Made once for a layout."""
-        return layout.derive("steps", lambda: cls(layout))
-
-    def pack(self, values: Tensor) -> PackedSequence:
-        """(ΣL, D) as torch's recurrent networks take it."""
-        return PackedSequence(values.index_select(0, self.order), self.sizes)
-
-    def unpack(self, values: Tensor) -> Tensor:
-        """(ΣL, D) of all steps back in the order of events."""
-        return torch.empty_like(values).index_copy(0, self.order, values)
+    buckets = LengthBuckets.of(tokens)
+    states = [cell(part.transpose(0, 1))[0].transpose(0, 1) for part in buckets.pad(tokens)]
+    return buckets.unpad(states, tokens)
 
 
 class Recurrent(SequenceSide):
@@ -80,14 +55,9 @@ class Recurrent(SequenceSide):
     def encode(self, events: SideEvents) -> SideState:
         """(R, 1, D): the top layer's state after the newest event; zeros without any."""
         tokens = events.tokens
-        zeros = tokens.values.new_zeros(tokens.requests, tokens.values.shape[1])
         if not len(tokens.values):
-            return SideState(summary=zeros[:, None])
-        steps = Steps.of(tokens)
-        _, last = self.cell(steps.pack(tokens.values))
-        top = (last[0] if isinstance(last, tuple) else last)[-1]  # (requests with events, D)
-        padded = torch.cat([top, zeros[len(top) :]])
-        return SideState(summary=padded.index_select(0, steps.ranks)[:, None])
+            return SideState(summary=tokens.sum_pool()[:, None])
+        return SideState(summary=states_of(self.cell, tokens).last_k(1).sum_pool()[:, None])
 
     def read(self, state: SideState, candidates: Candidates) -> Tensor:
         """(B, 1, D)."""

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ctr.blocks.linear import Linear
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
+from kernels.unique_pooling import segment_sum
 
 
 class SdimConfig(SideConfig):
@@ -62,9 +63,7 @@ class Sdim(SequenceSide):
         ones = torch.ones_like(tokens.values[:, :1])
         values = torch.cat([tokens.values, ones], dim=-1)
         rows = tokens.segment_ids()[:, None] * (self.groups * self.buckets) + self.signature(tokens.values)
-        sums = values.new_zeros(tokens.requests * self.groups * self.buckets, values.shape[1])
-        for group in range(self.groups):
-            sums = sums.index_add(0, rows[:, group], values)
+        sums = segment_sum(values, rows, tokens.requests * self.groups * self.buckets)
         return SideState(summary=sums.view(tokens.requests, self.groups * self.buckets, -1))
 
     def read(self, state: SideState, candidates: Candidates) -> Tensor:
