@@ -90,8 +90,8 @@ class Settings:
         precision: of the forward pass, fp32 or bf16.
         rows_per_request: candidates of a request in the synthetic data sets of suite train.
         requests: requests in a training batch.
-        lengths: of histories in suite score; None: its own.
-        candidates: counts of a request's candidates in suite score; None: its own.
+        lengths: of histories in suites score and retrieval; None: their own.
+        candidates: counts of a request's candidates in the same suites; None: their own.
         gflops: fp32 GFLOP/s of the calibration, for MFU and for scaling the peer's figures.
         rounds: interleaved rounds.
         budget: seconds of measured rounds of one comparison.

@@ -45,6 +45,9 @@ class Shape:
     request_dense: tuple[int, ...] = (256, 320)
     tokens: int = 8  # token groups (M), two of them of the candidate
     skew: float = 4.0
+    shared: dict[str, str] = field(
+        default_factory=dict
+    )  # feature of the item → an event's field whose IDs it has
 
     def longer(self, factor: int) -> Shape:
         """The same with histories `factor` times as long."""

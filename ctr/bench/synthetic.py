@@ -53,7 +53,8 @@ def request_columns(shape: Shape) -> list[Column]:
 
 def candidate_columns(shape: Shape) -> list[Column]:
     """Features of the item."""
-    return [_id(f"item_{i}", "candidate") for i in range(len(shape.candidate_ids))]
+    names = [f"item_{i}" for i in range(len(shape.candidate_ids))]
+    return [_id(name, "candidate", shape.shared.get(name)) for name in names]
 
 
 def side_columns(name: str, domain: DomainShape) -> list[Column]:
@@ -69,16 +70,18 @@ def token_groups(shape: Shape) -> dict[str, list[str]]:
 
 
 def table_rows(shape: Shape) -> dict[str, int]:
-    """Rows of every table; each column has one of its own."""
+    """Rows of every table; each column has one of its own, but for those that share an event's."""
     tables = {f"user_{i}": rows for i, rows in enumerate(shape.request_ids)}
-    tables |= {f"item_{i}": rows for i, rows in enumerate(shape.candidate_ids)}
+    tables |= {
+        f"item_{i}": rows for i, rows in enumerate(shape.candidate_ids) if f"item_{i}" not in shape.shared
+    }
     for name, domain in shape.domains.items():
         tables |= {f"{name}_{i}": rows for i, rows in enumerate(domain.tables)}
     return tables
 
 
-def _id(name: str, level: Any) -> Column:
-    return Column(name=name, level=level, kind="id", table=name)
+def _id(name: str, level: Any, table: str | None = None) -> Column:
+    return Column(name=name, level=level, kind="id", table=table or name)
 
 
 def _values(columns: list[Column], shape: Shape, count: int, random: np.random.Generator) -> dict[str, Any]:

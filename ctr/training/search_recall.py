@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from ctr.batch import Batch
+from ctr.blocks.jagged import offsets_of
 from ctr.blocks.request_map import RequestMap
 from ctr.models.grid import Grid
+from ctr.models.sequence.pair_scores import PairScores
 from ctr.models.sequence.pairs import Pairs
 from ctr.models.sequence.search import Search
 from ctr.models.sequence.side import Candidates, SideState
@@ -91,11 +93,14 @@ def _of_batch(model: Grid, batch: Batch, rows: dict[str, Tensor]) -> list[Tensor
 def shares_found(side: Search, state: SideState, candidates: Candidates) -> Tensor:
     """(n, 2): events and weight found, of each of the n candidates with more than K events."""
     assert state.events is not None
-    pairs, keep = Pairs.of(state.events, candidates.requests), side.config.keep
-    weights = side.exact_weights(state, candidates, pairs)
-    kept = torch.zeros_like(weights)
-    kept[side.search(state, candidates, pairs)] = 1
-    best = torch.zeros_like(weights)
+    layout, keep = PairScores.of(state.events, candidates.requests), side.config.keep
+    pairs = Pairs.of(state.events, candidates.requests)
+    weights = side.exact_weights(state, candidates, layout, pairs)
+    found = side.search(state, candidates, layout)
+    kept, best = torch.zeros_like(weights), torch.zeros_like(weights)
+    begin = candidates.requests.to_rows(state.events.offsets[:-1]) - offsets_of(pairs.counts())[:-1]
+    each = torch.arange(len(state.events.values), device=begin.device)
+    kept[found.of_events(each) - begin[found.owner]] = 1
     best[pairs.top(weights, keep)] = 1
     shares = torch.stack([pairs.sum(kept * best) / keep, pairs.sum(kept * weights)], dim=1)
     return shares[pairs.counts() > keep]

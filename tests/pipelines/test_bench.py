@@ -9,6 +9,7 @@ import pytest
 
 from ctr.bench.report import BEGIN, END
 from ctr.bench.suites import DEFAULT, SUITES
+from ctr.bench.suites.retrieval import ROUTES, UNIFIED
 from pipelines.cli import main
 
 
@@ -64,6 +65,21 @@ def test_scoring_in_a_page_of_its_own(tmp_path: Path) -> None:
     assert [row[1] for row in scored[0]["rows"]] == [1, 3] * 4 and len(load["rows"]) == 8
     text = page.read_text()
     assert text.startswith("before") and text.endswith("after\n") and "old" not in text and "kept" in text
+
+
+@pytest.mark.slow
+def test_routes_to_a_long_history_side_by_side(tmp_path: Path) -> None:
+    sizes = ("--lengths", 16, 80, "--candidates", 1, 3)
+    assert bench("retrieval", *sizes, "--out", tmp_path) == 0
+    (suite,) = json.loads((tmp_path / "bench.json").read_text())["suites"]
+    *timed, memory = suite["tables"]
+    assert [table["title"] for table in timed] == ["Histories of 16 events", "Histories of 80 events"]
+    for table in timed:
+        names = [row[0] for row in table["rows"]]
+        assert names == [*ROUTES, UNIFIED] == [row[0] for row in memory["rows"]]
+        assert len(table["columns"]) == 7 and all(value > 0 for row in table["rows"] for value in row[1:])
+        assert table["rows"][0][-1] == 1.0
+    assert list(suite["charts"][0]["lines"]) == [*ROUTES, UNIFIED]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from ctr.bench.suites import (
     optimizer,
     overlap,
     profile,
+    retrieval,
     score,
     train,
     unique,
@@ -33,8 +34,9 @@ SUITES: dict[str, Callable[[Settings], SuiteResult]] = {
     "overlap": overlap.run,
     "models": models.run,
     "score": score.run,
+    "retrieval": retrieval.run,
     "curves": curves.run,
     "profile": profile.run,
 }
-# Not among them: three that take minutes each, and that of `make profile`, which compares nothing.
-DEFAULT = tuple(name for name in SUITES if name not in ("models", "curves", "score", "profile"))
+# Not among them: four that take minutes each, and that of `make profile`, which compares nothing.
+DEFAULT = tuple(name for name in SUITES if name not in ("models", "curves", "score", "retrieval", "profile"))

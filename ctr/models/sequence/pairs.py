@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ctr.blocks.jagged import Jagged, offsets_of
-from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.padded import Padded
 from ctr.blocks.request_map import RequestMap
 
@@ -89,30 +88,8 @@ class Pairs:
         return torch.empty_like(place).index_copy(0, order, place)
 
     def top(self, scores: Tensor, count: int) -> Tensor:
-        """Indices, ascending, of the `count` pairs of each candidate with the largest scores (P,).
-
-        Equals newest first; what is no number counts as the largest, so that it is seen behind.
-        """
-        scores = scores.detach()
-        scores = scores if scores.is_floating_point() else scores.float()
-        scores = scores.nan_to_num(torch.inf, torch.inf, -torch.inf)
-        counts = self.counts()
-        first = offsets_of(counts)
-        least = self._kth_largest(scores, counts, first, count)[self.owner]
-        equal = scores == least
-        beside = offsets_of(equal)  # (P + 1,), how many equals stand in front
-        newer = beside[first[self.owner + 1]] - beside[1:]
-        room = (count - self.sum((scores > least).long()))[self.owner]
-        return ((scores > least) | (equal & (newer < room))).nonzero().flatten()
-
-    def _kth_largest(self, scores: Tensor, counts: Tensor, first: Tensor, k: int) -> Tensor:
-        """(B,): the k-th largest of the scores (P,) of each candidate; −∞ where it has fewer."""
-        longest = int(counts.max()) if len(scores) else 0
-        if longest < k:
-            return scores.new_full((self.candidates,), -torch.inf)
-        each = scores.new_full((self.candidates, longest), -torch.inf)
-        place = torch.arange(len(scores), device=scores.device) - first[self.owner]
-        return each.index_put((self.owner, place), scores).topk(k, dim=1).values[:, -1]
+        """Indices, ascending, of the `count` pairs of each candidate with the largest scores (P,)."""
+        return (self.ranks(scores) < count).nonzero().flatten()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -154,43 +131,3 @@ class PaddedPairs(Pairs):
         """(B, L, …), with `padding` in the slots without an event."""
         each = values.view(*self.valid.shape, *values.shape[1:])
         return torch.where(self.valid.view(*self.valid.shape, *[1] * (values.dim() - 1)), each, padding)
-
-
-def inner_products(query: Tensor, key: Jagged, requests: RequestMap, pairs: Pairs) -> Tensor:
-    """(P,): the inner product of each pair, in float32 at least; nothing of P · D values is made.
-
-    A matrix product of the candidates with the events of their request, for each bucket of similar requests.
-
-    Args:
-        query: (B, D).
-        key: values (ΣL, D).
-        requests: maps B to the requests of `key`.
-        pairs: all pairs of these.
-    """
-    wide = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast(query.device.type, enabled=False):
-        query, key = query.to(wide), key.with_values(key.values.to(wide))
-        if pairs.event is None:
-            return (pairs.of_candidates(query) * key.values).sum(-1)
-        buckets = LengthBuckets.of(key)
-        asked = buckets.to_buckets(requests.pack(query[:, None]))  # (R_b, C, D)
-        each = [k @ q.transpose(1, 2) for k, q in zip(buckets.pad(key), asked, strict=True)]
-    of_event = buckets.unpad(each, key).values  # (ΣL, C)
-    candidate = requests.slots % requests.max_candidates
-    return of_event.flatten()[pairs.event * requests.max_candidates + candidate[pairs.owner]]
-
-
-def attend_pairs(query: Tensor, key: Tensor, value: Tensor, pairs: Pairs) -> Tensor:
-    """softmax(q kᵀ / √d) v of each head over the events of each candidate; 0 without any.
-
-    Args:
-        query: (B, H, d).
-        key: (ΣL, H, d).
-        value: (ΣL, H, d).
-        pairs: which event each candidate sees.
-
-    Returns:
-        (B, H, d).
-    """
-    scores = (pairs.of_candidates(query) * pairs.of_events(key)).sum(-1) * query.shape[-1] ** -0.5
-    return pairs.sum(pairs.softmax(scores)[..., None] * pairs.of_events(value))

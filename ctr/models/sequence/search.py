@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear
-from ctr.models.sequence.pairs import Pairs, inner_products
+from ctr.models.sequence.pair_scores import PairScores
+from ctr.models.sequence.pairs import Pairs
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive, Unused
 
@@ -100,10 +101,9 @@ class Search(SequenceSide):
         """(B, 1, D); without any event found the bias of the output map."""
         assert state.events is not None
         values = state.events.values[:, : candidates.query.shape[1]]
-        pairs = Pairs.of(state.events, candidates.requests)
         self.own_logits = None if state.summary is None else self._clicks(state.summary, candidates)
         with torch.no_grad():
-            found = pairs.take(self.search(state, candidates, pairs))
+            found = self.search(state, candidates, PairScores.of(state.events, candidates.requests))
         query = self.query(candidates.query).unflatten(-1, (self.heads, -1))
         key, value = (x.unflatten(-1, (self.heads, -1)) for x in self._mapped(values, found).chunk(2, dim=-1))
         scores = (found.of_candidates(query) * key).sum(-1) * query.shape[-1] ** -0.5
@@ -122,56 +122,53 @@ class Search(SequenceSide):
                 return self.key_value(values).chunk(2, dim=-1)[0]
         return values[:, :0]
 
-    def search(self, state: SideState, candidates: Candidates, pairs: Pairs) -> Tensor:
-        """Indices, ascending, of the pairs that are kept, at most K of a candidate; without gradient."""
+    def search(self, state: SideState, candidates: Candidates, layout: PairScores) -> Pairs:
+        """The events that each candidate keeps, at most K; without gradient."""
         assert state.events is not None
+        keep, query = self.config.keep, candidates.query
         if self.config.by == "field":
             assert state.ids is not None and candidates.ids is not None
-            equal = (pairs.of_events(state.ids) == pairs.of_candidates(candidates.ids)).nonzero().flatten()
-            newest = pairs.take(equal)
-            return equal[newest.top(torch.zeros(len(equal), device=equal.device), self.config.keep)]
-        query = candidates.query
-        compared = state.events.with_values(state.events.values[:, query.shape[1] :])
+            return layout.best(layout.equal(candidates.ids, state.ids), keep)[0]
+        compared = state.events.values[:, query.shape[1] :]
         if self.config.by == "attention":
-            return self._by_heads(self._head_scores(compared, state, candidates, pairs), pairs)
+            return self._by_heads(self._head_scores(compared, state, query, layout), layout)
         if self.directions is not None:
             asked = (query @ self.directions).sign()
         else:
             assert self.search_query is not None
             asked = self.search_query(query)
-        return pairs.top(inner_products(asked, compared, candidates.requests, pairs), self.config.keep)
+        return layout.best(layout.products(asked, compared), keep)[0]
 
-    def exact_weights(self, state: SideState, candidates: Candidates, pairs: Pairs) -> Tensor:
+    def exact_weights(
+        self, state: SideState, candidates: Candidates, layout: PairScores, pairs: Pairs
+    ) -> Tensor:
         """(P,): what each event would weigh if attention read them all, the mean over heads."""
         assert state.events is not None
-        values = state.events.values[:, : candidates.query.shape[1]]
-        key = state.events.with_values(self.key_value(values).chunk(2, dim=-1)[0])
-        weights = [pairs.softmax(x) for x in self._head_scores(key, state, candidates, pairs)]
-        return torch.stack(weights).mean(dim=0)
+        key = self.key_value(state.events.values[:, : candidates.query.shape[1]]).chunk(2, dim=-1)[0]
+        scores = self._head_scores(key, state, candidates.query, layout)
+        return torch.stack([pairs.softmax(layout.of_pairs(x, pairs)) for x in scores]).mean(dim=0)
 
     def _head_scores(
-        self, key: Jagged, state: SideState, candidates: Candidates, pairs: Pairs
-    ) -> Iterator[Tensor]:
-        """(P,) of each head in turn: the scores of attention."""
-        query = self.query(candidates.query)
-        width = query.shape[1] // self.heads
+        self, key: Tensor, state: SideState, query: Tensor, layout: PairScores
+    ) -> Iterator[list[Tensor]]:
+        """The scores of attention of each head in turn, by keys (ΣL, D)."""
+        heads = self.query(query).chunk(self.heads, dim=-1), key.chunk(self.heads, dim=-1)
         bias = None if self.by_time is None else self.by_time[_buckets(state)]  # (ΣL, H)
-        for head in range(self.heads):
-            part = slice(head * width, (head + 1) * width)
-            own = key.with_values(key.values[:, part])
-            scores = inner_products(query[:, part], own, candidates.requests, pairs) * width**-0.5
-            yield scores if bias is None else scores + pairs.of_events(bias[:, head])
+        for head, (asked, own) in enumerate(zip(*heads, strict=True)):
+            added = None if bias is None else bias[:, head]
+            yield layout.products(asked * asked.shape[1] ** -0.5, own, added)
 
-    def _by_heads(self, scores: Iterable[Tensor], pairs: Pairs) -> Tensor:
+    def _by_heads(self, scores: Iterable[list[Tensor]], layout: PairScores) -> Pairs:
         """The first K different events of a walk along the heads' rankings, one place after another."""
-        keep, heads = self.config.keep, self.heads
-        turns = torch.full_like(pairs.owner, keep * heads)
-        for head, of_head in enumerate(scores):
-            best = pairs.top(of_head, keep)
-            turn = pairs.take(best).ranks(of_head[best]) * heads + head
-            turns[best] = torch.minimum(turns[best], turn)
-        met = (turns < keep * heads).nonzero().flatten()
-        return met[pairs.take(met).top(-turns[met], keep)]
+        keep, heads, count = self.config.keep, self.heads, max(1, len(layout.events.values))
+        found = [layout.best(of_head, keep) for of_head in scores]
+        each = torch.arange(count, device=found[0][0].owner.device)
+        turn = torch.cat([own.ranks(values) * heads + head for head, (own, values) in enumerate(found)])
+        pair = torch.cat([own.owner * count + own.of_events(each) for own, _ in found])
+        different, inverse = pair.unique(return_inverse=True)
+        first = torch.full_like(different, keep * heads).scatter_reduce(0, inverse, turn, "amin")
+        met = Pairs(different // count, different % count, found[0][0].candidates)
+        return met.take(met.top(-first, keep))
 
     def _clicks(self, sums: Tensor, candidates: Candidates) -> Tensor:
         """(B,): logits of Σ_j r_j e_j = (Σ_j e_j (W_b e_j)ᵀ) W_a q, for which no pair is needed."""

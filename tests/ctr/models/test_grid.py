@@ -6,6 +6,7 @@ tests/ctr/reference/sides.py and interactions.py.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,13 +18,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ctr.blocks import length_buckets
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.request_map import RequestMap
 from ctr.build import build_model
 from ctr.models.interaction.interactions import INTERACTIONS
 from ctr.models.registry import model_config
 from ctr.models.sequence.din import Dice
-from ctr.models.sequence.pairs import Pairs, attend_pairs, inner_products
+from ctr.models.sequence.pair_scores import PairScores
+from ctr.models.sequence.pairs import Pairs
 from ctr.models.sequence.search import SearchConfig
 from ctr.models.sequence.side import Candidates, SideEvents, SideSizes
 from ctr.models.sequence.sides import SIDES
@@ -82,20 +85,6 @@ def test_top_are_the_best_of_each_candidate_the_newer_of_equals(
     assert kept == want
 
 
-def test_attention_over_all_pairs_is_softmax_attention() -> None:
-    pairs, heads = pairs_of(LENGTHS, CANDIDATES), 2
-    query, key, value = (rand(n, heads, 3, seed=n) for n in (sum(CANDIDATES), sum(LENGTHS), sum(LENGTHS)))
-    read = attend_pairs(query, key, value, pairs)
-    events = pairs.of_events(torch.arange(sum(LENGTHS)))
-    for row in range(sum(CANDIDATES)):
-        own = events[pairs.owner == row]
-        if not len(own):
-            assert not read[row].any()
-            continue
-        weights = torch.einsum("hd,lhd->lh", query[row], key[own]).div(3**0.5).softmax(0)
-        torch.testing.assert_close(read[row], torch.einsum("lh,lhd->hd", weights, value[own]))
-
-
 @pytest.mark.parametrize("name", ["SIM soft", "ETA", "TWIN"])
 def test_a_search_that_keeps_all_is_attention_to_all(name: str) -> None:
     """So that what a search loses can be told: its recall against exact attention."""
@@ -114,13 +103,58 @@ def test_a_search_that_keeps_all_is_attention_to_all(name: str) -> None:
     torch.testing.assert_close(all_(batch, rows), want)
 
 
+def scores_of(lengths: list[int], candidates: list[int]) -> PairScores:
+    layout = Jagged.from_lengths(torch.zeros(sum(lengths)), torch.tensor(lengths))
+    return PairScores.of(layout, RequestMap.build(request_index(candidates), requests=len(candidates)))
+
+
 @pytest.mark.parametrize("candidates", [CANDIDATES, [1] * 6, [0, 2, 0, 1, 1, 0]])
-def test_inner_products_are_those_of_every_pair(candidates: list[int]) -> None:
-    pairs = pairs_of(LENGTHS, candidates)
-    requests = RequestMap.build(request_index(candidates), requests=len(candidates))
-    query, key = rand(sum(candidates), 3).detach(), rand(sum(LENGTHS), 3).detach()
-    found = inner_products(query, Jagged.from_lengths(key, torch.tensor(LENGTHS)), requests, pairs)
-    torch.testing.assert_close(found, (query[pairs.owner] * pairs.of_events(key)).sum(-1))
+@pytest.mark.parametrize("slots", [2048, 1], ids=["one bucket", "buckets"])
+def test_scores_are_those_of_every_pair(
+    candidates: list[int], slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(length_buckets, "_MIN_SLOTS", slots)
+    pairs, layout = pairs_of(LENGTHS, candidates), scores_of(LENGTHS, candidates)
+    query, key, bias = (rand(n, 3).detach() for n in (sum(candidates), sum(LENGTHS), sum(LENGTHS)))
+    found = layout.of_pairs(layout.products(query, key, bias[:, 0]), pairs)
+    want = (query[pairs.owner] * pairs.of_events(key)).sum(-1) + pairs.of_events(bias[:, 0])
+    torch.testing.assert_close(found, want)
+    asked, events = torch.arange(sum(candidates)), torch.arange(sum(LENGTHS))
+    same, events = layout.of_pairs(layout.equal(asked % 2, events % 2), pairs), pairs.of_events(events)
+    assert torch.equal(same == 0, pairs.owner % 2 == events % 2)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=6),
+    st.integers(1, 5),
+    st.sampled_from([1, 2048]),
+    st.randoms(use_true_random=False),
+)
+def test_best_are_those_of_all_pairs(
+    shape: list[tuple[int, int]], count: int, slots: int, random: Any
+) -> None:
+    lengths, candidates = (list(part) for part in zip(*shape, strict=True))
+    pairs = pairs_of(lengths, candidates)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(length_buckets, "_MIN_SLOTS", slots)
+        layout = scores_of(lengths, candidates)
+        widths = layout.buckets.padding_index(layout.events).widths
+        shapes = [(*rows.shape, width) for rows, width in zip(layout.rows, widths, strict=True)]
+        drawn = [[float(random.randrange(3)) for _ in range(math.prod(shape))] for shape in shapes]
+        scores = [torch.tensor(d).view(size) for d, size in zip(drawn, shapes, strict=True)]
+        found, values = layout.best(scores, count)
+        flat = layout.of_pairs(scores, pairs)
+    want = pairs.top(flat, count)
+    assert torch.equal(found.owner, pairs.owner[want]) and torch.equal(values, flat[want])
+    assert found.event is not None
+    assert torch.equal(found.event, pairs.of_events(torch.arange(sum(lengths)))[want])
+
+
+def test_what_is_no_number_is_found() -> None:
+    """So that it is seen in the loss, and no search hides it."""
+    layout = scores_of([5], [1])
+    found, _ = layout.best([torch.tensor([[[1.0, torch.nan, 2.0, torch.nan, 3.0]]])], 2)
+    assert found.event is not None and found.event.tolist() == [1, 3]
 
 
 class Largest(TorchDispatchMode):
