@@ -120,7 +120,9 @@ class LoaderConfig(Knobs):
     """How requests become batches; a pure function of (seed, epoch, step)."""
 
     batch_rows: Positive = 1024  # at most this many rows (a single longer request still fits)
-    order: Literal["shuffle", "time"] = "shuffle"
+    # shuffle: windows in random order, their requests shuffled; windows: in order of time, their requests
+    # shuffled, so that the newest ones are learned last; time: nothing is shuffled
+    order: Literal["shuffle", "windows", "time"] = "shuffle"
     window: Positive = 65536  # requests shuffled together
     plan: Literal["auto", "requests", "windows"] = "auto"  # how batches are cut (ctr/loader/plan.py)
     workers: Few = 1  # background threads

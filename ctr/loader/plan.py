@@ -4,8 +4,9 @@
     windows shuffled   | window 2 | window 0 | window 1 |
     requests shuffled inside each window, then packed whole into batches of at most batch_rows rows
 
-There are two ways to pack a window, which `loader.plan` names. Both keep requests whole and batches about
-equally full, and to skip to a step nothing has to be read.
+With `order: windows` the windows stay in order of time, and with `order: time` the requests too. There are
+two ways to pack a window, which `loader.plan` names. Both keep requests whole and batches about equally full,
+and to skip to a step nothing has to be read.
 
     requests   one request after the other as long as it fits: how many batches a window makes depends on the
                order of its requests, so the plan of an epoch draws the order of all of them

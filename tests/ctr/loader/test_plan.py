@@ -44,7 +44,7 @@ def requests_of(
     counts=st.lists(st.lists(st.integers(1, 7), max_size=40), min_size=1, max_size=2),
     batch_rows=st.integers(1, 12),
     window=st.integers(1, 15),
-    order=st.sampled_from(["shuffle", "time"]),
+    order=st.sampled_from(["shuffle", "windows", "time"]),
     plan=st.sampled_from(["requests", "windows"]),
 )
 def test_every_request_once_and_batches_within_bounds(
@@ -58,7 +58,7 @@ def test_every_request_once_and_batches_within_bounds(
     found = [pair for batch in batches for pair in batch]
     everything = [(split, i) for split, rows in enumerate(counts) for i in range(len(rows))]
     assert sorted(found) == everything
-    assert order == "shuffle" or found == everything
+    assert order != "time" or found == everything
     for batch in batches:
         assert batch
         rows = [counts[split][i] for split, i in batch]
@@ -78,6 +78,16 @@ def test_windows_keep_neighbours_together() -> None:
     batches = requests_of([np.ones(1000, dtype=np.int64)], config, seed=0, epoch=0)
     assert all(max(i for _, i in batch) - min(i for _, i in batch) < 100 for batch in batches)
     assert batches != sorted(batches)
+
+
+def test_windows_in_order_of_time_are_shuffled_inside() -> None:
+    config = LoaderConfig(batch_rows=10, window=100, order="windows")
+    batches = requests_of([np.ones(1000, dtype=np.int64)], config, seed=0, epoch=0)
+    found = [i for batch in batches for _, i in batch]
+    windows = [found[k : k + 100] for k in range(0, 1000, 100)]
+    assert [sorted(window) for window in windows] == np.arange(1000).reshape(10, 100).tolist()
+    assert all(window != sorted(window) for window in windows)
+    assert batches != requests_of([np.ones(1000, dtype=np.int64)], config, seed=0, epoch=1)
 
 
 def test_epoch_and_seed_change_the_order() -> None:
