@@ -4,7 +4,7 @@
     global        g1 g2                    each sees g1 g2 and all events
 
 L events take L (w + g) scores instead of L². Blocks of half a window ask together, and see themselves and the
-blocks beside them; a mask cuts what is out of reach.
+blocks beside them; a mask cuts what is out of reach. Short histories are asked all at once under such a mask.
 
 Source: Longformer (arXiv 2004.05150), §3.1; the same projections for window and global attention, as in
 BigBird (arXiv 2007.14062).
@@ -24,6 +24,9 @@ from ctr.blocks.attention import LayerOptions, TransformerLayer, attend
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.padded import OneBucket
+
+# Up to so many events, and a window more, L² scores cost less than the blocks' copies: half as much at 50.
+SHORT = 256
 
 
 class WindowLayer(TransformerLayer):
@@ -51,13 +54,19 @@ class WindowLayer(TransformerLayer):
             buckets.valid(events),
             strict=True,
         )
-        dense = isinstance(buckets, OneBucket)
-        front, local = zip(*(self._attend(*part, dense=dense) for part in parts), strict=True)
+        fixed = isinstance(buckets, OneBucket)  # no step may depend on L
+        front, local = zip(
+            *(self._attend(*part, dense=fixed or self._short(part[1])) for part in parts), strict=True
+        )
         read = buckets.unpad(list(local), events).values
         return (
             self.after_attention(globals_, self.attention.finish(buckets.from_buckets(list(front)))),
             events.with_values(self.after_attention(events.values, self.attention.finish(read))),
         )
+
+    def _short(self, events: Tensor) -> bool:
+        """Whether the events (R, L, ·) of a bucket are too few for blocks."""
+        return events.shape[1] <= SHORT + 2 * self.reach
 
     def _qkv(self, x: Tensor) -> Tensor:
         """(…, 3 D)."""
