@@ -64,8 +64,7 @@ class Dice(nn.Module):
             if few and normalise.running_mean is not None and normalise.running_var is not None
             else normalise(x)
         )
-        p = scaled.sigmoid()
-        return x * (p + (1 - p) * self.alpha)
+        return x * torch.addcmul(self.alpha, scaled.sigmoid(), 1 - self.alpha)  # α + p (1 − α) in one pass
 
 
 def activation_of(name: DinActivation, width: int) -> nn.Module:
