@@ -22,7 +22,7 @@ from ctr.bench.plain.layers import (
     softmax,
     transformer_layer,
 )  # fmt: skip
-from ctr.bench.plain.pooled import Seen, Side
+from ctr.bench.plain.pooled import PlainSide, Seen
 from ctr.bench.plain.tower import hstu_layers, tower
 
 
@@ -135,7 +135,7 @@ def _by_time(side: Any, gaps: Tensor) -> Tensor:
     return table[bucket.clamp(0, len(table) - 1)]
 
 
-ATTENDING: dict[str, Side] = {
+ATTENDING: dict[str, PlainSide] = {
     "target_attention": target_attention, "bst": bst, "sparse_attention": sparse_attention, "hstu": hstu,
     "longer": longer, "search": search,
 }  # fmt: skip

@@ -38,7 +38,7 @@ class Seen(NamedTuple):
         return self._replace(events=at(self.events, place), mask=mask, gaps=at(self.gaps, place))
 
 
-Side = Callable[[Any, Seen], Tensor]  # (B, D), or (B, n, D)
+PlainSide = Callable[[Any, Seen], Tensor]  # (B, D), or (B, n, D)
 
 
 def pooling(side: Any, seen: Seen) -> Tensor:
@@ -159,7 +159,7 @@ def _newest_of(states: Tensor, mask: Tensor) -> Tensor:
     return at(states, newest_first(mask, 1))[:, 0] * mask.any(dim=1)[:, None]
 
 
-POOLED: dict[str, Side] = {
+POOLED: dict[str, PlainSide] = {
     "pooling": pooling, "weighted_pooling": weighted_pooling, "din": din, "recurrent": recurrent,
     "dien": dien, "convolution": convolution, "linear_attention": linear_attention, "memory": memory,
     "sdim": sdim, "user_embedding": user_embedding,
