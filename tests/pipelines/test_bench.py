@@ -68,7 +68,9 @@ def test_scoring_in_a_page_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_routes_to_a_long_history_side_by_side(tmp_path: Path) -> None:
+def test_routes_to_a_long_history_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peak = {"peak": 3.0 * 2**20, "loaded": 2.0 * 2**20}  # a process for each route is what suite memory tests
+    monkeypatch.setattr("ctr.bench.suites.retrieval.in_child", lambda config, **_: peak)
     sizes = ("--lengths", 16, 80, "--candidates", 1, 3)
     assert bench("retrieval", *sizes, "--out", tmp_path) == 0
     (suite,) = json.loads((tmp_path / "bench.json").read_text())["suites"]
@@ -79,6 +81,7 @@ def test_routes_to_a_long_history_side_by_side(tmp_path: Path) -> None:
         assert names == [*ROUTES, UNIFIED] == [row[0] for row in memory["rows"]]
         assert len(table["columns"]) == 7 and all(value > 0 for row in table["rows"] for value in row[1:])
         assert table["rows"][0][-1] == 1.0
+    assert all(row[1:] == [3.0, 1.0] for row in memory["rows"])
     assert list(suite["charts"][0]["lines"]) == [*ROUTES, UNIFIED]
 
 
