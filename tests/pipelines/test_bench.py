@@ -117,5 +117,5 @@ def test_wrong_numbers_are_code_2(option: list[str], capsys: pytest.CaptureFixtu
 
 
 def test_the_default_is_what_compares_in_minutes() -> None:
-    others = {"models", "curves", "score", "profile"}
+    others = {"models", "curves", "score", "retrieval", "profile"}
     assert set(DEFAULT) | others == set(SUITES) and not others & set(DEFAULT)
