@@ -61,10 +61,8 @@ def plain_batch(batch: Batch, manifest: Manifest) -> PlainBatch:
 
 
 def _events(batch: Batch, events: SequenceBatch, side: list[Column], manifest: Manifest) -> PlainEvents:
-    lengths = events.offsets.diff()
-    place = torch.arange(int(lengths.max()) if len(lengths) else 0)
-    mask = place < lengths[:, None]
-    index = torch.where(mask, events.offsets[:-1, None] + place, 0)
+    mask = _filled(events.offsets)
+    index = torch.where(mask, events.offsets[:-1, None] + torch.arange(mask.shape[1]), 0)
 
     def padded(values: Tensor) -> Tensor:
         if not len(values):
@@ -80,15 +78,19 @@ def _events(batch: Batch, events: SequenceBatch, side: list[Column], manifest: M
     return PlainEvents(mask, padded(events.time_gap), padded(events.clock_gap), ids, dense)
 
 
+def _filled(offsets: Tensor) -> Tensor:
+    """Which places (n, L) of lists that begin at offsets (n + 1,) hold a value; L is 1 at least."""
+    lengths = offsets.diff()
+    return torch.arange(int(lengths.max().clamp(min=1)) if len(lengths) else 1) < lengths[:, None]
+
+
 def _ids(batch: Batch, column: Column, use: IdColumn, manifest: Manifest) -> PlainIds:
     """Of all bags of a column."""
     table = str(column.table)
     rows = batch.unique_ids[table][use.inverse_indices]
     if use.offsets is None:
         return PlainIds(rows)
-    lengths = use.offsets.diff()
-    place = torch.arange(max(1, int(lengths.max()) if len(lengths) else 0))
-    mask = place < lengths[:, None]
+    mask = _filled(use.offsets)
     lists = torch.full(mask.shape, manifest.tables[table].rows)
     lists[mask] = rows
     if use.weights is None:

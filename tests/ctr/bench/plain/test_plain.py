@@ -29,9 +29,9 @@ COMPARED = (
 REFUSED = ("attention sink", "shortcut", "positions", "longer uniform")  # nobody would time them
 
 
-def compare(case: str) -> None:
-    """Plain code with the model's own weights."""
-    model, rows, batch = make_model(CASES[case]).eval(), batches.make_rows(), batches.make_batch()
+def compare(case: str, lengths: dict[str, list[int]] = batches.ALL_LENGTHS) -> None:
+    """Plain code with the model's own weights, on histories of these lengths."""
+    model, rows, batch = make_model(CASES[case]).eval(), batches.make_rows(), batches.make_batch(lengths)
     # Tables with these rows at their places, zeros at others, and the row that stands for no ID.
     tables = {
         name: rows[name].new_zeros(count + 1, batches.DIM).index_copy(0, batch.unique_ids[name], rows[name])
@@ -44,6 +44,11 @@ def compare(case: str) -> None:
 @pytest.mark.parametrize("name", COMPARED)
 def test_plain_is_the_model(name: str) -> None:
     compare(name)
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_a_batch_without_events_of_a_domain(name: str) -> None:
+    compare(name, batches.ALL_LENGTHS | {"buy": [0] * len(batches.ALL_LENGTHS["buy"])})
 
 
 @pytest.mark.parametrize("name", REFUSED)
