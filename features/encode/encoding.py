@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 import polars as pl
 
-from features.computed import Strict
+from features.computed import Counter, Strict
 from features.dataset import Column, Dataset, Manifest
 from features.encode.fitted import FOLDER, Fitted
 from features.encode.tables import Vocabulary
@@ -30,6 +30,7 @@ _COMPUTED = {
     "pair": "pairs",
     "page": "pages",
 }  # prefix of a column → part of the spec
+_KINDS = {"count": "counter", "match": "match", "pair": "pair", "page": "page"}  # prefix → what one is called
 
 
 class TableEncoding(Strict):
@@ -57,7 +58,8 @@ class Encoding(Strict):
     Args:
         tables: ID table → its rows.
         scales: dense feature → digest of what its columns are scaled by; `domain/field` for that of events.
-        definitions: feature, `domain/field`, `domain <name>`, `the label` → digest of what the spec says.
+        definitions: feature, `domain/field`, `domain <name>`, `counter <name>` (and `match`, `pair`, `page`),
+            `the label` → digest of what the spec says.
         inputs: what a model's weights stand beside, in order: `tokens`, `domains` and `features` (their
             names), and `tokens.<group>` and `domains.<domain>` (the columns of each).
     """
@@ -119,21 +121,46 @@ def _table(name: str, manifest: Manifest, fitted: Fitted) -> TableEncoding:
     return TableEncoding(encode=info.encode, rows=info.rows, oov_rows=info.oov_rows, sha256=sha256)
 
 
-def _definitions(spec: Spec, manifest: Manifest, columns: Iterable[str]) -> dict[str, Any]:
-    """What the spec says of each feature, of which rows are a domain's events, and of the label."""
+def _definitions(spec: Spec, manifest: Manifest, columns: Mapping[str, Column]) -> dict[str, Any]:
+    """What the spec says of each feature and what it is computed by, of a domain's events, and of the label."""
     of_domain = {"where", "outcome", "from_list", "known_later"}
     domains = {
         f"domain {name}": spec.domains[name].model_dump(mode="json", include=of_domain)
         for name in manifest.domains
     }
     label = spec.impressions.label.model_dump(mode="json")
-    return {**{key: _definition(spec, key) for key in columns}, **domains, "the label": label}
+    features = {key: _definition(spec, key) for key in columns}
+    return {**features, **domains, **_computed(spec, columns), "the label": label}
+
+
+def _computed(spec: Spec, columns: Mapping[str, Column]) -> dict[str, Any]:
+    """What the spec says of every counter, match, pair and page that a feature reads, be it by a pattern.
+
+    A counter may read others (`against`, `by`, `value`), and these count as read too.
+    """
+    said: dict[str, Any] = {}
+    reads = [name for column in columns.values() for name in column.fields]
+    reads += [name for key in columns for name in feature_columns(_feature(spec, key))]
+    while reads:
+        prefix, _, rest = reads.pop().removesuffix(".missing").partition(".")
+        name = rest.rpartition(".")[0]
+        entry = getattr(spec, _COMPUTED[prefix]).get(name) if prefix in _COMPUTED else None
+        if entry is not None and f"{_KINDS[prefix]} {name}" not in said:
+            said[f"{_KINDS[prefix]} {name}"] = entry.model_dump(mode="json")
+            if isinstance(entry, Counter):
+                reads += [c for c in (*entry.by, entry.value, entry.against) if c is not None]
+    return said
+
+
+def _feature(spec: Spec, key: str) -> Feature | SincePrevious:
+    """The feature, or the field of events that is `domain/field`."""
+    domain, _, field = key.rpartition("/")
+    return spec.domains[domain].side[field] if domain else spec.features[key]
 
 
 def _definition(spec: Spec, key: str) -> list[Any]:
     """What the spec says of a feature, and of the counters, matches, pairs, ages and pages that it reads."""
-    domain, _, field = key.rpartition("/")
-    feature = spec.domains[domain].side[field] if domain else spec.features[key]
+    feature = _feature(spec, key)
     heads = {column.rpartition(".")[0].partition(".") for column in feature_columns(feature)}
     read = [getattr(spec, _COMPUTED[h[0]]).get(h[2]) for h in sorted(heads) if h[0] in _COMPUTED]
     ages = [[name, column] for name, column in spec.ages.items() if _reads(feature, f"age.{name}")]

@@ -21,6 +21,7 @@ from ctr.training.scoring import score_split
 from ctr.training.state import TrainingState
 from ctr.transfer.report import TakenOver
 from ctr.transfer.start import start_from_run
+from features.dataset import Dataset
 from features.durable.faults import InjectedFault, injected
 from features.encode.encoding import encoding_of
 from features.encode.fitted import Fitted
@@ -213,6 +214,28 @@ def test_features_that_were_fitted_or_defined_otherwise_are_named(world: World, 
         and "otherwise by the spec: domain cart, tags" in text
     )
     assert TakenOver.from_json(json.loads(json.dumps(taken.to_json()))) == taken
+
+
+def test_a_counter_read_by_a_pattern_or_by_another_counter_is_part_of_what_is_compared(tmp_path: Path) -> None:
+    counters = {
+        "shown": {"by": ["item"], "outputs": ["count", "rate", "since_last"]},
+        "better": {"by": ["user"], "against": "count.shown.rate", "outputs": ["residual"]},
+        "unread": {"by": ["user"]},
+    }
+    tokens = {"all": ["item", "device", "tags", "price", "counts"]}
+    spec = {"features__counts": {"columns": ["count.b*"]}, "tokens": tokens}
+
+    def definitions(name: str, **changes: dict[str, object]) -> dict[str, str]:
+        changed = {key: entry | changes.get(key, {}) for key, entry in counters.items()}
+        encoding = encoding_of(Dataset(shop(tmp_path, name, counters=changed, **spec)))
+        assert encoding is not None
+        return encoding.definitions
+
+    own = definitions("own")
+    assert "counter unread" not in own
+    for key in ("better", "shown"):
+        other = definitions(key, **{key: {"prior": 7.0}})
+        assert f"counter {key}" in {name for name in own if own[name] != other[name]}
 
 
 def without_encoding(run: Path) -> None:
