@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +77,28 @@ def run(arguments: argparse.Namespace) -> None:
             rounds=arguments.rounds or (1 if arguments.quick else 5),
             say=_say,
         )
-        report = measure(suites, settings, out=arguments.out, show=_show, options=changed_options(arguments))
+        with _pointing_to_data(arguments):
+            report = measure(
+                suites, settings, out=arguments.out, show=_show, options=changed_options(arguments)
+            )
     if arguments.write_docs:
         write_docs(report, page, images=IMAGES)
     echo(f"results: {arguments.out}/bench.md, bench.json, images/")
+
+
+@contextmanager
+def _pointing_to_data(arguments: argparse.Namespace) -> Iterator[None]:
+    """What does not fit between a run's configuration and synthetic data is said with the remedy."""
+    try:
+        yield
+    except ConfigError as error:
+        if arguments.config is None or arguments.dataset is not None:
+            raise
+        own = load_config(arguments.config).dataset
+        raise ConfigError(
+            f"{error}\n{arguments.config} is measured on synthetic data, which it does not fit; "
+            f"add --dataset {own} (or where its data set lies)"
+        ) from None
 
 
 def changed_options(arguments: argparse.Namespace) -> str:
