@@ -122,7 +122,7 @@ def _table(name: str, manifest: Manifest, fitted: Fitted) -> TableEncoding:
 
 
 def _definitions(spec: Spec, manifest: Manifest, columns: Mapping[str, Column]) -> dict[str, Any]:
-    """What the spec says of each feature and what it is computed by, of a domain's events, and of the label."""
+    """What the spec says of features, of what these are computed by, of events, and of the label."""
     of_domain = {"where", "outcome", "from_list", "known_later"}
     domains = {
         f"domain {name}": spec.domains[name].model_dump(mode="json", include=of_domain)

@@ -216,7 +216,7 @@ def test_features_that_were_fitted_or_defined_otherwise_are_named(world: World, 
     assert TakenOver.from_json(json.loads(json.dumps(taken.to_json()))) == taken
 
 
-def test_a_counter_read_by_a_pattern_or_by_another_counter_is_part_of_what_is_compared(tmp_path: Path) -> None:
+def test_a_counter_read_by_a_pattern_or_by_another_one_is_compared(tmp_path: Path) -> None:
     counters = {
         "shown": {"by": ["item"], "outputs": ["count", "rate", "since_last"]},
         "better": {"by": ["user"], "against": "count.shown.rate", "outputs": ["residual"]},
