@@ -80,13 +80,13 @@ def conditions(lines: Sequence[ResultLine]) -> str:
 
 
 def _of_each(values: Sequence[str | None], names: Sequence[str]) -> str:
-    """A value that all share, or each with the names of its lines behind it."""
-    known = _distinct(values)
-    if len(set(values)) == 1:
-        return known[0] if known else "not recorded"
-    pairs = list(zip(values, names, strict=True))
-    told = [f"{value} ({', '.join(_distinct(n for v, n in pairs if v == value))})" for value in known]
-    return "; ".join([*told, *(["not recorded for the others"] if None in values else [])])
+    """A value that all share; else those of few with the names of their lines, and that of the others."""
+    of: dict[str, dict[str, None]] = {}
+    for value, name in zip(values, names, strict=True):
+        of.setdefault(value or "not recorded", {})[name] = None
+    most = max(of, key=lambda value: len(of[value]))
+    told = [f"{value} ({', '.join(of[value])})" for value in of if value != most]
+    return "; ".join([*told, f"{most} (all others)"]) if told else most
 
 
 def _commit(line: ResultLine) -> str:
