@@ -1,8 +1,8 @@
-"""The computed features of a spec: counters, matches, pairs, ages and pages (parts of `features.spec`)."""
+"""The computed features of a spec (parts of `features.spec`): from counters to crosses and pages."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -36,6 +36,29 @@ def _of_entity(column: str) -> str:
 
 
 AgeOf = Annotated[str, AfterValidator(_of_entity)]  # a column of moments: seconds from then to the request
+
+
+_COMPUTED = ("count", "match", "pair", "age", "cross", "page")
+
+
+def _several(columns: list[str]) -> list[str]:
+    """Columns of a row whose values are crossed."""
+    if len(columns) < 2 or len(set(columns)) < len(columns):
+        raise ValueError(f"a cross must name two columns or more, each once, got {columns}")
+    if computed := [c for c in columns if "." in c and c.partition(".")[0] in _COMPUTED]:
+        raise ValueError(f"a cross must name columns of the tables, got {computed}, which are computed")
+    return columns
+
+
+CrossOf = Annotated[list[str], AfterValidator(_several)]  # columns: one category for each combination
+
+
+def one_value(feature: Any) -> Any:
+    """An ID feature in whose column, where it is a cross, no list is looked for."""
+    given = [key for key in ("separator", "format", "max_values", "weights") if getattr(feature, key)]
+    if given and feature.column.startswith("cross."):
+        raise ValueError(f"a cross has one value a row; drop {' and '.join(given)}")
+    return feature
 
 
 def is_none(value: object) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from features.dataset import Column, Dataset, IdValues
+from features.encode.crosses import cross_of
 from features.encode.fitted import Fitted
 from features.encode.raw_values import WrongValue, numbers, series, vectors
 from features.encode.scale import are_known
@@ -23,7 +24,7 @@ from features.encode.transform import calendar_ids
 from features.encode.values import values_of
 from features.errors import DataError
 from features.names import under
-from features.read.columns import feature_columns, is_of_request
+from features.read.columns import feature_columns, is_of_request, origin
 from features.spec import CalendarFeature, DenseFeature, IdFeature, load_spec
 
 RawLevel = Literal["request", "candidate"]
@@ -112,7 +113,8 @@ class RawEncoder:
     def _columns(self, column: Column) -> dict[str, list[str]]:
         """What a feature may be given as: column → the scalar columns that it brings."""
         if column.kind != "dense":
-            return {name: [name] for name in feature_columns(self.spec.features[column.name])}
+            read = feature_columns(self.spec.features[column.name])
+            return {name: [name] for c in read for name in self._crossed(c) or [c]}
         scalars = self.fitted.dense(column).scalers
         found = {name: [name] for name in scalars}
         for name in scalars:
@@ -120,6 +122,11 @@ class RawEncoder:
             if index.isdecimal():  # of a column whose values are vectors
                 found.setdefault(vector, []).append(name)
         return found
+
+    def _crossed(self, column: str) -> list[str]:
+        """The columns of a cross; none of other columns."""
+        kind, name = origin(column)
+        return self.spec.crosses.get(name, []) if kind == "cross" else []
 
     def completed_by(
         self, level: RawLevel, more: Collection[str], *, given: Collection[str], without: Collection[str]
@@ -167,7 +174,8 @@ class RawEncoder:
     def _ids(self, column: Column, given: Raw, what: str, *, texts: bool) -> IdValues:
         feature = self.spec.features[column.name]
         assert isinstance(feature, IdFeature) and column.table is not None
-        table, raw = self.fitted.table(column.table), given[feature.column]
+        table, crossed = self.fitted.table(column.table), self._crossed(feature.column)
+        raw = self._cross(crossed, given, what) if crossed else given[feature.column]
         joined = feature.separator is not None and not any(isinstance(v, list) for v in raw)
         with _naming(f"{what}.{feature.column}"):
             dtype = "String" if joined else self._type(table, column)
@@ -179,6 +187,13 @@ class RawEncoder:
         values = values_of(pl.DataFrame(frame), feature, what=what)
         ids = table.look_up(values.flat, what=f"{what}.{feature.column}").astype(np.int32)
         return IdValues(ids, values.offsets, values.weights)
+
+    def _cross(self, columns: Sequence[str], given: Raw, what: str) -> list[str | None]:
+        parts = []
+        for column in columns:
+            with _naming(f"{what}.{column}"):
+                parts.append(series(given[column], "String", lists=False))
+        return cross_of(parts).to_list()
 
     def _type(self, table: FittedTable, column: Column) -> str | None:
         if isinstance(table, Bucketizer):

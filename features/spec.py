@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from features.computed import AgeOf, Counter, Match, Page, Pair, Seconds, Strict, is_none
+from features.computed import AgeOf, Counter, CrossOf, Match, Page, Pair, Seconds, Strict, is_none, one_value
 from features.errors import ConfigError
 from features.known import HasLabels, KnownLater, Label, Sampling, TaskLabel, TaskLabels, is_empty
 from features.names import check_name
@@ -94,6 +94,7 @@ class IdFeature(Strict):
     format: Literal["json"] | None = option(None)  # a text column holding a JSON list
     max_values: Positive | None = None  # of a list: keep the first
     weights: str | None = None  # a list column of the same lengths
+    _of_cross = model_validator(mode="after")(one_value)
 
 
 class CalendarFeature(Strict):
@@ -171,6 +172,7 @@ class Spec(Strict):
     matches: dict[str, Match] = {}
     pairs: Annotated[dict[str, Pair], Field(default={}, exclude_if=is_empty)]
     ages: Annotated[dict[str, AgeOf], Field(default={}, exclude_if=is_empty)]
+    crosses: Annotated[dict[str, CrossOf], Field(default={}, exclude_if=is_empty)]
     pages: dict[str, Page] = {}
     tokens: dict[str, list[str]]  # semantic groups: token name → feature names
     slices: dict[str, str] = {}  # evaluation slices: name → column
@@ -198,9 +200,7 @@ class Spec(Strict):
             if unknown := sorted(set(members) - set(self.features)):
                 raise ValueError(f"token {token!r} must list features; {unknown} are not features")
         if missing := sorted(set(self.features).difference(*self.tokens.values())):
-            raise ValueError(
-                f"every feature must be in a token group; {missing} are in none: add or delete them"
-            )
+            raise ValueError(f"every feature must be in a token group; {missing} are in none: add them")
         if self.order and (late := [n for n, t in self.impressions.tasks.items() if t.late]):
             raise ValueError(f"labels with late need times, which an order replaces by ranks; got {late}")
         reads = [(f"match {name!r}", m.domain) for name, m in self.matches.items()]
@@ -214,7 +214,7 @@ class Spec(Strict):
 
     def _check_names(self) -> None:
         check_name(self.name, "spec name")
-        computed = ("counters", "matches", "pairs", "ages", "pages")
+        computed = ("counters", "matches", "pairs", "ages", "crosses", "pages")
         for what in ("tables", "features", "domains", *computed, "tokens", "slices"):
             for key in getattr(self, what):
                 check_name(key, f"name in {what}")

@@ -2,7 +2,7 @@
 
 The data set directory holds requests and impressions as they were prepared, the event stores, and the raw
 keys of users and items. It does not hold features of a pair of request and candidate (counters, matches,
-pairs, ages, pages) that was never logged: the score request must bring them, or it is refused.
+pairs, ages, crosses, pages) that was never logged: the score request must bring them, or it is refused.
 
 C candidates.
 """

@@ -159,12 +159,13 @@ def _feature(spec: Spec, key: str) -> Feature | SincePrevious:
 
 
 def _definition(spec: Spec, key: str) -> list[Any]:
-    """What the spec says of a feature, and of the counters, matches, pairs, ages and pages that it reads."""
+    """What the spec says of a feature, and of the counters, matches, pairs, ages, crosses, pages it reads."""
     feature = _feature(spec, key)
     heads = {column.rpartition(".")[0].partition(".") for column in feature_columns(feature)}
     read = [getattr(spec, _COMPUTED[h[0]]).get(h[2]) for h in sorted(heads) if h[0] in _COMPUTED]
     ages = [[name, column] for name, column in spec.ages.items() if _reads(feature, f"age.{name}")]
-    return [entry.model_dump(mode="json") for entry in (feature, *read) if entry is not None] + ages
+    crosses = [[name, *columns] for name, columns in spec.crosses.items() if _reads(feature, f"cross.{name}")]
+    return [entry.model_dump(mode="json") for entry in (feature, *read) if entry is not None] + ages + crosses
 
 
 def _reads(feature: Feature | SincePrevious, column: str) -> bool:

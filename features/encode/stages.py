@@ -11,6 +11,7 @@ from typing import Protocol
 
 import polars as pl
 
+from features.encode.crosses import with_crosses
 from features.encode.encoded import Encoded
 from features.encode.split import SplitRanges
 from features.encode.transform import encode_other, encode_table
@@ -100,6 +101,9 @@ def _compute(spec: Spec, log: Log, encoded: Encoded, count: CountColumns) -> Ite
     if spec.ages:
         log.rows = with_ages(log.rows, spec.ages, log.counters)
         yield (spec := spec.model_copy(update={"ages": {}}))
+    if spec.crosses:
+        log.rows = with_crosses(log.rows, spec.crosses)
+        yield (spec := spec.model_copy(update={"crosses": {}}))
     for name, page in spec.pages.items():
         columns = page_columns(log.rows, name, page, position=spec.impressions.position)
         log.rows = log.rows.hstack(columns)

@@ -29,7 +29,7 @@ def encoding_order(spec: Spec) -> list[str]:
     left = {key: set(feature_columns(f)) for key, f in every if not isinstance(f, IdFeature)}
     computed = [{f"count.{n}.{o}" for o in c.outputs} for n, c in spec.counters.items()]
     computed += [{f"match.{n}.{o}" for o in m.outputs} for n, m in spec.matches.items()]
-    computed += [{f"age.{n}" for n in spec.ages}]
+    computed += [{f"age.{n}" for n in spec.ages}, {f"cross.{n}" for n in spec.crosses}]
     computed += [{f"page.{n}.{o}" for o in p.outputs} for n, p in spec.pages.items()]
     missing, found = set().union(*computed), []
     for there in (set(), *computed):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from features.encode.crosses import with_crosses
 from features.encode.encoded import Encoded
 from features.encode.layout import KNOWN_USER, event_table, split_tables
 from features.encode.scale import FittedDense, Scaler
@@ -93,7 +94,7 @@ def _rows(work: Path, job: Preparation, part: int) -> tuple[Log, SplitRanges]:
     """The rows of a range with all that is computed and was counted, and which belong to which split."""
     counters: dict[str, int] = {}
     frame = load_rows(work, job, part, levels=len(levels_of(job.spec)))
-    frame = with_ages(frame, job.spec.ages, counters)
+    frame = with_crosses(with_ages(frame, job.spec.ages, counters), job.spec.crosses)
     for name, page in job.spec.pages.items():
         frame = frame.hstack(page_columns(frame, name, page, position=job.spec.impressions.position))
     base, split = job.facts["row_bases"][part], job.facts["split"]

@@ -21,7 +21,7 @@ from features.spec import (
 
 Read = tuple[str, str]  # a column, and who reads it
 
-_PREFIXES = ("user", "item", "count", "match", "pair", "age", "page")
+_PREFIXES = ("user", "item", "count", "match", "pair", "age", "cross", "page")
 
 
 def origin(column: str) -> tuple[str, str]:
@@ -91,6 +91,7 @@ def input_reads(spec: Spec) -> Iterator[Read]:
         yield from ((c, f"value of counter {name!r}") for c in values if c)
     yield from ((m.candidate, f"match {name!r}") for name, m in spec.matches.items())
     yield from pair_reads(spec)
+    yield from ((c, f"cross {name!r}") for name, columns in spec.crosses.items() for c in columns)
     for name, page in spec.pages.items():
         position = [spec.impressions.position] if "above" in page.outputs else []
         yield from ((c, f"page {name!r}") for c in (page.column, *position) if c)
@@ -184,12 +185,13 @@ def feature_columns(feature: Feature | SincePrevious) -> list[str]:
 
 
 def computed_columns(spec: Spec) -> list[str]:
-    """All count.*, match.*, pair.*, age.* and page.* columns of the spec."""
+    """All count.*, match.*, pair.*, age.*, cross.* and page.* columns of the spec."""
     counts = [f"count.{n}.{o}" for n, c in spec.counters.items() for o in c.outputs]
     matches = [f"match.{n}.{o}" for n, m in spec.matches.items() for o in m.outputs]
     pairs = [f"pair.{n}.{o}" for n, p in spec.pairs.items() for o in p.outputs]
     pages = [f"page.{n}.{o}" for n, p in spec.pages.items() for o in p.outputs]
-    return [*counts, *matches, *pairs, *(f"age.{n}" for n in spec.ages), *pages]
+    of_row = [*(f"age.{n}" for n in spec.ages), *(f"cross.{n}" for n in spec.crosses)]
+    return [*counts, *matches, *pairs, *of_row, *pages]
 
 
 def is_request_level(spec: Spec, feature: Feature) -> bool:
@@ -210,6 +212,8 @@ def is_of_request(spec: Spec, column: str) -> bool:
         return all(is_of_request(spec, c) for c in spec.counters[name.rpartition(".")[0]].by)
     if kind == "age":
         return is_of_request(spec, spec.ages[name])
+    if kind == "cross":
+        return all(is_of_request(spec, c) for c in spec.crosses[name])
     return kind == "user" or (kind == "page" and name.endswith(".size"))
 
 

@@ -120,4 +120,5 @@ def _same_row_reads(spec: Spec) -> Iterator[Read]:
         yield from ((c, f"counter {name!r}") for c in counter.by)
     yield from ((m.candidate, f"match {name!r}") for name, m in spec.matches.items())
     yield from pair_reads(spec)
+    yield from ((c, f"cross {name!r}") for name, columns in spec.crosses.items() for c in columns)
     yield from ((p.column, f"page {name!r}") for name, p in spec.pages.items())

@@ -145,6 +145,7 @@ def _impression_roles(spec: Spec) -> Iterator[tuple[str, Role | None]]:
     yield from ((m.candidate, "category") for m in spec.matches.values())
     yield from ((c, "category") for c, _ in pair_reads(spec))
     yield from ((column, "time") for column in spec.ages.values())
+    yield from ((c, "category") for columns in spec.crosses.values() for c in columns)
     yield from ((p.column, "number") for p in spec.pages.values())
 
 

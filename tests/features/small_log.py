@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from features.dataset import Dataset, Manifest
+from features.encode.crosses import with_crosses
 from features.past.ages import with_ages
 from features.past.counters import counter_columns
 from features.past.matches import match_columns
@@ -227,4 +228,4 @@ def logged_rows(spec: Spec, base: Path) -> pl.DataFrame:
         rows = rows.hstack(counter_columns(rows, name, counter, log.events.get(counter.over or "")))
     for name, match in full.matches.items():
         rows = rows.hstack(match_columns(rows, log.events[match.domain], name, match))
-    return with_ages(rows, full.ages, {})
+    return with_crosses(with_ages(rows, full.ages, {}), full.crosses)

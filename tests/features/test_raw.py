@@ -43,7 +43,11 @@ RATINGS = changed(
     ages={"movie": "item.added", "account": "user.joined"},
     features__ages={"columns": ["age.*"], "scale": "quantile"},
     features__account={"column": "age.account", "table": "year"},
-    tokens__more=["decade", "hashed", "mood", "vector", "ages", "account"],
+    crosses={"taste": ["user.sex", "item.genres"], "group": ["user.sex", "user.age"]},
+    tables__taste={},
+    features__taste={"column": "cross.taste", "table": "taste"},
+    features__group={"column": "cross.group", "table": "hashed"},
+    tokens__more=["decade", "hashed", "mood", "vector", "ages", "account", "taste", "group"],
 )
 
 
@@ -118,8 +122,11 @@ def test_new_and_missing_values(ratings: RawEncoder, shop: RawEncoder) -> None:
     found = ratings.encode("candidate", {"movie_id": [None, 999, float("nan")]}, what="columns")
     item = found.ids["item"].values.tolist()
     assert item[0] == item[2] == 0 and 1 <= item[1] <= 3  # one of three unknown rows
-    genres = ratings.encode("candidate", {"item.genres": ["a|new|b", None, ""]}, what="columns").ids["genres"]
+    several, users = {"item.genres": ["a|new|b", None, ""]}, {"user.sex": ["f", None, "new"]}
+    found = ratings.encode("candidate", several, beside=users, what="columns")
+    genres, taste = found.ids["genres"], found.ids["taste"].values.tolist()
     assert genres.offsets is not None and genres.offsets.tolist() == [0, 2, 2, 2]
+    assert taste == [1, 0, 1]  # combinations that training has not seen; nothing at all is missing
     tags = shop.encode("candidate", {"tags": [["new"], None], "weights": [[2.0], None]}, what="columns")
     assert tags.ids["tags"].values.tolist() == [1] and tags.ids["tags"].weights.tolist() == [2.0]  # type: ignore[union-attr]
     price = shop.encode("candidate", {"price": [None, float("nan"), float("inf")]}, what="columns")

@@ -27,7 +27,19 @@ from tests.features.small_log import RATINGS_SPEC, changed
 BAD = ["../x", "/etc", "a/../../b", "con\n", "..", "a\\b", "x\0"]
 bad = pytest.mark.parametrize("name", BAD, ids=repr)
 PAIR = {"candidate": "item.year", "column": "user.sex"}
-KINDS = ["tables", "features", "domains", "counters", "matches", "pairs", "ages", "pages", "tokens", "slices"]
+KINDS = [
+    "tables",
+    "features",
+    "domains",
+    "counters",
+    "matches",
+    "pairs",
+    "ages",
+    "crosses",
+    "pages",
+    "tokens",
+    "slices",
+]
 
 
 def written(path: Path, data: dict[str, Any]) -> Path:
@@ -38,6 +50,7 @@ def written(path: Path, data: dict[str, Any]) -> Path:
 def key_of(kind: str, name: str, folder: Path) -> None:
     """A spec whose first entry of a kind has that name."""
     more = {"pairs": {"year": PAIR}, "ages": {"movie": "item.added"}}
+    more |= {"crosses": {"taste": ["user.sex", "item.genres"]}}
     spec = changed(RATINGS_SPEC, pages={"year": {"column": "item.year"}}, **more)
     first = next(iter(spec[kind].values()))
     spec[kind] = {**spec[kind], name: first}

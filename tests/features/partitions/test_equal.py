@@ -51,6 +51,10 @@ RATINGS = changed(
     domains__ratings__outcome={"column": "rating", "at_least": 4},
     domains__ratings__side__stars={"columns": ["rating", "item.year"], "scale": "standard"},
     ages={"movie": "item.added", "account": "user.joined"},
+    crosses={"taste": ["user.sex", "item.genres"], "group": ["user.age", "user.sex"]},
+    tables__taste={"min_count": 2},
+    features__taste={"column": "cross.taste", "table": "taste"},
+    features__group={"column": "cross.group", "table": "taste"},
     pages={
         "age": {"column": "age.movie"},
         "year": {"column": "item.year"},
@@ -59,7 +63,8 @@ RATINGS = changed(
     features__pages={"columns": ["page.*"], "scale": "quantile"},
     features__ages={"columns": ["age.*"], "scale": "log"},
     features__account={"column": "age.account", "table": "age"},
-    tokens__rest=["hour", "counts", "pages", "ages", "account"],
+    slices__taste="cross.taste",
+    tokens__rest=["hour", "counts", "pages", "ages", "account", "taste", "group"],
 )
 SHOP = changed(
     SHOP_SPEC,
