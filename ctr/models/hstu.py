@@ -54,7 +54,6 @@ from ctr.models.heads.config import TasksConfig
 from ctr.models.model import Model
 from ctr.models.request_state import RequestState
 from ctr.models.sequence.hstu import HstuLayer
-from ctr.models.sequence.pairs import Pairs
 from ctr.models.sequence.side import SideSizes, SideState
 from ctr.options.knobs import Unused
 from ctr.tokens.config import NgramConfig
@@ -167,10 +166,9 @@ class HstuModel(Model):
         token = self.ask_norm(self.ask(ns_tokens[:, self.asking].flatten(1)))
         (side,) = state.sides
         kvs, gaps = cast("tuple[PackedKV, ...]", side.kvs), cast(Tensor, side.gaps)
-        pairs = Pairs.of(kvs[0].events, requests)
         group = [torch.full_like(candidates.request_index, OF_CANDIDATE)] if self.config.group_norm else []
         for layer, kv in zip(cast("list[HstuLayer]", self.layers), kvs, strict=True):
-            token = layer.read(token, kv, gaps.to(token.dtype), pairs, *group)
+            token = layer.read(token, kv, gaps.to(token.dtype), requests, *group)
         return self.head(token[:, None], state.beside(candidates), requests)
 
     def _sequence(

@@ -8,12 +8,12 @@ The events see earlier ones and themselves, the candidate is the last token and 
 bucket(Δ) = ⌊ln(max(1, Δ seconds)) / 0.301⌋. Biases are shared by heads and belong to a layer.
 
 Shared by the candidates of a request: all layers of the events, K and V. The candidate goes through them
-alone (M-FALCON). The events' own attention is computed in padded blocks of L × L numbers.
+alone (M-FALCON). Both attentions are products of matrices in padded blocks, L × L and C × L numbers.
 
 Source: HSTU (arXiv 2402.17152), section 3; the scale 1/√d and N as a constant as in the production code
 (with N the padded length, padding would change the result).
 
-B candidates, R requests, L events of one, P pairs of candidate and event, H heads, d = D / H.
+B candidates, R requests, L events and C candidates of one, H heads, d = D / H.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ctr.blocks.key_values import PackedKV
 from ctr.blocks.layers import NormName, build_norm
 from ctr.blocks.length_buckets import LengthBuckets
 from ctr.blocks.linear import Linear
+from ctr.blocks.request_map import RequestMap
 from ctr.models.sequence.pairs import Pairs
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Few
@@ -104,20 +105,44 @@ class HstuLayer(nn.Module):
         weights = self.weigh(scores).masked_fill(distance < 0, 0.0)
         return (weights @ value).transpose(1, 2).flatten(2)
 
-    def read(self, x: Tensor, kv: PackedKV, gaps: Tensor, pairs: Pairs, *group: Tensor) -> Tensor:
+    def read(self, x: Tensor, kv: PackedKV, gaps: Tensor, requests: RequestMap, *group: Tensor) -> Tensor:
         """Candidates (B, D) one layer further."""
         gate, own_value, query, own_key = self.parts(x, *group)
-        scale = (query.shape[1] // self.heads) ** -0.5
-        heads = (self.heads, -1)
-        key, value = (p.unflatten(-1, heads) for p in kv.events.values.chunk(2, dim=-1))
-        query, own_key, own_value = (p.unflatten(-1, heads) for p in (query, own_key, own_value))
-        bias = self.bias(pairs.of_events(kv.events.ages()) + 1, pairs.of_events(gaps))
-        scores = (pairs.of_candidates(query) * pairs.of_events(key)).sum(-1) * scale + bias[:, None]
-        read = pairs.sum(self.weigh(scores)[..., None] * pairs.of_events(value))
+        alone = requests.is_full and requests.max_candidates == 1
+        look = self._look_alone if alone else self._look
+        bias = self.bias(kv.events.ages() + 1, gaps)
+        read = look(query, kv.events, bias, requests)
         zero = torch.zeros(1, dtype=torch.int64, device=x.device)
-        itself = (query * own_key).sum(-1) * scale + self.bias(zero, zero.to(x.dtype))
-        read = read + self.weigh(itself)[..., None] * own_value
-        return self.join(x, read.flatten(1), gate.flatten(1), *group)
+        own = [part.unflatten(-1, (self.heads, -1)) for part in (query, own_key, own_value)]
+        itself = (own[0] * own[1]).sum(-1) * own[0].shape[-1] ** -0.5 + self.bias(zero, zero.to(x.dtype))
+        read = read + (self.weigh(itself)[..., None] * own[2]).flatten(1)
+        return self.join(x, read, gate, *group)
+
+    def _look(self, query: Tensor, events: Jagged, bias: Tensor, requests: RequestMap) -> Tensor:
+        """A V of candidates (B, D) at the events of their requests, (ΣL, 2 D) with biases (ΣL,)."""
+        buckets, with_bias = LengthBuckets.of(events), torch.cat([events.values, bias[:, None]], dim=-1)
+        asked = buckets.to_buckets(requests.pack(query[:, None]))
+        padded = buckets.pad(events.with_values(with_bias))
+        seen = [self._look_in(q, bucket) for q, bucket in zip(asked, padded, strict=True)]
+        return requests.unpack(buckets.from_buckets(seen))[:, 0]
+
+    def _look_in(self, query: Tensor, padded: Tensor) -> Tensor:
+        """A V of the candidates of a bucket, (R_b, C, D), at its events (R_b, L_b, 2 D + 1).
+
+        The values of padding are zeros, so that whatever it weighs counts nothing.
+        """
+        width = query.shape[-1]
+        key, value, bias = padded.split([width, width, 1], dim=-1)
+        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias.transpose(1, 2)[:, None]
+        return (self.weigh(scores) @ value).transpose(1, 2).flatten(2)
+
+    def _look_alone(self, query: Tensor, events: Jagged, bias: Tensor, requests: RequestMap) -> Tensor:
+        """The same where every request has one candidate: the pairs are the events, and nothing is padded."""
+        pairs, heads = Pairs.of(events, requests), (self.heads, -1)
+        key, value = (part.unflatten(-1, heads) for part in events.values.chunk(2, dim=-1))
+        scores = (pairs.of_candidates(query.unflatten(-1, heads)) * key).sum(-1) * key.shape[-1] ** -0.5
+        return pairs.sum(self.weigh(scores + bias[:, None])[..., None] * value).flatten(1)
 
 
 class GroupedNorm(nn.Module):
@@ -161,7 +186,6 @@ class Hstu(SequenceSide):
         """(B, 1, D)."""
         assert state.gaps is not None
         x = candidates.query
-        pairs = Pairs.of(cast(PackedKV, state.kvs[0]).events, candidates.requests)
         for layer, kv in zip(cast("list[HstuLayer]", self.layers), state.kvs, strict=True):
-            x = layer.read(x, cast(PackedKV, kv), state.gaps.to(x.dtype), pairs)
+            x = layer.read(x, cast(PackedKV, kv), state.gaps.to(x.dtype), candidates.requests)
         return x[:, None]
