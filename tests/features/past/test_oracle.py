@@ -115,7 +115,8 @@ def test_every_counter_of_every_row(case: Case) -> None:
         if output in ("rate", "residual"):  # sums of floats in another order
             far = ((got - want).abs() > 1e-5 * (1 + want.abs())).fill_null(False)
             wrong = far | (got.is_null() != want.is_null())
-        assert not wrong.any(), both.filter(wrong).select("user", "time", "item", name, f"{name}.oracle")
+        shown = both.filter(wrong).select("user", "time", "item", name, f"{name}.oracle")
+        assert not wrong.any(), (name, shown.head(5).rows())
 
 
 def test_every_event_and_every_history(case: Case) -> None:
