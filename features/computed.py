@@ -38,14 +38,14 @@ def _of_entity(column: str) -> str:
 AgeOf = Annotated[str, AfterValidator(_of_entity)]  # a column of moments: seconds from then to the request
 
 
-_COMPUTED = ("count", "match", "pair", "age", "cross", "page")
+COMPUTED = ("count", "match", "pair", "age", "cross", "page")  # prefixes of computed columns
 
 
 def _several(columns: list[str]) -> list[str]:
     """Columns of a row whose values are crossed."""
     if len(columns) < 2 or len(set(columns)) < len(columns):
         raise ValueError(f"a cross must name two columns or more, each once, got {columns}")
-    if computed := [c for c in columns if "." in c and c.partition(".")[0] in _COMPUTED]:
+    if computed := [c for c in columns if "." in c and c.partition(".")[0] in COMPUTED]:
         raise ValueError(f"a cross must name columns of the tables, got {computed}, which are computed")
     return columns
 

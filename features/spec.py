@@ -200,7 +200,7 @@ class Spec(Strict):
             if unknown := sorted(set(members) - set(self.features)):
                 raise ValueError(f"token {token!r} must list features; {unknown} are not features")
         if missing := sorted(set(self.features).difference(*self.tokens.values())):
-            raise ValueError(f"every feature must be in a token group; {missing} are in none: add them")
+            raise ValueError(f"features without a token group: {missing}; add each to one, or delete it")
         if self.order and (late := [n for n, t in self.impressions.tasks.items() if t.late]):
             raise ValueError(f"labels with late need times, which an order replaces by ranks; got {late}")
         reads = [(f"match {name!r}", m.domain) for name, m in self.matches.items()]

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from features.computed import Counter, Strict
+from features.computed import Counter, Page, Strict
 from features.dataset import Column, Dataset, Manifest
 from features.encode.fitted import FOLDER, Fitted
 from features.encode.tables import Vocabulary
@@ -24,13 +24,13 @@ from features.read.columns import feature_columns
 from features.spec import DenseFeature, Feature, SincePrevious, Spec, load_spec
 
 _SLICE = 2**18  # texts that are hashed at a time
+# Prefix of a column → part of the spec, and what one of its entries is called.
 _COMPUTED = {
-    "count": "counters",
-    "match": "matches",
-    "pair": "pairs",
-    "page": "pages",
-}  # prefix of a column → part of the spec
-_KINDS = {"count": "counter", "match": "match", "pair": "pair", "page": "page"}  # prefix → what one is called
+    "count": ("counters", "counter"),
+    "match": ("matches", "match"),
+    "pair": ("pairs", "pair"),
+    "page": ("pages", "page"),
+}
 
 
 class TableEncoding(Strict):
@@ -136,7 +136,7 @@ def _definitions(spec: Spec, manifest: Manifest, columns: Mapping[str, Column]) 
 def _computed(spec: Spec, columns: Mapping[str, Column]) -> dict[str, Any]:
     """What the spec says of every counter, match, pair and page that a feature reads, be it by a pattern.
 
-    A counter may read others (`against`, `by`, `value`), and these count as read too.
+    A counter may read others (`against`, `by`, `value`), a page a counter or an age; these count as read too.
     """
     said: dict[str, Any] = {}
     reads = [name for column in columns.values() for name in column.fields]
@@ -144,11 +144,16 @@ def _computed(spec: Spec, columns: Mapping[str, Column]) -> dict[str, Any]:
     while reads:
         prefix, _, rest = reads.pop().removesuffix(".missing").partition(".")
         name = rest.rpartition(".")[0]
-        entry = getattr(spec, _COMPUTED[prefix]).get(name) if prefix in _COMPUTED else None
-        if entry is not None and f"{_KINDS[prefix]} {name}" not in said:
-            said[f"{_KINDS[prefix]} {name}"] = entry.model_dump(mode="json")
-            if isinstance(entry, Counter):
-                reads += [c for c in (*entry.by, entry.value, entry.against) if c is not None]
+        part, kind = _COMPUTED.get(prefix, ("", ""))
+        entry = getattr(spec, part).get(name) if part else None
+        if entry is None or (key := f"{kind} {name}") in said:
+            continue
+        said[key] = entry.model_dump(mode="json")
+        if isinstance(entry, Counter):
+            reads += [c for c in (*entry.by, entry.value, entry.against) if c is not None]
+        if isinstance(entry, Page):
+            reads.append(entry.column)
+            said[key] |= {"age": spec.ages.get(entry.column.removeprefix("age."))}
     return said
 
 
@@ -161,8 +166,9 @@ def _feature(spec: Spec, key: str) -> Feature | SincePrevious:
 def _definition(spec: Spec, key: str) -> list[Any]:
     """What the spec says of a feature, and of the counters, matches, pairs, ages, crosses, pages it reads."""
     feature = _feature(spec, key)
+    # What has a definition of its own too stays here: checkpoints of before hold these digests.
     heads = {column.rpartition(".")[0].partition(".") for column in feature_columns(feature)}
-    read = [getattr(spec, _COMPUTED[h[0]]).get(h[2]) for h in sorted(heads) if h[0] in _COMPUTED]
+    read = [getattr(spec, _COMPUTED[h[0]][0]).get(h[2]) for h in sorted(heads) if h[0] in _COMPUTED]
     ages = [[name, column] for name, column in spec.ages.items() if _reads(feature, f"age.{name}")]
     crosses = [[name, *columns] for name, columns in spec.crosses.items() if _reads(feature, f"cross.{name}")]
     return [entry.model_dump(mode="json") for entry in (feature, *read) if entry is not None] + ages + crosses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from features.computed import COMPUTED
 from features.errors import ConfigError
 from features.known import Known
 from features.read.known_clock import LABEL, OUTCOME, TARGET
@@ -21,7 +22,7 @@ from features.spec import (
 
 Read = tuple[str, str]  # a column, and who reads it
 
-_PREFIXES = ("user", "item", "count", "match", "pair", "age", "cross", "page")
+_PREFIXES = ("user", "item", *COMPUTED)
 
 
 def origin(column: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,10 +221,12 @@ def test_a_counter_read_by_a_pattern_or_by_another_one_is_compared(tmp_path: Pat
     counters = {
         "shown": {"by": ["item"], "outputs": ["count", "rate", "since_last"]},
         "better": {"by": ["user"], "against": "count.shown.rate", "outputs": ["residual"]},
+        "paged": {"by": ["item"]},
         "unread": {"by": ["user"]},
     }
     tokens = {"all": ["item", "device", "tags", "price", "counts"]}
-    spec = {"features__counts": {"columns": ["count.b*"]}, "tokens": tokens}
+    spec: dict[str, Any] = {"features__counts": {"columns": ["count.b*", "page.*"]}, "tokens": tokens}
+    spec["pages"] = {"place": {"column": "count.paged.rate"}}
 
     def definitions(name: str, **changes: dict[str, object]) -> dict[str, str]:
         changed = {key: entry | changes.get(key, {}) for key, entry in counters.items()}
@@ -233,7 +236,7 @@ def test_a_counter_read_by_a_pattern_or_by_another_one_is_compared(tmp_path: Pat
 
     own = definitions("own")
     assert "counter unread" not in own
-    for key in ("better", "shown"):
+    for key in ("better", "shown", "paged"):
         other = definitions(key, **{key: {"prior": 7.0}})
         assert f"counter {key}" in {name for name in own if own[name] != other[name]}
 
