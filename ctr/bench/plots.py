@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ctr.bench.results import Chart
 from features.durable import replacing
@@ -11,6 +12,10 @@ from features.durable import replacing
 SIZE, DOTS = (6.4, 4.0), 90
 COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8e5ea2", "#c77d0a", "#555555")
 MARKERS = "osD^vP"
+DASHES = ("-", "--", ":")  # the first six lines, the next six, and so on
+
+
+MARKED = len(MARKERS)  # so many lines have a colour and a marker of their own, and a legend among them
 
 
 def draw_all(charts: Iterable[Chart], folder: Path) -> list[Path]:
@@ -30,9 +35,7 @@ def draw(chart: Chart, path: Path) -> Path:
     axes = figure.add_subplot()
     for i, (name, points) in enumerate(chart.lines.items()):
         x, y = zip(*points, strict=True)
-        axes.plot(
-            x, y, label=name, color=COLOURS[i % 6], marker=MARKERS[i % 6], markersize=4.5, linewidth=1.6
-        )
+        axes.plot(x, y, label=name, **style(i))
     for name, level in chart.levels.items():
         axes.axhline(level, color="#999999", linestyle="--", linewidth=1, label=name)
     if chart.log:
@@ -46,7 +49,18 @@ def draw(chart: Chart, path: Path) -> Path:
     axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    if len(chart.lines) > MARKED:
+        figure.legend(frameon=False, fontsize=8, handlelength=3, loc="outside right center")
+    else:
+        axes.legend(frameon=False, fontsize=8)
     with replacing(path, point="bench.plot") as partial:
         figure.savefig(partial, dpi=DOTS)
     return path
+
+
+def style(line: int) -> dict[str, Any]:
+    """Colour, marker and dashes of a line: no two of the first eighteen are alike."""
+    again, kind = divmod(line, MARKED)
+    filled = COLOURS[kind] if again == 0 else "white"
+    look = {"color": COLOURS[kind], "marker": MARKERS[kind], "linestyle": DASHES[again % len(DASHES)]}
+    return look | {"markerfacecolor": filled, "markersize": 4.5, "linewidth": 1.6}

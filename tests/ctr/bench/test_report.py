@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ctr.bench.plots import draw
+from ctr.bench.plots import draw, style
 from ctr.bench.report import BEGIN, END, markdown, shown, table, targets, write_page
 from ctr.bench.results import Bound, Chart, Report, ResultTable, SuiteResult
 from features.errors import ConfigError
@@ -110,3 +110,11 @@ def test_a_cell_holds_one_number() -> None:
     rows = [line for line in markdown(REPORT).splitlines() if line.startswith("| ")]
     cells = [cell for row in rows for cell in row.strip("| ").split(" | ")[1:]]
     assert len(cells) > 30 and [c for c in cells if len(numbers.findall(c)) > 1] == ["1, 5"]  # a setting
+
+
+def test_no_two_lines_of_a_chart_look_alike(tmp_path: Path) -> None:
+    styles = [tuple(sorted(style(line).items())) for line in range(18)]
+    assert len(set(styles)) == len(styles)
+    lines = {f"route {i}": [(1.0, i + 1.0), (2.0, i + 2.0)] for i in range(9)}
+    wide = draw(Chart("c", "title", "x", "y", lines), tmp_path / "c.png")
+    assert wide.stat().st_size > 1000
