@@ -4,7 +4,7 @@
     q = norm(W [candidate tokens of F] + b)          (B, D), what a candidate asks
     U_s = sequence_s(E_s, q)                         (B, n, D), each domain with a side of its own
     X = interaction([U_1 … U_S, F])                  T = S n + M tokens
-    logit = MLP(X)
+    logit = MLP(norm(X))
 
 So DIN is `sequence: {kind: din}` with `interaction: {kind: mlp}`, and a cell of HyFormer's Table 1 is
 `sequence: {kind: longer}` with `interaction: {kind: wukong}`. The files in ctr.models.sequence and
@@ -23,6 +23,8 @@ Documented deviations, each with its option or its reason:
 
     what a candidate asks is a map of its tokens                  events and candidates need not share fields
     times and places are part of the events' tokens               time_gaps, positions
+    each token of X is normed, which takes away how large a
+    sum of DIN or of sum pooling is, unless layers come between   head_norm: all
     further ones stand in each choice's file
 
 B candidates, R requests, M ns tokens, n tokens of a sequence, D width.
@@ -43,6 +45,7 @@ from ctr.blocks.layers import build_norm
 from ctr.blocks.linear import Linear
 from ctr.blocks.request_map import RequestMap
 from ctr.models.config import ModelConfig
+from ctr.models.head import NormOf
 from ctr.models.heads.config import TasksConfig
 from ctr.models.interaction.crossing import InteractionConfig, TokenSizes
 from ctr.models.interaction.interactions import INTERACTIONS
@@ -65,6 +68,7 @@ class GridConfig(ModelConfig):
     kind: Literal["grid"] = "grid"
     sequence: Annotated[SerializeAsAny[SideConfig], SIDES] = DinConfig()
     interaction: Annotated[SerializeAsAny[InteractionConfig], INTERACTIONS] = MlpConfig()
+    head_norm: NormOf = "token"  # of each token for itself, or of all side by side: sums keep their size
 
     UNUSED = (
         *ModelConfig.UNUSED,
@@ -73,6 +77,12 @@ class GridConfig(ModelConfig):
             by="kind",
             when=lambda kind: kind == "grid",
             because="kind grid has no layers of its own (sequence.layers and interaction.layers are)",
+        ),
+        Unused(
+            ("head_norm",),
+            by="head_reads",
+            when=lambda reads: reads == "mean",
+            because="a mean is of tokens that are normed each for itself",
         ),
     )
 
@@ -134,7 +144,8 @@ class Grid(Model):
         self.interaction = config.interaction.build(
             TokenSizes(tokens, width, config.heads, config.expansion, config.norm, config.dropout)
         )
-        self.head = self.build_head(self.interaction.out_tokens, self.interaction.out_width)
+        crossed = self.interaction
+        self.head = self.build_head(crossed.out_tokens, crossed.out_width, norm_of=config.head_norm)
 
     def encode(self, batch: Batch, rows: UniqueRows) -> RequestState:
         """What each sequence's side keeps of a request."""

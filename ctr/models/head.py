@@ -6,6 +6,7 @@ B candidates, T tokens, D width, K tasks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from ctr.models.config import ModelConfig
 from ctr.models.heads.config import TasksConfig
 from ctr.models.heads.towers import HeadSizes, make_mlp
 from features.dataset import Column, Manifest
+
+NormOf = Literal["token", "all"]
 
 
 class Head(nn.Module):
@@ -31,6 +34,8 @@ class Head(nn.Module):
             `linear_shortcut`, `norm`, `dropout`.
         manifest: names the dense features of the shortcut, and the K tasks.
         tasks: how they share the model; None for the one task of a model that knows of none.
+        norm_of: `token`, each token for itself, so that its length tells nothing; `all`, one norm of all
+            tokens side by side, which keeps how long each is beside the others.
     """
 
     def __init__(
@@ -40,10 +45,11 @@ class Head(nn.Module):
         config: ModelConfig,
         manifest: Manifest,
         tasks: TasksConfig | None = None,
+        norm_of: NormOf = "token",
     ) -> None:
         super().__init__()
-        self.mean = config.head_reads == "mean"
-        self.norm = build_norm(config.norm, width)
+        self.mean, self.norm_of = config.head_reads == "mean", norm_of
+        self.norm = build_norm(config.norm, width if norm_of == "token" else tokens * width)
         inputs, outputs = width if self.mean else tokens * width, len(manifest.tasks)
         hidden, dropout = config.head_hidden, config.dropout
         self.mlp = (
@@ -63,7 +69,7 @@ class Head(nn.Module):
 
     def forward(self, tokens: Tensor, batch: Batch, requests: RequestMap) -> Tensor:
         """(B, T, D) → logits (B,), or (B, K) of several tasks."""
-        normed = self.norm(tokens)
+        normed = self.norm(tokens if self.norm_of == "token" else tokens.flatten(1))
         logits: Tensor = self.mlp(normed.mean(dim=1) if self.mean else normed.flatten(1)).squeeze(-1)
         return logits if self.shortcut is None else logits + self.shortcut(batch, requests)
 

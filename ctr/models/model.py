@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ctr.batch import Batch
 from ctr.models.config import ModelConfig
-from ctr.models.head import Head
+from ctr.models.head import Head, NormOf
 from ctr.models.heads.config import TasksConfig
 from ctr.models.request_state import RequestState
 from ctr.tokens.features import Tokenizer, UniqueRows
@@ -53,9 +53,9 @@ class Model(nn.Module):
         """The tasks whose logits it gives, in this order."""
         return list(self.manifest.tasks if self.tasks else self.manifest.tasks[:1])
 
-    def build_head(self, tokens: int, width: int) -> Head:
+    def build_head(self, tokens: int, width: int, *, norm_of: NormOf = "token") -> Head:
         """A new head for so many tokens of a width: the last thing that a model builds."""
-        return Head(tokens, width, self.config, self.manifest, self.tasks)
+        return Head(tokens, width, self.config, self.manifest, self.tasks, norm_of)
 
     def encode(self, batch: Batch, rows: UniqueRows) -> RequestState:
         """The half that knows no candidate: the requests of a batch, given its unique IDs' embeddings."""

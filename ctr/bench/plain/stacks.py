@@ -233,7 +233,7 @@ def head(block: Any, tokens: Tensor) -> Tensor:
     """MLP(norm(tokens)); logits (B,)."""
     if block.shortcut is not None:
         raise NotImplementedError("linear_shortcut has no plain counterpart")
-    normed = block.norm(tokens)
+    normed = block.norm(tokens if block.norm_of == "token" else tokens.flatten(1))
     return stack(block.mlp, normed.mean(dim=1) if block.mean else normed.flatten(1)).squeeze(-1)
 
 

@@ -1,7 +1,8 @@
 """DIN: an attention network weighs every event by the candidate; the weights are not normalised.
 
     a_j = MLP([q; e_j; q − e_j; q ⊙ e_j])        hidden widths 80, 40
-    u   = Σ a_j e_j                                  no softmax: Σ a_j keeps how strong an interest is
+    u   = Σ a_j e_j                                  no softmax: Σ a_j keeps how strong an interest is, if
+                                                     what reads u does (model.head_norm: all)
 
 The first layer is computed in parts, since W [q; e; q − e; q ⊙ e] = (W₁ + W₃) q + (W₂ − W₃) e + W₄ (q ⊙ e).
 

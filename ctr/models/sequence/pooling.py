@@ -2,7 +2,8 @@
 
     u = Σ e_j        or        u = 1/L Σ e_j
 
-The head norms every token, so that with `interaction: {kind: mlp}` and no hidden layer the two are the same.
+The head norms every token, so that behind `interaction: {kind: mlp}` without hidden layers the two are the
+same, unless `model.head_norm` is `all`.
 
 Shared by the candidates of a request: everything.
 

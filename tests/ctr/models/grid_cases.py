@@ -28,6 +28,7 @@ GRID: dict[str, dict[str, Any]] = {
     "DIN": _side(kind="din", hidden=[6, 4], activation="prelu"),
     "DIN recent softmax": _side(kind="din", hidden=[6], activation="sigmoid", recent=3, softmax=True),
     "DIN one layer": _side(kind="din", hidden=[]),
+    "DIN, tokens normed together": _side(kind="din", hidden=[6], activation="prelu") | {"head_norm": "all"},
     "DIEN": _side(kind="dien", recent=4, auxiliary=0.5),
     "BST": _side(kind="bst", recent=3),
     "target attention": _side(kind="target_attention"),

@@ -50,6 +50,7 @@ GRID_KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "sequence.loss": (_side(kind="search", by="inner_product"), 0.5),
     "sequence.group": (_side(kind="sdim"), 2),
     "sequence.counts": (_side(kind="sdim"), True),
+    "head_norm": (_side(kind="pooling", how="sum"), "all"),
     "interaction.kind": (_interaction(kind="mlp"), "dcn"),
     "interaction.hidden": (_interaction(kind="mlp"), [5]),
     "interaction.layers": (_interaction(kind="dcn"), 2),

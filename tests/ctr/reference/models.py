@@ -113,7 +113,7 @@ def widened(layer: nn.Module, tokens: Tensor) -> Tensor:
 
 def head(block: Any, tokens: Tensor, manifest: Manifest, batch: Batch, rows: UniqueRows, row: int) -> Tensor:
     """MLP(norm(tokens)), plus a linear map of the dense features."""
-    normed = formulas.norm(block.norm, tokens)
+    normed = formulas.norm(block.norm, tokens if block.norm_of == "token" else tokens.flatten())
     hidden = normed.mean(0) if block.mean else normed.flatten()
     maps = [layer for layer in block.mlp if isinstance(layer, nn.Linear)]
     for layer in maps[:-1]:
