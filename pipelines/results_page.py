@@ -85,7 +85,7 @@ def _of_each(values: Sequence[str | None], names: Sequence[str]) -> str:
     for value, name in zip(values, names, strict=True):
         of.setdefault(value or "not recorded", {})[name] = None
     most = max(of, key=lambda value: len(of[value]))
-    told = [f"{value} ({', '.join(of[value])})" for value in of if value != most]
+    told = [f"{value} ({', '.join(f'`{name}`' for name in of[value])})" for value in of if value != most]
     return "; ".join([*told, f"{most} (all others)"]) if told else most
 
 
@@ -142,7 +142,8 @@ def ablation(lines: Sequence[ResultLine]) -> str:
     """A row per variant with its difference from the base in the first metric; the base comes first."""
     first, *others = _metrics(lines)
     head = ["variant", label(first), "difference", "95 % from", "95 % to", "verdict", "found if beyond"]
-    head += [*(f"{label(name)}, difference" for name in others), "MFLOP a row", "training rows/s"]
+    head += [*(f"{label(name)}, difference" for name in others), "dense parameters", "MFLOP a row"]
+    head += ["training rows/s"]
     rows = []
     for line in lines:
         figure = line.metrics[first]
@@ -151,7 +152,8 @@ def ablation(lines: Sequence[ResultLine]) -> str:
         cells += [*map(signed, differences), figure.verdict or EMPTY, number(figure.detectable)]
         cells += [signed(line.metrics[n].difference) if n in line.metrics else EMPTY for n in others]
         speed = EMPTY if line.rows_per_s is None else f"{line.rows_per_s:,}"
-        rows.append([*cells, number(line.mflop_per_row), speed])
+        size = EMPTY if line.dense_parameters is None else f"{line.dense_parameters:,}"
+        rows.append([*cells, size, number(line.mflop_per_row), speed])
     return filled(head, rows)
 
 
