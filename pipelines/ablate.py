@@ -28,8 +28,10 @@ from features.safe_yaml import dump_yaml
 from pipelines.ablate_display import Watch
 from pipelines.ablate_select import select_columns
 from pipelines.display import make_display
+from pipelines.options import at_least_one, only_with
 from pipelines.result_line import ablation_lines
 from pipelines.terminal import echo
+from pipelines.trainings import until_stopped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--select", action="store_true", help=what)
     parser.add_argument("--margin", type=float, default=0.002, metavar="AUC",
                         help="of --select: what may surely be lost at most; default: 0.002")  # fmt: skip
-    parser.add_argument("--most", type=int, default=12, help="of --select: trainings; default: 12")
+    parser.add_argument("--most", type=at_least_one, default=12, help="of --select: trainings; default: 12")
     parser.add_argument("--dry-run", action="store_true", help="list the trainings and their time, stop")
 
 
@@ -52,9 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Do the ablation, or what of it is missing; the exit code is 0, a failed training's, or 128 + signal."""
     check_versions()
     if arguments.select:
-        plan = load_plan(arguments.plan, arguments.overrides)
-        select_columns(plan, margin=arguments.margin, most=arguments.most)
-        return 0
+        only_with("the comparison of variants", "workers budget dry-run", arguments, add_arguments)
+        return until_stopped(partial(select, arguments))
+    only_with("--select", "margin most", arguments, add_arguments)
     ablation = Ablation.open(load_plan(arguments.plan, arguments.overrides))
     on_gpu = pick_device(ablation.variants[0].config.train.device).type == "cuda"
     workers = arguments.workers or how_many(ablation.subruns, on_gpu=on_gpu)
@@ -68,6 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
         workers=workers,
         budget=None if arguments.budget is None else 60 * arguments.budget,
     )
+
+
+def select(arguments: argparse.Namespace) -> int:
+    """Choose columns instead."""
+    plan = load_plan(arguments.plan, arguments.overrides)
+    select_columns(plan, margin=arguments.margin, most=arguments.most)
+    return 0
 
 
 def ablate(ablation: Ablation, *, launch: Launch, workers: int, budget: float | None = None) -> int:

@@ -23,7 +23,7 @@ from features.durable import canonical_json, replace_file
 from features.errors import ConfigError
 from pipelines.runs import open_run
 from pipelines.terminal import echo
-from pipelines.train import train
+from pipelines.trainings import train_to_the_end
 
 ROWS = 20_000  # of the validation part
 
@@ -75,7 +75,7 @@ class Selector:
     def measure(self, dropped: Sequence[str]) -> Validated:
         """Train without the items, or take what was trained, and measure on the validation part."""
         config = self.without(dropped).config
-        train(config)
+        train_to_the_end(config)
         opened = open_run(RunDir(Path(config.run)))
         batches = sample_batches(scoring_loader(config, opened.dataset, "valid"), ROWS)
         left = [item for item in self.items if item not in set(dropped)]
@@ -97,7 +97,11 @@ class Selector:
 
 
 def select_columns(plan: Plan, *, margin: float, most: int) -> ColumnChoice:
-    """Select, write `select/selection.json` in the plan's directory, and say what to drop."""
+    """Select, write `select/selection.json` in the plan's directory, and say what to drop.
+
+    Raises:
+        TrainingStopped: a signal ended a training; nothing is written.
+    """
     selector = Selector(plan)
     if not selector.items:
         raise ConfigError("--select needs columns to select from; the base drops all of them")

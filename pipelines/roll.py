@@ -6,6 +6,7 @@ The same command goes on: with the step that was interrupted, or with the days t
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from ctr.ablate.publish import PARENT_TAG, log_once, parent_tracker
@@ -18,8 +19,9 @@ from features.dataset import Dataset
 from features.durable import replace_file
 from features.safe_yaml import dump_yaml
 from features.spec import load_spec
-from pipelines.roll_days import Rolling, TrainingStopped
+from pipelines.roll_days import Rolling
 from pipelines.terminal import echo
+from pipelines.trainings import until_stopped
 
 ROW = "roll"  # kind of the journal row with a day's figures
 
@@ -39,11 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         echo(dry_run(plan))
         return 0
-    try:
-        return roll(plan)
-    except TrainingStopped as stopped:
-        echo("stopped; the same command goes on", err=True)
-        return 128 + int(stopped.args[0])
+    return until_stopped(partial(roll, plan))
 
 
 def dry_run(plan: RollPlan) -> str:

@@ -29,11 +29,7 @@ from pipelines.predict import predict
 from pipelines.prepare import report, with_source
 from pipelines.runs import open_run
 from pipelines.terminal import echo
-from pipelines.train import train
-
-
-class TrainingStopped(Exception):
-    """A signal ended a training; its number."""
+from pipelines.trainings import train_to_the_end
 
 
 @dataclass
@@ -187,9 +183,7 @@ class Rolling:
 
     def _fit(self, config: RunConfig) -> None:
         RunDir.claim(Path(config.run))
-        outcome = train(config)
-        if outcome.stopped_by is not None:
-            raise TrainingStopped(outcome.stopped_by)
+        train_to_the_end(config)
 
     def _compare(self, name: str, champion: str) -> PlainResult:
         """The day's model beside the champion, on the day's test part."""
