@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import get_origin
+from typing import Literal, get_args, get_origin
 
 import pytest
 
 from ctr.generate.config import GenerateConfig
+from ctr.models.interaction.interactions import INTERACTIONS
 from ctr.models.registry import MODELS, model_class, model_config
+from ctr.models.sequence.sides import SIDES
 from ctr.options.kinds import sections_of
-from ctr.options.knobs import Knobs
+from ctr.options.knobs import KindSection, Knobs, default_of
 from ctr.roll.plan import RollPlan
 from features.safe_yaml import parse_yaml
 from pipelines.cli import COMMANDS
@@ -170,6 +173,43 @@ def test_each_model_says_what_it_keeps_of_its_paper(kind: str) -> None:
     assert model_config(**parse_yaml(example, kind)).kind == kind
     for option in re.findall(r"^\| `([a-z_.]+)`", page[page.index("## Options") :], re.MULTILINE):
         assert has_option([type(model_config(kind=kind))], *option.split(".")), option
+
+
+def table_rows(text: str, head: str) -> dict[str, str]:
+    """The rows of the table whose head begins so: the code of the first cell → the line."""
+    table = text[text.index(f"\n| {head}") :].split("\n\n")[0].split("|\n|---")[1]
+    return {row[0]: row[1] for row in re.findall(r"^(?=\| (?:… with )?`([^`]+)`)(.+)$", table, re.MULTILINE)}
+
+
+def options_of(kind: type[Knobs], under: str = "") -> Iterator[str]:
+    """`name: default` of each option, and its other values; of a section of one kind those inside it."""
+    for name, field in kind.model_fields.items():
+        default = default_of(field)
+        if isinstance(default, KindSection):
+            yield f"{under}{name}.kind: {default.kind}"
+        elif isinstance(default, Knobs):
+            yield from options_of(type(default), f"{under}{name}.")
+        elif name != "kind":
+            yield f"{under}{name}: {default if isinstance(default, str) else json.dumps(default)}"
+            if get_origin(field.annotation) is Literal:
+                yield from (value for value in get_args(field.annotation) if value != default)
+
+
+@pytest.mark.parametrize(
+    ("axis", "kinds"), [("sequence", SIDES.kinds), ("interaction", INTERACTIONS.kinds)], ids=["read", "cross"]
+)
+def test_the_grid_page_has_every_option_with_its_default(
+    axis: str, kinds: dict[str, type[KindSection]]
+) -> None:
+    """And the papers that the file of each kind names."""
+    page = (ROOT / "docs" / "models" / "grid.md").read_text(encoding="utf-8")
+    models = table_rows(page, f"`{axis}.kind` | model")
+    options = table_rows(page, f"`{axis}.kind` | options")
+    assert list(models) == list(kinds) == [name for name in options if ":" not in name]
+    for kind, own in kinds.items():
+        assert [text for text in options_of(own) if f"`{text}`" not in options[kind]] == []
+        source = (sys.modules[own.__module__].__doc__ or "").partition("Source: ")[2]
+        assert [paper for paper in re.findall(r"arXiv\s([\d.]+)", source) if paper not in models[kind]] == []
 
 
 def test_the_checks_can_fail() -> None:
