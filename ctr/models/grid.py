@@ -182,17 +182,16 @@ class Grid(Model):
         return [self.interaction]
 
     def _extra_loss(self, states: Sequence[SideState], batch: Batch, requests: RequestMap) -> Tensor | None:
-        """(B,): the sides' own losses of each candidate; None where they have none."""
+        """(B,): the sides' own losses of each candidate, the mean over domains; None where they have none."""
         parts = [requests.to_rows(state.loss) for state in states if state.loss is not None]
-        known = next(iter(batch.targets.values())).known
+        offset = 0.0 if batch.offset is None else batch.offset  # as of the main loss
         parts += [
             side.own_weight
-            * known
-            * F.binary_cross_entropy_with_logits(logits.float(), batch.label, reduction="none")
+            * F.binary_cross_entropy_with_logits(logits.float() + offset, batch.label, reduction="none")
             for side in self._sides()
             if (logits := side.own_logits) is not None
         ]
-        return torch.stack(parts).sum(dim=0) if parts else None
+        return torch.stack(parts).mean(dim=0) if parts else None
 
     def _gaps(self, batch: Batch, domain: str) -> Tensor:
         """(ΣL,) seconds from each event to the request; 0 without time gaps, for every side."""

@@ -39,7 +39,8 @@ class Model(nn.Module):
     config: ModelConfig
     ns_tokenizer: Tokenizer
     head: Head
-    # Set by a forward pass in training: a loss of the model's own, (B,); its mean is added to that of clicks.
+    # Set by a forward pass in training: a loss of the model's own, (B,). Its mean is added to the loss of the
+    # tasks: over the rows that the first one's is over, with their weights.
     extra_loss: Tensor | None = None
 
     def __init__(

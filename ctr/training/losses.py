@@ -60,8 +60,13 @@ def target_loss(
     if distill is not None and teacher is not None:
         soft = (soft_losses(wide, teacher.float(), temperature=distill.temperature) * weight).sum()
         found = (1.0 - distill.weight) * found + distill.weight * soft
+    return found / _whole(weight, target)
+
+
+def _whole(weight: Tensor, target: Target) -> Tensor:
+    """What the known rows of the whole batch weigh, of which these rows weigh (B,); 1 where that is 0."""
     total = weight.sum() if target.total is None else weight.new_tensor(target.total)
-    return found / torch.where(total > 0, total, 1.0)
+    return torch.where(total > 0, total, 1.0)
 
 
 _WITHIN_REQUESTS = {"pairwise": pairwise, "listwise": listwise}
@@ -112,9 +117,12 @@ def click_loss(logits: Tensor, label: Tensor, *, total: float | None = None) -> 
     return F.binary_cross_entropy_with_logits(logits.float(), label, reduction="sum") / total
 
 
-def mean_over_rows(losses: Tensor, *, total: int | None = None) -> Tensor:
-    """The mean of a loss per candidate (B,), in float32; `total` as of `click_loss`."""
-    return losses.float().mean() if total is None else losses.float().sum() / total
+def mean_over_rows(losses: Tensor, target: Target) -> Tensor:
+    """Σ w ℓ / Σ w of a loss per candidate (B,), in float32: rows count as in the loss of a task's target."""
+    if target.everywhere and target.weight is None:
+        return losses.float().mean() if target.total is None else losses.float().sum() / target.total
+    weight = target.loss_weight.float()
+    return (losses.float() * weight).sum() / _whole(weight, target)
 
 
 @dataclass

@@ -190,7 +190,7 @@ class Updates:
         if fault_point("loss", step):
             loss = loss * float("nan")
         extra: Tensor | None = getattr(self.model, "extra_loss", None)
-        total = loss if extra is None else loss + mean_over_rows(extra, total=part.total_rows)
+        total = loss if extra is None else loss + mean_over_rows(extra, next(iter(part.targets.values())))
         computed.finite = all_finite(total, logits)
         if computed.finite:
             computed.loss += loss.item()

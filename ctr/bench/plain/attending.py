@@ -17,9 +17,11 @@ from ctr.bench.plain.layers import (
     attention,
     behind_padding,
     heads_attention,
+    lengths,
     linear,
     newest_first,
     softmax,
+    stack,
     transformer_layer,
 )  # fmt: skip
 from ctr.bench.plain.pooled import PlainSide, Seen
@@ -123,8 +125,9 @@ def found_by_product(side: Any, seen: Seen) -> Tensor:
 
 def click_loss(side: Any, seen: Seen, label: Tensor) -> Tensor:
     """(B,): the loss by which SIM's soft search learns."""
-    scores = found_by_product(side, seen) * seen.mask
-    logits = linear(side.click, (scores[..., None] * seen.events).sum(dim=1)).squeeze(-1)
+    scores = found_by_product(side, seen) * seen.mask / math.sqrt(seen.query.shape[1])
+    read = (scores[..., None] * seen.events).sum(dim=1) / lengths(seen.mask).clamp(min=1)[:, None]
+    logits = stack(side.click, torch.cat([read, seen.query], dim=1)).squeeze(-1)
     return side.config.loss * F.binary_cross_entropy_with_logits(logits, label, reduction="none")
 
 

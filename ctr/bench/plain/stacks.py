@@ -61,7 +61,7 @@ def grid(model: Any, batch: PlainBatch, tables: Tables) -> LogitsAndLoss:
         if model.training:
             losses += _own_losses(config.sequence, side, seen, batch.label)
     tokens = INTERACTIONS[config.interaction.kind](model.interaction, torch.cat([*read, features], dim=1))
-    return head(model.head, tokens), torch.stack(losses).sum(dim=0) if losses else None
+    return head(model.head, tokens), torch.stack(losses).mean(dim=0) if losses else None
 
 
 def _own_losses(config: Any, side: Any, seen: Seen, label: Tensor) -> list[Tensor]:

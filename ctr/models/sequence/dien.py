@@ -4,7 +4,8 @@
     a_t = softmax_t(h_tᵀ W q)
     ũ_t = a_t u_t,   s_t = (1 − ũ_t) ⊙ s_{t−1} + ũ_t ⊙ s̃_t          AUGRU: gate u_t, candidate state s̃_t
     u   = s_L
-    auxiliary loss of a request: mean over t of −log σ(h_t · e_{t+1}) − log(1 − σ(h_t · ê_{t+1}))
+    auxiliary loss of a request: mean over t of −log σ(h_t · e_{t+1}) − log(1 − σ(h_t · ê_{t+1}));
+    of several domains the mean of theirs
 
 ê is an event of the batch drawn at random: the log may hold no views without a click.
 

@@ -1,7 +1,8 @@
 """Search, then attend: a cheap score finds K of a long history's events, attention reads these.
 
     SIM, hard   the newest K events whose `field` is the candidate's
-    SIM, soft   top K of r_j = (W_b e_j) · (W_a q); the search learns by a click loss of its own, on Σ r_j e_j
+    SIM, soft   top K of r_j = (W_b e_j) · (W_a q); the search learns by a click loss of its own, of
+                MLP([U; q]) with U = 1/L Σ_j r_j e_j / √D
     ETA         top K by the number of equal signs of R e_j and R q; R random and fixed
     TWIN        top K by the attention's own scores, head after head: the two stages agree
     then        u = W_o [softmax(q_h K_hᵀ / √d + β) V_h]_h over the K events; β by time, TWIN only
@@ -10,8 +11,9 @@ Shared by the candidates of a request: W_b e_j, signs, and K and V where events 
 
 Source: SIM (arXiv 2006.05639), ETA (arXiv 2108.04468), TWIN (arXiv 2302.02352). Differs: TWIN's cross
 features are the time since the event here, one scalar per bucket and head; its item features are the events'
-tokens. ETA hashes what attention reads before its projections, as in its paper. Equal scores go to the newer
-event.
+tokens. ETA hashes what attention reads before its projections, as in its paper. U of soft SIM is a mean of
+scaled scores, not a sum: tokens are normed, so a sum would grow with L and √D, and its loss with it. Equal
+scores go to the newer event.
 
 B candidates, R requests, L events, P pairs of both, K kept events, H heads, d = D / H, m signs.
 """
@@ -81,7 +83,7 @@ class Search(SequenceSide):
         soft = config.by == "inner_product"
         self.search_query = Linear(width, width, bias=False) if soft else None  # W_a
         self.search_key = Linear(width, width, bias=False) if soft else None  # W_b
-        self.click = Linear(width, 1) if soft else None
+        self.click = nn.Sequential(Linear(2 * width, width), nn.GELU(), Linear(width, 1)) if soft else None
         self.by_time = (
             nn.Parameter(torch.zeros(_TIME_BUCKETS, sizes.heads)) if config.by == "attention" else None
         )
@@ -94,7 +96,7 @@ class Search(SequenceSide):
         compared = self._compared(tokens.values)
         wide = tokens.with_values(torch.cat([tokens.values, compared], dim=-1))
         learns = self.training and self.click is not None and self.config.loss
-        summary = _outer_sums(tokens, tokens.with_values(compared)) if learns else None
+        summary = _outer_means(tokens, tokens.with_values(compared)) if learns else None
         return SideState(events=wide, gaps=events.gaps, ids=events.ids, summary=summary)
 
     def read(self, state: SideState, candidates: Candidates) -> Tensor:
@@ -170,13 +172,14 @@ class Search(SequenceSide):
         met = Pairs(different // count, different % count, found[0][0].candidates)
         return met.take(met.top(-first, keep))
 
-    def _clicks(self, sums: Tensor, candidates: Candidates) -> Tensor:
-        """(B,): logits of Σ_j r_j e_j = (Σ_j e_j (W_b e_j)ᵀ) W_a q, for which no pair is needed."""
+    def _clicks(self, means: Tensor, candidates: Candidates) -> Tensor:
+        """(B,): logits of U = (1/L Σ_j e_j (W_b e_j)ᵀ) W_a q / √D and q, for which no pair is needed."""
         assert self.search_query is not None and self.click is not None
-        requests = candidates.requests
-        asked = requests.pack(self.search_query(candidates.query)[:, None])
-        read: Tensor = self.click(requests.unpack(asked @ sums.transpose(1, 2)))
-        return read.flatten()
+        requests, query = candidates.requests, candidates.query
+        asked = requests.pack(self.search_query(query)[:, None] * query.shape[1] ** -0.5)
+        read = requests.unpack(asked @ means.transpose(1, 2))[:, 0]
+        logits: Tensor = self.click(torch.cat([read, query], dim=1))
+        return logits.flatten()
 
     def _mapped(self, values: Tensor, found: Pairs) -> Tensor:
         """K and V of the kept pairs; each event is mapped once if that is less work."""
@@ -191,8 +194,9 @@ def _buckets(state: SideState) -> Tensor:
     return (torch.frexp(1 + state.gaps.float()).exponent.long() - 1).clamp(0, _TIME_BUCKETS - 1)
 
 
-def _outer_sums(left: Jagged, right: Jagged) -> Tensor:
-    """(R, D, D): Σ_j l_j r_jᵀ over the events of each request."""
+def _outer_means(left: Jagged, right: Jagged) -> Tensor:
+    """(R, D, D): 1/L Σ_j l_j r_jᵀ over the events of each request, zeros without any."""
     buckets = LengthBuckets.of(left)
     parts = zip(buckets.pad(left), buckets.pad(right), strict=True)
-    return buckets.from_buckets([a.transpose(1, 2) @ b for a, b in parts])
+    sums = buckets.from_buckets([a.transpose(1, 2) @ b for a, b in parts])
+    return sums / left.lengths.clamp(min=1)[:, None, None]

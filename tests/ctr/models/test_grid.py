@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ctr.batch import Batch
 from ctr.blocks import length_buckets
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.request_map import RequestMap
@@ -34,11 +36,12 @@ from features.errors import ConfigError
 from tests.ctr import batches
 from tests.ctr.models.grid_cases import GRID
 from tests.ctr.models.test_conformance import make_model
+from tests.ctr.reference.formulas import linear, norm
 from tests.ctr.reference.interactions import INTERACTIONS as INTERACTION_REFERENCES
-from tests.ctr.reference.parity import CANDIDATES, LENGTHS, rand, request_index
+from tests.ctr.reference.parity import CANDIDATES, LENGTHS, assert_parity, rand, request_index
 from tests.ctr.reference.sides import SIDES as SIDE_REFERENCES
-from tests.ctr.reference.sides import gru
-from tests.ctr.reference.tokens import sequences
+from tests.ctr.reference.sides import Row, gru, search_click
+from tests.ctr.reference.tokens import ns_tokens, sequences
 
 
 def test_each_choice_has_a_reference_and_a_case() -> None:
@@ -212,27 +215,55 @@ def test_dien_predicts_the_next_event_against_a_drawn_one() -> None:
             if losses:
                 total[request] = total[request] + 0.5 * torch.stack(losses).mean()
         assert domain in batch.sequences
-    torch.testing.assert_close(extra, total[batch.request_index])
+    torch.testing.assert_close(extra, total[batch.request_index] / len(batch.sequences))
     assert make_model(GRID["DIEN"] | {"sequence": {"kind": "dien", "auxiliary": 0}}).train() is not None
+
+
+def own_losses(model: Any, batch: Batch, rows: dict[str, Tensor], offset: float = 0.0) -> Tensor:
+    """(B,): of soft SIM, row by row; the mean over domains."""
+    total = []
+    for row, request in enumerate(batch.request_index.tolist()):
+        features = ns_tokens(model.ns_tokenizer, batches.manifest(), batch, rows, row)
+        query = norm(model.ask_norm, linear(model.ask, features[model.asking].flatten()))
+        found = sequences(model.sequence_tokenizers, batches.manifest(), batch, rows, request)
+        for events, side in zip(found, model.sides, strict=True):
+            given = Row(events, events[:, 0], query, features, events[:, 0] > 0)
+            logit = search_click(side, given) + offset
+            total.append(F.softplus(logit) - batch.label[row] * logit)
+    return torch.stack(total).view(batch.num_rows, -1).mean(dim=1)
+
+
+@pytest.mark.parametrize("length", [0, 20, 1000])
+def test_the_search_s_own_loss_starts_near_ln_2_whatever_the_length(length: int) -> None:
+    torch.manual_seed(0)
+    width, rows = 48, 32
+    sizes = SideSizes(width, 2, 2.0, "layer", 0.0, longest=1000, ns_tokens=1)
+    side = SearchConfig(by="inner_product").build(sizes).train()
+    normed = partial(F.layer_norm, normalized_shape=(width,))
+    events = Jagged.from_lengths(normed(torch.randn(length, width)), torch.tensor([length]))
+    asked = normed(torch.randn(rows, width))
+    requests = RequestMap.build(torch.zeros(rows, dtype=torch.int64), requests=1)
+    state = side.encode(SideEvents(events, torch.zeros(length)))
+    side.read(state, Candidates(asked, asked[:, None], None, requests))
+    assert side.own_logits is not None
+    label = torch.arange(rows) % 2.0
+    assert F.binary_cross_entropy_with_logits(side.own_logits, label).item() == pytest.approx(0.69, abs=0.1)
 
 
 def test_soft_search_learns_by_a_click_loss_of_its_own() -> None:
     model, batch, rows = make_model(GRID["SIM soft"]).train(), batches.make_batch(), batches.make_rows()
     model(batch, rows)
     loss = model.extra_loss
-    assert loss is not None and loss.shape == (batch.num_rows,)
-    gradients = torch.autograd.grad(loss.sum(), [side.search_key.weight for side in model.sides])
+    assert isinstance(loss, Tensor) and loss.shape == (batch.num_rows,)
+    leaves = [rows[table] for table in ("item", "tag")]  # those that events and candidates have
+    assert_parity([loss], [own_losses(model, batch, rows)], model, leaves, tolerance=1e-6)  # it is in float32
+    model(batch, rows)
+    gradients = torch.autograd.grad(model.extra_loss.sum(), [s.search_key.weight for s in model.sides])
     assert all(g.abs().sum() > 0 for g in gradients)
-    side = model.sides[0]
-    events = model.sequence_tokenizers(batch, rows)[0].values
-    ns_tokens = model.ns_tokenizer(
-        batch, rows, RequestMap.build(batch.request_index, requests=batch.num_requests)
+    model(replace(batch, offset=torch.full((batch.num_rows,), 0.7)), rows)
+    torch.testing.assert_close(
+        model.extra_loss, own_losses(model, batch, rows, offset=0.7), check_dtype=False
     )
-    query = model.ask_norm(model.ask(ns_tokens[:, model.asking].flatten(1)))
-    for row, request in enumerate(batch.request_index.tolist()):
-        own = events[slice(*next(iter(batch.sequences.values())).offsets[request : request + 2].tolist())]
-        scores = (own @ side.search_key.weight.T) @ (side.search_query.weight @ query[row])
-        torch.testing.assert_close(side.own_logits[row], side.click(scores @ own).squeeze())
     clicks = model(batch, rows)
     unused = torch.autograd.grad(clicks.sum(), [s.search_key.weight for s in model.sides], allow_unused=True)
     assert all(g is None or not g.any() for g in unused)  # the attention does not train the search

@@ -246,6 +246,16 @@ def search(side: nn.Module, row: Row) -> Tensor:
     return linear(side.output, heads_attention(query, keys[kept], values[kept], heads, chosen))
 
 
+def search_click(side: Any, row: Row) -> Tensor:
+    """The logit of soft SIM's own loss: an MLP of the scored mean of the events and of the candidate."""
+    width, total = len(row.query), torch.zeros_like(row.query)
+    for event in row.events:
+        score = (side.search_key.weight @ event) @ (side.search_query.weight @ row.query)
+        total = total + score / math.sqrt(width) * event / len(row.events)
+    hidden = formulas.gelu(linear(side.click[0], torch.cat([total, row.query])))
+    return linear(side.click[2], hidden)[0]
+
+
 def sdim(side: nn.Module, row: Row) -> Tensor:
     each = side.directions.shape[1] // side.groups
     sums, counts = [], []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctr.batch import Batch, Target
@@ -234,3 +235,38 @@ def test_a_model_s_own_loss_is_added_as_a_mean_over_rows_and_not_reported(
     )
     assert ours is not None and theirs is not None
     assert (ours - theirs).item() == pytest.approx(extra, rel=1e-4)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_rows_count_in_a_model_s_own_loss_as_in_that_of_its_task(dataset: Dataset, parts: int) -> None:
+    """An own loss that is the task's doubles each gradient, whatever rows weigh and where they are known."""
+    found = []
+    for own in (False, True):
+        _, state, updates, (batch, *_) = start(
+            dataset, f"loader.micro_batches={parts}", "optimizer.clip_norm=null"
+        )
+        weighed = partly_known(batch)
+        state.model.register_forward_hook(OwnLoss(weighed) if own else lambda *_: None)
+        updates.step(weighed, 0)
+        found.append([p.grad for p in state.model.parameters() if p.grad is not None])
+    for once, twice in zip(*found, strict=True):
+        torch.testing.assert_close(twice, 2 * once)
+
+
+class OwnLoss:
+    """A forward hook that makes the cross-entropy of each row of a batch's parts the model's own loss."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.labels = iter([part.label for part in batch.parts or [batch]])
+
+    def __call__(self, model: Any, _inputs: Any, logits: Tensor) -> None:
+        model.extra_loss = F.binary_cross_entropy_with_logits(logits, next(self.labels), reduction="none")
+
+
+def partly_known(batch: Batch, total: float | None = None) -> Batch:
+    """The batch, and its parts, whose rows weigh 0 to 3 and of which every fifth has no known label."""
+    rows, (name, target) = torch.arange(batch.num_rows), next(iter(batch.targets.items()))
+    weighed = replace(target, known=rows % 5 > 0, weight=(rows % 4).float(), everywhere=False, total=total)
+    whole = sum(partly_known(part).targets[name].known_weight for part in batch.parts)
+    parts = tuple(partly_known(part, whole) for part in batch.parts)
+    return replace(batch, targets={name: weighed}, parts=parts)

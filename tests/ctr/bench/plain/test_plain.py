@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import Tensor
 
+from ctr.batch import Batch
 from ctr.bench.plain.cases import cases
 from ctr.bench.plain.data import plain_batch
 from ctr.bench.plain.interactions import INTERACTIONS as CROSSINGS
@@ -29,14 +32,18 @@ COMPARED = (
 REFUSED = ("attention sink", "shortcut", "positions", "longer uniform")  # nobody would time them
 
 
-def compare(case: str, lengths: dict[str, list[int]] = batches.ALL_LENGTHS) -> None:
-    """Plain code with the model's own weights, on histories of these lengths."""
-    model, rows, batch = make_model(CASES[case]).eval(), batches.make_rows(), batches.make_batch(lengths)
-    # Tables with these rows at their places, zeros at others, and the row that stands for no ID.
-    tables = {
+def tables_of(batch: Batch, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tables with these rows at their places, zeros at others, and the row that stands for no ID."""
+    return {
         name: rows[name].new_zeros(count + 1, batches.DIM).index_copy(0, batch.unique_ids[name], rows[name])
         for name, count in TABLES.items()
     }
+
+
+def compare(case: str, lengths: dict[str, list[int]] = batches.ALL_LENGTHS) -> None:
+    """Plain code with the model's own weights, on histories of these lengths."""
+    model, rows, batch = make_model(CASES[case]).eval(), batches.make_rows(), batches.make_batch(lengths)
+    tables = tables_of(batch, rows)
     plain, _ = STACKS[CASES[case]["kind"]](model, plain_batch(batch, batches.manifest()), tables)
     assert_parity([plain], [model(batch, rows)], model, list(rows.values()))
 
@@ -49,6 +56,14 @@ def test_plain_is_the_model(name: str) -> None:
 @pytest.mark.parametrize("name", COMPARED)
 def test_a_batch_without_events_of_a_domain(name: str) -> None:
     compare(name, batches.ALL_LENGTHS | {"buy": [0] * len(batches.ALL_LENGTHS["buy"])})
+
+
+def test_the_own_loss_of_a_search_is_the_model_s() -> None:
+    """That of DIEN draws events at random."""
+    model, rows, batch = make_model(CASES["SIM soft"]).train(), batches.make_rows(), batches.make_batch()
+    model(batch, rows)
+    _, plain = STACKS["grid"](model, plain_batch(batch, batches.manifest()), tables_of(batch, rows))
+    torch.testing.assert_close(plain, model.extra_loss, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", REFUSED)
