@@ -4,18 +4,18 @@
                                                        is about;  a: what was done;  Φ_q: the candidate
     for each layer:
         [U, V, Q, K] = SiLU(W₁ norm(X) + b₁)
-        A_ij = SiLU(q_i · k_j / √d + p_{i−j} + t_{bucket(|Δ_ij|)}) / N      j ≤ i
+        A_ij = SiLU(q_i · k_j / √d + p_{i−j} + t_{bucket(|Δ_ij|)})      j ≤ i
         X ← X + W₂ (norm(A V) ⊙ U) + b₂
     logit = MLP(Φ_q)
 
 The layer is that of ctr.models.sequence.hstu. A candidate sees the tokens of its request and itself.
-With `action_tokens: added` and `group_norm` it is MTGR's model: an event is one token, and tokens of
-features, of events and of candidates have norms of their own.
+With `action_tokens: added` and `group_norm` it has MTGR's tokens and norms: an event is one token, and
+tokens of features, of events and of candidates have norms of their own. Its masks are HSTU's, see below.
 
 Shared by the candidates of a request: all layers of its tokens, K and V, since nothing sees a candidate.
 
 Source: HSTU (arXiv 2402.17152), §2.2 (content and action), §3 (layer), §3.4 (M-FALCON); MTGR
-(arXiv 2505.18654), group layer normalisation and masks. MTGR's sections were read in published reviews.
+(arXiv 2505.18654), group layer normalisation. MTGR's sections were read in published reviews.
 
 Compliance with the paper (docs/models/hstu.md says more):
 
@@ -30,6 +30,14 @@ Documented deviations, each with its option or its reason:
     features of the request stand in front, at its time           they have no time of their own
     a candidate is one token, a map of its tokens of features     events and candidates need not share fields
     times and places are part of the events' tokens, too          time_gaps, positions
+    A is not divided by N                                         norm(A V) takes it off (the layer's file)
+    a token's time is that of its event                           the authors' code: that of the next event
+    dropout behind W₂                                             the authors' code: on norm(A V) ⊙ U, before
+    no stochastic length                                          loader.max_len cuts histories
+    MTGR: one causal order for all tokens; in the paper those     what is computed for an event stays when
+      of features and of the static history are visible to all,     new ones follow; a request holds no
+      and only real-time events are masked by their times           event that is later than itself
+    MTGR: biases by place and by time, which it does not name     the layer is HSTU's
 
 B candidates, R requests, L events of one, P tokens of the request's features, D width.
 """
@@ -154,7 +162,7 @@ class HstuModel(Model):
         group = self._group(tokens)
         kvs = []
         for layer in cast("list[HstuLayer]", self.layers):
-            tokens, kv = layer.encode(tokens, gaps.to(tokens.values.dtype), *group)
+            tokens, kv = layer.encode(tokens, gaps, *group)
             kvs.append(kv)
         side = SideState(kvs=tuple(kvs), gaps=gaps)
         return RequestState(features, self.head.encode(batch), sides=[side])
@@ -168,7 +176,7 @@ class HstuModel(Model):
         kvs, gaps = cast("tuple[PackedKV, ...]", side.kvs), cast(Tensor, side.gaps)
         group = [torch.full_like(candidates.request_index, OF_CANDIDATE)] if self.config.group_norm else []
         for layer, kv in zip(cast("list[HstuLayer]", self.layers), kvs, strict=True):
-            token = layer.read(token, kv, gaps.to(token.dtype), requests, *group)
+            token = layer.read(token, kv, gaps, requests, *group)
         return self.head(token[:, None], state.beside(candidates), requests)
 
     def _sequence(

@@ -69,7 +69,7 @@ def hstu_layers(
         value, query, key = (p.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for p in parts[1:])
         bias = layer.by_place[distance.clamp(min=0)] + layer.by_time[bucket]
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + bias[:, None]
-        weights = F.silu(scores) / layer.length * seen
+        weights = F.silu(scores) * seen
         read = (weights @ value).transpose(1, 2).flatten(2)
         x = x + linear(layer.output, normed(layer.norm_read, read, group) * gate)
     return x

@@ -1,17 +1,25 @@
-"""HSTU: gated attention without softmax, so that amounts are kept, and biases by place and by time.
+"""HSTU: gated attention without softmax, and biases by place and by time.
 
     [U, V, Q, K] = SiLU(W₁ norm(X) + b₁)                              heads of width D / H
-    A_ij = SiLU(q_i · k_j / √d + p_{i−j} + t_{bucket(|Δ_ij|)}) / N    j ≤ i; N the longest history + 1
+    A_ij = SiLU(q_i · k_j / √d + p_{i−j} + t_{bucket(|Δ_ij|)})        j ≤ i
     Y = X + W₂ (norm(A V) ⊙ U) + b₂
 
 The events see earlier ones and themselves, the candidate is the last token and sees them and itself:
 bucket(Δ) = ⌊ln(max(1, Δ seconds)) / 0.301⌋. Biases are shared by heads and belong to a layer.
 
+What an event weighs depends on no other event; the norm behind it takes off what all weights of a token have
+in common. So two equal events count twice as much as one beside the other events and the token itself, and
+a history that is longer as a whole is not louder. The authors' code divides A by the padded length N. As
+norm(A V / N) is norm(A V) but for ε, that does nothing except that the ε of torch's norms, 10⁻⁵, hides a
+short history: A V / N of 20 events has a variance of 3 · 10⁻⁷ with N = 200 and fresh weights. So there is no
+N here: the same events have the same result, whatever the padding and the longest history of the data set.
+
+Times are compared in the precision of the batch, float32, whatever autocast makes of the tokens.
+
 Shared by the candidates of a request: all layers of the events, K and V. The candidate goes through them
 alone (M-FALCON). Both attentions are products of matrices in padded blocks, L × L and C × L numbers.
 
-Source: HSTU (arXiv 2402.17152), section 3; the scale 1/√d and N as a constant as in the production code
-(with N the padded length, padding would change the result).
+Source: HSTU (arXiv 2402.17152), section 3, which has no N; the scale 1/√d as in the production code.
 
 B candidates, R requests, L events and C candidates of one, H heads, d = D / H.
 """
@@ -58,13 +66,13 @@ class HstuLayer(nn.Module):
 
     def __init__(self, sizes: SideSizes, *, groups: int = 0) -> None:
         super().__init__()
-        self.heads, self.length = sizes.heads, sizes.longest + 1
+        self.heads = sizes.heads
         self.norm = _norm(sizes, groups)
         self.mapped = Linear(sizes.width, 4 * sizes.width)
         self.norm_read = _norm(sizes, groups)
         self.output = Linear(sizes.width, sizes.width)
         self.dropout = nn.Dropout(sizes.dropout)
-        self.by_place = nn.Parameter(torch.randn(self.length) * 0.02)
+        self.by_place = nn.Parameter(torch.randn(sizes.longest + 1) * 0.02)
         self.by_time = nn.Parameter(torch.randn(_TIME_BUCKETS) * 0.02)
 
     def parts(self, x: Tensor, *group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -72,37 +80,34 @@ class HstuLayer(nn.Module):
         u, v, q, k = F.silu(self.mapped(self.norm(x, *group))).chunk(4, dim=-1)
         return u, v, q, k
 
-    def weigh(self, scores: Tensor) -> Tensor:
-        """A of scores with their biases."""
-        return F.silu(scores) / self.length
-
     def bias(self, distance: Tensor, seconds: Tensor) -> Tensor:
-        """p + t of distances in places and times, broadcast together."""
+        """p + t of distances in places and seconds, broadcast together, in the dtype of the weights."""
         bucket = (seconds.clamp(min=1).log() / 0.301).long().clamp(max=_TIME_BUCKETS - 1)
-        return self.by_place[distance.clamp(0, self.length - 1)] + self.by_time[bucket]
+        return self.by_place[distance.clamp(0, len(self.by_place) - 1)] + self.by_time[bucket]
 
     def join(self, x: Tensor, read: Tensor, gate: Tensor, *group: Tensor) -> Tensor:
         """Y of X, A V and U."""
         return x + self.dropout(self.output(self.norm_read(read, *group) * gate))
 
     def encode(self, tokens: Jagged, gaps: Tensor, *group: Tensor) -> tuple[Jagged, PackedKV]:
-        """The events one layer further, and their K and V."""
+        """The events one layer further, and their K and V; gaps (ΣL,) are not cast, see the module."""
         gate, value, query, key = self.parts(tokens.values, *group)
         buckets = LengthBuckets.of(tokens)
-        apart = buckets.pad(tokens.with_values(torch.cat([query, key, value, gaps[:, None]], dim=-1)))
-        read = buckets.unpad([self._attend(part, query.shape[1]) for part in apart], tokens)
+        apart = buckets.pad(tokens.with_values(torch.cat([query, key, value], dim=-1)))
+        times = buckets.pad(tokens.with_values(gaps[:, None]))
+        read = buckets.unpad([self._attend(*each) for each in zip(apart, times, strict=True)], tokens)
         kv = PackedKV(tokens.with_values(torch.cat([key, value], dim=-1)))
         return tokens.with_values(self.join(tokens.values, read.values, gate, *group)), kv
 
-    def _attend(self, padded: Tensor, width: int) -> Tensor:
-        """A V of the events of a bucket, (R_b, L_b, D)."""
-        query, key, value, gaps = padded.split([width, width, width, 1], dim=-1)
-        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
+    def _attend(self, padded: Tensor, gaps: Tensor) -> Tensor:
+        """A V (R_b, L_b, D) of a bucket's events, with Q, K and V (R_b, L_b, 3 D) and gaps (R_b, L_b, 1)."""
+        parts = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in padded.chunk(3, dim=-1))
+        query, key, value = parts
         place = torch.arange(padded.shape[1], device=padded.device)
         distance = place[:, None] - place
         bias = self.bias(distance, (gaps.transpose(1, 2) - gaps).abs())
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias[:, None]
-        weights = self.weigh(scores).masked_fill(distance < 0, 0.0)
+        weights = F.silu(scores).masked_fill(distance < 0, 0.0)
         return (weights @ value).transpose(1, 2).flatten(2)
 
     def read(self, x: Tensor, kv: PackedKV, gaps: Tensor, requests: RequestMap, *group: Tensor) -> Tensor:
@@ -114,8 +119,8 @@ class HstuLayer(nn.Module):
         read = look(query, kv.events, bias, requests)
         zero = torch.zeros(1, dtype=torch.int64, device=x.device)
         own = [part.unflatten(-1, (self.heads, -1)) for part in (query, own_key, own_value)]
-        itself = (own[0] * own[1]).sum(-1) * own[0].shape[-1] ** -0.5 + self.bias(zero, zero.to(x.dtype))
-        read = read + (self.weigh(itself)[..., None] * own[2]).flatten(1)
+        itself = (own[0] * own[1]).sum(-1) * own[0].shape[-1] ** -0.5 + self.bias(zero, zero)
+        read = read + (F.silu(itself)[..., None] * own[2]).flatten(1)
         return self.join(x, read, gate, *group)
 
     def _look(self, query: Tensor, events: Jagged, bias: Tensor, requests: RequestMap) -> Tensor:
@@ -135,14 +140,14 @@ class HstuLayer(nn.Module):
         key, value, bias = padded.split([width, width, 1], dim=-1)
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias.transpose(1, 2)[:, None]
-        return (self.weigh(scores) @ value).transpose(1, 2).flatten(2)
+        return (F.silu(scores) @ value).transpose(1, 2).flatten(2)
 
     def _look_alone(self, query: Tensor, events: Jagged, bias: Tensor, requests: RequestMap) -> Tensor:
         """The same where every request has one candidate: the pairs are the events, and nothing is padded."""
         pairs, heads = Pairs.of(events, requests), (self.heads, -1)
         key, value = (part.unflatten(-1, heads) for part in events.values.chunk(2, dim=-1))
         scores = (pairs.of_candidates(query.unflatten(-1, heads)) * key).sum(-1) * key.shape[-1] ** -0.5
-        return pairs.sum(self.weigh(scores + bias[:, None])[..., None] * value).flatten(1)
+        return pairs.sum(F.silu(scores + bias[:, None])[..., None] * value).flatten(1)
 
 
 class GroupedNorm(nn.Module):
@@ -178,7 +183,7 @@ class Hstu(SequenceSide):
         """K and V of every layer."""
         tokens, kvs = events.tokens, []
         for layer in cast("list[HstuLayer]", self.layers):
-            tokens, kv = layer.encode(tokens, events.gaps.to(tokens.values.dtype))
+            tokens, kv = layer.encode(tokens, events.gaps)
             kvs.append(kv)
         return SideState(kvs=tuple(kvs), gaps=events.gaps)
 
@@ -187,5 +192,5 @@ class Hstu(SequenceSide):
         assert state.gaps is not None
         x = candidates.query
         for layer, kv in zip(cast("list[HstuLayer]", self.layers), state.kvs, strict=True):
-            x = layer.read(x, cast(PackedKV, kv), state.gaps.to(x.dtype), candidates.requests)
+            x = layer.read(x, cast(PackedKV, kv), state.gaps, candidates.requests)
         return x[:, None]

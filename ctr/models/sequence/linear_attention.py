@@ -57,9 +57,9 @@ class LinearAttention(SequenceSide):
         key, value = (x.unflatten(-1, (self.heads, -1)) for x in self.key_value(tokens.values).chunk(2, -1))
         key = F.elu(key) + 1
         if self.rate is not None:
-            key = (
-                key * (-F.softplus(self.rate) * (events.gaps.to(key.dtype)[:, None] / _DAY)).exp()[..., None]
-            )
+            # bfloat16 would round a gap of twelve days by an hour
+            fade = (-F.softplus(self.rate) * (events.gaps[:, None] / _DAY)).exp()
+            key = key * fade[..., None].to(key.dtype)
         value = torch.cat([value, torch.ones_like(value[..., :1])], dim=-1)
         buckets, width = LengthBuckets.of(tokens), tokens.values.shape[1]
         sums = []  # of key times value, (R_b, H, d, d + 1)

@@ -27,6 +27,7 @@ from ctr.build import build_model
 from ctr.models.interaction.interactions import INTERACTIONS
 from ctr.models.registry import model_config
 from ctr.models.sequence.din import Dice
+from ctr.models.sequence.linear_attention import LinearAttentionConfig
 from ctr.models.sequence.pair_scores import PairScores
 from ctr.models.sequence.pairs import Pairs
 from ctr.models.sequence.search import SearchConfig
@@ -318,6 +319,20 @@ def test_sdim_is_attention_with_the_collision_kernel() -> None:
     same = ((q @ directions > 0) == (e @ directions > 0)).view(groups, tau).all(1).double().mean()
     angle = torch.arccos(F.cosine_similarity(q, e, dim=0))
     assert abs(same - (1 - angle / torch.pi) ** tau) < 0.02
+
+
+def test_events_fade_by_their_time_in_float32_under_autocast() -> None:
+    """A gap of twelve days half way between two numbers of bfloat16 would be 5 % of the weight."""
+    torch.manual_seed(0)
+    side = LinearAttentionConfig().build(SideSizes(8, 2, 2.0, "layer", 0.0, longest=1, ns_tokens=1))
+    events = SideEvents(
+        Jagged.from_lengths(torch.randn(1, 8), torch.tensor([1])), torch.tensor([2.0**20 + 2**12])
+    )
+    want = side.encode(events).summary
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = side.encode(events).summary
+    assert want is not None and got is not None
+    torch.testing.assert_close(got.float(), want, atol=0, rtol=0.02)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -133,7 +133,7 @@ def hstu_layers(layers: Any, x: Tensor, gaps: list[float], groups: list[int]) ->
                     bucket = int(math.log(max(1.0, abs(gaps[i] - gaps[j]))) / 0.301)
                     score = q[i, part] @ k[j, part] / math.sqrt(width)
                     score = score + layer.by_place[i - j] + layer.by_time[bucket]
-                    total = total + silu(score) / layer.length * v[j, part]
+                    total = total + silu(score) * v[j, part]
                 read.append(total)
             rows.append(torch.cat(read))
         x = x + linear(layer.output, group_norm(layer.norm_read, torch.stack(rows), groups) * u)
