@@ -75,6 +75,13 @@ def ctr_commands(page: Path) -> list[str]:
     return [match[1] for match in found if match]
 
 
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """What reads the arguments of `ctr name`."""
+    parser = argparse.ArgumentParser(prog=f"ctr {name}")
+    importlib.import_module(COMMANDS[name][0]).add_arguments(parser)
+    return parser
+
+
 def is_setting(key: str) -> bool:
     """Whether a dotted key is a setting of a run or a roll; inside a mapping of free names any is."""
     # A run's settings and those of generation, or those of a roll plan.
@@ -101,6 +108,22 @@ def test_links_lead_somewhere(page: Path) -> None:
         file = (page.parent / path).resolve() if path else page
         assert file.exists(), f"{page.name} links to {target}"
         assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    """Once, and the README leads there."""
+    text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    linked = re.findall(r"^\| \[.+?\]\((.+?)\)", text, re.MULTILINE)
+    pages = [page for page in PAGES if page.name != "README.md"]
+    assert sorted((ROOT / "docs" / path).resolve() for path in linked) == sorted(pages)
+    assert "(docs/README.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", ["--set", "--dry-run"])
+def test_the_readme_says_which_commands_take_an_option(option: str) -> None:
+    (cell,) = re.findall(rf"^\| `{option}.*?\| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    taking = [name for name in COMMANDS if option in command_parser(name).format_usage()]
+    assert re.findall(r"`(\w+)`", cell) == taking
 
 
 def test_the_readme_has_a_line_for_every_folder() -> None:
@@ -136,10 +159,8 @@ def test_named_paths_exist(page: Path) -> None:
 def test_commands_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ctr_commands(page):
         name, *arguments = shlex.split(command, comments=True)[1:]
-        parser = argparse.ArgumentParser(prog=f"ctr {name}")
-        importlib.import_module(COMMANDS[name][0]).add_arguments(parser)
         try:
-            parser.parse_args(arguments)
+            command_parser(name).parse_args(arguments)
         except SystemExit:
             pytest.fail(f"{page.name}: {command}\n{capsys.readouterr().err}")
 
