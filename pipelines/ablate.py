@@ -6,8 +6,6 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from ctr.ablate.ablation import Ablation
 from ctr.ablate.estimate import estimate
 from ctr.ablate.expand import BASE
@@ -16,8 +14,7 @@ from ctr.ablate.publish import log_results, parent_tracker, publish_children
 from ctr.ablate.report import text, write_report
 from ctr.ablate.results import AblationResults, evaluate
 from ctr.ablate.run import AblationRunner, Ended
-from ctr.ablate.schedule import Launch, Pool, ProcessWorker, how_many
-from ctr.build import pick_device
+from ctr.ablate.schedule import Launch, Pool
 from ctr.report.result_line import write_lines
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
@@ -31,7 +28,7 @@ from pipelines.display import make_display
 from pipelines.options import at_least_one, only_with
 from pipelines.result_line import ablation_lines
 from pipelines.terminal import echo
-from pipelines.trainings import until_stopped
+from pipelines.trainings import Processes, add_workers, until_stopped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", type=Path, help="YAML plan: a base run and its variants")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=1", dest="overrides",
                         help="override a value of the plan, such as seeds=[1]; repeatable")  # fmt: skip
-    parser.add_argument("--workers", type=int, help="trainings at a time; default: as cores and memory allow")
+    add_workers(parser)
     stop = "stop the worse half of the variants, by validation, if time runs short"
     parser.add_argument("--budget", type=float, metavar="MINUTES", help=stop)
     what = "drop the columns that the validation part does not miss, half of them at a time"
@@ -58,16 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
         return until_stopped(partial(select, arguments))
     only_with("--select", "margin most", arguments, add_arguments)
     ablation = Ablation.open(load_plan(arguments.plan, arguments.overrides))
-    on_gpu = pick_device(ablation.variants[0].config.train.device).type == "cuda"
-    workers = arguments.workers or how_many(ablation.subruns, on_gpu=on_gpu)
+    processes = Processes.sharing_cores(ablation.subruns, arguments.workers)
     if arguments.dry_run:
-        echo(dry_run(ablation, workers))
+        echo(dry_run(ablation, processes.workers))
         return 0
-    threads = max(1, torch.get_num_threads() // workers)
     return ablate(
         ablation,
-        launch=partial(ProcessWorker, threads=threads),
-        workers=workers,
+        launch=processes.launch,
+        workers=processes.workers,
         budget=None if arguments.budget is None else 60 * arguments.budget,
     )
 

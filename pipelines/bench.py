@@ -18,6 +18,7 @@ from ctr.bench.suites import DEFAULT, SUITES
 from ctr.config import load_config
 from features.dataset import Dataset
 from features.errors import ConfigError
+from pipelines.options import at_least_one
 from pipelines.terminal import echo
 
 PAGE = Path("docs/benchmarks.md")
@@ -36,15 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="tiny sizes: shows that everything works, the figures mean nothing",
     )
-    add("--threads", type=_positive, help="threads of torch; default: torch's own choice")
+    add("--threads", type=at_least_one, help="threads of torch; default: torch's own choice")
     add("--dataset", type=Path, metavar="DIR", help="a prepared data set instead of synthetic ones")
     add("--config", type=Path, help="a run's YAML: its model, embedding, optimizer and loader are measured")
     add("--precision", choices=["fp32", "bf16"], default="fp32", help="of the forward pass")
-    add("--rows-per-request", type=_positive, nargs="+", default=[5], metavar="N", help="of synthetic data")
-    add("--requests", type=_positive, help="requests in a training batch; default: 40")
-    add("--lengths", type=_positive, nargs="+", metavar="N", help="of score and retrieval: events")
-    add("--candidates", type=_positive, nargs="+", metavar="N", help="of score and retrieval")
-    add("--rounds", type=_positive, help="interleaved rounds; default: 5")
+    add(
+        "--rows-per-request", type=at_least_one, nargs="+", default=[5], metavar="N", help="of synthetic data"
+    )
+    add("--requests", type=at_least_one, help="requests in a training batch; default: 40")
+    add("--lengths", type=at_least_one, nargs="+", metavar="N", help="of score and retrieval: events")
+    add("--candidates", type=at_least_one, nargs="+", metavar="N", help="of score and retrieval")
+    add("--rounds", type=at_least_one, help="interleaved rounds; default: 5")
     add("--out", type=Path, default=Path("runs/bench"), help="directory of the results; default: runs/bench")
     add("--write-docs", action="store_true", help="put tables and plots into --page, for its old ones")
     add("--page", type=Path, default=PAGE, metavar="FILE", help=f"of --write-docs; default: {PAGE}")
@@ -136,10 +139,3 @@ def _show(text: str) -> None:
 
 def _say(text: str) -> None:
     echo(text, err=True)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value

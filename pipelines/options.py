@@ -10,9 +10,12 @@ from features.errors import ConfigError
 
 def at_least_one(text: str) -> int:
     """A whole number from 1 on, as the `type` of an option."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return value
 
 

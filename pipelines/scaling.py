@@ -6,14 +6,10 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
-import torch
-
 from ctr.ablate.publish import parent_tracker
-from ctr.ablate.schedule import Launch, Pool, ProcessWorker, how_many
-from ctr.build import pick_device
+from ctr.ablate.schedule import Launch, Pool
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
 from ctr.runs.versions import check_versions
@@ -31,7 +27,9 @@ from features.safe_yaml import dump_yaml
 from pipelines.ablate import dry_run, publish
 from pipelines.ablate_display import Watch
 from pipelines.display import make_display
+from pipelines.options import at_least_one, only_with
 from pipelines.terminal import echo
+from pipelines.trainings import Processes, add_workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sweep", type=Path, nargs="?", help="YAML sweep: a base run and sizes of one axis")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=1", dest="overrides",
                         help="override a value of the sweep, such as seeds=[1]; repeatable")  # fmt: skip
-    parser.add_argument("--workers", type=int, help="trainings at a time; default: as cores and memory allow")
+    add_workers(parser)
     parser.add_argument("--dry-run", action="store_true", help="list the trainings and their time, stop")
     table = "instead of a sweep: points in CSV, Parquet or JSON, with x, y, seed, flops"
     parser.add_argument("--points", type=Path, metavar="TABLE", help=table)
-    parser.add_argument("--hold-out", type=int, metavar="N", help="of the points: the N largest; default 1")
+    parser.add_argument("--hold-out", type=at_least_one, metavar="N",
+                        help="of the points: the N largest; default 1")  # fmt: skip
     parser.add_argument("--metric", metavar="NAME", help="of the points: what y is; default y")
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the points: default runs/scaling-<TABLE>")
 
@@ -53,22 +52,16 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.sweep is None) == (arguments.points is None):
         raise ConfigError("ctr scaling needs either a sweep (a YAML file) or --points TABLE, and not both")
     if arguments.points is not None:
-        if arguments.overrides or arguments.workers or arguments.dry_run:
-            raise ConfigError("--set, --workers and --dry-run go with a sweep; --points only reads a table")
+        only_with("a sweep", "set workers dry-run", arguments, add_arguments)
         return of_points(arguments)
-    if arguments.hold_out or arguments.metric or arguments.out:
-        raise ConfigError(
-            "--hold-out, --metric and --out go with --points; in a sweep use --set hold_out=2 …"
-        )
+    only_with("--points (in a sweep, --set hold_out=2)", "hold-out metric out", arguments, add_arguments)
     check_versions()
     chain = Chain.open(load_sweep(arguments.sweep, arguments.overrides), folder=arguments.sweep.parent)
-    on_gpu = pick_device(chain.ablation.variants[0].config.train.device).type == "cuda"
-    workers = arguments.workers or how_many(chain.ablation.subruns, on_gpu=on_gpu)
+    processes = Processes.sharing_cores(chain.ablation.subruns, arguments.workers)
     if arguments.dry_run:
-        echo(dry_run(chain.ablation, workers))
+        echo(dry_run(chain.ablation, processes.workers))
         return 0
-    threads = max(1, torch.get_num_threads() // workers)
-    return scale(chain, launch=partial(ProcessWorker, threads=threads), workers=workers)
+    return scale(chain, launch=processes.launch, workers=processes.workers)
 
 
 def scale(chain: Chain, *, launch: Launch, workers: int) -> int:

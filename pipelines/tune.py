@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
-
-import torch
 
 from ctr.ablate.ablation import Ablation
 from ctr.ablate.expand import BASE, Variant, base_config
@@ -14,9 +11,8 @@ from ctr.ablate.plan import VariantPlan
 from ctr.ablate.publish import PARENT_TAG, log_once, parent_tracker
 from ctr.ablate.results import evaluate
 from ctr.ablate.run import Ended
-from ctr.ablate.schedule import Job, Launch, Pool, ProcessWorker, how_many
+from ctr.ablate.schedule import Job, Launch, Pool
 from ctr.ablate.subruns import plan_subruns
-from ctr.build import pick_device
 from ctr.config import RunConfig
 from ctr.errors import LockedError
 from ctr.runs.directory import RunDir
@@ -35,6 +31,7 @@ from features.durable import replace_file
 from features.errors import ConfigError, CtrError
 from features.safe_yaml import dump_yaml, load_yaml
 from pipelines.terminal import echo
+from pipelines.trainings import Processes, add_workers
 
 ROW = "tuning"  # kind of the journal row with the results
 
@@ -44,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", type=Path, help="YAML plan: a base run, options to search, a budget")
     parser.add_argument("--set", action="append", default=[], metavar="A=1", dest="overrides",
                         help="override a value of the plan, such as trials=50; repeatable")  # fmt: skip
-    parser.add_argument("--workers", type=int, help="trainings at a time; default: as cores and memory allow")
+    add_workers(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,10 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = Dataset(base.dataset)
     options = {"seeds": plan.seeds[:1], "windows": 1, "directory": plan.directory}
     own = plan_subruns([Variant(BASE, base)], dataset, **options) * plan.trials  # type: ignore[arg-type]
-    on_gpu = pick_device(base.train.device).type == "cuda"
-    workers = arguments.workers or how_many(own, on_gpu=on_gpu)
-    threads = max(1, torch.get_num_threads() // workers)
-    return tune(plan, dataset, launch=partial(ProcessWorker, threads=threads), workers=workers)
+    processes = Processes.sharing_cores(own, arguments.workers)
+    return tune(plan, dataset, launch=processes.launch, workers=processes.workers)
 
 
 def tune(plan: TuningPlan, dataset: Dataset, *, launch: Launch, workers: int) -> int:

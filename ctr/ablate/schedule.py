@@ -103,7 +103,7 @@ class Pool:
 
     Args:
         launch: starts a worker.
-        workers: how many at a time.
+        workers: how many at a time, at least 1.
         look: called often with the sub-runs at work, for a display.
         stopped: whether a signal has come.
         pause: seconds before a worker that may succeed later is started again.
@@ -115,6 +115,10 @@ class Pool:
     stopped: Callable[[], bool] = lambda: False
     pause: float = SECONDS_BETWEEN_TRIES
     failures: list[Failure] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:  # it would wait for ever for the first one to begin
+            raise ValueError(f"a pool must have at least 1 worker, got {self.workers}")
 
     def run(self, jobs: Sequence[Job]) -> bool:
         """Do all jobs; a failure is kept in `failures` and does not stop the others.

@@ -72,6 +72,20 @@ def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixtu
     assert ended.value.code == 2 and "usage: ctr" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("workers", ["0", "-1", "two"])
+@pytest.mark.parametrize("command", ["ablate", "scaling", "tune"])
+def test_fewer_than_one_training_at_a_time_is_wrong_usage(
+    command: str, workers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "no-such-plan.yaml", "--workers", workers])
+    assert ended.value.code == 2
+    assert (
+        f"argument --workers: must be a whole number of at least 1, got '{workers}'"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("override", "names"),
     [

@@ -178,8 +178,8 @@ def test_the_command_lists_and_refuses_before_it_writes(
     for arguments, word in (
         ([str(file), "--set", "values=[1, 2, 4, 6, 999]"], "x-999"),
         ([str(file), "--set", "axis=seed", "--set", "seeds=[1]"], "are the same"),
-        ([str(file), "--hold-out", "2"], "go with --points"),
-        (["--points", "t.csv", "--dry-run"], "go with a sweep"),
+        ([str(file), "--hold-out", "2"], "--hold-out is for --points"),
+        (["--points", "t.csv", "--dry-run"], "--dry-run is for a sweep"),
         ([], "either a sweep"),
         ([str(file), "--points", "t.csv"], "either a sweep"),
     ):

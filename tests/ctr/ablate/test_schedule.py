@@ -69,6 +69,12 @@ def test_as_many_as_asked_for_at_a_time_in_order() -> None:
     assert (desk.most, desk.begun, desk.at_work) == (2, list("abcde"), [])
 
 
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_pool_without_workers_is_refused(workers: int) -> None:
+    with pytest.raises(ValueError, match=f"at least 1 worker, got {workers}"):
+        Pool(Desk({}).launch, workers)
+
+
 def test_a_busy_directory_is_tried_again_and_a_failure_stops_no_other() -> None:
     desk = Desk({"a": [6, 75, 0], "b": [4]})
     pool = Pool(desk.launch, 1, pause=0)
