@@ -65,6 +65,15 @@ VARIANTS = {
         "train.checkpoint_every=2",
         "train.epochs=1",
     ),
+    "DIEN, DCNv2": (
+        "model.kind=grid",
+        "model.layers=2",
+        "model.sequence.kind=dien",
+        "model.interaction.kind=dcn",
+        "model.dropout=0.2",
+        "train.checkpoint_every=2",
+        "train.epochs=1",
+    ),
     "skipped steps": ("train.non_finite=skip", "train.checkpoint_every=3", "train.max_skipped=3"),
     "stale": (
         "optimizer.dense_staleness=1",
@@ -84,7 +93,7 @@ VARIANTS = {
     ),
     "bf16": ("train.precision=bf16", "train.checkpoint_every=4", "model.dropout=0.1"),
 }
-SLOW = ("plain", "time order", "bf16", "OneTrans, packed", "MTGR")
+SLOW = ("plain", "time order", "bf16", "OneTrans, packed", "MTGR", "DIEN, DCNv2")
 IN_A_SAVE = (
     "ckpt.before_data",
     "ckpt.after_data",
