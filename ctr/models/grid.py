@@ -149,11 +149,15 @@ class Grid(Model):
 
     def encode(self, batch: Batch, rows: UniqueRows) -> RequestState:
         """What each sequence's side keeps of a request."""
-        tokens = self.sequence_tokenizers(batch, rows)
-        domains = zip(self.sequence_tokenizers.domains, tokens, self.compared, strict=True)
+        contents: Sequence[Tensor | None] = [None] * len(self.sides)
+        if self.training and self.config.sequence.contents:
+            tokens, contents = self.sequence_tokenizers.with_contents(batch, rows)
+        else:
+            tokens = self.sequence_tokenizers(batch, rows)
+        domains = zip(self.sequence_tokenizers.domains, tokens, self.compared, contents, strict=True)
         events = [
-            SideEvents(packed, self._gaps(batch, domain), _event_ids(batch, domain, column))
-            for domain, packed, column in domains
+            SideEvents(packed, self._gaps(batch, domain), _event_ids(batch, domain, column), content)
+            for domain, packed, column, content in domains
         ]
         states = [side.encode(e) for side, e in zip(self._sides(), events, strict=True)]
         return RequestState(self.ns_tokenizer.encode(batch, rows), self.head.encode(batch), sides=states)

@@ -18,7 +18,7 @@ from ctr.batch import Batch, SequenceBatch
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import build_norm
 from ctr.blocks.linear import Linear, join_mapped
-from ctr.blocks.padded import MergedSlots, Padded, layout_of
+from ctr.blocks.padded import MergedSlots, Padded, PaddedEvents, layout_of
 from ctr.tokens.config import TokensConfig
 from ctr.tokens.features import UniqueRows, look_up
 from ctr.tokens.filter import TokenFilters, input_domains
@@ -78,29 +78,63 @@ class SequenceTokenizer(nn.Module):
         seconds = events.time_gap if self.time_gaps else torch.zeros_like(events.time_gap)
         numbers = [0.1 * torch.log1p(seconds)[:, None], *self._dense(events)]
         layout = layout_of(events, events.time_gap)
-        plain = [(self.gap_bucket.weight, self._bucket(seconds))]
+        places = [(self.gap_bucket.weight, self._bucket(seconds))]
         if self.position is not None:
             own = layout.ages() if ages is None else ages
-            plain.append((self.position.weight, own.clamp(max=len(self.position.weight) - 1)))
+            places.append((self.position.weight, own.clamp(max=len(self.position.weight) - 1)))
+        token = self._add_fields(self.of_numbers(torch.cat(numbers, dim=-1)), events, rows, places)
+        return layout.with_values(self.dropout(self.norm(token)))
+
+    def contents(self, events: SequenceBatch, rows: UniqueRows) -> Tensor:
+        """(ΣL, D): norm(Σ_j W_j e_j + b), what happened, and nothing of when or at which place.
+
+        For a loss that predicts an event: these are targets, so that no dropout reaches them, and an n-gram
+        field counts with the event's own ID alone, since the others are those of the events before it.
+        """
+        numbers = [torch.zeros_like(events.time_gap)[:, None], *self._dense(events)]
+        content: Tensor = self.norm(
+            self._add_fields(self.of_numbers(torch.cat(numbers, dim=-1)), events, rows, own_ids=True)
+        )
+        return content
+
+    def _add_fields(
+        self,
+        token: Tensor,
+        events: SequenceBatch,
+        rows: UniqueRows,
+        places: Sequence[tuple[Tensor, Tensor]] = (),
+        *,
+        own_ids: bool = False,
+    ) -> Tensor:
+        """(ΣL, D): `token`, plus a row of each table of `places`, plus the mapped fields of the events."""
         mapped: list[tuple[Tensor, nn.Module, Tensor]] = []
-        token = self.of_numbers(torch.cat(numbers, dim=-1))
         for column, linear in zip(self.side, self.maps, strict=True):
             vectors, ids = rows[str(column.table)], events.ids[column.name]
             if column.name in self.ngram_index:
                 token = token + linear(
-                    self._gated(column.name, self.ngrams[self.ngram_index[column.name]](events, rows))
+                    self._gated(column.name, self._ngram(column.name, events, rows, own_ids))
                 )
-            elif isinstance(layout, Padded) or len(vectors) > len(events.time_gap):  # rows than events
+            elif isinstance(events, PaddedEvents) or len(vectors) > len(events.time_gap):  # rows than events
                 token = token + linear(self._gated(column.name, look_up(vectors, ids)))
             elif ids.offsets is not None:
                 token = token + look_up(linear(self._gated(column.name, vectors)), ids)
             else:
                 mapped.append((self._gated(column.name, vectors), linear, ids.inverse_indices))
-        tables, indices = zip(*plain, strict=True)
+        if not (places or mapped):
+            return token
+        tables, indices = zip(*places, strict=True) if places else ((), ())
         vectors_, maps, more = zip(*mapped, strict=True) if mapped else ((), (), ())
         joined, sizes = join_mapped(tables, vectors_, maps)
-        token = token + gather_sum_joined(joined, sizes, [*indices, *more])
-        return layout.with_values(self.dropout(self.norm(token)))
+        return token + gather_sum_joined(joined, sizes, [*indices, *more])
+
+    def _ngram(self, field: str, events: SequenceBatch, rows: UniqueRows, own_ids: bool) -> Tensor:
+        """(ΣL, E): the vector of a field with n-grams, or the share of the event's own ID in it."""
+        embedding = cast("NgramEmbedding", self.ngrams[self.ngram_index[field]])
+        if not own_ids:
+            return embedding(events, rows)
+        return look_up(rows[str(embedding.field.column.table)], events.ids[field]) / self.parts_averaged(
+            field
+        )
 
     def _gated(self, field: str, values: Tensor) -> Tensor:
         """The values of a field times its gate, if it has one."""
@@ -212,6 +246,22 @@ class SequenceTokenizers(nn.Module):
         order = merged_order([layout_of(e, e.clock_gap) for e in events])
         tokens = self._tokens(events, rows, order.ages() if self.positions else [None] * len(events))
         return [order.merge([t.with_values(t.values + tag) for t, tag in zip(tokens, self.tag, strict=True)])]
+
+    def with_contents(self, batch: Batch, rows: UniqueRows) -> tuple[list[Jagged], list[Tensor]]:
+        """`forward` of sequences that are not merged, and their `SequenceTokenizer.contents`, (ΣL, D) each.
+
+        Where a token is hidden by a filter, so is its content.
+        """
+        assert not self.merge
+        events = [batch.sequences[name] for name in self.domains]
+        tokenizers = cast("list[SequenceTokenizer]", list(self.tokenizers))
+        tokens = [tokenize(own, rows) for tokenize, own in zip(tokenizers, events, strict=True)]
+        contents = [
+            layout.with_values(tokenize.contents(own, rows))
+            for tokenize, own, layout in zip(tokenizers, events, tokens, strict=True)
+        ]
+        hidden = self.filters(tokens, events, contents)
+        return self.filters(tokens, events), [each.values for each in hidden]
 
     def seconds(self, batch: Batch) -> Jagged:
         """(ΣL,) seconds from each event of the merged sequence to the request; 0 without time gaps."""

@@ -102,12 +102,13 @@ class TokenFilter(nn.Module):
         """(ΣL,) bool: which events are filtered."""
         return self.scores(tokens, events) > self.threshold
 
-    def forward(self, tokens: Tensor, events: SequenceBatch) -> Tensor:
-        """(ΣL, D): the tokens, hidden where they are filtered."""
+    def forward(self, tokens: Tensor, events: SequenceBatch, contents: Tensor | None = None) -> Tensor:
+        """(ΣL, D): the tokens, or the contents of the same events, hidden where the tokens are filtered."""
         scores = self.scores(tokens, events)
         step = (scores > self.threshold).to(scores.dtype)
         gate = (step + (scores - scores.detach())).to(tokens.dtype)[:, None]  # exactly 0 or 1
-        return gate * self.hidden_event.to(tokens.dtype) + (1 - gate) * tokens
+        shown = tokens if contents is None else contents
+        return gate * self.hidden_event.to(tokens.dtype) + (1 - gate) * shown
 
 
 def _classifier(width: int, hidden: int) -> nn.Sequential:
@@ -137,11 +138,17 @@ class TokenFilters(nn.Module):
             TokenFilter(config.token_filter, width=config.d_model) for _ in self.scored
         )
 
-    def forward(self, tokens: Sequence[Jagged], events: Sequence[SequenceBatch]) -> list[Jagged]:
-        """The sequences of all domains in the manifest's order, hidden where filtered."""
-        result = list(tokens)
+    def forward(
+        self,
+        tokens: Sequence[Jagged],
+        events: Sequence[SequenceBatch],
+        contents: Sequence[Jagged] | None = None,
+    ) -> list[Jagged]:
+        """The sequences of all domains in the manifest's order, hidden where filtered; see `TokenFilter`."""
+        shown = tokens if contents is None else contents
+        result = list(shown)
         for i, hide in zip(self.scored, self.filters, strict=True):
-            result[i] = tokens[i].with_values(hide(tokens[i].values, events[i]))
+            result[i] = tokens[i].with_values(hide(tokens[i].values, events[i], shown[i].values))
         return result
 
 

@@ -20,6 +20,7 @@ class Seen(NamedTuple):
 
     events: (B, L, D), the oldest first.  mask: (B, L) bool.  gaps: (B, L) seconds.  query: (B, D).
     features: (B, M, D).  same: (B, L) bool, whether an event's ID is the candidate's; None if not compared.
+    contents: (B, L, D), the events without time gap; None if the side does not ask.
     """
 
     events: Tensor
@@ -28,14 +29,20 @@ class Seen(NamedTuple):
     query: Tensor
     features: Tensor
     same: Tensor | None
+    contents: Tensor | None = None
 
     def newest(self, count: int) -> Seen:
         """The newest events alone."""
         if not count or count >= self.mask.shape[1]:
             return self
         place = (lengths(self.mask) - count).clamp(min=0)[:, None] + torch.arange(count)
-        mask = at(self.mask, place)
-        return self._replace(events=at(self.events, place), mask=mask, gaps=at(self.gaps, place))
+        contents = None if self.contents is None else at(self.contents, place)
+        return self._replace(
+            events=at(self.events, place),
+            mask=at(self.mask, place),
+            gaps=at(self.gaps, place),
+            contents=contents,
+        )
 
 
 PlainSide = Callable[[Any, Seen], Tensor]  # (B, D), or (B, n, D)
@@ -94,12 +101,17 @@ def dien(side: Any, seen: Seen) -> Tensor:
 def next_event_loss(side: Any, seen: Seen) -> Tensor:
     """(B,): DIEN's auxiliary loss, with events of any row as what did not come next."""
     seen = seen.newest(side.config.recent)
+    assert seen.contents is not None
+    valid = seen.mask.flatten().nonzero().flatten()
+    if not len(valid):
+        return seen.events.new_zeros(len(seen.mask))
     interests = side.extractor(seen.events.transpose(0, 1))[0].transpose(0, 1)[:, :-1]
-    drawn = torch.randint(seen.mask.numel(), seen.mask[:, 1:].shape)
-    other = seen.events.flatten(0, 1)[drawn]
-    losses = F.softplus(-(interests * seen.events[:, 1:]).sum(-1)) + F.softplus((interests * other).sum(-1))
-    total = (losses * seen.mask[:, 1:]).sum(dim=1)
-    return side.config.auxiliary * total / (lengths(seen.mask) - 1).clamp(min=1)
+    own, every = seen.contents[:, 1:], seen.contents.flatten(0, 1)
+    first, second = (every[valid[torch.randint(len(valid), own.shape[:2])]] for _ in range(2))
+    other = torch.where((first != own).any(-1, keepdim=True), first, second)
+    counted = seen.mask[:, 1:] & (other != own).any(-1)
+    losses = F.softplus(-(interests * own).sum(-1)) + F.softplus((interests * other).sum(-1))
+    return side.config.auxiliary * (losses * counted).sum(dim=1) / lengths(counted).clamp(min=1)
 
 
 def convolution(side: Any, seen: Seen) -> Tensor:

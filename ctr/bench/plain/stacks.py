@@ -33,7 +33,7 @@ from ctr.bench.plain.layers import (
     transformer_layer,
 )  # fmt: skip
 from ctr.bench.plain.pooled import POOLED, Seen, next_event_loss
-from ctr.bench.plain.tokens import Tables, event_tokens, merged, ns_tokens
+from ctr.bench.plain.tokens import Tables, event_contents, event_tokens, merged, ns_tokens
 from ctr.bench.plain.tower import hstu_layers, tower
 
 SIDES = {**POOLED, **ATTENDING}
@@ -55,7 +55,9 @@ def grid(model: Any, batch: PlainBatch, tables: Tables) -> LogitsAndLoss:
         if compared is not None:
             same = own.ids[compared[0].name].rows == batch.ids[compared[1].name].rows[:, None]
         gaps = own.gap * config.time_gaps
-        seen = Seen(event_tokens(tokenizer, own, tables), own.mask, gaps, query, features, same)
+        learns = model.training and config.sequence.contents
+        contents = event_contents(tokenizer, own, tables) if learns else None
+        seen = Seen(event_tokens(tokenizer, own, tables), own.mask, gaps, query, features, same, contents)
         made = SIDES[config.sequence.kind](side, seen)
         read.append(made if made.dim() == 3 else made[:, None])
         if model.training:

@@ -71,13 +71,23 @@ def event_tokens(block: Any, events: PlainEvents, tables: Tables) -> Tensor:
     if block.position is not None or block.gates is not None or block.ngram_fields:
         raise NotImplementedError("positions, column gates and n-grams have no plain counterpart")
     gap = events.gap if block.time_gaps else torch.zeros_like(events.gap)
-    parts = [embed(events.ids[c.name], tables[str(c.table)], listed=c.kind == "ids") for c in block.side]
-    parts += [0.1 * torch.log1p(gap)[..., None], *(events.dense[c.name] for c in block.numbers)]
-    weight = torch.cat([*(m.weight for m in block.maps), block.of_numbers.weight], dim=1)
-    token = F.linear(torch.cat(parts, dim=-1), weight, block.of_numbers.bias)
+    token = _side_information(block, events, gap, tables)
     bucket = (torch.frexp(1 + gap).exponent.long() - 1).clamp(max=block.gap_bucket.num_embeddings - 1)
     normed: Tensor = block.norm(token + block.gap_bucket(bucket))
     return normed
+
+
+def event_contents(block: Any, events: PlainEvents, tables: Tables) -> Tensor:
+    """(B, L, D) of one domain: the tokens without time gap."""
+    content: Tensor = block.norm(_side_information(block, events, torch.zeros_like(events.gap), tables))
+    return content
+
+
+def _side_information(block: Any, events: PlainEvents, gap: Tensor, tables: Tables) -> Tensor:
+    parts = [embed(events.ids[c.name], tables[str(c.table)], listed=c.kind == "ids") for c in block.side]
+    parts += [0.1 * torch.log1p(gap)[..., None], *(events.dense[c.name] for c in block.numbers)]
+    weight = torch.cat([*(m.weight for m in block.maps), block.of_numbers.weight], dim=1)
+    return F.linear(torch.cat(parts, dim=-1), weight, block.of_numbers.bias)
 
 
 def merged(block: Any, batch: PlainBatch, tables: Tables) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,16 +4,24 @@
     a_t = softmax_t(h_tᵀ W q)
     ũ_t = a_t u_t,   s_t = (1 − ũ_t) ⊙ s_{t−1} + ũ_t ⊙ s̃_t          AUGRU: gate u_t, candidate state s̃_t
     u   = s_L
-    auxiliary loss of a request: mean over t of −log σ(h_t · e_{t+1}) − log(1 − σ(h_t · ê_{t+1}));
+    auxiliary loss of a request: mean over t of −log σ(h_t · c_{t+1}) − log(1 − σ(h_t · ĉ_{t+1}));
     of several domains the mean of theirs
 
-ê is an event of the batch drawn at random: the log may hold no views without a click.
+c is the content of an event: its token without time gap and position. h_t reads whole tokens and so knows
+when event t was and at which place: of whole tokens it could tell the next one by these alone.
 
 Shared by the candidates of a request: h_t and the gates' parts that read it. The evolution itself is not, and
-it is sequential: `recent` bounds it. The paper's cell keeps its state where a_t is 0, its authors' code
-overwrites it; this is the paper's.
+it is sequential: `recent` bounds it.
 
-Source: DIEN (arXiv 1809.03672), sections 3.3 and 3.4.
+Source: DIEN (arXiv 1809.03672), sections 3.3 and 3.4. The paper's AUGRU keeps its state where a_t is 0, its
+authors' code overwrites it; this is the paper's. Differs from the paper:
+
+    s̃_t reads U (r ⊙ s_{t−1}), as its authors' code does; the paper prints r ⊙ (U s_{t−1}), which is what
+    torch.nn.GRU computes: the first GRU here is the paper's
+    the auxiliary loss is a mean over the steps, the paper's a sum over t: `auxiliary` is not its α
+    ĉ is of an event drawn from the batch's, so that frequent items are drawn often; the paper draws from all
+    items but the next one. Where ĉ is c_{t+1} itself another is drawn; where that one is, too, the step is
+    left out of the mean
 
 B candidates, R requests, L events, P pairs of both, D width.
 """
@@ -45,6 +53,11 @@ class DienConfig(SideConfig):
     def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Dien(self, sizes)
+
+    @property
+    def contents(self) -> bool:
+        """The auxiliary loss compares contents."""
+        return self.auxiliary > 0
 
 
 class Steps:
@@ -82,11 +95,12 @@ class Dien(SequenceSide):
 
     def encode(self, events: SideEvents) -> SideState:
         """h_t beside its part of the gates, (ΣL, 4 D), and the auxiliary loss."""
-        tokens = events.newest(self.config.recent).tokens
-        values = tokens.values
+        events = events.newest(self.config.recent)
+        tokens, values = events.tokens, events.tokens.values
         interests = states_of(self.extractor, tokens).values if len(values) else values
         both = torch.cat([interests, self.gates_of_interest(interests)], dim=-1)
-        loss = self._next_event_loss(tokens, interests) if self.training and self.config.auxiliary else None
+        contents = events.contents if self.training and self.config.auxiliary else None
+        loss = None if contents is None else self._next_event_loss(tokens, interests, contents)
         return SideState(events=tokens.with_values(both), loss=loss)
 
     def read(self, state: SideState, candidates: Candidates) -> Tensor:
@@ -119,17 +133,36 @@ class Dien(SequenceSide):
         new = (gates[:, 2 * width :] + self.candidate_of_state(reset * state)).tanh()
         return torch.lerp(state, new, attention * update)
 
-    def _next_event_loss(self, tokens: Jagged, interests: Tensor) -> Tensor:
-        """(R,): weighted mean over the steps that have a next event; 0 without one."""
-        has_next = (tokens.ages() > 0).nonzero().flatten()
-        total = interests.new_zeros(tokens.requests)
-        if not len(has_next):
-            return total + 0 * interests.sum()
-        drawn = torch.randint(len(interests), (len(has_next),), device=interests.device)
-        seen = interests.index_select(0, has_next)
-        happened = (seen * tokens.values.index_select(0, has_next + 1)).sum(-1)
-        other = (seen * tokens.values.index_select(0, drawn)).sum(-1)
-        losses = F.softplus(-happened) + F.softplus(other)
-        steps = (tokens.lengths - 1).clamp(min=1)
-        total = total.index_add(0, tokens.segment_ids()[has_next], losses)
-        return self.config.auxiliary * total / steps
+    def _next_event_loss(self, layout: Jagged, interests: Tensor, contents: Tensor) -> Tensor:
+        """(R,): weighted mean over the steps that have a next event and a negative; 0 without one."""
+        step = (layout.ages() > 0).nonzero().flatten()
+        if not len(step):
+            return interests.new_zeros(layout.requests) + 0 * interests.sum()
+        happened, drawn, differs = contents.index_select(0, step + 1), *_negatives(contents, step + 1)
+        seen = interests.index_select(0, step)
+        losses = F.softplus(-(seen * happened).sum(-1)) + F.softplus((seen * drawn).sum(-1))
+        total, request = losses.new_zeros(layout.requests), layout.segment_ids()[step]
+        steps = total.index_add(0, request, differs.to(total.dtype)).clamp(min=1)
+        return self.config.auxiliary * total.index_add(0, request, differs * losses) / steps
+
+
+def _negatives(contents: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
+    """A drawn content for each positive, (n, D), and whether it differs from the positive's, (n,) bool.
+
+    Args:
+        contents: (ΣL, D).
+        positives: (n,) int64, rows of `contents`.
+
+    Returns:
+        Where two draws gave the positive's content, bit by bit, the second, which does not differ.
+    """
+    count = len(positives)
+    own = contents.detach().index_select(0, positives)
+    first, second = (torch.randint(len(contents), (count,), device=contents.device) for _ in range(2))
+    drawn = torch.where(_differ(contents, first, own), first, second)
+    return contents.index_select(0, drawn), _differ(contents, drawn, own)
+
+
+def _differ(contents: Tensor, rows: Tensor, own: Tensor) -> Tensor:
+    """(n,) bool: whether the contents at these rows differ from `own` (n, D)."""
+    return (contents.detach().index_select(0, rows) != own).any(dim=-1)

@@ -58,11 +58,13 @@ class SideEvents(NamedTuple):
 
     tokens: values (ΣL, D).  gaps: (ΣL,) seconds from the event to the request.
     ids: (ΣL,) int64, the rows of the table of the field that a hard search compares; None if none is named.
+    contents: (ΣL, D), the tokens without time gap and position, in training, if `SideConfig.contents` asks.
     """
 
     tokens: Jagged
     gaps: Tensor
     ids: Tensor | None = None
+    contents: Tensor | None = None
 
     def newest(self, count: int) -> SideEvents:
         """The newest `count` events of each request."""
@@ -70,7 +72,8 @@ class SideEvents(NamedTuple):
             return self
         index = self.tokens.last_k_index(count)
         ids = None if self.ids is None else self.ids[index.values]
-        return SideEvents(self.tokens.take(index), self.gaps[index.values], ids)
+        contents = None if self.contents is None else self.contents.index_select(0, index.values)
+        return SideEvents(self.tokens.take(index), self.gaps[index.values], ids, contents)
 
 
 class Candidates(NamedTuple):
@@ -150,6 +153,11 @@ class SideConfig(KindSection):
     def field(self) -> str | None:
         """The field of the events whose IDs `SideEvents.ids` and `Candidates.ids` hold."""
         return None
+
+    @property
+    def contents(self) -> bool:
+        """Whether the side learns from `SideEvents.contents` in training."""
+        return False
 
     def tokens(self) -> int:
         """n."""

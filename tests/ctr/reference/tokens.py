@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +54,7 @@ def bins_of(block: nn.Module) -> int:
     return int(block.vectors.request.bins)
 
 
-def group_token(
-    block: nn.Module, columns: list[Column], batch: Batch, rows: dict[str, Tensor], row: int
-) -> Tensor:
+def group_token(block: Any, columns: list[Column], batch: Batch, rows: dict[str, Tensor], row: int) -> Tensor:
     """W x + b, or W_2 GELU(W_1 x + b_1) + b_2."""
     maps = [m for m in (block.of_request, block.of_candidate) if m is not None]
     weight = torch.cat([m.weight for m in maps], dim=1)
@@ -93,15 +92,20 @@ def ns_tokens(
 
 
 def event_tokens(
-    block: nn.Module,
+    block: Any,
     columns: list[Column],
     batch: Batch,
     rows: dict[str, Tensor],
     domain: str,
     request: int,
     ages: list[int] | None = None,
+    *,
+    contents: bool = False,
 ) -> Tensor:
-    """(L, D): norm(W [e_1; …; e_n; log(1 + gap) / 10; numbers] + b + T[bucket] + P[age])."""
+    """(L, D): norm(W [e_1; …; e_n; log(1 + gap) / 10; numbers] + b + T[bucket] + P[age]).
+
+    `contents`: norm(W [e_1; …; e_n; 0; numbers] + b).
+    """
     events = batch.sequences[domain]
     first, last = (int(o) for o in events.offsets[request : request + 2])
     ages = list(range(last - first))[::-1] if ages is None else ages
@@ -112,9 +116,12 @@ def event_tokens(
         parts = [
             embedding(events.ids[c.name], rows[str(c.table)], event) for c in columns if c.kind != "dense"
         ]
-        parts += [weight.new_tensor([0.1 * math.log1p(gap)])]
+        parts += [weight.new_tensor([0.0 if contents else 0.1 * math.log1p(gap)])]
         parts += [events.dense[c.name][event] for c in columns if c.kind == "dense"]
         token = weight @ torch.cat(parts) + block.of_numbers.bias
+        if contents:
+            tokens.append(norm(block.norm, token))
+            continue
         token = (
             token
             + block.gap_bucket.weight[min((int(gap) + 1).bit_length(), len(block.gap_bucket.weight)) - 1]
@@ -123,6 +130,17 @@ def event_tokens(
             token = token + block.position.weight[min(age, len(block.position.weight) - 1)]
         tokens.append(norm(block.norm, token))
     return torch.stack(tokens) if tokens else weight.new_zeros(0, len(weight))
+
+
+def contents(
+    block: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Tensor], request: int
+) -> list[Tensor]:
+    """What the tokens of one request hold beside time and place, one sequence per domain."""
+    named = zip(block.tokenizers, manifest.domains.items(), strict=True)
+    return [
+        event_tokens(tokenizer, info.side, batch, rows, domain, request, contents=True)
+        for tokenizer, (domain, info) in named
+    ]
 
 
 def sequences(

@@ -82,6 +82,22 @@ def test_events(options: dict[str, Any]) -> None:
     assert_parity([got.values], [torch.cat(want)], module, [rows[t] for t in ("item", "brand", "tag")])
 
 
+@pytest.mark.parametrize("options", [{}, {"positions": 4, "dropout": 0.5, "norm": "rms"}])
+def test_contents_of_events(options: dict[str, Any]) -> None:
+    """The formula without time and place; with other ones the bits are the same, those of tokens are not."""
+    module, rows = view_tokenizer(**options), batches.make_rows()
+    events = BATCH.sequences["view"]
+    got = module.contents(events, rows)
+    want = [plain.event_tokens(module, VIEW.side, BATCH, rows, "view", r, contents=True) for r in range(6)]
+    assert_parity([got], [torch.cat(want)], module, [rows[t] for t in ("item", "brand", "tag")])
+    longer_ago = replace(events, time_gap=3 * events.time_gap.flip(0) + 5)
+    one_request = replace(events, offsets=torch.tensor([0, len(events.time_gap)]), max_length=100)
+    assert torch.equal(module.contents(longer_ago, rows), got)
+    assert torch.equal(module.contents(one_request, rows), got)  # other places
+    module.eval()
+    assert (module(longer_ago, rows).values != module(events, rows).values).any(1).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gap_buckets_are_exact_powers_of_two(dtype: torch.dtype) -> None:
     module = view_tokenizer()

@@ -95,6 +95,18 @@ def with_views(batch: Batch, events: Any) -> Batch:
     return replace(batch, sequences={**batch.sequences, "view": events})
 
 
+def test_contents_are_hidden_with_their_tokens() -> None:
+    config = model_config(d_model=D, token_filter=by_column())
+    module = scrambled(SequenceTokenizers(MANIFEST, config, dim=batches.DIM, merge=False))
+    batch, rows = batches.make_batch(), batches.make_rows()
+    tokens, contents = module.with_contents(batch, rows)
+    assert all(torch.equal(a.values, b.values) for a, b in zip(tokens, module(batch, rows), strict=True))
+    hidden = module.filters.filters[0].hidden_event
+    filtered = (tokens[0].values == hidden).all(1)
+    assert filtered.any() and not filtered.all()
+    assert torch.equal((contents[0] == hidden).all(1), filtered)
+
+
 def test_off_filters_nothing_and_has_no_other_option() -> None:
     assert input_domains(MANIFEST, TokenFilterConfig()) == MANIFEST.domains
     with pytest.raises(ConfigError, match="mode off filters no event, so that by: 'dwell', threshold"):

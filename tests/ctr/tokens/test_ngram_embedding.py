@@ -18,6 +18,7 @@ from ctr.embedding import make_tables
 from ctr.models.registry import model_config
 from ctr.runs.versions import fbgemm_available
 from ctr.tokens.config import NgramConfig
+from ctr.tokens.events import SequenceTokenizer
 from ctr.tokens.ngram import NgramField, ngram_ids
 from ctr.tokens.ngram_embedding import NgramEmbedding
 from ctr.training.step import Updates
@@ -73,6 +74,28 @@ def test_every_model_learns_them(kind: str) -> None:
     assert all(bool(t.grad is not None and t.grad.any()) for t in tables)
     maps = [p for name, p in model.named_parameters() if ".ngrams." in name]
     assert len(maps) == len(tables) and all(bool(p.grad is not None and p.grad.any()) for p in maps)
+
+
+def test_contents_hold_the_own_id_alone() -> None:
+    """An n-gram holds the IDs of the events before: the last event would tell the next one's content."""
+    fields, view = fields_of(fields=["view.item"]), MANIFEST.domains["view"]
+    batch = add_ngrams(batches.make_batch(), fields)
+    rows = batches.make_rows() | ngram_rows(batch, fields)
+    options = {"ngrams": fields, "domain": "view"}
+    config = model_config(d_model=4, column_gates={})
+    module: Any = scrambled(SequenceTokenizer(view, config, dim=batches.DIM, **options))
+    got = module.contents(batch.sequences["view"], rows)
+    alike: Any = scrambled(SequenceTokenizer(view, model_config(d_model=4), dim=batches.DIM))
+    alike.load_state_dict(module.state_dict(), strict=False)
+    with torch.no_grad():
+        gates = dict(zip(module.gate_of, module.gates.values(), strict=True))
+        for column, linear in zip(alike.side, alike.maps, strict=True):
+            linear.weight *= gates[column.name] / (5 if column.name == "item" else 1)
+        (numbers,) = alike.numbers
+        alike.of_numbers.weight[:, 1:] *= gates[numbers.name]
+    torch.testing.assert_close(got, alike.contents(batch.sequences["view"], rows))
+    leaves = [rows[t.name] for t in fields[0].tables]
+    assert all(g is None for g in torch.autograd.grad(got.sum(), leaves, allow_unused=True))
 
 
 def test_an_aligned_start_sees_the_item_as_without_ngrams() -> None:
