@@ -22,6 +22,7 @@ from ctr.models.sequence.sides import SIDES
 from ctr.options.kinds import sections_of
 from ctr.options.knobs import KindSection, Knobs, default_of
 from ctr.roll.plan import RollPlan
+from features.computed import Counter, Match, Page, Pair
 from features.safe_yaml import parse_yaml
 from pipelines.cli import COMMANDS
 from tests.documents import ROOT, fenced
@@ -231,6 +232,18 @@ def test_the_grid_page_has_every_option_with_its_default(
         assert [text for text in options_of(own) if f"`{text}`" not in options[kind]] == []
         source = (sys.modules[own.__module__].__doc__ or "").partition("Source: ")[2]
         assert [paper for paper in re.findall(r"arXiv\s([\d.]+)", source) if paper not in models[kind]] == []
+
+
+@pytest.mark.parametrize("kind", [Counter, Match, Pair, Page])
+def test_own_data_says_what_every_output_is(kind: type[Counter | Match | Pair | Page]) -> None:
+    """Those of pairs by their two halves."""
+    page = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
+    told = re.findall(
+        rf"^\| {kind.__name__.lower()}e?s \| `(\w+)…?` \|", page.replace("`…_", "`"), re.MULTILINE
+    )
+    (output,) = get_args(kind.model_fields["outputs"].annotation)
+    halves = [half for name in get_args(output) for half in (name.split("_") if kind is Pair else [name])]
+    assert sorted(name.rstrip("_") for name in told) == sorted(set(halves))
 
 
 def test_the_checks_can_fail() -> None:
