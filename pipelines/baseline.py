@@ -15,6 +15,7 @@ from ctr.report.result_line import append_line
 from ctr.runs.directory import RunDir
 from features.dataset import Dataset
 from features.errors import ConfigError
+from pipelines.options import only_with
 from pipelines.terminal import echo
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Fit, score, print the figures with intervals."""
     if not 1 <= arguments.seeds <= MOST_SEEDS:
         raise ConfigError(f"--seeds must be 1 to {MOST_SEEDS}, got {arguments.seeds}")
+    if arguments.kind == "logistic":
+        only_with("LightGBM", "seeds", arguments, add_arguments)
     dataset = Dataset(arguments.dataset)
     for seed in range(1, arguments.seeds + 1):
         out = arguments.out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ctr.bench.suites import DEFAULT, SUITES
 from ctr.config import load_config
 from features.dataset import Dataset
 from features.errors import ConfigError
-from pipelines.options import at_least_one
+from pipelines.options import at_least_one, only_with
 from pipelines.terminal import echo
 
 PAGE = Path("docs/benchmarks.md")
@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     suites = arguments.suites or DEFAULT
     check_suites(suites)
+    _check_options(suites, arguments)
     page: Path = arguments.page
     if arguments.write_docs and not page.is_file():
         raise ConfigError(
@@ -87,6 +88,16 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.write_docs:
         write_docs(report, page, images=IMAGES)
     echo(f"results: {arguments.out}/bench.md, bench.json, images/")
+
+
+def _check_options(suites: Sequence[str], arguments: argparse.Namespace) -> None:
+    """Refuse what would not change what is measured or where it goes."""
+    if not {"score", "retrieval"} & set(suites):
+        only_with("the suites score and retrieval", "lengths candidates", arguments, add_arguments)
+    if arguments.dataset is not None:
+        only_with("synthetic data, so not for --dataset,", "rows-per-request", arguments, add_arguments)
+    if not arguments.write_docs:
+        only_with("--write-docs", "page", arguments, add_arguments)
 
 
 @contextmanager

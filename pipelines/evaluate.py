@@ -26,6 +26,7 @@ from pipelines.baseline import check_baselines, compared_with
 from pipelines.compare import compare
 from pipelines.ensemble_report import evaluate_ensemble
 from pipelines.measured import EvaluationResult, measure
+from pipelines.options import only_with
 from pipelines.remote_runs import runs_here
 from pipelines.terminal import echo
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from ctr.training.search_recall import Recall
     from pipelines.runs import OpenRun
 
+# Each form of the command reads its own options alone.
+ONE_RUN = "split checkpoint raw dataset baseline line importance"
+COMPARED = "metric alpha noise task where out"
 RECALL_ROWS = 4_000  # on which the recall of a search is measured, about
 
 
@@ -93,13 +97,11 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError("give either the run directory to evaluate or --compare with two models or more")
     if arguments.importance < 0:
         raise ConfigError(f"--importance must be a number of rows, got {arguments.importance}")
-    if arguments.task is not None and not arguments.compare:
-        raise ConfigError("--task is for --compare; the evaluation of a run shows all of its tasks")
     if arguments.compare:
-        if arguments.line is not None:
-            raise ConfigError("--line is for the evaluation of one run, got --compare; leave one out")
+        only_with("the evaluation of one run", ONE_RUN, arguments, add_arguments)
         _compare(arguments)
         return
+    only_with("--compare", COMPARED, arguments, add_arguments)
     with runs_here(arguments.run_dir):
         result = evaluate(
             arguments.run_dir,

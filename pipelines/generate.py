@@ -48,6 +48,7 @@ from ctr.training.trainer import Outcome
 from features.dataset import Dataset
 from features.errors import ConfigError
 from features.names import check_name
+from pipelines.options import only_with
 from pipelines.runs import open_run
 from pipelines.terminal import echo
 from pipelines.train import describe_outcome, fit
@@ -66,22 +67,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run one stage."""
     check_versions()
+    if arguments.stage != "combine":
+        only_with("combine", "runs out", arguments, add_arguments)
     config = load_generate_config(arguments.config, arguments.overrides)
+    if arguments.stage == "combine":
+        echo(combine(config, arguments.runs, arguments.out))
+        return 0
     if arguments.stage == "train":
         outcome = train(config)
         describe_outcome(config, outcome, following=f"ctr generate evaluate {arguments.config}")
         return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
-    if arguments.stage == "combine":
-        if arguments.out is None:
-            raise ConfigError("combine must be told by --out where the table goes")
-        echo(combine_reports([run / "report" for run in arguments.runs], arguments.out))
-        return 0
     with RunDir.open_results(config.run) as run_dir:
         if arguments.stage == "decode":
             echo(as_markdown(compare(config, run_dir, [config.strategy], baselines=False)[0]))
         else:
             echo(evaluate(config, run_dir))
     return 0
+
+
+def combine(config: GenerateConfig, runs: Sequence[Path], out: Path | None) -> str:
+    """One table of several runs, evaluated as the configuration says, as Markdown."""
+    if out is None:
+        raise ConfigError("combine must be told by --out where the table goes")
+    how = config.generation
+    return combine_reports([run / "report" for run in runs], out, split=how.split, k=max(how.ks))
 
 
 def train(config: GenerateConfig) -> Outcome:

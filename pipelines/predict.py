@@ -11,6 +11,7 @@ from ctr.serving.scorer import model_digest
 from ctr.training.scoring import predict_split
 from ctr.training.user_vectors import write_user_vectors
 from features.durable import sweep
+from pipelines.options import only_with
 from pipelines.remote_runs import runs_here
 from pipelines.runs import DATASET_HELP, OpenRun, open_run
 from pipelines.terminal import echo
@@ -33,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and say where the table is."""
+    if arguments.user_vectors:
+        only_with("scores", "raw", arguments, add_arguments)
     with runs_here(arguments.run_dir), RunDir.open_results(arguments.run_dir) as run_dir:
         opened = open_run(
             run_dir, dataset=arguments.dataset, checkpoint=arguments.checkpoint, raw=arguments.raw

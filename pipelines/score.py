@@ -27,6 +27,7 @@ from features.names import under
 from features.past.counter_files import CounterFile, read_counters
 from features.remote.working_copy import here
 from features.spec import load_spec
+from pipelines.options import only_with
 from pipelines.remote_runs import runs_here
 from pipelines.runs import DATASET_HELP, OpenRun, open_run
 from pipelines.terminal import echo
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--counters",
         type=Path,
         metavar="FILE",
-        help="a Parquet file of ctr counters, to fill in counter features",
+        help="of score requests: a Parquet file of ctr counters, to fill in counter features",
     )
     add("--append", action="store_true", help="extend states by new events; refused where not exact")
     add("--max-candidates", type=int, default=MOST, metavar="N", help="of a score request; default: 10000")
@@ -141,6 +142,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             "--out must name the file of the scores, and is not for --serve; give one of the two"
         )
+    if not arguments.serve:
+        only_with("--serve", "port timeout", arguments, add_arguments)
+    if arguments.split is not None:
+        only_with("--requests and --serve", "counters max-candidates", arguments, add_arguments)
     for name in ("cache_mb", "max_candidates", "timeout"):
         if (value := getattr(arguments, name)) < 0 or (name != "cache_mb" and not value):
             raise ConfigError(f"--{name.replace('_', '-')} must be positive, got {value}")

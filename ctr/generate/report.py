@@ -50,29 +50,35 @@ def write_report(folder: Path, rows: Figures, runs: Sequence[Recalls], *, k: int
     return text
 
 
-def combine_reports(folders: Sequence[Path], out: Path) -> str:
+def combine_reports(folders: Sequence[Path], out: Path, *, split: str, k: int) -> str:
     """One table from the reports of several runs: means of all figures, recall with intervals.
 
     Args:
         folders: reports that `write_report` wrote of one run each.
         out: folder of the new report.
+        split: what all of them must be generated for.
+        k: how many items must count in all of them.
 
     Raises:
         ConfigError: fewer than two.
-        DataError: one is missing, or they are of different requests.
+        DataError: one is missing, of another split or number of items, or they are of different requests.
     """
     if len(set(folders)) < 2:
         raise ConfigError(f"--runs must name two runs or more, got {len(set(folders))}")
     facts, runs = [_read(folder / JSON) for folder in folders], [read_recalls(f / RECALLS) for f in folders]
-    if len({(found["split"], found["k"]) for found in facts}) > 1:
-        raise DataError("runs that are combined must be of one split and one number of items; evaluate anew")
+    for folder, found in zip(folders, facts, strict=True):
+        if (found["split"], found["k"]) != (split, k):
+            raise DataError(
+                f"{folder} must hold recall@{k} on {split}, as the configuration says, got "
+                f"recall@{found['k']} on {found['split']}; evaluate that run anew, or change generation"
+            )
     every = [found["strategies"] for found in facts]
     rows = {
         name: {figure: float(np.mean([one[name][figure] for one in every])) for figure in every[0][name]}
         for name in every[0]
         if all(name in one and one[name].keys() == every[0][name].keys() for one in every)
     }
-    return write_report(out, rows, runs, k=facts[0]["k"], split=facts[0]["split"])
+    return write_report(out, rows, runs, k=k, split=split)
 
 
 def _read(path: Path) -> dict[str, Any]:

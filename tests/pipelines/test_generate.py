@@ -123,6 +123,8 @@ def test_every_strategy_from_one_file(place: Path) -> None:
     assert main(["generate", "combine", str(write(place)), *runs, *out]) == 0
     assert "| popularity |" in (place / "both" / "generation.md").read_text()
     assert main(["generate", "combine", str(write(place)), *runs]) == 2
+    other = write(place, "generation.split=valid")
+    assert main(["generate", "combine", str(other), *runs, *out]) == 3  # not what was evaluated
 
 
 def test_one_strategy_and_messages(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,8 @@ def test_reports_are_combined(tmp_path: Path) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder, run in zip(folders, runs, strict=True):
         write_report(folder, figures(run), [run], k=20, split="test")
-    text = combine_reports(folders, tmp_path / "both")
+    combine = partial(combine_reports, split="test", k=20)
+    text = combine(folders, tmp_path / "both")
     mean = np.mean([run.recall["beam"].mean() for run in runs])
     facts = json.loads((tmp_path / "both" / "generation.json").read_text())
     assert facts["strategies"]["beam"]["recall@20"] == pytest.approx(mean)
@@ -96,8 +98,10 @@ def test_reports_are_combined(tmp_path: Path) -> None:
     assert "2 runs" in text and text in (tmp_path / "both" / "generation.md").read_text()
     assert (tmp_path / "both" / "generation.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ConfigError, match="two runs or more, got 1"):
-        combine_reports([folders[0], folders[0]], tmp_path / "c")
+        combine([folders[0], folders[0]], tmp_path / "c")
+    with pytest.raises(DataError, match=r"recall@20 on valid, .*, got recall@20 on test"):
+        combine_reports(folders, tmp_path / "c", split="valid", k=20)
     write_report(folders[0], figures(made(users=50)), [made(users=50)], k=20, split="test")
     with pytest.raises(DataError, match="the same requests"):
-        combine_reports(folders, tmp_path / "c")
+        combine(folders, tmp_path / "c")
     assert not (tmp_path / "c").exists()
