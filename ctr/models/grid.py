@@ -58,6 +58,7 @@ from ctr.models.sequence.sides import SIDES
 from ctr.options.knobs import Unused
 from ctr.tokens.events import SequenceTokenizers
 from ctr.tokens.features import UniqueRows, make_tokenizer
+from ctr.tokens.shared import SharedRows
 from features.dataset import Column, Manifest
 from features.errors import ConfigError
 
@@ -87,7 +88,7 @@ class GridConfig(ModelConfig):
     )
 
     def check(self, manifest: Manifest) -> None:
-        """Refuse to read sequences that there are not, or by a field that they and candidates lack."""
+        """Refuse to read sequences that there are not, or by what they and candidates do not share."""
         if not manifest.domains and self.sequence != DinConfig():
             raise ConfigError(
                 f"model.sequence is of behaviour domains, and the data set {manifest.name!r} has none; leave "
@@ -96,6 +97,9 @@ class GridConfig(ModelConfig):
         if (field := self.sequence.field) is not None:
             for domain in manifest.domains:
                 compared_columns(manifest, domain, field)
+        if self.sequence.hashes:
+            for domain in manifest.domains:
+                SharedRows.of(manifest, domain)
 
     def tokens_beside_ns(self, sequences: Sequence[str]) -> int | None:
         """Those of the sequences, for an interaction that mixes."""
@@ -125,6 +129,8 @@ class Grid(Model):
         self.asking = self.ns_tokenizer.candidate_tokens()
         self.ask = Linear(len(self.asking) * width, width)
         self.ask_norm = build_norm(config.norm, width)
+        hashes = config.sequence.hashes
+        self.shared = [SharedRows.of(manifest, domain) if hashes else None for domain in manifest.domains]
         self.sides = nn.ModuleList(
             config.sequence.build(
                 SideSizes(
@@ -135,9 +141,10 @@ class Grid(Model):
                     config.dropout,
                     info.max_len,
                     ns_tokens,
+                    0 if shared is None else shared.width(dim),
                 )
             )
-            for info in manifest.domains.values()
+            for info, shared in zip(manifest.domains.values(), self.shared, strict=True)
         )
         self.compared = [self._compared(manifest, domain) for domain in manifest.domains]
         tokens = config.sequence.tokens() * len(self.sides) + ns_tokens
@@ -154,10 +161,12 @@ class Grid(Model):
             tokens, contents = self.sequence_tokenizers.with_contents(batch, rows)
         else:
             tokens = self.sequence_tokenizers(batch, rows)
-        domains = zip(self.sequence_tokenizers.domains, tokens, self.compared, contents, strict=True)
+        read = [None if own is None else own.of_events(batch, rows) for own in self.shared]
+        names = self.sequence_tokenizers.domains
+        domains = zip(names, tokens, self.compared, contents, read, strict=True)
         events = [
-            SideEvents(packed, self._gaps(batch, domain), _event_ids(batch, domain, column), content)
-            for domain, packed, column, content in domains
+            SideEvents(packed, self._gaps(batch, domain), _event_ids(batch, domain, column), content, shared)
+            for domain, packed, column, content, shared in domains
         ]
         states = [side.encode(e) for side, e in zip(self._sides(), events, strict=True)]
         return RequestState(self.ns_tokenizer.encode(batch, rows), self.head.encode(batch), sides=states)
@@ -166,7 +175,7 @@ class Grid(Model):
         """Logits (B,) of candidates of encoded requests."""
         requests = RequestMap.build(candidates.request_index, requests=candidates.num_requests)
         ns_tokens = self.ns_tokenizer.score(state.features, candidates, rows, requests)
-        asked = self.questions(ns_tokens, candidates, requests)
+        asked = self.questions(ns_tokens, candidates, rows, requests)
         read = [
             side.read(kept, own) for side, kept, own in zip(self._sides(), state.sides, asked, strict=True)
         ]
@@ -175,11 +184,17 @@ class Grid(Model):
         tokens = self.interaction(torch.cat([*read, ns_tokens], dim=1))
         return self.head(tokens, state.beside(candidates), requests)
 
-    def questions(self, ns_tokens: Tensor, candidates: Batch, requests: RequestMap) -> list[Candidates]:
+    def questions(
+        self, ns_tokens: Tensor, candidates: Batch, rows: UniqueRows, requests: RequestMap
+    ) -> list[Candidates]:
         """What candidates with these ns tokens (B, M, D) ask of the side of each domain."""
         query = self.ask_norm(self.ask(ns_tokens[:, self.asking].flatten(1)))
         ids = [_candidate_ids(candidates, column) for column in self.compared]
-        return [Candidates(query, ns_tokens, own, requests) for own in ids]
+        hashed = [None if own is None else own.of_candidates(candidates, rows) for own in self.shared]
+        return [
+            Candidates(query, ns_tokens, own, requests, shared)
+            for own, shared in zip(ids, hashed, strict=True)
+        ]
 
     def recomputed(self) -> list[nn.Module]:
         """The interaction; what a side computes in two halves is kept."""

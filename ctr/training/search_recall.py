@@ -82,7 +82,7 @@ def _of_batch(model: Grid, batch: Batch, rows: dict[str, Tensor]) -> list[Tensor
     state = model.encode(batch, rows)
     requests = RequestMap.build(batch.request_index, requests=batch.num_requests)
     ns_tokens = model.ns_tokenizer.score(state.features, batch, rows, requests)
-    asked = model.questions(ns_tokens, batch, requests)
+    asked = model.questions(ns_tokens, batch, rows, requests)
     return [
         shares_found(side, kept, own)
         for side, kept, own in zip(model.sides, state.sides, asked, strict=True)

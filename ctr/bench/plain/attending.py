@@ -103,8 +103,7 @@ def _scores(side: Any, seen: Seen) -> Tensor:
         assert seen.same is not None
         return torch.where(seen.same, place, -torch.inf)
     if side.directions is not None:
-        signs = (seen.events.detach() @ side.directions).sign()
-        asked = (seen.query.detach() @ side.directions).sign()
+        signs, asked = seen.signs(side.directions)
         return (signs @ asked[..., None]).squeeze(-1) * len(place) + place
     if side.search_query is not None:
         return found_by_product(side, seen).detach()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ctr.tokens.shared import shared_fields
 from features.dataset import Manifest
 
 CaseOptions = dict[str, Any]
@@ -59,7 +60,7 @@ MODELS: Mapping[str, CaseOptions] = {
 
 
 def cases(manifest: Manifest) -> dict[str, CaseOptions]:
-    """Name → options below `model`, for a data set; without a search by a field that it does not have.
+    """Name → options below `model`, for a data set; without sides that need a table which it does not share.
 
     A side stands before an MLP, an interaction behind target attention.
     """
@@ -79,6 +80,8 @@ def cases(manifest: Manifest) -> dict[str, CaseOptions]:
         del named["SIM, hard"]
     else:
         named["SIM, hard"]["sequence"]["compare"] = field
+    if not all(shared_fields(manifest, domain) for domain in manifest.domains):
+        del named["ETA"], named["SDIM"]
     return named
 
 

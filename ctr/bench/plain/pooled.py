@@ -21,6 +21,7 @@ class Seen(NamedTuple):
     events: (B, L, D), the oldest first.  mask: (B, L) bool.  gaps: (B, L) seconds.  query: (B, D).
     features: (B, M, D).  same: (B, L) bool, whether an event's ID is the candidate's; None if not compared.
     contents: (B, L, D), the events without time gap; None if the side does not ask.
+    hashed: (B, L, S) and (B, S), rows of the tables that events and candidates share; None if not hashed.
     """
 
     events: Tensor
@@ -30,6 +31,7 @@ class Seen(NamedTuple):
     features: Tensor
     same: Tensor | None
     contents: Tensor | None = None
+    hashed: tuple[Tensor, Tensor] | None = None
 
     def newest(self, count: int) -> Seen:
         """The newest events alone."""
@@ -43,6 +45,12 @@ class Seen(NamedTuple):
             gaps=at(self.gaps, place),
             contents=contents,
         )
+
+    def signs(self, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, m) and (B, m): on which side of each direction events and candidates lie, −1, 0 or 1."""
+        assert self.hashed is not None
+        events, candidates = ((x.detach() @ directions).sign() for x in self.hashed)
+        return events, candidates
 
 
 PlainSide = Callable[[Any, Seen], Tensor]  # (B, D), or (B, n, D)
@@ -151,8 +159,7 @@ def memory(side: Any, seen: Seen) -> Tensor:
 def sdim(side: Any, seen: Seen) -> Tensor:
     """The sums of the events whose bits are the candidate's, group by group."""
     each = (side.groups, -1)
-    asked = ((seen.query.detach() @ side.directions) > 0).unflatten(-1, each)
-    signs = ((seen.events.detach() @ side.directions) > 0).unflatten(-1, each)
+    signs, asked = ((x > 0).unflatten(-1, each) for x in seen.signs(side.directions))
     equal = ((signs == asked[:, None]).all(dim=-1) & seen.mask[..., None]).to(seen.events.dtype)  # (B, L, G)
     read = F.normalize(equal.transpose(1, 2) @ seen.events, dim=-1).mean(dim=1)
     if side.of_counts is None:

@@ -33,7 +33,7 @@ from ctr.bench.plain.layers import (
     transformer_layer,
 )  # fmt: skip
 from ctr.bench.plain.pooled import POOLED, Seen, next_event_loss
-from ctr.bench.plain.tokens import Tables, event_contents, event_tokens, merged, ns_tokens
+from ctr.bench.plain.tokens import Tables, event_contents, event_tokens, hashed_rows, merged, ns_tokens
 from ctr.bench.plain.tower import hstu_layers, tower
 
 SIDES = {**POOLED, **ATTENDING}
@@ -46,10 +46,9 @@ def grid(model: Any, batch: PlainBatch, tables: Tables) -> LogitsAndLoss:
     features = ns_tokens(model.ns_tokenizer, manifest, batch, tables)
     query = model.ask_norm(linear(model.ask, features[:, model.asking].flatten(1)))
     read, losses = [], []
-    named = zip(
-        manifest.domains, model.sequence_tokenizers.tokenizers, model.sides, model.compared, strict=True
-    )
-    for domain, tokenizer, side, compared in named:
+    tokenizers = model.sequence_tokenizers.tokenizers
+    named = zip(manifest.domains, tokenizers, model.sides, model.compared, model.shared, strict=True)
+    for domain, tokenizer, side, compared, shared in named:
         own = batch.events[domain]
         same = None
         if compared is not None:
@@ -57,7 +56,9 @@ def grid(model: Any, batch: PlainBatch, tables: Tables) -> LogitsAndLoss:
         gaps = own.gap * config.time_gaps
         learns = model.training and config.sequence.contents
         contents = event_contents(tokenizer, own, tables) if learns else None
-        seen = Seen(event_tokens(tokenizer, own, tables), own.mask, gaps, query, features, same, contents)
+        hashed = None if shared is None else hashed_rows(shared.pairs, own, batch, tables)
+        tokens = event_tokens(tokenizer, own, tables)
+        seen = Seen(tokens, own.mask, gaps, query, features, same, contents, hashed)
         made = SIDES[config.sequence.kind](side, seen)
         read.append(made if made.dim() == 3 else made[:, None])
         if model.training:

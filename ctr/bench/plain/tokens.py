@@ -90,6 +90,18 @@ def _side_information(block: Any, events: PlainEvents, gap: Tensor, tables: Tabl
     return F.linear(torch.cat(parts, dim=-1), weight, block.of_numbers.bias)
 
 
+def hashed_rows(
+    pairs: list[tuple[Column, Column]], events: PlainEvents, batch: PlainBatch, tables: Tables
+) -> tuple[Tensor, Tensor]:
+    """(B, L, S) and (B, S): what events and candidates have of the tables that they share, side by side."""
+    of_events, of_candidates = [], []
+    for field, own in pairs:
+        table = tables[str(field.table)]
+        of_events.append(embed(events.ids[field.name], table, listed=field.kind == "ids"))
+        of_candidates.append(embed(batch.ids[own.name], table, listed=own.kind == "ids"))
+    return torch.cat(of_events, dim=-1), torch.cat(of_candidates, dim=-1)
+
+
 def merged(block: Any, batch: PlainBatch, tables: Tables) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens (B, ΣL, D) of all domains in the order of time, the mask (B, ΣL), and seconds (B, ΣL)."""
     own = [batch.events[name] for name in block.domains]

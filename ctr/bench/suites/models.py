@@ -30,6 +30,7 @@ RATINGS = Shape(
     rows_per_request=1,
     request_ids=(6040, 7, 3, 21, 24, 7),
     candidate_ids=(3700, 19, 10),
+    shared={"item_0": "rated_0"},
     request_dense=(8, 24),
     tokens=5,
 )

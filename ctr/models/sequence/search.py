@@ -3,7 +3,8 @@
     SIM, hard   the newest K events whose `field` is the candidate's
     SIM, soft   top K of r_j = (W_b e_j) · (W_a q); the search learns by a click loss of its own, of
                 MLP([U; q]) with U = 1/L Σ_j r_j e_j / √D
-    ETA         top K by the number of equal signs of R e_j and R q; R random and fixed
+    ETA         top K by the number of equal signs of R s_j and R s_c; R random and fixed; s_j and s_c are the
+                rows of the embedding tables that events and candidate share (`ctr.tokens.shared`)
     TWIN        top K by the attention's own scores, head after head: the two stages agree
     then        u = W_o [softmax(q_h K_hᵀ / √d + β) V_h]_h over the K events; β by time, TWIN only
 
@@ -11,11 +12,13 @@ Shared by the candidates of a request: W_b e_j, signs, and K and V where events 
 
 Source: SIM (arXiv 2006.05639), ETA (arXiv 2108.04468), TWIN (arXiv 2302.02352). Differs: TWIN's cross
 features are the time since the event here, one scalar per bucket and head; its item features are the events'
-tokens. ETA hashes what attention reads before its projections, as in its paper. U of soft SIM is a mean of
-scaled scores, not a sum: tokens are normed, so a sum would grow with L and √D, and its loss with it. Equal
-scores go to the newer event.
+tokens. SIM attends to what it found without maps of values and output and without 1 / √d; here all searches
+end in the same attention, which has these. K is 50 by default, 200 in SIM and 100 in TWIN. U of soft SIM is a
+mean of scaled scores, not a sum: tokens are normed, so a sum would grow with L and √D, and its loss with it.
+Equal scores go to the newer event.
 
-B candidates, R requests, L events, P pairs of both, K kept events, H heads, d = D / H, m signs.
+B candidates, R requests, L events, P pairs of both, K kept events, H heads, d = D / H, m signs, S width of
+shared rows.
 """
 
 from __future__ import annotations
@@ -65,6 +68,11 @@ class SearchConfig(SideConfig):
         """The field that is compared."""
         return self.compare
 
+    @property
+    def hashes(self) -> bool:
+        """A search by signs does."""
+        return self.by == "signs"
+
     def build(self, sizes: SideSizes) -> SequenceSide:
         """A new side."""
         return Search(self, sizes)
@@ -87,13 +95,14 @@ class Search(SequenceSide):
         self.by_time = (
             nn.Parameter(torch.zeros(_TIME_BUCKETS, sizes.heads)) if config.by == "attention" else None
         )
-        self.register_buffer("directions", torch.randn(width, config.signs) if config.by == "signs" else None)
+        directions = torch.randn(sizes.shared, config.signs) if config.hashes else None
+        self.register_buffer("directions", directions)
         self.directions: Tensor | None
 
     def encode(self, events: SideEvents) -> SideState:
         """The events, with what the search compares."""
         tokens = events.tokens
-        compared = self._compared(tokens.values)
+        compared = self._compared(events)
         wide = tokens.with_values(torch.cat([tokens.values, compared], dim=-1))
         learns = self.training and self.click is not None and self.config.loss
         summary = _outer_means(tokens, tokens.with_values(compared)) if learns else None
@@ -113,13 +122,15 @@ class Search(SequenceSide):
             scores = scores + self.by_time[found.of_events(_buckets(state))]
         return self.output(found.sum(found.softmax(scores)[..., None] * value).flatten(1))[:, None]
 
-    def _compared(self, values: Tensor) -> Tensor:
+    def _compared(self, events: SideEvents) -> Tensor:
         """(ΣL, ·): what the search compares of each event."""
+        values = events.tokens.values
         if self.search_key is not None:
             return self.search_key(values)
         with torch.no_grad():
             if self.directions is not None:
-                return (values @ self.directions).sign()
+                assert events.shared is not None
+                return (events.shared @ self.directions).sign()
             if self.config.by == "attention":
                 return self.key_value(values).chunk(2, dim=-1)[0]
         return values[:, :0]
@@ -135,7 +146,8 @@ class Search(SequenceSide):
         if self.config.by == "attention":
             return self._by_heads(self._head_scores(compared, state, query, layout), layout)
         if self.directions is not None:
-            asked = (query @ self.directions).sign()
+            assert candidates.shared is not None
+            asked = (candidates.shared @ self.directions).sign()
         else:
             assert self.search_query is not None
             asked = self.search_query(query)

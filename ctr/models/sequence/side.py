@@ -6,7 +6,7 @@
 So a request's events are encoded once for all its candidates, in training and in serving, as far as the
 mathematics of a side allow; each side's file says how far.
 
-B candidates, R requests, L events of one request, M ns tokens, D width.
+B candidates, R requests, L events of one request, M ns tokens, D width, S width of shared rows.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class SideSizes:
         dropout: of its layers.
         longest: the most events of a request.
         ns_tokens: M.
+        shared: S; 0 for a side that hashes nothing.
     """
 
     width: int
@@ -46,6 +47,7 @@ class SideSizes:
     dropout: float
     longest: int
     ns_tokens: int
+    shared: int = 0
 
     @property
     def hidden(self) -> int:
@@ -59,34 +61,38 @@ class SideEvents(NamedTuple):
     tokens: values (ΣL, D).  gaps: (ΣL,) seconds from the event to the request.
     ids: (ΣL,) int64, the rows of the table of the field that a hard search compares; None if none is named.
     contents: (ΣL, D), the tokens without time gap and position, in training, if `SideConfig.contents` asks.
+    shared: (ΣL, S), embeddings of the tables that candidates have too (`ctr.tokens.shared`), without
+    gradient; None for a side that hashes nothing.
     """
 
     tokens: Jagged
     gaps: Tensor
     ids: Tensor | None = None
     contents: Tensor | None = None
+    shared: Tensor | None = None
 
     def newest(self, count: int) -> SideEvents:
         """The newest `count` events of each request."""
         if not isinstance(self.tokens, Padded) and count >= self.tokens.max_length:
             return self
         index = self.tokens.last_k_index(count)
-        ids = None if self.ids is None else self.ids[index.values]
-        contents = None if self.contents is None else self.contents.index_select(0, index.values)
-        return SideEvents(self.tokens.take(index), self.gaps[index.values], ids, contents)
+        rest = (self.ids, self.contents, self.shared)
+        ids, contents, shared = (None if x is None else x.index_select(0, index.values) for x in rest)
+        return SideEvents(self.tokens.take(index), self.gaps[index.values], ids, contents, shared)
 
 
 class Candidates(NamedTuple):
     """The candidates of the requests.
 
     query: (B, D), what a candidate asks of the events.  ns_tokens: (B, M, D).
-    ids: (B,) int64 as `SideEvents.ids`.  requests: maps B to R.
+    ids: (B,) int64 as `SideEvents.ids`.  requests: maps B to R.  shared: (B, S) as `SideEvents.shared`.
     """
 
     query: Tensor
     ns_tokens: Tensor
     ids: Tensor | None
     requests: RequestMap
+    shared: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,11 @@ class SideConfig(KindSection):
     @property
     def contents(self) -> bool:
         """Whether the side learns from `SideEvents.contents` in training."""
+        return False
+
+    @property
+    def hashes(self) -> bool:
+        """Whether the side needs `SideEvents.shared` and `Candidates.shared`."""
         return False
 
     def tokens(self) -> int:

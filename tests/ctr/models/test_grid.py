@@ -180,14 +180,15 @@ def test_a_search_makes_no_vector_for_each_pair(by: Literal["field", "inner_prod
     """A number for each pair of candidate and event is inherent; a vector for each would be D times that."""
     length, candidates, width = 400, 40, 16
     compare = "item" if by == "field" else None
-    sizes = SideSizes(width, 2, 2.0, "layer", 0.0, longest=length, ns_tokens=1)
+    sizes = SideSizes(width, 2, 2.0, "layer", 0.0, longest=length, ns_tokens=1, shared=3)
     side = SearchConfig(by=by, keep=5, compare=compare).build(sizes).train()
     events = Jagged.from_lengths(torch.randn(length, width), torch.tensor([length]))
     ids, asked = torch.arange(length) % 50, torch.randn(candidates, width)
     requests = RequestMap.build(torch.zeros(candidates, dtype=torch.int64), requests=1)
     with Largest() as largest:
-        state = side.encode(SideEvents(events, torch.rand(length), ids))
-        read = side.read(state, Candidates(asked, asked[:, None], ids[:candidates], requests)).sum()
+        state = side.encode(SideEvents(events, torch.rand(length), ids, shared=events.values[:, :3]))
+        own = Candidates(asked, asked[:, None], ids[:candidates], requests, asked[:, :3])
+        read = side.read(state, own).sum()
         (read if side.own_logits is None else read + side.own_logits.sum()).backward()
     assert largest.numbers <= 2 * candidates * length
 
@@ -358,6 +359,26 @@ def test_dice_counts_no_padding() -> None:
     assert seen == [count for count in pairs for _ in range(2)]  # by each of two hidden layers
 
 
+# Sides that read nothing of a candidate, or its features (LONGER), or what it shares with events (SDIM): no
+# logit depends on what it asks, on `ask`, which every grid has.
+ASK_NOTHING = (
+    "mean pooling", "sum pooling", "pooling without a question", "GRU", "LSTM", "convolution", "LONGER first",
+    "LONGER first, blind", "SDIM", "SDIM counts", "user embedding",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GRID)
+def test_every_weight_gets_a_gradient(name: str) -> None:
+    model = make_model(GRID[name]).train()
+    loss = model(batches.make_batch(), batches.make_rows()).sum()
+    if isinstance(model.extra_loss, Tensor):
+        loss = loss + model.extra_loss.sum()
+    loss.backward()
+    idle = {key for key, weight in model.named_parameters() if weight.grad is None}
+    asks = name not in ASK_NOTHING and GRID[name]["sequence"]["kind"] != "pooling"
+    assert idle == (set() if asks else {"ask.weight", "ask.bias", "ask_norm.weight", "ask_norm.bias"})
+
+
 def test_signs_are_drawn_once_and_saved() -> None:
     for name in ("ETA", "SDIM"):
         model, twin = make_model(GRID[name]), make_model(GRID[name])
@@ -411,9 +432,10 @@ def test_what_cannot_be_is_refused(name: str) -> None:
         build_model(batches.manifest(), config, dim=batches.DIM, seed=1)
 
 
-def test_hard_search_compares_ids_not_their_place_in_a_batch() -> None:
+@pytest.mark.parametrize("name", ["SIM hard", "ETA", "SDIM"])
+def test_ids_are_compared_and_hashed_not_their_place_in_a_batch(name: str) -> None:
     """The halves of a request come with unique IDs of their own, in another order."""
-    model, rows = make_model(GRID["SIM hard"]).eval(), batches.make_rows()
+    model, rows = make_model(GRID[name]).eval(), batches.make_rows()
     batch = batches.make_batch()
     want = model(batch, rows)
     order = torch.randperm(batches.UNIQUE, generator=torch.Generator().manual_seed(2))

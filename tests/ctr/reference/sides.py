@@ -20,8 +20,18 @@ from tests.ctr.reference.unified import hstu_layers
 class Row:
     """What a side is given for one row."""
 
-    def __init__(self, events: Tensor, gaps: Tensor, query: Tensor, features: Tensor, same: Tensor) -> None:
+    def __init__(
+        self,
+        events: Tensor,
+        gaps: Tensor,
+        query: Tensor,
+        features: Tensor,
+        same: Tensor,
+        hashed: tuple[list[Tensor], Tensor] | None = None,
+    ) -> None:
         self.events, self.gaps, self.query, self.features, self.same = events, gaps, query, features, same
+        # The embeddings that each event, and the candidate, have of the tables that both have.
+        self.shared_of_events, self.shared = hashed or ([], query[:0])
 
     @property
     def empty(self) -> bool:
@@ -219,10 +229,8 @@ def search(side: nn.Module, row: Row) -> Tensor:
     if side.config.by == "field":
         kept = [j for j in places if row.same[j]][-keep:]
     elif side.config.by == "signs":
-        equal = [
-            int((torch.sign(row.query @ side.directions) == torch.sign(e @ side.directions)).sum())
-            for e in row.events
-        ]
+        asked = torch.sign(row.shared @ side.directions)
+        equal = [int((asked == torch.sign(e @ side.directions)).sum()) for e in row.shared_of_events]
         kept = sorted(places, key=lambda j: (-equal[j], -j))[:keep]
     elif side.config.by == "inner_product":
         asked = side.search_query.weight @ row.query
@@ -261,9 +269,9 @@ def sdim(side: nn.Module, row: Row) -> Tensor:
     sums, counts = [], []
     for group in range(side.groups):
         directions = side.directions[:, group * each : (group + 1) * each]
-        asked, total, count = row.query @ directions > 0, torch.zeros_like(row.query), 0.0
-        for event in row.events:
-            if bool(((event @ directions > 0) == asked).all()):
+        asked, total, count = row.shared @ directions > 0, torch.zeros_like(row.query), 0.0
+        for event, shared in zip(row.events, row.shared_of_events, strict=True):
+            if bool(((shared @ directions > 0) == asked).all()):
                 total, count = total + event, count + 1.0
         length = torch.sqrt((total * total).sum()) if count else torch.ones(())
         sums.append(total / length)

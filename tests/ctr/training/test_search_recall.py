@@ -32,7 +32,7 @@ LENGTHS, OWNERS, KEEP, WIDTH, HEADS = [9, 0, 4, 7], [0, 0, 1, 2, 3, 3, 3], 4, 8,
 
 def made(by: Any, **options: Any) -> tuple[Search, SideEvents, Candidates]:
     torch.manual_seed(3)
-    sizes = SideSizes(WIDTH, HEADS, 2.0, "layer", 0.0, longest=9, ns_tokens=1)
+    sizes = SideSizes(WIDTH, HEADS, 2.0, "layer", 0.0, longest=9, ns_tokens=1, shared=WIDTH)
     side = SearchConfig(by=by, keep=KEEP, **options).build(sizes).double().eval()
     assert isinstance(side, Search)
     if side.by_time is not None:
@@ -41,8 +41,8 @@ def made(by: Any, **options: Any) -> tuple[Search, SideEvents, Candidates]:
     tokens = Jagged.from_lengths(torch.randn(count, WIDTH).double(), torch.tensor(LENGTHS))
     asked, ids = torch.randn(len(OWNERS), WIDTH).double(), torch.arange(count) % 3
     requests = RequestMap.build(torch.tensor(OWNERS), requests=len(LENGTHS))
-    events = SideEvents(tokens, torch.rand(count) * 1e5, ids)
-    return side, events, Candidates(asked, asked[:, None], ids[: len(OWNERS)], requests)
+    events = SideEvents(tokens, torch.rand(count) * 1e5, ids, shared=tokens.values)
+    return side, events, Candidates(asked, asked[:, None], ids[: len(OWNERS)], requests, asked)
 
 
 def by_hand(side: Search, events: SideEvents, candidates: Candidates) -> list[list[float]]:
