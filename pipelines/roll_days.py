@@ -43,10 +43,8 @@ class Rolling:
     plan: RollPlan
 
     def __post_init__(self) -> None:
-        base = self.plan.base
-        assert isinstance(base, dict)
         self.root, self.steps = self.plan.directory, StepLog(self.plan.directory / "steps")
-        self.asked_uri: str | None = base.get("tracking", {}).get("uri", "auto")
+        self.asked_uri = self.plan.tracking_uri()
         self.uri = tracking_uri(self.root, self.asked_uri)
         self.spec = load_spec(self.plan.spec)
         self.unsent: list[RetryableError] = []

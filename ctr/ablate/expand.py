@@ -11,11 +11,34 @@ from ctr.ablate.plan import Axis, Plan, VariantPlan, settings
 from ctr.ablate.select import GROUP, complement, members, parts, tidy
 from ctr.config import RunConfig, parse_config
 from ctr.options.overrides import change as changed
+from ctr.options.overrides import refuse_decided
 from features.dataset import Manifest
 from features.errors import ConfigError
 from features.names import check_name
 
 BASE = "base"
+
+# What the plan decides for all trainings alike, and how it does.
+_OF_A_RUN = {
+    "run": "all runs lie below the plan's `out`",
+    "seed": "every variant is trained with each of the plan's `seeds`",
+}
+_WINDOWS = "every variant is tested in each of the plan's `windows`"
+PLAN_DECIDES = {
+    **_OF_A_RUN,
+    "period.windows": _WINDOWS,
+    "period.window": _WINDOWS,
+    "dataset": "all read that of the base; change `set.dataset` of the plan, or write a plan for each",
+    "tracking": "all report where the base does; change `set.tracking` of the plan",
+}
+# Options that a variant may say in two ways, of which one would be of no effect.
+_SAID_TWICE = {
+    "drop": "drop",
+    "keep": "drop",
+    "max_len": "loader.max_len",
+    "width": "embedding.dim",
+    "train_fraction": "period.train_fraction",
+}
 
 
 @dataclass(frozen=True)
@@ -31,8 +54,9 @@ class Variant:
 def base_config(plan: Plan) -> RunConfig:
     """The base run of a plan, with the changes that all variants share."""
     assert isinstance(plan.base, dict)
-    whole = {"run": str(plan.directory), **plan.base}
-    config = parse_config(changed(RunConfig, whole, settings(plan.set)), what=f"base of plan {plan.name}")
+    whole, shared = {"run": str(plan.directory), **plan.base}, settings(plan.set)
+    refuse_decided(shared, _OF_A_RUN, what=f"`set` of plan {plan.name}")
+    config = parse_config(changed(RunConfig, whole, shared), what=f"base of plan {plan.name}")
     if config.period.windows != 1 or config.period.window:
         raise ConfigError(
             "the windows of an ablation are those of the plan (`windows`), but its base sets period.windows "
@@ -74,6 +98,8 @@ def variant(name: str, change: VariantPlan, base: RunConfig, manifest: Manifest)
         gone |= complement(manifest, change.keep)
     view = manifest.without(dropped := tidy(manifest, gone))
     overrides = settings(change.set)
+    twice = {path: f"its `{key}` says it" for key, path in _SAID_TWICE.items() if getattr(change, key)}
+    refuse_decided(overrides, PLAN_DECIDES | twice, what=f"variant {name}")
     plain: dict[str, Any] = changed(RunConfig, base.model_dump(mode="json"), overrides)
     lengths = {d: n for d, n in plain["loader"]["max_len"].items() if d in view.domains}
     plain["loader"]["max_len"] = lengths | _lengths(change.max_len, lengths, view)

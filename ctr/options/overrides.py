@@ -8,7 +8,7 @@ What a change itself names stays, so that a mistake in it is still refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from ctr.options.kinds import OneOf, Path, one_of
 from ctr.options.knobs import Knobs, section_of
+from features.errors import ConfigError
 from features.safe_yaml import apply_overrides
 
 
@@ -41,6 +42,33 @@ def change(options: type[Knobs], data: dict[str, Any], overrides: list[str]) -> 
         data = changed
         named.append(path)
     return data
+
+
+def refuse_decided(overrides: Sequence[str], decided: Mapping[str, str], *, what: str) -> None:
+    """Refuse overrides of options that something else decides: they would be of no effect.
+
+    Args:
+        overrides: `path=value` each; a value may be a whole section.
+        decided: option or section → what decides it.
+        what: would set them, for the message.
+
+    Raises:
+        ConfigError: naming the option and what decides it.
+    """
+    for override in overrides:
+        for path in _leaves(apply_overrides({}, [override])):
+            for option, by in decided.items():
+                if path == option or path.startswith(f"{option}."):
+                    raise ConfigError(f"{what} must not set {path}: {by}; delete it there")
+
+
+def _leaves(data: Mapping[str, Any]) -> Iterator[str]:
+    """Paths of the plain values."""
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from (f"{name}.{path}" for path in _leaves(value))
+        else:
+            yield str(name)
 
 
 def _leave_behind(

@@ -9,14 +9,18 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from ctr.ablate.plan import Assignments, settings
-from ctr.config import RunConfig, parse_config
+from ctr.config import RunConfig, TrackingConfig, parse_config
 from ctr.metrics.table import MetricName, check_compared
 from ctr.options.knobs import Knobs, Share
-from ctr.options.overrides import change
+from ctr.options.overrides import change, refuse_decided
 from ctr.options.reading import options_from, read_base
 from features.errors import ConfigError
 from features.names import check_name
 from features.safe_yaml import apply_overrides, load_yaml
+
+_EVERY_DAY = "it is another one every day"
+_DAY_DECIDES = {"run": _EVERY_DAY, "dataset": _EVERY_DAY}
+_START = {"init": "every day goes on from the champion"}
 
 
 class DaySplit(Knobs):
@@ -83,6 +87,12 @@ class RollPlan(Knobs):
             raise ConfigError(f"logs must match the directories of the days, {self.logs!r} matches none")
         return found
 
+    def tracking_uri(self) -> str | None:
+        """Where the roll itself reports, as the base and its changes say."""
+        assert isinstance(self.base, dict)
+        section = change(RunConfig, self.base, settings(self.set)).get("tracking") or {}
+        return options_from(TrackingConfig, section, what=f"tracking of plan {self.name}").uri
+
     def run_config(self, *, run: Path, dataset: Path, start: Path | None) -> RunConfig:
         """The training of one day.
 
@@ -118,6 +128,8 @@ def load_roll(path: Path, overrides: list[str] | None = None) -> RollPlan:
         ("alias", plan.alias),
     ):
         check_name(name, what)
+    refuse_decided(settings(plan.set), _DAY_DECIDES | _START, what=f"`set` of plan {plan.name}")
+    refuse_decided(settings(plan.first), _DAY_DECIDES, what=f"`first` of plan {plan.name}")
     base = read_base(plan.base, path.parent)
     if "init" in base:
         raise ConfigError(f"the base of {path} must not have init: every day goes on from the champion")

@@ -8,13 +8,18 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from ctr.ablate.plan import Assignments, Plan, VariantPlan
+from ctr.ablate.expand import PLAN_DECIDES
+from ctr.ablate.plan import Assignments, Plan, VariantPlan, settings
 from ctr.options.knobs import Knobs, Positive, Seed, Seeds
+from ctr.options.overrides import refuse_decided
 from ctr.options.reading import options_from, read_base
 from features.names import check_name
 from features.safe_yaml import apply_overrides, load_yaml
 
 RangeEnd = int | float
+
+_JUDGED = "trials are compared by one metric on the validation part; change the plan's `set`"
+_SEARCH_DECIDES = {**PLAN_DECIDES, "train.metric": _JUDGED, "train.data": _JUDGED}
 
 
 class Range(Knobs):
@@ -93,7 +98,16 @@ def load_tuning_plan(path: Path, overrides: list[str] | None = None) -> TuningPl
     """
     plan = options_from(TuningPlan, apply_overrides(load_yaml(path), overrides or []), what=str(path))
     check_name(plan.name, "plan")
+    _check_search(plan)
     return plan.model_copy(update={"base": read_base(plan.base, path.parent)})
+
+
+def _check_search(plan: TuningPlan) -> None:
+    """Refuse to search what would change nothing, or what trials are compared by."""
+    for path, values in plan.search.items():
+        for value in (values.low,) if isinstance(values, Range) else values:
+            overrides = settings({path: value})
+            refuse_decided(overrides, _SEARCH_DECIDES, what=f"`search` of plan {plan.name}")
 
 
 def words(params: dict[str, Any]) -> str:

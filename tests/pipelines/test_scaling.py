@@ -177,7 +177,8 @@ def test_the_command_lists_and_refuses_before_it_writes(
     assert "5 variants, 5 trainings" in capsys.readouterr().out
     for arguments, word in (
         ([str(file), "--set", "values=[1, 2, 4, 6, 999]"], "x-999"),
-        ([str(file), "--set", "axis=seed", "--set", "seeds=[1]"], "are the same"),
+        ([str(file), "--set", "axis=loader.prefetch"], "are the same"),
+        ([str(file), "--set", "axis=seed", "--set", "seeds=[1]"], "the plan's `seeds`"),
         ([str(file), "--hold-out", "2"], "--hold-out is for --points"),
         (["--points", "t.csv", "--dry-run"], "--dry-run is for a sweep"),
         ([], "either a sweep"),

@@ -12,9 +12,10 @@ import pytest
 from ctr.ablate.schedule import Worker
 from ctr.ablate.task import Task
 from ctr.runs.journal import read_rows
-from ctr.tune.plan import TuningPlan
+from ctr.tune.plan import TuningPlan, load_tuning_plan
 from features.dataset import Dataset
 from features.errors import ConfigError
+from features.safe_yaml import dump_yaml
 from pipelines.ablate_worker import work
 from pipelines.tune import tune
 from tests.ctr.ablate.small import BASE, Inline, results_of, small_log
@@ -148,6 +149,23 @@ def test_plans_that_cannot_be_searched(
     base = {**plan.base, **changes.pop("base", {})}  # type: ignore[dict-item]
     with pytest.raises(ConfigError, match=message):
         do(small_plan(dataset, tmp_path / "out", base=base, **changes))
+
+
+@pytest.mark.parametrize(
+    ("search", "by"),
+    [
+        ({"seed": {"low": 1, "high": 3}}, "`seeds`"),
+        ({"dataset": ["a", "b"]}, "`set.dataset`"),
+        ({"train": [{"epochs": 1}, {"metric": "ne"}]}, "train.metric: .*one metric"),
+        ({"train.data": ["train", "train+valid"]}, "validation part"),
+        ({"period.window": {"low": 0, "high": 1}}, "`windows`"),
+    ],
+)
+def test_what_would_change_nothing_is_not_searched(search: dict[str, Any], by: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(dump_yaml({"name": "x", "base": {"dataset": "d"}, "search": search}))
+    with pytest.raises(ConfigError, match=f"`search` of plan x must not set .*{by}"):
+        load_tuning_plan(path)
 
 
 def test_a_range_says_what_it_must_be() -> None:

@@ -50,9 +50,9 @@ def test_one_at_a_time_leaves_each_out_and_leave_one_in_the_others() -> None:
 
 
 def test_a_grid_names_each_point() -> None:
-    found = variants(grid={"model.layers": [1, 2], "seed": [5]})
-    assert list(found) == ["base", "layers-1_seed-5", "layers-2_seed-5"]
-    assert found["layers-2_seed-5"].config.model.layers == 2
+    found = variants(grid={"model.layers": [1, 2], "train.epochs": [5]})
+    assert list(found) == ["base", "layers-1_epochs-5", "layers-2_epochs-5"]
+    assert found["layers-2_epochs-5"].config.model.layers == 2
 
 
 def test_models_are_an_axis_of_named_points() -> None:
@@ -107,6 +107,58 @@ def test_mistakes_are_named(content: dict[str, Any], names: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         variants(**content)
     assert all(name in str(caught.value) for name in names)
+
+
+DECIDED = {
+    "seed": (7, "`seeds`"),
+    "run": ("zzz", "`out`"),
+    "dataset": ("other", r"`set\.dataset`"),
+    "period.windows": (3, "`windows`"),
+    "period.window": (0, "`windows`"),
+    "tracking.uri": (None, r"`set\.tracking`"),
+}
+
+
+@pytest.mark.parametrize("path", DECIDED)
+def test_a_variant_that_would_change_nothing_since_the_plan_decides_is_refused(path: str) -> None:
+    value, by = DECIDED[path]
+    section, _, option = path.partition(".")
+    ways: list[dict[str, Any]] = [
+        {"variants": {"v": {"set": {path: value}}}},
+        {"variants": {"v": {"set": ["train.epochs=2", f" {path} = null"]}}},
+        {"grid": {path: [value]}},
+    ]
+    if option:
+        ways.append({"variants": {"v": {"set": {section: {option: value}}}}})
+        ways.append({"grid": {section: {"point": {option: value}}}})
+    for way in ways:
+        with pytest.raises(ConfigError, match=f"must not set {path}: .*{by}"):
+            variants(**way)
+
+
+@pytest.mark.parametrize("path", ["seed", "run"])
+def test_what_a_plan_says_for_all_is_not_said_of_its_base(path: str) -> None:
+    with pytest.raises(ConfigError, match=f"`set` of plan p must not set {path}: .*{DECIDED[path][1]}"):
+        variants(set={path: DECIDED[path][0]}, variants={"v": {"drop": ["user"]}})
+    found = variants(
+        base={**BASE, path: DECIDED[path][0]}, set={"dataset": "e"}, variants={"v": {"drop": ["user"]}}
+    )
+    assert found["v"].config.dataset == "e"  # a base that trains on its own has both
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"drop": ["user"], "set": {"drop": ["age"]}}, "drop"),
+        ({"keep": ["user", "view"], "set": ["drop=[age]"]}, "drop"),
+        ({"width": 7, "set": {"embedding": {"dim": 9}}}, "embedding.dim"),
+        ({"train_fraction": 0.5, "set": {"period.train_fraction": 0.2}}, "period.train_fraction"),
+        ({"max_len": 4, "set": {"loader.max_len": {"view": 5}}}, "loader.max_len.view"),
+    ],
+)
+def test_what_a_variant_says_twice_is_refused(change: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError, match=f"variant v must not set {path}: its `.*` says it"):
+        variants(variants={"v": change})
 
 
 def test_a_base_is_found_beside_its_plan(tmp_path: Path) -> None:

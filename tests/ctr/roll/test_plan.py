@@ -53,11 +53,21 @@ def test_the_days_are_directories_in_the_order_of_their_names(tmp_path: Path) ->
         ({"scratch": "first"}, "scratch"),
         ({"alias": "a/b"}, "alias"),
         ({"night": 1}, "unknown key"),
+        ({"set": {"run": "z"}}, "`set` of plan a must not set run"),
+        ({"set": {"init": {"run": "z"}}}, r"`set` of plan a must not set init\.run"),
+        ({"first": ["dataset=z"]}, "`first` of plan a must not set dataset"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_roll(plan(tmp_path, **wrong))
+
+
+def test_the_roll_reports_where_its_base_and_set_say(tmp_path: Path) -> None:
+    assert load_roll(plan(tmp_path)).tracking_uri() == "auto"
+    assert load_roll(plan(tmp_path, set={"tracking.uri": None})).tracking_uri() is None
+    with pytest.raises(ConfigError, match="log_every"):
+        load_roll(plan(tmp_path, set={"tracking.log_every": 0})).tracking_uri()
 
 
 def test_the_rules_of_promotion() -> None:
