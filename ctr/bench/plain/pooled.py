@@ -138,7 +138,8 @@ def linear_attention(side: Any, seen: Seen) -> Tensor:
     query = F.elu(linear(side.query, seen.query).unflatten(-1, (side.heads, -1))) + 1
     key = (F.elu(key) + 1) * seen.mask[..., None, None]
     if side.rate is not None:
-        key = key * torch.exp(-F.softplus(side.rate) * (seen.gaps[..., None] / 86_400))[..., None]
+        since = seen.gaps - at(seen.gaps, newest_first(seen.mask, 1))
+        key = key * torch.exp(-F.softplus(side.rate) * (since * seen.mask)[..., None] / 86_400)[..., None]
     matrix = torch.einsum("blhd,blhe->bhde", key, value)
     top = torch.einsum("bhd,bhde->bhe", query, matrix)
     bottom = (query * key.sum(dim=1)).sum(-1, keepdim=True)

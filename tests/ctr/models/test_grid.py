@@ -401,15 +401,31 @@ def test_sdim_is_attention_with_the_collision_kernel() -> None:
 def test_events_fade_by_their_time_in_float32_under_autocast() -> None:
     """A gap of twelve days half way between two numbers of bfloat16 would be 5 % of the weight."""
     torch.manual_seed(0)
-    side = LinearAttentionConfig().build(SideSizes(8, 2, 2.0, "layer", 0.0, longest=1, ns_tokens=1))
-    events = SideEvents(
-        Jagged.from_lengths(torch.randn(1, 8), torch.tensor([1])), torch.tensor([2.0**20 + 2**12])
-    )
-    want = side.encode(events).summary
+    side: Any = LinearAttentionConfig().build(SideSizes(8, 2, 2.0, "layer", 0.0, longest=2, ns_tokens=1))
+    with torch.no_grad():
+        side.key_value.bias.zero_()
+    tokens = torch.cat([torch.randn(1, 8), torch.zeros(1, 8)])  # the value of the newest event is 0
+    events = SideEvents(Jagged.from_lengths(tokens, torch.tensor([2])), torch.tensor([2.0**20 + 2**12, 0.0]))
+    want = side.encode(events).summary[..., :-1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = side.encode(events).summary
-    assert want is not None and got is not None
-    torch.testing.assert_close(got.float(), want, atol=0, rtol=0.02)
+        got = side.encode(events).summary[..., :-1]
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want, atol=0, rtol=0.02)
+
+
+@pytest.mark.parametrize("days", [0, 30, 10_000])
+def test_linear_attention_reads_a_history_however_old(days: int) -> None:
+    """With keys that are all alike it is the mean of the values, and no epsilon hides it."""
+    torch.manual_seed(0)
+    side: Any = LinearAttentionConfig().build(SideSizes(8, 2, 2.0, "layer", 0.0, longest=5, ns_tokens=1))
+    with torch.no_grad():
+        side.key_value.weight[:8] = 0
+    tokens, asked = torch.randn(5, 8), torch.randn(1, 8)
+    events = SideEvents(Jagged.from_lengths(tokens, torch.tensor([5])), torch.full((5,), 86_400.0 * days))
+    requests = RequestMap.build(torch.zeros(1, dtype=torch.int64), requests=1)
+    read = side.read(side.encode(events), Candidates(asked, asked[:, None], None, requests))
+    values = side.key_value(tokens)[:, 8:]
+    torch.testing.assert_close(read[0, 0], side.output(values.mean(dim=0)))
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -186,7 +186,7 @@ def linear_attention(side: nn.Module, row: Row) -> Tensor:
             weight = phi(query[part]) @ phi(key[part])
             if side.rate is not None:
                 rate = torch.log(1 + torch.exp(side.rate[head]))
-                weight = weight * torch.exp(-rate * gap / 86400)
+                weight = weight * torch.exp(-rate * (gap - row.gaps[-1]) / 86400)
             top, bottom = top + weight * value[part], bottom + weight
         out.append(top / (bottom + 1e-6))
     return linear(side.output, torch.cat(out))
