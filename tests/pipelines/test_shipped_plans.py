@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from ctr.ablate.ablation import check
-from ctr.ablate.expand import expand
-from ctr.ablate.plan import load_plan
+from ctr.ablate.expand import Variant, expand
+from ctr.ablate.plan import Plan, load_plan, parse_plan
 from features.dataset import Column, DomainInfo, Manifest, TableInfo
 from features.read.columns import is_request_level
+from features.safe_yaml import parse_yaml
 from features.spec import CalendarFeature, DenseFeature, IdFeature, SincePrevious, Spec, load_spec
+from tests.documents import ROOT, fenced
 
-CONFIGS = Path(__file__).resolve().parents[2] / "pipelines" / "configs"
+CONFIGS = ROOT / "pipelines" / "configs"
 PLANS = sorted((CONFIGS / "ablations").glob("*.yaml"))
 LISTS = {"tags", "genres", "filters"}  # several values in a row
 
@@ -62,19 +64,29 @@ def manifest_of(spec: Spec) -> Manifest:
     )
 
 
-@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
-def test_a_shipped_plan_can_be_built(path: Path) -> None:
-    plan = load_plan(path)
-    assert plan.name == path.stem
-    assert f"ctr ablate pipelines/configs/ablations/{path.name}" in path.read_text()
+def built(plan: Plan) -> list[Variant]:
+    """The variants of a plan, each of which can be built."""
     assert isinstance(plan.base, dict)
     name = Path(plan.base["dataset"]).name.removesuffix("-dataset")
     manifest = manifest_of(load_spec(CONFIGS / "specs" / f"{name}.yaml"))
     variants = expand(plan, manifest)
     for variant in variants:
         check(variant, manifest)
-    configs = [v.config for v in variants if not v.permute]
+    return variants
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_a_shipped_plan_can_be_built(path: Path) -> None:
+    plan = load_plan(path)
+    assert plan.name == path.stem
+    assert f"ctr ablate pipelines/configs/ablations/{path.name}" in path.read_text()
+    configs = [v.config for v in built(plan) if not v.permute]
     assert all(config not in configs[:i] for i, config in enumerate(configs))  # no variant is another one
+
+
+def test_the_plan_of_the_page_can_be_built() -> None:
+    example, *_ = fenced(ROOT / "docs" / "ablations.md", "yaml")
+    assert built(parse_plan(parse_yaml(example, "docs/ablations.md"), folder=CONFIGS / "ablations"))
 
 
 def test_there_is_a_plan_of_each_kind_for_each_data_set() -> None:
