@@ -4,24 +4,25 @@
                                                        is about;  a: what was done;  Φ_q: the candidate
     for each layer:
         [U, V, Q, K] = SiLU(W₁ norm(X) + b₁)
-        A_ij = SiLU(q_i · k_j / √d + p_{i−j} + t_{bucket(|Δ_ij|)})      j ≤ i
+        A_ij = SiLU(q_i · k_j / √d + p_{|i−j|} + t_{bucket(|Δ_ij|)})    j ≤ i, or j static (`mask: dynamic`)
         X ← X + W₂ (norm(A V) ⊙ U) + b₂
     logit = MLP(Φ_q)
 
 The layer is that of ctr.models.sequence.hstu. A candidate sees the tokens of its request and itself.
-With `action_tokens: added` and `group_norm` it has MTGR's tokens and norms: an event is one token, and
-tokens of features, of events and of candidates have norms of their own. Its masks are HSTU's, see below.
+With `action_tokens: added`, `group_norm` and `mask: dynamic` it is MTGR's model: an event is one token;
+tokens of features, of events and of candidates have norms of their own; all tokens see what is static, that
+is the features of the request and the events of more than `real_time_seconds` before it.
 
 Shared by the candidates of a request: all layers of its tokens, K and V, since nothing sees a candidate.
 
 Source: HSTU (arXiv 2402.17152), §2.2 (content and action), §3 (layer), §3.4 (M-FALCON); MTGR
-(arXiv 2505.18654), group layer normalisation. MTGR's sections were read in published reviews.
+(arXiv 2505.18654), group layer normalisation and dynamic mask, read in published reviews.
 
 Compliance with the paper (docs/models/hstu.md says more):
 
     content, action and candidate in one sequence                 tests/ctr/models/test_conformance.py
     attention without softmax, biases, gate                       tests/ctr/models/test_conformance.py
-    norms by group                                                tests/ctr/models/test_conformance.py
+    norms by group, dynamic mask                                  tests/ctr/models/test_conformance.py
     both halves: a request encoded once for all candidates        tests/ctr/serving/test_halves.py
 
 Documented deviations, each with its option or its reason:
@@ -34,10 +35,8 @@ Documented deviations, each with its option or its reason:
     a token's time is that of its event                           the authors' code: that of the next event
     dropout behind W₂                                             the authors' code: on norm(A V) ⊙ U, before
     no stochastic length                                          loader.max_len cuts histories
-    MTGR: one causal order for all tokens; in the paper those     what is computed for an event stays when
-      of features and of the static history are visible to all,     new ones follow; a request holds no
-      and only real-time events are masked by their times           event that is later than itself
     MTGR: biases by place and by time, which it does not name     the layer is HSTU's
+    MTGR: static events by their age, not by calendar days        real_time_seconds
 
 B candidates, R requests, L events of one, P tokens of the request's features, D width.
 """
@@ -63,7 +62,7 @@ from ctr.models.model import Model
 from ctr.models.request_state import RequestState
 from ctr.models.sequence.hstu import HstuLayer
 from ctr.models.sequence.side import SideSizes, SideState
-from ctr.options.knobs import Unused
+from ctr.options.knobs import Positive, Unused
 from ctr.tokens.config import NgramConfig
 from ctr.tokens.events import SequenceTokenizers
 from ctr.tokens.features import UniqueRows, make_tokenizer
@@ -74,13 +73,16 @@ OF_REQUEST, OF_EVENT, OF_CANDIDATE = range(3)  # the groups of MTGR's norms
 
 
 class HstuModelConfig(ModelConfig):
-    """How an event becomes tokens, and MTGR's norms."""
+    """How an event becomes tokens, and MTGR's norms and mask."""
 
     kind: Literal["hstu"] = "hstu"
     # An event as two tokens, its content and then its action, or as one.
     action_tokens: Literal["interleaved", "added"] = "interleaved"
     actions: list[str] = []  # domain.field, what tells the action beside the domain: outcome, rating, dwell
     group_norm: bool = False  # own norms for tokens of the request's features, of events and of candidates
+    # What a token sees: itself and those before it, or, as in MTGR, the features and all static events, too.
+    mask: Literal["causal", "dynamic"] = "causal"
+    real_time_seconds: Positive = 86_400  # before the request; older events are static
 
     UNUSED = (
         *ModelConfig.UNUSED,
@@ -91,6 +93,12 @@ class HstuModelConfig(ModelConfig):
             because="action_tokens added makes one token of all fields of an event",
         ),
         Unused(
+            ("real_time_seconds",),
+            by="mask",
+            when=lambda mask: mask == "causal",
+            because="mask causal knows no static events",
+        ),
+        Unused(
             ("expansion", "head_reads"),
             by="kind",
             when=lambda kind: kind == "hstu",
@@ -99,7 +107,9 @@ class HstuModelConfig(ModelConfig):
     )
 
     def check(self, manifest: Manifest) -> None:
-        """Refuse actions that no event has, and events without any."""
+        """Refuse actions that no event has, events without any, and a mask by times that are hidden."""
+        if self.mask == "dynamic":
+            self._check_times(manifest)
         known = [f"{d}.{c.name}" for d, info in manifest.domains.items() for c in info.side]
         if wrong := sorted(set(self.actions) - set(known)):
             raise ConfigError(f"model.actions must name fields of events {known}, got {wrong}")
@@ -116,6 +126,18 @@ class HstuModelConfig(ModelConfig):
                 "two with model.action_tokens: interleaved; set it to added, or the mode to off"
             )
 
+    def _check_times(self, manifest: Manifest) -> None:
+        if not self.time_gaps:
+            raise ConfigError(
+                "model.mask dynamic tells static events by their times, which model.time_gaps: false hides; "
+                "set it to true, or the mask to causal"
+            )
+        if untimed := sorted(d for d, info in manifest.domains.items() if not info.timed):
+            raise ConfigError(
+                "model.mask dynamic tells static events by their times, and the data set has none for the "
+                f"events of {untimed}; set the mask to causal"
+            )
+
     def without_sequences(self, gone: Collection[str]) -> Self:
         """Without the actions of these."""
         kept = [name for name in self.actions if name.partition(".")[0] not in gone]
@@ -128,7 +150,7 @@ class HstuModel(Model):
     Config = HstuModelConfig
     BENCH: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "HSTU": {},
-        "MTGR": {"action_tokens": "added", "group_norm": True},
+        "MTGR": {"action_tokens": "added", "group_norm": True, "mask": "dynamic"},
     }
     config: HstuModelConfig
 
@@ -149,7 +171,8 @@ class HstuModel(Model):
         self.action_tokenizers = SequenceTokenizers(actions, plain, dim=dim, merge=True) if two else None
         (longest,) = longest_sequences(manifest, merge=True)
         tokens = self.ns_tokenizer.num_tokens
-        places = tokens - len(self.asking) + longest * (2 if two else 1)
+        self.in_front = tokens - len(self.asking)  # P
+        places = self.in_front + longest * (2 if two else 1)
         sizes = SideSizes(width, config.heads, config.expansion, config.norm, config.dropout, places, tokens)
         groups = 3 if config.group_norm else 0
         self.layers = nn.ModuleList(HstuLayer(sizes, groups=groups) for _ in range(config.layers))
@@ -159,10 +182,10 @@ class HstuModel(Model):
         """K and V of every layer, once per request."""
         features = self.ns_tokenizer.encode(batch, rows)
         tokens, gaps = self._sequence(features, batch, rows)
-        group = self._group(tokens)
+        group, shown = self._group(tokens), self._shown(tokens, gaps)
         kvs = []
         for layer in cast("list[HstuLayer]", self.layers):
-            tokens, kv = layer.encode(tokens, gaps, *group)
+            tokens, kv = layer.encode(tokens, gaps, *group, shown=shown)
             kvs.append(kv)
         side = SideState(kvs=tuple(kvs), gaps=gaps)
         return RequestState(features, self.head.encode(batch), sides=[side])
@@ -196,8 +219,13 @@ class HstuModel(Model):
 
     def _group(self, tokens: Jagged) -> list[Tensor]:
         """The group of each token of the requests, (ΣT,), for `HstuLayer`; none without `group_norm`."""
-        in_front = self.ns_tokenizer.num_tokens - len(self.asking)
-        return [(tokens.positions() >= in_front).long()] if self.config.group_norm else []
+        return [(tokens.positions() >= self.in_front).long()] if self.config.group_norm else []
+
+    def _shown(self, tokens: Jagged, gaps: Tensor) -> Tensor | None:
+        """Which tokens of the requests, (ΣT,), all others see; None with a causal mask."""
+        if self.config.mask == "causal":
+            return None
+        return (tokens.positions() < self.in_front) | (gaps > self.config.real_time_seconds)
 
 
 def interleave(first: Jagged, second: Jagged) -> Jagged:

@@ -55,7 +55,7 @@ MODELS: Mapping[str, CaseOptions] = {
     "two-stage": {"kind": "two_stage"},
     "OneTrans": {"kind": "one_trans", "norm": "rms"},
     "HSTU": {"kind": "hstu"},
-    "MTGR": {"kind": "hstu", "action_tokens": "added", "group_norm": True},
+    "MTGR": {"kind": "hstu", "action_tokens": "added", "group_norm": True, "mask": "dynamic"},
 }
 
 

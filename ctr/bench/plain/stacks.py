@@ -229,7 +229,9 @@ def hstu(model: Any, batch: PlainBatch, tables: Tables) -> LogitsAndLoss:
     gaps, there = F.pad(at(gaps, place), (0, 1)), F.pad(place >= 0, (0, 1), value=True)
     group = torch.cat([at(group[:, :-1], place), group[:, -1:]], dim=1)
     grouped = group if model.config.group_norm else None
-    return head(model.head, hstu_layers(model.layers, tokens, gaps, there, grouped)[:, -1:]), None
+    static = (group == 0) | (gaps > model.config.real_time_seconds)
+    shown = static if model.config.mask == "dynamic" else None
+    return head(model.head, hstu_layers(model.layers, tokens, gaps, there, grouped, shown)[:, -1:]), None
 
 
 def head(block: Any, tokens: Tensor) -> Tensor:

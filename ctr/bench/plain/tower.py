@@ -55,19 +55,25 @@ def merge(events: Tensor, mask: Tensor, group: int) -> tuple[Tensor, Tensor]:
 
 
 def hstu_layers(
-    layers: Iterable[nn.Module], x: Tensor, gaps: Tensor, there: Tensor, group: Tensor | None
+    layers: Iterable[nn.Module],
+    x: Tensor,
+    gaps: Tensor,
+    there: Tensor,
+    group: Tensor | None,
+    shown: Tensor | None = None,
 ) -> Tensor:
-    """All tokens (B, T, D) through all layers, each seeing itself and those before it; group: (T,) int64."""
+    """All tokens (B, T, D) through all layers, each seeing itself, those before it and all `shown` (B, T)."""
     place = torch.arange(x.shape[1])
     distance = place[:, None] - place
     bucket = ((gaps[:, :, None] - gaps[:, None]).abs().clamp(min=1).log() / 0.301).long()
-    seen = (there[:, None] & (distance >= 0))[:, None]
+    before = distance >= 0 if shown is None else (distance >= 0) | shown[:, None]
+    seen = (there[:, None] & before)[:, None]
     for each in layers:
         layer: Any = each
         parts = F.silu(linear(layer.mapped, normed(layer.norm, x, group))).chunk(4, dim=-1)
         gate = parts[0]
         value, query, key = (p.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for p in parts[1:])
-        bias = layer.by_place[distance.clamp(min=0)] + layer.by_time[bucket]
+        bias = layer.by_place[distance.abs()] + layer.by_time[bucket]
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + bias[:, None]
         weights = F.silu(scores) * seen
         read = (weights @ value).transpose(1, 2).flatten(2)

@@ -1,7 +1,7 @@
 """HSTU: gated attention without softmax, and biases by place and by time.
 
     [U, V, Q, K] = SiLU(W₁ norm(X) + b₁)                              heads of width D / H
-    A_ij = SiLU(q_i · k_j / √d + p_{i−j} + t_{bucket(|Δ_ij|)})        j ≤ i
+    A_ij = SiLU(q_i · k_j / √d + p_{|i−j|} + t_{bucket(|Δ_ij|)})      j ≤ i
     Y = X + W₂ (norm(A V) ⊙ U) + b₂
 
 The events see earlier ones and themselves, the candidate is the last token and sees them and itself:
@@ -83,31 +83,46 @@ class HstuLayer(nn.Module):
     def bias(self, distance: Tensor, seconds: Tensor) -> Tensor:
         """p + t of distances in places and seconds, broadcast together, in the dtype of the weights."""
         bucket = (seconds.clamp(min=1).log() / 0.301).long().clamp(max=_TIME_BUCKETS - 1)
-        return self.by_place[distance.clamp(0, len(self.by_place) - 1)] + self.by_time[bucket]
+        return self.by_place[distance.abs().clamp(max=len(self.by_place) - 1)] + self.by_time[bucket]
 
     def join(self, x: Tensor, read: Tensor, gate: Tensor, *group: Tensor) -> Tensor:
         """Y of X, A V and U."""
         return x + self.dropout(self.output(self.norm_read(read, *group) * gate))
 
-    def encode(self, tokens: Jagged, gaps: Tensor, *group: Tensor) -> tuple[Jagged, PackedKV]:
-        """The events one layer further, and their K and V; gaps (ΣL,) are not cast, see the module."""
+    def encode(
+        self, tokens: Jagged, gaps: Tensor, *group: Tensor, shown: Tensor | None = None
+    ) -> tuple[Jagged, PackedKV]:
+        """The events one layer further, and their K and V.
+
+        Args:
+            tokens: values (ΣL, D).
+            gaps: (ΣL,) seconds, not cast to the dtype of the tokens, see the module.
+            group: (ΣL,) int64, where norms differ by groups.
+            shown: (ΣL,) bool, the tokens that earlier ones see, too; None for none.
+        """
         gate, value, query, key = self.parts(tokens.values, *group)
         buckets = LengthBuckets.of(tokens)
         apart = buckets.pad(tokens.with_values(torch.cat([query, key, value], dim=-1)))
         times = buckets.pad(tokens.with_values(gaps[:, None]))
-        read = buckets.unpad([self._attend(*each) for each in zip(apart, times, strict=True)], tokens)
+        visible = [None] * len(apart) if shown is None else buckets.pad(tokens.with_values(shown[:, None]))
+        parts = [self._attend(*each) for each in zip(apart, times, visible, strict=True)]
+        read = buckets.unpad(parts, tokens)
         kv = PackedKV(tokens.with_values(torch.cat([key, value], dim=-1)))
         return tokens.with_values(self.join(tokens.values, read.values, gate, *group)), kv
 
-    def _attend(self, padded: Tensor, gaps: Tensor) -> Tensor:
-        """A V (R_b, L_b, D) of a bucket's events, with Q, K and V (R_b, L_b, 3 D) and gaps (R_b, L_b, 1)."""
+    def _attend(self, padded: Tensor, gaps: Tensor, shown: Tensor | None) -> Tensor:
+        """A V (R_b, L_b, D) of a bucket's events, with Q, K and V (R_b, L_b, 3 D), the others (R_b, L_b, 1).
+
+        The values of padding are zeros, so that whatever it weighs counts nothing.
+        """
         parts = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in padded.chunk(3, dim=-1))
         query, key, value = parts
         place = torch.arange(padded.shape[1], device=padded.device)
         distance = place[:, None] - place
         bias = self.bias(distance, (gaps.transpose(1, 2) - gaps).abs())
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias[:, None]
-        weights = F.silu(scores).masked_fill(distance < 0, 0.0)
+        hidden = distance < 0 if shown is None else ((distance < 0) & ~shown.transpose(1, 2))[:, None]
+        weights = F.silu(scores).masked_fill(hidden, 0.0)
         return (weights @ value).transpose(1, 2).flatten(2)
 
     def read(self, x: Tensor, kv: PackedKV, gaps: Tensor, requests: RequestMap, *group: Tensor) -> Tensor:

@@ -13,12 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctr.blocks.jagged import Jagged
+from ctr.models.registry import model_config
 from ctr.models.sequence.hstu import HstuLayer
 from ctr.models.sequence.side import SideSizes
+from features.errors import ConfigError
 from tests.ctr import batches
 from tests.ctr.models.grid_cases import GRID
 from tests.ctr.models.test_conformance import make_model, to_single
 from tests.ctr.models.unified_cases import UNIFIED
+from tests.ctr.reference.models import logits
 
 CASES = {"HSTU": GRID["HSTU"], "HSTU end to end": UNIFIED["HSTU end to end"], "MTGR": UNIFIED["MTGR"]}
 
@@ -50,6 +53,25 @@ def test_a_short_history_is_read_as_loudly_as_a_long_one(norm: Any, longest: int
     layer.encode(tokens, torch.rand(len(tokens.values)) * 1e6)
     newest = read[0][lengths.cumsum(0) - 1].square().mean(dim=1).sqrt()
     torch.testing.assert_close(newest, torch.ones(3), atol=0.1, rtol=0)
+
+
+def test_the_dynamic_mask_shows_features_to_each_other() -> None:
+    """The features of the test data make one token of the request, which all see with any mask: here two."""
+    groups = batches.GROUPS | {"user": ["user", "interests"], "age": ["age"]}
+    manifest, few = batches.manifest(tokens=groups), [1, 1, 2, 1, 1, 1]
+    model, rows = make_model(UNIFIED["MTGR dynamic mask"], manifest), batches.make_rows()
+    batch = batches.make_batch(candidates=few)
+    torch.testing.assert_close(model(batch, rows), logits(model, manifest, batch, rows))
+
+
+def test_a_mask_by_times_that_are_hidden_is_refused() -> None:
+    config = model_config(kind="hstu", action_tokens="added", mask="dynamic", time_gaps=False)
+    with pytest.raises(ConfigError, match=r"model\.time_gaps: false hides"):
+        config.check(batches.manifest())
+    domains = batches.manifest().domains
+    lists = domains | {"buy": domains["buy"].model_copy(update={"timed": False})}
+    with pytest.raises(ConfigError, match=r"none for the events of \['buy'\]"):
+        config.model_copy(update={"time_gaps": True}).check(batches.manifest(domains=lists))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -10,6 +10,7 @@ from typing import Any
 # 20 events: 14 and 8 of them ask in the layers between.
 _DEEP = {"kind": "one_trans", "layers": 4, "pyramid_step": 2}
 _HSTU = {"kind": "hstu", "actions": ["view.dwell"]}
+_DYNAMIC = {"mask": "dynamic", "real_time_seconds": 10_000}
 
 UNIFIED: dict[str, dict[str, Any]] = {
     "OneTrans": {"kind": "one_trans"},
@@ -21,6 +22,7 @@ UNIFIED: dict[str, dict[str, Any]] = {
     "HSTU end to end": _HSTU,
     "HSTU the domain is the action": {"kind": "hstu", "norm": "rms", "positions": 3},
     "MTGR": {"kind": "hstu", "action_tokens": "added", "group_norm": True},
+    "MTGR dynamic mask": {"kind": "hstu", "action_tokens": "added", "group_norm": True} | _DYNAMIC,
     "MTGR interleaved rms": _HSTU | {"group_norm": True, "norm": "rms", "time_gaps": False},
     "HSTU auto tokens": _HSTU | {"tokenizer": {"kind": "auto", "tokens": 2}, "layers": 1},
 }
@@ -36,4 +38,6 @@ UNIFIED_KNOBS: dict[str, tuple[dict[str, Any], Any]] = {
     "actions": ({"kind": "hstu"}, ["view.dwell"]),
     "action_tokens": ({"kind": "hstu"}, "added"),
     "group_norm": ({"kind": "hstu"}, True),
+    "mask": ({"kind": "hstu"}, "dynamic"),
+    "real_time_seconds": ({"kind": "hstu"} | _DYNAMIC, 10),
 }

@@ -107,7 +107,9 @@ def hstu(model: Any, manifest: Manifest, batch: Batch, rows: UniqueRows, row: in
         events = list(whole)
     gaps = [0.0] * len(front) + seconds + [0.0]
     groups = [0] * len(front) + [1] * len(events) + [2]
-    return hstu_layers(model.layers, torch.stack([*front, *events, candidate]), gaps, groups)[-1:]
+    static = [j < len(front) or gap > config.real_time_seconds for j, gap in enumerate(gaps)]
+    shown = static if config.mask == "dynamic" else [False] * len(gaps)
+    return hstu_layers(model.layers, torch.stack([*front, *events, candidate]), gaps, groups, shown)[-1:]
 
 
 def only(manifest: Manifest, fields: list[str], among: bool) -> Manifest:
@@ -119,8 +121,14 @@ def only(manifest: Manifest, fields: list[str], among: bool) -> Manifest:
     return manifest.model_copy(update={"domains": domains})
 
 
-def hstu_layers(layers: Any, x: Tensor, gaps: list[float], groups: list[int]) -> Tensor:
-    """(T, D): all tokens through all layers; gaps: seconds of each to the request; groups: of its norms."""
+def hstu_layers(
+    layers: Any, x: Tensor, gaps: list[float], groups: list[int], shown: list[bool] | None = None
+) -> Tensor:
+    """(T, D): all tokens through all layers.
+
+    gaps: seconds of each to the request; groups: of its norms; shown: whether earlier tokens see it, too.
+    """
+    shown = shown or [False] * len(x)
     for layer in layers:
         u, v, q, k = silu(linear(layer.mapped, group_norm(layer.norm, x, groups))).chunk(4, dim=1)
         width, rows = q.shape[1] // layer.heads, []
@@ -129,10 +137,12 @@ def hstu_layers(layers: Any, x: Tensor, gaps: list[float], groups: list[int]) ->
             for head in range(layer.heads):
                 part = slice(head * width, (head + 1) * width)
                 total = torch.zeros(width, dtype=x.dtype)
-                for j in range(i + 1):
+                for j in range(len(x)):
+                    if j > i and not shown[j]:
+                        continue
                     bucket = int(math.log(max(1.0, abs(gaps[i] - gaps[j]))) / 0.301)
                     score = q[i, part] @ k[j, part] / math.sqrt(width)
-                    score = score + layer.by_place[i - j] + layer.by_time[bucket]
+                    score = score + layer.by_place[abs(i - j)] + layer.by_time[bucket]
                     total = total + silu(score) * v[j, part]
                 read.append(total)
             rows.append(torch.cat(read))

@@ -27,7 +27,7 @@ COMPARED = (
     "DIN recent softmax", "DIEN", "BST", "Transformer", "sparse attention", "linear attention, decay",
     "memory", "HSTU", "LONGER first", "LONGER first, blind", "SIM hard", "SIM soft", "ETA", "TWIN",
     "SDIM counts", "user embedding", "MLP", "DCNv2 low rank", "Wukong narrowing", "RankMixer",
-    "tokens' Transformer, own FFN", "AutoInt",
+    "tokens' Transformer, own FFN", "AutoInt", "MTGR dynamic mask",
 )  # fmt: skip
 REFUSED = ("attention sink", "shortcut", "positions", "longer uniform")  # nobody would time them
 
