@@ -6,7 +6,7 @@ None for missing ones. What was fitted is read from the data set, and the code t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from features.encode.transform import calendar_ids
 from features.encode.values import values_of
 from features.errors import DataError
 from features.names import under
-from features.read.columns import feature_columns, is_of_request, origin
+from features.read.columns import computed_from, feature_columns, is_of_request, origin
 from features.spec import CalendarFeature, DenseFeature, IdFeature, load_spec
 
 RawLevel = Literal["request", "candidate"]
@@ -51,6 +51,7 @@ class RawEncoder:
         self.spec = load_spec(under(dataset.root, "spec.yaml"))
         self.fitted = Fitted(dataset)
         self._reads = {c.name: self._columns(c) for c in self.manifest.features}
+        self._made_of = {name: self._sources(reads) for name, reads in self._reads.items()}
 
     def encode(
         self,
@@ -58,16 +59,18 @@ class RawEncoder:
         given: Raw,
         *,
         beside: Raw | None = None,
+        without: Collection[str] = (),
         only: Collection[str] | None = None,
         texts: bool = False,
         what: str,
     ) -> EncodedFeatures:
-        """The features of one level that read any of the given columns.
+        """The features of one level that read any of the given columns, or have all of theirs beside these.
 
         Args:
             level: of the owners.
             given: all columns of each of these features.
             beside: further columns that they may read.
+            without: features that are not made of what is `beside` alone.
             only: these features alone.
             texts: IDs may be texts where the log has numbers: new ones, which no number can be.
             what: names `given` in messages.
@@ -76,24 +79,49 @@ class RawEncoder:
             DataError: a column that nothing reads, a feature of which a column is missing, or a value that
                 its column cannot hold.
         """
-        if unread := sorted(set(given) - set(known := self.readable(level))):
-            raise DataError(f"{what} must name columns of {known}, got {unread}")
+        self._refuse_unread(level, given, what)
         every, result = {**(beside or {}), **given}, EncodedFeatures()
         for column in self.manifest.features:
-            wanted = column.level == level and (only is None or column.name in only)
-            if wanted and not self._reads[column.name].keys().isdisjoint(given):
+            reads = self._reads[column.name].keys()
+            if column.level != level or (only is not None and column.name not in only):
+                continue
+            if not reads.isdisjoint(given):
                 self._refuse_incomplete(column, every, what)
-                if column.kind == "dense":
-                    result.dense[column.name] = self._dense(column, every, what)
-                else:
-                    result.ids[column.name] = self._ids(column, every, what, texts=texts)
+            elif column.name in without or reads.isdisjoint(every) or self._missing(column, every):
+                continue
+            if column.kind == "dense":
+                result.dense[column.name] = self._dense(column, every, what)
+            else:
+                result.ids[column.name] = self._ids(column, every, what, texts=texts)
         return result
 
+    def refuse_outdated(self, level: RawLevel, given: Collection[str], *, done: Collection[str]) -> None:
+        """No feature that is taken from the data set may be made of given columns.
+
+        Be it directly or through a computed column: the counts of one `device` are not those of another one.
+
+        Args:
+            level: of the owners.
+            given: columns.
+            done: features that were made of them, or are given themselves.
+
+        Raises:
+            DataError: one that would tell of another value than the one that is given.
+        """
+        for column in self.manifest.features:
+            own = sorted(self._made_of[column.name] & set(given))
+            if own and column.level == level and column.name not in done:
+                missing = self._missing(column, given)
+                raise DataError(
+                    f"feature {column.name!r} of the {level} is made of {own}, given here, and must not stay "
+                    f"as the data set has it: give its columns {missing} too, or drop {own}"
+                )
+
     def readable(self, level: RawLevel) -> list[str]:
-        """The columns that features read: of a request all that its candidates share."""
+        """The columns that features read: of a request all that its candidates share, and they theirs."""
         mine = [c for c in self.manifest.features if level == "request" or c.level == level]
         names = {name for column in mine for name in self._reads[column.name]}
-        return sorted(n for n in names if level != "request" or is_of_request(self.spec, n))
+        return sorted(n for n in names if self._is_of_request(n) == (level == "request"))
 
     def calendar(self, time: int) -> dict[str, int]:
         """The IDs of a request's calendar features at a time in seconds."""
@@ -125,8 +153,29 @@ class RawEncoder:
 
     def _crossed(self, column: str) -> list[str]:
         """The columns of a cross; none of other columns."""
-        kind, name = origin(column)
-        return self.spec.crosses.get(name, []) if kind == "cross" else []
+        return computed_from(self.spec, column) if origin(column)[0] == "cross" else []
+
+    def _sources(self, columns: Iterable[str]) -> set[str]:
+        """Columns, and those that they are made of, however far back."""
+        found: set[str] = set()
+        left = list(columns)
+        while left:
+            if (column := left.pop()) not in found:
+                found.add(column)
+                left += computed_from(self.spec, column)
+        return found
+
+    def _is_of_request(self, column: str) -> bool:
+        """Whether a column, or the vector of which it is a number, is the same for the whole request."""
+        vector, _, index = column.rpartition(".")
+        own = index.isdecimal() and is_of_request(self.spec, vector)
+        return own or is_of_request(self.spec, column)
+
+    def _refuse_unread(self, level: RawLevel, given: Collection[str], what: str) -> None:
+        if unread := sorted(set(given) - set(known := self.readable(level))):
+            shared = [] if level == "request" else sorted(set(unread) & set(self.readable("request")))
+            once = f"; {shared} belong to the request: give them once, as request_columns" if shared else ""
+            raise DataError(f"{what} must name columns of {known}, got {unread}{once}")
 
     def completed_by(
         self, level: RawLevel, more: Collection[str], *, given: Collection[str], without: Collection[str]

@@ -61,18 +61,33 @@ class InlineFeatures:
             DataError: as of `of_request`.
         """
         count, encoded = score_request.candidates, score_request.features
-        raw: dict[str, Sequence[Any]] = dict(score_request.columns)
-        shared = {name: [value] * count for name, value in score_request.request_columns.items()}
+        raw: Raw = score_request.columns
+        beside: dict[str, Sequence[Any]] = {n: [v] * count for n, v in score_request.request_columns.items()}
         if asker is not None and self._fill is not None:
-            raw |= self._fill.columns(
+            beside |= self._fill.columns(
                 "candidate",
-                {**shared, **raw},
+                {**beside, **raw},
                 encoded=encoded,
                 items=score_request.items,
                 asker=asker,
                 count=count,
             )
-        return self._columns("candidate", encoded, raw, shared)
+        return self._columns("candidate", encoded, raw, beside)
+
+    def refuse_outdated(self, level: RawLevel, score_request: ScoreRequest, inline: Columns) -> None:
+        """Where the other features are those of the data set, none of them may be made of a given column.
+
+        Args:
+            level: request or candidate.
+            score_request: what was asked.
+            inline: the features of that level that follow from it.
+
+        Raises:
+            DataError: a feature would tell of another value than the one that is given.
+        """
+        of_level: Sequence[str] = [*score_request.columns] if level == "candidate" else []
+        if given := [*score_request.request_columns, *of_level]:
+            self.encoder.refuse_outdated(level, given, done=inline.ids.keys() | inline.dense.keys())
 
     def of_new_user(self, score_request: ScoreRequest, features: Sequence[str]) -> Columns:
         """Features of the request of a user of whom nothing is known but the key: the others are missing."""
@@ -103,9 +118,9 @@ class InlineFeatures:
         prefix: str = "",
     ) -> Columns:
         inline = inline_columns(self.manifest, level, encoded, what=f"{prefix}features")
-        if not raw:
+        if not (raw or beside):
             return inline
-        found = self.encoder.encode(level, raw, beside=beside, what=f"{prefix}columns")
+        found = self.encoder.encode(level, raw, beside=beside, without=encoded, what=f"{prefix}columns")
         if twice := sorted((found.ids.keys() | found.dense.keys()) & encoded.keys()):
             raise DataError(
                 f"{prefix}columns and {prefix}features must hold different features, both hold {twice}; "

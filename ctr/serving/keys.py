@@ -67,12 +67,14 @@ def items_own_features(dataset: Dataset) -> frozenset[str]:
     """Candidate features that read columns of the item alone: the same for every request."""
     spec = load_spec(under(dataset.root, "spec.yaml"))
     item = spec.impressions.item
+    crosses = {f"cross.{name}": parts for name, parts in spec.crosses.items()}
     own = set()
     for name, feature in spec.features.items():
         if isinstance(feature, IdFeature):
             columns = [feature.column, *([feature.weights] if feature.weights else [])]
         else:
             columns = feature.columns if isinstance(feature, DenseFeature) else []
-        if columns and all(c == item or c.startswith("item.") for c in columns):
+        parts = [part for column in columns for part in crosses.get(column, [column])]
+        if parts and all(c == item or c.startswith("item.") for c in parts):
             own.add(name)
     return frozenset(own)

@@ -47,6 +47,7 @@ class FeatureLookup:
         if score_request.request_id is not None:
             inline = self.inline.of_request(score_request, None)
             request = Request.of(self._requests.take(self._row_of(score_request.request_id)))
+            self.inline.refuse_outdated("request", score_request, inline)
         else:
             moment = self._moment(score_request)
             inline = self.inline.of_request(score_request, Asker(score_request.user, moment.nanoseconds))
@@ -68,6 +69,7 @@ class FeatureLookup:
         missing = _missing(self.manifest, "candidate", inline)
         if score_request.row_ids is not None:
             shown = self._shown.take(self._shown.find(score_request.row_ids, what="row_ids"))
+            self.inline.refuse_outdated("candidate", score_request, inline)
             return overlay(shown, inline)
         positions = Columns({"row_id": np.arange(score_request.candidates)}, {}, {})
         if score_request.items is None:
@@ -107,6 +109,7 @@ class FeatureLookup:
             request = Request((-1, fingerprint(new)), Columns(plain, new.ids, new.dense), tuple(names))
         else:
             request = Request.of(self._requests.take(np.array([row])))
+            self.inline.refuse_outdated("request", score_request, inline)
         return request.with_plain(time=moment.seconds, **self._history(user, moment))
 
     def _request_before(self, user: int, moment: Moment) -> int | None:

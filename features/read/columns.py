@@ -209,13 +209,27 @@ def is_of_request(spec: Spec, column: str) -> bool:
         # Rows of one clock agree in the columns that it is made of; but the item is always the candidate's.
         made_of = {shown.user, shown.time, shown.request, *spec.order, *shown.context}
         return name in made_of and name != shown.item
-    if kind == "count":
-        return all(is_of_request(spec, c) for c in spec.counters[name.rpartition(".")[0]].by)
-    if kind == "age":
-        return is_of_request(spec, spec.ages[name])
-    if kind == "cross":
-        return all(is_of_request(spec, c) for c in spec.crosses[name])
+    if kind in ("count", "age", "cross"):
+        return all(is_of_request(spec, c) for c in computed_from(spec, column))
     return kind == "user" or (kind == "page" and name.endswith(".size"))
+
+
+def computed_from(spec: Spec, column: str) -> list[str]:
+    """The columns of the row from which a computed column is made, for all that it adds up besides."""
+    kind, name = origin(column)
+    entry, _, output = name.rpartition(".")
+    if kind == "count":
+        return spec.counters[entry].by
+    if kind == "match":
+        return [spec.matches[entry].candidate]
+    if kind == "pair":
+        return [c for c in (spec.pairs[entry].candidate, spec.pairs[entry].column) if c is not None]
+    if kind == "page":
+        position = [spec.impressions.position] if output == "above" else []
+        return [c for c in (spec.pages[entry].column, *position) if c is not None and output != "size"]
+    if kind == "age":
+        return [spec.ages[name]]
+    return spec.crosses[name] if kind == "cross" else []
 
 
 def is_pattern(column: str) -> bool:

@@ -17,7 +17,6 @@ from features.dataset import SPLITS, Dataset, IdValues, dense_values, id_values
 from features.errors import DataError
 from features.raw import RawEncoder
 from features.read.clock import TIME
-from features.read.columns import is_of_request
 from pipelines.cli import main
 from tests.features.small_log import (
     RATINGS_SPEC,
@@ -71,13 +70,13 @@ def test_rows_of_the_log_are_encoded_as_prepared(case: tuple[Dataset, Path]) -> 
     dataset, base = case
     encoder = RawEncoder(dataset)
     rows = logged_rows(encoder.spec, base)
-    own = [c for c in encoder.readable("candidate") if not is_of_request(encoder.spec, c)]
+    own, shared = encoder.readable("candidate"), encoder.readable("request")
     first = 0
     for split in SPLITS:
         data = dataset.split(split)
         part = rows.slice(first, data.impressions.num_rows)
         first += part.height
-        raw = {name: part[name].to_list() for name in encoder.readable("candidate") if name in part}
+        raw = {name: part[name].to_list() for name in (*own, *shared) if name in part}
         given = {name: values for name, values in raw.items() if name in own}
         found = encoder.encode("candidate", given, beside=raw, what="columns")
         assert_equal(found, data.impressions, dataset, "candidate")
@@ -151,12 +150,7 @@ def test_new_and_missing_values(ratings: RawEncoder, shop: RawEncoder) -> None:
         ("ratings", "candidate", {"item.genres": [["a"]]}, "columns.item.genres must hold for each a text"),
         ("ratings", "candidate", {"item.genres": [1.5]}, "a text, or null where it is missing, got 1.5"),
         ("ratings", "request", {"user.age": ["old"]}, "request_columns.user.age must hold for each a number"),
-        (
-            "ratings",
-            "candidate",
-            {"item.vector": [[1.0]], "user.age": [3], "item.year": [1]},
-            "a list of 2 numbers",
-        ),
+        ("ratings", "candidate", {"user.age": [3]}, r"\['user.age'\]; \['user.age'\] belong to the request"),
         ("shop", "candidate", {"price": [10**400]}, "columns.price must hold for each a number"),
         ("shop", "candidate", {"tags": ["x"], "weights": [[1]]}, "columns.tags must hold for each a list"),
         ("shop", "candidate", {"tags": [["x"]], "weights": [[1, 2]]}, "must be as long as 'tags'"),
@@ -170,6 +164,12 @@ def test_what_does_not_fit_is_refused(
     what = "columns" if level == "candidate" else "request_columns"
     with pytest.raises(DataError, match=f"(?s){says}"):
         encoder.encode(level, given, what=what)
+
+
+def test_a_vector_has_its_width(ratings: RawEncoder) -> None:
+    given = {"item.vector": [[1.0]], "item.year": [1]}
+    with pytest.raises(DataError, match=r"columns.item.vector must hold for each a list of 2 numbers"):
+        ratings.encode("candidate", given, beside={"user.age": [3]}, what="columns")
 
 
 def test_a_view_encodes_what_it_has(tmp_path: Path) -> None:
