@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ctr.batch import Batch, IdColumn
 from ctr.generate.config import GenerateConfig, GeneratorConfig
 from ctr.generate.semantic_ids import BOS, PAD, SemanticIds
-from ctr.library.architectures import BodySizes
+from ctr.library.architectures import GENERATOR_KEYS, BodySizes
 from ctr.library.transformers import build_language_model
 from ctr.tokens.filter import column_scores, mask_loss
 from features.dataset import Manifest
@@ -148,7 +148,7 @@ def _predictions(logits: Tensor, wanted: Tensor, filtered: Tensor, of_target: Te
 
 def _language_model(config: GeneratorConfig, ids: SemanticIds, *, longest: int) -> Any:
     hidden = max(1, round(config.d_model * config.expansion))
-    sizes = BodySizes(config.d_model, config.heads, hidden, longest, config.dropout)
+    sizes = BodySizes(config.d_model, config.heads, hidden, longest, config.dropout, GENERATOR_KEYS)
     options = {"num_hidden_layers": config.layers, **config.options}
     return build_language_model(
         config.architecture, sizes, options, vocabulary=ids.vocabulary, pad=PAD, start=BOS

@@ -14,6 +14,57 @@ TRANSFORMERS = "5.23.0"  # the version whose words these are
 
 
 @dataclass(frozen=True)
+class BodyKeys:
+    """The keys of a run's configuration that a body follows from, for messages.
+
+    Args:
+        section: holds `architecture` and `options`.
+        width: sets D.
+        heads: sets H.
+        hidden: sets the width inside the feed-forward networks.
+        words: what sets vocabulary and special tokens.
+        cache: what sets whether keys and values are kept.
+        halves: what sets whether a decoder is built.
+    """
+
+    section: str = "model.encoder"
+    width: str = "model.d_model"
+    heads: str = "model.heads"
+    hidden: str = "model.encoder.expansion"
+    words: str = "nothing: events are no words"
+    cache: str = "nothing: training keeps no cache"
+    halves: str = "nothing: only the encoder is built"
+
+    def owned(self) -> dict[str, str]:
+        """Settings of the library that `options` may not hold, and what sets them."""
+        return {
+            "hidden_size": self.width,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.hidden,
+            "n_inner": self.hidden,
+            "d_ff": self.hidden,
+            "max_position_embeddings": "the histories' max_len",
+            "vocab_size": self.words,
+            "use_cache": self.cache,
+            "is_encoder_decoder": self.halves,
+        }
+
+
+# Of the events of a click model: `model.encoder`, and the encoder in front of target attention.
+ENCODER_KEYS = BodyKeys()
+FRONT_KEYS = BodyKeys(section="model.sequence.encoder", hidden="model.expansion")
+GENERATOR_KEYS = BodyKeys(
+    section="generator",
+    width="generator.d_model",
+    heads="generator.heads",
+    hidden="generator.expansion",
+    words="the semantic IDs",
+    cache="decoding, which keeps one",
+    halves="generator.architecture",
+)
+
+
+@dataclass(frozen=True)
 class BodySizes:
     """The sizes of a body that follow from a run's configuration, whatever the architecture.
 
@@ -23,6 +74,7 @@ class BodySizes:
         hidden: width inside the feed-forward networks.
         longest: the most events of a request.
         dropout: probability in [0, 1) on outputs; on attention weights only if there is one setting.
+        keys: where the configuration says all that.
     """
 
     width: int
@@ -30,6 +82,7 @@ class BodySizes:
     hidden: int
     longest: int
     dropout: float = 0.0
+    keys: BodyKeys = ENCODER_KEYS
 
     @property
     def head(self) -> int:

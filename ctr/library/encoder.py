@@ -38,7 +38,7 @@ class LibraryEncoder(nn.Module):
 
     def __init__(self, architecture: str, sizes: BodySizes, options: Mapping[str, Any]) -> None:
         super().__init__()
-        self.causal = find_architecture(architecture).causal
+        self.causal = find_architecture(architecture, sizes.keys).causal
         self.body = build_body(architecture, sizes, options)
         self.takes_positions = "position_ids" in inspect.signature(self.body.forward).parameters
         _probe(self, architecture, sizes)
@@ -81,9 +81,9 @@ def _probe(encoder: LibraryEncoder, architecture: str, sizes: BodySizes) -> None
         torch.testing.assert_close(both[longer:], alone, atol=1e-4, rtol=1e-4)
     except Exception as error:  # bodies that read images, or other arguments, fail in their own ways
         raise ConfigError(
-            f"model.encoder.architecture {architecture!r} of the library does not encode sequences of "
+            f"{sizes.keys.section}.architecture {architecture!r} of the library does not encode sequences of "
             f"vectors of width {sizes.width} here: {error}; choose one of {', '.join(ARCHITECTURES)}, "
-            "or set its sizes in model.encoder.options"
+            f"or set its sizes in {sizes.keys.section}.options"
         ) from None
     finally:
         encoder.train(was_training)

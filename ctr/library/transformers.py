@@ -22,26 +22,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ctr.library.architectures import ARCHITECTURES, TRANSFORMERS, Architecture, BodySizes
+from ctr.library.architectures import ARCHITECTURES, TRANSFORMERS, Architecture, BodyKeys, BodySizes
 from features.errors import ConfigError
 
-# Settings that `options` may not hold, as they follow from the run's configuration; and where they are set.
-_OWNED = {
-    "hidden_size": "model.d_model",
-    "num_attention_heads": "model.heads",
-    "intermediate_size": "model.encoder.expansion",
-    "n_inner": "model.encoder.expansion",
-    "d_ff": "model.encoder.expansion",
-    "max_position_embeddings": "the histories' max_len",
-    "vocab_size": "nothing: events are no words",
-    "use_cache": "nothing: training keeps no cache",
-    "is_encoder_decoder": "nothing: only the encoder is built",
-}
 # Parameters of one body; with more, a size was probably left at that of a published model.
 _LARGEST = 200_000_000
 
 
-def find_architecture(name: str) -> Architecture:
+def find_architecture(name: str, keys: BodyKeys) -> Architecture:
     """The architecture of a name: one of `ARCHITECTURES`, or any model type of the library.
 
     Raises:
@@ -54,7 +42,7 @@ def find_architecture(name: str) -> Architecture:
         return Architecture(name)
     similar = difflib.get_close_matches(name, [*ARCHITECTURES, *known], n=4)
     raise ConfigError(
-        f"model.encoder.architecture must be one of {', '.join(ARCHITECTURES)}, or a model type of "
+        f"{keys.section}.architecture must be one of {', '.join(ARCHITECTURES)}, or a model type of "
         f"transformers {TRANSFORMERS}, got {name!r}; similar: {', '.join(similar) or 'none'}"
     )
 
@@ -65,7 +53,8 @@ def library_config(name: str, sizes: BodySizes, options: Mapping[str, Any]) -> A
     Raises:
         ConfigError: an option that the architecture lacks, that is set elsewhere or has a wrong value.
     """
-    architecture = find_architecture(name)
+    keys = sizes.keys
+    architecture = find_architecture(name, keys)
     kind = load_library().CONFIG_MAPPING[architecture.model_type]
     base = load_library().PreTrainedConfig.__dataclass_fields__
     fields = {field for field in kind.__dataclass_fields__ if field not in base}
@@ -73,11 +62,13 @@ def library_config(name: str, sizes: BodySizes, options: Mapping[str, Any]) -> A
     values |= {"vocab_size": 1, "pad_token_id": 0, "use_cache": False, **_dropouts(fields, sizes.dropout)}
     values = {key: value for key, value in _own_words(kind, values).items() if key in fields}
     values |= architecture.values(sizes)
-    values |= _checked(kind, fields, _own_words(kind, options))
+    values |= _checked(kind, fields, _own_words(kind, options), keys)
     try:
         return kind(**values)
     except Exception as error:  # the library's own checks of types and of values raise many kinds
-        raise ConfigError(f"model.encoder.options do not make a {kind.__name__}: {error}") from None
+        raise ConfigError(
+            f"{keys.width}, {keys.heads} and {keys.section}.options do not make a {kind.__name__}: {error}"
+        ) from None
 
 
 def _own_words(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,17 +76,17 @@ def _own_words(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return {kind.attribute_map.get(key, key): value for key, value in values.items()}
 
 
-def _checked(kind: Any, fields: set[str], options: dict[str, Any]) -> dict[str, Any]:
+def _checked(kind: Any, fields: set[str], options: dict[str, Any], keys: BodyKeys) -> dict[str, Any]:
     """The options, checked: the architecture has them and nothing else in the run sets them."""
-    owned = _own_words(kind, _OWNED)
+    owned = _own_words(kind, keys.owned()) | {f: keys.words for f in fields if f.endswith("_token_id")}
     for key in options:
         if key in owned:
             raise ConfigError(
-                f"model.encoder.options must not hold {key!r}: it is set by {owned[key]}; delete it"
+                f"{keys.section}.options must not hold {key!r}: it is set by {owned[key]}; delete it"
             )
         if key not in fields:
             raise ConfigError(
-                f"model.encoder.options must be fields of transformers' {kind.__name__}, got {key!r}; "
+                f"{keys.section}.options must be fields of transformers' {kind.__name__}, got {key!r}; "
                 f"it has {', '.join(sorted(fields - set(owned)))}"
             )
     return options
@@ -110,7 +101,7 @@ def build_body(name: str, sizes: BodySizes, options: Mapping[str, Any]) -> nn.Mo
     Raises:
         ConfigError: the library is not there in the pinned version, or cannot build this.
     """
-    library, config = load_library(), library_config(name, sizes, options)
+    library, config, section = load_library(), library_config(name, sizes, options), sizes.keys.section
     auto = library.AutoModelForTextEncoding if config.is_encoder_decoder else library.AutoModel
     try:
         with torch.device("meta"):
@@ -120,7 +111,7 @@ def build_body(name: str, sizes: BodySizes, options: Mapping[str, Any]) -> nn.Mo
         body: nn.Module = auto.from_config(config, experts_implementation="eager")
     except Exception as error:  # whatever the architecture makes of sizes that do not suit it
         raise ConfigError(
-            f"transformers cannot build {name!r}: {error}; set sizes that suit it in model.encoder.options, "
+            f"transformers cannot build {name!r}: {error}; set sizes that suit it in {section}.options, "
             f"fields of its {type(config).__name__}"
         ) from None
     # Events come as vectors, and every one of them is read: neither words nor a summary are needed.
@@ -145,11 +136,11 @@ def build_language_model(
     Raises:
         ConfigError: the library cannot build this, or the architecture does not generate.
     """
-    library, config = load_library(), library_config(name, sizes, options)
-    if not (config.is_encoder_decoder or find_architecture(name).causal):
+    library, config, section = load_library(), library_config(name, sizes, options), sizes.keys.section
+    if not (config.is_encoder_decoder or find_architecture(name, sizes.keys).causal):
         able = [known for known, kind in ARCHITECTURES.items() if kind.causal]
         raise ConfigError(
-            f"an architecture that generates must be one of {', '.join(able)}, t5, got {name!r}"
+            f"{section}.architecture must be one that generates, {', '.join(able)} or t5, got {name!r}"
         )
     config.vocab_size, config.use_cache = vocabulary, True
     config.pad_token_id, config.bos_token_id, config.decoder_start_token_id = pad, start, start
@@ -157,7 +148,9 @@ def build_language_model(
     try:
         return auto.from_config(config, experts_implementation="eager")
     except Exception as error:  # whatever the architecture makes of sizes that do not suit it
-        raise ConfigError(f"transformers cannot build {name!r}: {error}; set sizes that suit it") from None
+        raise ConfigError(
+            f"transformers cannot build {name!r}: {error}; set sizes that suit it in {section}"
+        ) from None
 
 
 def generate(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ctr.blocks.attention import MultiHeadAttention
 from ctr.blocks.encoders import AttentionEncoder
-from ctr.library.architectures import BodySizes
+from ctr.library.architectures import FRONT_KEYS, BodySizes
 from ctr.library.encoder import LibraryEncoder
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.kinds import OneOf
@@ -72,7 +72,7 @@ class LibraryFrontConfig(FrontConfig):
 
     def build(self, sizes: SideSizes) -> nn.Module:
         """See ctr.library.encoder."""
-        body = BodySizes(sizes.width, sizes.heads, sizes.hidden, sizes.longest, sizes.dropout)
+        body = BodySizes(sizes.width, sizes.heads, sizes.hidden, sizes.longest, sizes.dropout, FRONT_KEYS)
         return LibraryEncoder(self.architecture, body, self.options)
 
 

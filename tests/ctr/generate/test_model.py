@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -83,8 +85,27 @@ def test_an_auxiliary_model_reads_what_a_plain_forward_reads(architecture: str) 
     assert torch.equal(found, again)
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ConfigError, match="must name a field of events"):
-        toy_model(event="brand")
-    with pytest.raises(ConfigError, match="that generates"):
-        toy_model(architecture="bert")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"event": "brand"}, "generator.domain, event and candidate must name a field of events"),
+        ({"architecture": "bert"}, "generator.architecture must be one that generates, .* got 'bert'"),
+        ({"architecture": "lama"}, "generator.architecture must be one of"),
+        (
+            {"d_model": 9},
+            "generator.d_model, generator.heads and generator.options do not make",
+        ),
+        ({"options": {"hidden_size": 4}}, "generator.options must not .*: it is set by generator.d_model"),
+        ({"options": {"vocab_size": 4}}, "'vocab_size': it is set by the semantic IDs"),
+        ({"options": {"pad_token_id": 4}}, "'pad_token_id': it is set by the semantic IDs"),
+        ({"options": {"layers": 4}}, "generator.options must be fields of transformers' LlamaConfig"),
+        (
+            {"options": {"hidden_act": "none"}},
+            "cannot build 'llama': .*; set sizes .* in generator$",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_its_own_key(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
+        toy_model(**settings)
+    assert "model.encoder" not in str(refused.value)

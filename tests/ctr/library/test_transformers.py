@@ -24,6 +24,8 @@ from ctr.blocks.jagged import Jagged
 from ctr.library.architectures import ARCHITECTURES, BodySizes
 from ctr.library.encoder import LibraryEncoder
 from ctr.library.transformers import build_body
+from ctr.models.sequence.side import SideSizes
+from ctr.models.sequence.target_attention import LibraryFrontConfig
 from features.errors import ConfigError
 from tests.ctr.reference.flops import layer_flops
 from tests.ctr.reference.parity import LENGTHS, assert_parity, gradients, rand, scrambled, split
@@ -40,7 +42,9 @@ def jagged(values: Tensor, lengths: list[int] = LENGTHS) -> Jagged:
 
 
 def encoder(name: str, **options: Any) -> LibraryEncoder:
-    return scrambled(LibraryEncoder(name, SIZES, LAYERS | options)).eval()
+    block = LibraryEncoder(name, SIZES, LAYERS | options)
+    scrambled(block)
+    return block.eval()
 
 
 def direct(body: nn.Module, events: Tensor) -> Tensor:
@@ -207,6 +211,22 @@ def test_any_other_model_type_is_probed() -> None:
 def test_wrong_choices_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LibraryEncoder(name, SIZES, options)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "message"),
+    [
+        ("lama", {}, "model.sequence.encoder.architecture must be one of"),
+        ("bert", {"intermediate_size": 8}, "model.sequence.encoder.options must not .* by model.expansion"),
+        ("vit", {}, "model.sequence.encoder.architecture 'vit' of the library does not encode"),
+    ],
+)
+def test_an_encoder_before_target_attention_is_refused_by_its_own_key(
+    architecture: str, options: dict[str, Any], message: str
+) -> None:
+    front = LibraryFrontConfig(architecture=architecture, options=options)
+    with pytest.raises(ConfigError, match=message):
+        front.build(SideSizes(D, 2, 2.0, "layer", 0.0, longest=9, ns_tokens=1))
 
 
 def test_the_pinned_version_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
