@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features.errors import ConfigError
 from features.read.ids import common_keys, key_values
@@ -47,7 +48,11 @@ class Keys:
 
 
 def encode_keys(
-    *tables: pl.DataFrame, by: Sequence[Sequence[str]], separator: str | None = None, what: str
+    *tables: pl.DataFrame,
+    by: Sequence[Sequence[str]],
+    separator: str | None = None,
+    what: str,
+    ordered: bool = False,
 ) -> list[Keys]:
     """Give the keys of one or several tables codes that agree between the tables.
 
@@ -57,6 +62,9 @@ def encode_keys(
             strings of several values joined by `separator`.
         separator: splits every string column; empty parts do not count.
         what: who asks, for the error message: "counter 'user'", say.
+        ordered: codes rise with the values, so that which of two is the smaller does not depend on further
+            rows; else they count from where a value first stands, which costs no sort. For what is added up
+            as floating-point numbers, whose sum depends on the order.
 
     Raises:
         ConfigError: a column is missing, or two of a table hold several values.
@@ -72,7 +80,7 @@ def encode_keys(
     parents = [_parents(each, what) for each in columns]
     codes, width = [np.zeros(len(parent), dtype=np.int64) for parent in parents], 1
     for same in zip(*columns, strict=True):
-        values, size = _encode(same, what)
+        values, size = _encode(same, what, ordered=ordered)
         if width * size >= _ROOM:
             codes, width = _densify(codes)
         codes = [_append(*each, size) for each in zip(codes, same, values, parents, strict=True)]
@@ -104,6 +112,25 @@ def distinct(values: np.ndarray) -> np.ndarray:
     """The distinct values in rising order; `np.unique` hashes integers, which takes 20 times as long here."""
     values = np.sort(values)
     return values[np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]]
+
+
+def stable_order(key: np.ndarray) -> np.ndarray:
+    """The order (P,) in which integers rise, equal ones as they come: not a matter of what lies around them.
+
+    Where both fit into 64 bits, key and position are sorted as one number: NumPy's plain sort of distinct
+    numbers takes a tenth to a third of the time of its stable one.
+
+    Example:
+        >>> stable_order(np.array([7, 2, 7, 2])).tolist()
+        [1, 3, 0, 2]
+    """
+    bits = len(key).bit_length()
+    if not len(key) or key.min() < 0 or int(key.max()) >> (63 - bits):
+        return np.argsort(key, kind="stable")
+    both = key.astype(np.int64) << bits | np.arange(len(key))
+    both.sort()
+    both &= (1 << bits) - 1
+    return both
 
 
 def mixed(bits: np.ndarray) -> np.ndarray:
@@ -145,7 +172,7 @@ def _parents(columns: list[pl.Series], what: str) -> np.ndarray:
     return np.repeat(rows, several[0].list.len().fill_null(0).to_numpy()) if several else rows
 
 
-def _encode(columns: Sequence[pl.Series], what: str) -> tuple[list[np.ndarray], int]:
+def _encode(columns: Sequence[pl.Series], what: str, *, ordered: bool) -> tuple[list[np.ndarray], int]:
     """Codes of the values of one column in every table, -1 for missing, and how many there are."""
     flat = [_flat(column) for column in columns]
     if len({values.dtype for values in flat}) > 1 or not flat[0].dtype.is_integer():
@@ -157,6 +184,9 @@ def _encode(columns: Sequence[pl.Series], what: str) -> tuple[list[np.ndarray], 
     arrays = [a.cast(plain.get(a.type, a.type)) for a in (values.to_arrow() for values in flat)]
     encoded = pa.concat_arrays(arrays).dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    if ordered:
+        rank = np.argsort(pc.sort_indices(encoded.dictionary).to_numpy())
+        codes = np.append(rank, -1)[codes]  # the last one for what is missing
     ends = np.cumsum([len(array) for array in arrays])
     return np.split(codes, ends[:-1]), max(len(encoded.dictionary), 1)
 

@@ -53,8 +53,7 @@ def match_columns(
         others float64.
 
     Raises:
-        ConfigError: a field is missing, the two fields differ in type, or an outcome is asked for that the
-            domain does not have.
+        ConfigError: a field is missing, the two differ in type, or the domain lacks an outcome asked for.
     """
     what = f"match {name!r}"
     events = _with_outcome_of(events, match, what)
@@ -146,7 +145,9 @@ class _Found:
 def _find(rows: pl.DataFrame, events: pl.DataFrame, running: np.ndarray, match: Match, what: str) -> _Found:
     """Search the matches of every pair and the earlier events of every row."""
     fields = [["__user", match.candidate], ["__user", match.event]]
-    asked, known = encode_keys(rows, events, by=fields, separator=match.separator, what=what)
+    asked, known = encode_keys(
+        rows, events, by=fields, separator=match.separator, what=what, ordered="decayed" in match.outputs
+    )
     user, owner = encode_keys(rows, events, by=[["__user"], ["__user"]], what=what)
     clock, event_clock = rows["__clock"].to_numpy(), events["__clock"].to_numpy()
     event_time, late = events["__time"].to_numpy(), known_column(match.event)

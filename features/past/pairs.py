@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.past.keys import Keys, distinct, encode_keys, nullable
+from features.past.keys import Keys, distinct, encode_keys, nullable, stable_order
 from features.past.pair_counts import CountsBefore, PairCounts, Stream
 from features.past.past import mean_or_half
 from features.past.value_bags import Histories, ValueBags, histories_of
@@ -76,10 +76,10 @@ def pair_columns(rows: pl.DataFrame, name: str, pair: Pair, events: pl.DataFrame
         >>> pair_columns(rows, "tag", pair, None).columns.rows()
         [(0.0, 0.5), (1.0, 1.0)]
     """
-    what, order = f"pair {name!r}", np.argsort(rows["__clock"].to_numpy(), kind="stable")
+    what, order = f"pair {name!r}", stable_order(rows["__clock"].to_numpy())
     wanted = [c for c in rows.columns if c.startswith("__") or c in (pair.candidate, pair.column)]
     rows = rows.select(wanted)[order]
-    (asked,) = encode_keys(rows, by=[[pair.candidate]], separator=pair.separator, what=what)
+    (asked,) = encode_keys(rows, by=[[pair.candidate]], separator=pair.separator, what=what, ordered=True)
     log = _Log.of(rows, asked, histories_of(rows, events, pair, what), pair)
     outputs: dict[str, np.ndarray] = {output: np.empty(len(rows)) for output in pair.outputs}
     some = np.zeros(len(rows), dtype=bool)
@@ -116,7 +116,7 @@ class _Log:
         every = distinct(clock if told is None else np.concatenate([clock, told]))
         clock = np.searchsorted(every, clock)
         told = None if told is None else np.searchsorted(every, told)
-        by_told = np.arange(len(rows)) if told is None else np.argsort(told, kind="stable")
+        by_told = np.arange(len(rows)) if told is None else stable_order(told)
         candidates = int(asked.code.max(initial=0)) + 1
         counts = PairCounts(candidates, histories.values, pair.max_pairs)
         label = rows[LABEL].to_numpy().astype(np.int64)

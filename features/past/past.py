@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from features.past.keys import distinct
+from features.past.keys import distinct, stable_order
 from features.past.since import sums_since
 
 _ROOM = 2**62  # composite keys stay below
@@ -20,6 +20,9 @@ _ROOM = 2**62  # composite keys stay below
 
 class Past:
     """Pairs sorted by (key, clock), to be searched for the part strictly before a clock.
+
+    Pairs of one key and one clock stay in the order in which they came, which is that of the event store: so
+    which of them is the newest depends neither on later pairs nor on those of other keys.
 
     Args:
         code: int64 (P,) dense code of each pair's key.
@@ -38,7 +41,7 @@ class Past:
         self._clocks = _Scale(clock, self._room)
         key = code * self._clocks.width + self._clocks.rank(clock)
         # An event store comes sorted: a look is a tenth of a sort, and the arrays are not copied.
-        self.order = slice(None) if (key[1:] >= key[:-1]).all() else np.argsort(key)
+        self.order = slice(None) if (key[1:] >= key[:-1]).all() else stable_order(key)
         self._by_clock = key[self.order]
         self.code, self.clock, self.time = code[self.order], clock[self.order], time[self.order]
 

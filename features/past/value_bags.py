@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.past.keys import Keys, encode_keys
+from features.past.keys import Keys, encode_keys, stable_order
 from features.past.past import Past
 from features.read.known_clock import known_column
 from features.spec import Pair
@@ -87,7 +87,7 @@ class Histories:
 def _collected(bags: int, owner: np.ndarray, value: np.ndarray, weight: np.ndarray, values: int) -> ValueBags:
     """Equal values of one owner together; sums in the order of the events, whatever lies around them."""
     key = owner * values + value
-    order = np.argsort(key, kind="stable")
+    order = stable_order(key)
     key = key[order]
     starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])[: len(key)])
     count = np.diff(np.append(starts, len(key)))
@@ -111,7 +111,7 @@ def histories_of(rows: pl.DataFrame, events: pl.DataFrame | None, pair: Pair, wh
     size, table = len(rows), rows if events is None else events
     field = pair.column if events is None else pair.event
     assert field is not None
-    (keys,) = encode_keys(table, by=[[field]], separator=pair.separator, what=what)
+    (keys,) = encode_keys(table, by=[[field]], separator=pair.separator, what=what, ordered=True)
     if events is None:
         start = np.arange(size, dtype=np.int64)
         end, group, order = start + 1, start, start

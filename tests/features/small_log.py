@@ -14,6 +14,7 @@ from features.encode.crosses import with_crosses
 from features.past.ages import with_ages
 from features.past.counters import counter_columns
 from features.past.matches import match_columns
+from features.past.pairs import pair_columns
 from features.prepare import prepare
 from features.read.log import read_log
 from features.read.needed import expand_patterns, needed_columns
@@ -228,4 +229,6 @@ def logged_rows(spec: Spec, base: Path) -> pl.DataFrame:
         rows = rows.hstack(counter_columns(rows, name, counter, log.events.get(counter.over or "")))
     for name, match in full.matches.items():
         rows = rows.hstack(match_columns(rows, log.events[match.domain], name, match))
+    for name, pair in full.pairs.items():
+        rows = rows.hstack(pair_columns(rows, name, pair, log.events.get(pair.domain or "")).columns)
     return with_crosses(with_ages(rows, full.ages, {}), full.crosses)
