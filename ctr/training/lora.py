@@ -19,6 +19,7 @@ from torch import nn
 from ctr.blocks.encoders import AttentionEncoder
 from ctr.config import AdapterConfig
 from ctr.library.transformers import load_library
+from ctr.models.sequence.side import SequenceSide
 from features.errors import ConfigError
 
 ADAPTER, WRAPPED = ".lora_", ".base_layer."  # in the names of weights: of an adapter; inside one
@@ -53,6 +54,12 @@ def _linear_maps(model: nn.Module) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, AttentionEncoder) and module.recent is None
         for part in ("query", "key_value")
+    }
+    unread |= {
+        f"{name}.{part}"
+        for name, module in model.named_modules()
+        if isinstance(module, SequenceSide)
+        for part in module.read_by_weight
     }
     return [
         name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name not in unread

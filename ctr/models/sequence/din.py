@@ -79,6 +79,7 @@ class Din(SequenceSide):
     """See the module."""
 
     exports = True
+    read_by_weight = ("of_all",)
 
     def __init__(self, config: DinConfig, sizes: SideSizes) -> None:
         super().__init__()

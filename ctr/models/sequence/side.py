@@ -130,6 +130,8 @@ class SequenceSide(nn.Module):
         tokens: n.
         own_logits: set by `read` while training, by a side that learns to predict the label itself, (B,).
         own_weight: of the loss of these.
+        read_by_weight: linear maps inside it whose weights it reads without calling them, so that an adapter
+            beside them would never be read.
         exports: whether sizes inside it follow from those of its inputs, as `ctr.export` needs: no event is
             chosen by its value, and events are not gone through in turn.
     """
@@ -137,6 +139,7 @@ class SequenceSide(nn.Module):
     tokens: int = 1
     own_logits: Tensor | None = None
     own_weight: float = 1.0
+    read_by_weight: tuple[str, ...] = ()
     exports: ClassVar[bool] = False
 
     def encode(self, events: SideEvents) -> SideState:

@@ -5,7 +5,8 @@
     self       s_j = vᵀ tanh(W_k e_j + b)
     u = Σ softmax(s)_j e_j
 
-Shared by the candidates of a request: W_k e_j or e_jᵀ W; with `self` everything.
+Shared by the candidates of a request: W_k e_j; with `self` everything. Bilinear scores map no event: W q is
+computed once per candidate.
 
 Source: additive attention (arXiv 1409.0473), bilinear attention (arXiv 1508.04025), structured self-attention
 (arXiv 1703.03130).
@@ -20,7 +21,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ctr.blocks.jagged import Jagged
 from ctr.blocks.linear import Linear
+from ctr.blocks.request_map import RequestMap
 from ctr.models.sequence.pairs import Pairs
 from ctr.models.sequence.side import Candidates, SequenceSide, SideConfig, SideEvents, SideSizes, SideState
 from ctr.options.knobs import Positive, Unused
@@ -55,32 +58,44 @@ class WeightedPooling(SequenceSide):
     def __init__(self, config: WeightedPoolingConfig, sizes: SideSizes) -> None:
         super().__init__()
         self.score = config.score
-        bilinear = config.score == "bilinear"
+        self.width, bilinear = sizes.width, config.score == "bilinear"
         between = sizes.width if bilinear else config.attention_width
         self.of_event = Linear(sizes.width, between, bias=not bilinear)
+        self.read_by_weight = ("of_event",) if bilinear else ()
         self.of_query = Linear(sizes.width, between, bias=False) if config.score == "additive" else None
         self.to_score = None if bilinear else nn.Parameter(torch.randn(between) * between**-0.5)
 
     def encode(self, events: SideEvents) -> SideState:
-        """The mapped events beside the events, (ΣL, A + D)."""
-        values = events.tokens.values
-        mapped = self.of_event(values)
-        return SideState(events=events.tokens.with_values(torch.cat([mapped, values], dim=-1)))
+        """The events, (ΣL, D), additive beside the mapped ones, (ΣL, A + D); with `self` u, (R, 1, D)."""
+        tokens = events.tokens
+        if self.to_score is None:
+            return SideState(events=tokens)
+        both = tokens.with_values(torch.cat([self.of_event(tokens.values), tokens.values], dim=-1))
+        if self.of_query is not None:
+            return SideState(events=both)
+        each = torch.arange(tokens.requests, device=tokens.values.device)
+        return SideState(summary=self._pool(both, RequestMap.build(each, requests=each.shape[0]), None))
 
     def read(self, state: SideState, candidates: Candidates) -> Tensor:
-        """(B, 1, D)."""
+        """(B, 1, D), zeros without any event."""
+        if state.summary is not None:
+            return candidates.requests.to_rows(state.summary)
         assert state.events is not None
-        width = candidates.query.shape[1]
-        mapped, values = state.events.values.split([state.events.values.shape[1] - width, width], dim=-1)
-        pairs = Pairs.of(state.events, candidates.requests)
-        weights = pairs.softmax(self._scores(mapped, candidates.query, pairs))
-        return pairs.sum(weights[:, None] * pairs.of_events(values))[:, None]
-
-    def _scores(self, mapped: Tensor, query: Tensor, pairs: Pairs) -> Tensor:
-        """(P,)."""
-        keys = pairs.of_events(mapped)
-        if self.to_score is None:
-            return (keys * pairs.of_candidates(query)).sum(-1)
         if self.of_query is not None:
-            keys = keys + pairs.of_candidates(self.of_query(query))
-        return keys.tanh() @ self.to_score
+            asked = self.of_query(candidates.query)
+        else:
+            asked = candidates.query @ self.of_event.weight
+        return self._pool(state.events, candidates.requests, asked)
+
+    def _pool(self, events: Jagged, requests: RequestMap, asked: Tensor | None) -> Tensor:
+        """(n, 1, D): the weighted sum for each of n candidates, or requests, that ask (n, A or D)."""
+        pairs = Pairs.of(events, requests)
+        read = pairs.of_events(events.values)
+        mapped, values = read.split([read.shape[1] - self.width, self.width], dim=-1)
+        if self.to_score is None:
+            assert asked is not None
+            scores = (values * pairs.of_candidates(asked)).sum(-1)
+        else:
+            keys = mapped if asked is None else mapped + pairs.of_candidates(asked)
+            scores = keys.tanh() @ self.to_score
+        return pairs.sum(pairs.softmax(scores)[:, None] * values)[:, None]

@@ -34,6 +34,7 @@ from ctr.models.sequence.pairs import Pairs
 from ctr.models.sequence.search import SearchConfig
 from ctr.models.sequence.side import Candidates, SequenceSide, SideEvents, SideSizes, SideState
 from ctr.models.sequence.sides import SIDES
+from ctr.models.sequence.weighted_pooling import WeightedPoolingConfig
 from features.errors import ConfigError
 from tests.ctr import batches
 from tests.ctr.models.grid_cases import GRID
@@ -306,6 +307,21 @@ def test_the_search_s_own_loss_starts_near_ln_2_whatever_the_length(length: int)
     assert side.own_logits is not None
     label = torch.arange(rows) % 2.0
     assert F.binary_cross_entropy_with_logits(side.own_logits, label).item() == pytest.approx(0.69, abs=0.1)
+
+
+@pytest.mark.parametrize("score", ["additive", "bilinear", "self"])
+def test_what_a_weighted_pooling_keeps_of_a_request(score: Literal["additive", "bilinear", "self"]) -> None:
+    """Without a question the weights are the request's, so that its sum is all a candidate needs."""
+    sizes = SideSizes(8, 2, 2.0, "layer", 0.0, longest=9, ns_tokens=1)
+    side = WeightedPoolingConfig(score=score).build(sizes)
+    events = Jagged.from_lengths(torch.randn(sum(LENGTHS), 8), torch.tensor(LENGTHS))
+    state = side.encode(SideEvents(events, torch.zeros(sum(LENGTHS))))
+    if score == "self":
+        assert state.events is None and state.summary is not None
+        assert state.summary.shape == (len(LENGTHS), 1, 8)
+    else:
+        assert state.events is not None and state.summary is None
+        assert state.events.values.shape == (sum(LENGTHS), 8 if score == "bilinear" else 32 + 8)
 
 
 def test_soft_search_learns_by_a_click_loss_of_its_own() -> None:

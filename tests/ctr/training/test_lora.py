@@ -46,6 +46,18 @@ def test_adapters_start_as_nothing_and_every_one_is_read(encoder: dict[str, str]
     assert [name for name, gradient in outer.items() if gradient is None or not gradient.any()] == []
 
 
+@pytest.mark.parametrize("sequence", [{"kind": "din"}, {"kind": "weighted_pooling", "score": "bilinear"}])
+def test_every_adapter_of_a_side_is_read(sequence: dict[str, str]) -> None:
+    config = model_config(kind="grid", d_model=12, heads=2, sequence=sequence)
+    model = build_model(batches.manifest(), config, dim=batches.DIM, seed=1).double()
+    add_adapters(model, AdapterConfig(base="runs/base", rank=2), seed=3)
+    model(batches.make_batch(), batches.make_rows()).square().sum().backward()
+    outer = {name: p.grad for name, p in model.named_parameters() if ".lora_B." in name}
+    assert (
+        outer and [name for name, gradient in outer.items() if gradient is None or not gradient.any()] == []
+    )
+
+
 def weights(config: RunConfig) -> dict[str, Tensor]:
     checkpoint = load_latest(Path(config.run) / "checkpoints")
     assert checkpoint is not None
