@@ -60,4 +60,5 @@ GRID: dict[str, dict[str, Any]] = {
     "tokens' Transformer": _interaction(kind="transformer", layers=1),
     "tokens' Transformer, own FFN": _interaction(kind="transformer", layers=1, per_token_ffn=True),
     "AutoInt": _interaction(kind="autoint", layers=2, scaled=False),
+    "AutoInt, scaled": _interaction(kind="autoint", layers=1),
 }

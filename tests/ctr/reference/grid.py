@@ -52,7 +52,9 @@ def grid(model: nn.Module, manifest: Manifest, batch: Batch, rows: dict[str, Ten
             shared_rows(manifest, domain, batch, rows, part, row) if model.config.sequence.hashes else None
         )
         given = Row(events, gaps, query, features, same, hashed)
+        given.config = model.config.sequence
         made = SIDES[model.config.sequence.kind](side, given)
         read.append(made.view(-1, len(query)))
-    tokens = INTERACTIONS[model.config.interaction.kind](model.interaction, torch.cat([*read, features]))
+    crossed = model.config.interaction
+    tokens = INTERACTIONS[crossed.kind](model.interaction, torch.cat([*read, features]), crossed)
     return head(model.head, tokens, manifest, batch, rows, row)

@@ -1,7 +1,8 @@
-"""The interactions of the grid for one row, tokens (T, D); each reads the weights of the block under test."""
+"""The interactions of the grid for one row, tokens (T, D); each reads the weights and options of a block."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.ctr.reference import formulas
 from tests.ctr.reference.formulas import gelu, heads_attention, linear, norm
 
 
-def mlp(block: nn.Module, tokens: Tensor) -> Tensor:
+def mlp(block: nn.Module, tokens: Tensor, _: Any) -> Tensor:
     maps = [layer for layer in block.layers if isinstance(layer, nn.Linear)]
     if not maps:
         return tokens
@@ -22,7 +23,7 @@ def mlp(block: nn.Module, tokens: Tensor) -> Tensor:
     return x[None]
 
 
-def dcn(block: nn.Module, tokens: Tensor) -> Tensor:
+def dcn(block: nn.Module, tokens: Tensor, _: Any) -> Tensor:
     first = x = tokens.flatten()
     for layer in block.maps:
         mapped = (
@@ -32,7 +33,7 @@ def dcn(block: nn.Module, tokens: Tensor) -> Tensor:
     return x[None]
 
 
-def wukong(block: nn.Module, x: Tensor) -> Tensor:
+def wukong(block: nn.Module, x: Tensor, _: Any) -> Tensor:
     for layer in block.layers:
         products = (x @ x.T) @ layer.compress
         first, last = layer.mlp[0], layer.mlp[2]
@@ -43,13 +44,13 @@ def wukong(block: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-def rank_mixer(block: nn.Module, tokens: Tensor) -> Tensor:
+def rank_mixer(block: nn.Module, tokens: Tensor, _: Any) -> Tensor:
     for layer in block.blocks:
         tokens = formulas.rank_mixer(layer, tokens)
     return tokens
 
 
-def transformer(block: nn.Module, x: Tensor) -> Tensor:
+def transformer(block: nn.Module, x: Tensor, _: Any) -> Tensor:
     for layer in block.layers:
         q, k, v = linear(layer.mapped, norm(layer.around_attention.norm, x)).chunk(3, dim=1)
         read = torch.stack([heads_attention(one, k, v, layer.heads) for one in q])
@@ -59,15 +60,16 @@ def transformer(block: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-def autoint(block: nn.Module, x: Tensor) -> Tensor:
+def autoint(block: nn.Module, x: Tensor, config: Any) -> Tensor:
     for layer in block.layers:
         q, k, v = (x @ layer.mapped.weight.T).chunk(3, dim=1)
-        read = torch.stack([heads_attention(one * layer.scale, k, v, layer.heads) for one in q])
+        unscaled = 1.0 if config.scaled else math.sqrt(q.shape[1] // layer.heads)
+        read = torch.stack([heads_attention(one * unscaled, k, v, layer.heads) for one in q])
         x = torch.clamp(read + x @ layer.skip.weight.T, min=0)
     return x
 
 
-INTERACTIONS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+INTERACTIONS: dict[str, Callable[[nn.Module, Tensor, Any], Tensor]] = {
     "mlp": mlp, "dcn": dcn, "wukong": wukong, "rank_mixer": rank_mixer, "transformer": transformer,
     "autoint": autoint,
 }  # fmt: skip

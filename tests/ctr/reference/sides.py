@@ -1,6 +1,6 @@
 """The sequence sides of the grid for one row: one request's events (L, D), one candidate's question (D,).
 
-Each function reads the weights of the part under test, and nothing else of it.
+Each function reads the weights and the options of the part under test, and nothing else of it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from tests.ctr.reference.unified import hstu_layers
 
 class Row:
     """What a side is given for one row."""
+
+    config: Any = None  # its options
 
     def __init__(
         self,
@@ -285,7 +287,7 @@ def sdim(side: nn.Module, row: Row) -> Tensor:
 def sparse_attention(side: Any, row: Row) -> Tensor:
     """Global tokens first; who sees whom is written out token by token."""
     events, first = row.events, len(side.cls)
-    tokens, reach = torch.cat([side.cls, events]), side.layers[0].reach
+    tokens, reach = torch.cat([side.cls, events]), row.config.window // 2
     mask = torch.tensor(
         [
             [i < first or j < first or abs(i - j) <= reach for j in range(len(tokens))]
