@@ -24,6 +24,7 @@ Documented deviations, each with its option or its reason:
 
     several domains become one sequence, by time                  the paper has one sequence
     a group may be padded: K need not divide L                    longer.merge
+    a linear map widens global tokens to W = K·D                  longer.merge
     pre-norm layers; the paper prints no norms                    norm
     CLS tokens that events see                                    longer.events_see_request_globals
     initial weights                                               aligned_start

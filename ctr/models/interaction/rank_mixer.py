@@ -1,6 +1,8 @@
 """RankMixer: tokens exchange pieces, then each has a network of its own; see ctr.blocks.mixing.
 
-Source: RankMixer (arXiv 2507.15551).
+Source: RankMixer (arXiv 2507.15551). Differs: the head reads the top tokens side by side, the paper's their
+mean (`model.head_reads: mean`); its networks are twice as wide inside (`model.expansion`), the paper's four
+times.
 
 B candidates, T tokens, D width.
 """

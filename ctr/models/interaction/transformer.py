@@ -2,8 +2,9 @@
 
     A = X + Attn(norm(X)),  Y = A + FFN(norm(A))        with `per_token_ffn` each token has an FFN of its own
 
-Source: Transformer (arXiv 1706.03762); over fields as HyFormer's Table 1 compares it, and HiFormer
-(arXiv 2311.05884) with weights per token.
+Source: Transformer (arXiv 1706.03762); over fields as HyFormer's Table 1 compares it. Differs: pre-norm
+layers. With `per_token_ffn` the FFN alone is each token's own: the maps to Q, K and V are those of all
+tokens, where in HiFormer (arXiv 2311.05884) each token has its own.
 
 B candidates, T tokens, D width.
 """

@@ -6,7 +6,9 @@
 
 XᵀY comes first, so that no n × n product is made.
 
-Source: Wukong (arXiv 2403.02545), section 3. The MLP ends linear (FuxiCTR's ends in a ReLU), Y is a weight.
+Source: Wukong (arXiv 2403.02545), section 3. Differs: Y is a weight, the same for all rows, where the paper
+also computes it from X by an MLP. The MLP of FMB has a GELU inside, where public reproductions have a ReLU,
+and ends linear (FuxiCTR's ends in a ReLU).
 
 B candidates, n tokens, D width, k compressed tokens.
 """

@@ -6,6 +6,8 @@
 Shared by the candidates of a request: everything.
 
 Source: temporal convolutional networks (arXiv 1803.01271); in recommendation NextItNet (arXiv 1808.05163).
+Differs: a residual block is one dilated convolution without a norm; theirs hold two, with weight norms (the
+first) or layer norms (NextItNet).
 
 R requests, L events of one, D width, k taps.
 """

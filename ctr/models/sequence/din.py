@@ -8,8 +8,10 @@ The first layer is computed in parts, since W [q; e; q − e; q ⊙ e] = (W₁ +
 
 Shared by the candidates of a request: (W₂ − W₃) e_j.
 
-Source: DIN (arXiv 1706.06978), section 4.3; Dice, section 5.3. The paper feeds q, e and their outer product;
-the form with q − e and q ⊙ e is that of the authors' code. Differs: `recent` bounds the history.
+Source: DIN (arXiv 1706.06978), section 4.3; Dice, section 5.3. The paper feeds q, e and their outer
+product; the form with q − e and q ⊙ e is that of the authors' code, as are the widths 80 and 40 (Figure 2:
+one layer of 36). Differs: `recent` bounds the history; the MLP that reads u has GELU, the paper's PReLU or
+Dice.
 
 B candidates, L events, P pairs of both, D width, h width of the first layer.
 """

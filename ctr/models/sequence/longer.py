@@ -6,7 +6,8 @@
 Shared by the candidates of a request: the events' side of every layer; without global tokens everything.
 
 Source: LONGER (arXiv 2505.04421), see ctr.models.longer; as a first stage in HyFormer (arXiv 2601.12681v2),
-Table 1 and 2.
+Table 1 and 2. Differs: as ctr.models.longer does; where `tower.merge` makes events K times as wide, a
+linear map widens F to K·D, and that of the formula narrows what is read.
 
 B candidates, R requests, M ns tokens, c CLS tokens, D width, W width of merged events.
 """

@@ -9,8 +9,9 @@ A full Transformer in front of the same question is `target_attention` with `enc
 Shared by the candidates of a request: all layers, K and V. The candidate is no global token, or events would
 see it.
 
-Source: Longformer (arXiv 2004.05150), §3.1: window and global attention. Differs: pre-norm layers, one set of
-projections, and global tokens that are learned, as a history has no token of its own that sees all.
+Source: Longformer (arXiv 2004.05150), §3.1: window and global attention. Differs: pre-norm layers and no norm
+behind the last, one set of projections, and global tokens that are learned, as a history has no token of its
+own that sees all.
 
 B candidates, R requests, L events of one, g global tokens, D width.
 """

@@ -6,7 +6,9 @@ With `encoder` a stack of layers, of the project or of the Transformer library, 
 
 Shared by the candidates of a request: the encoder, K and V.
 
-Source: Transformer (arXiv 1706.03762), with the candidate as the only query.
+Source: Transformer (arXiv 1706.03762), with the candidate as the only query. Differs: the layers of
+`encoder: transformer` are pre-norm, and no norm stands behind the last: K and V read the sum of all layers
+as it is.
 
 B candidates, R requests, D width.
 """
