@@ -224,7 +224,7 @@ class RawEncoder:
         feature = self.spec.features[column.name]
         assert isinstance(feature, IdFeature) and column.table is not None
         table, crossed = self.fitted.table(column.table), self._crossed(feature.column)
-        raw = self._cross(crossed, given, what) if crossed else given[feature.column]
+        raw = self._cross(feature.column, given, what, texts=texts) if crossed else given[feature.column]
         joined = feature.separator is not None and not any(isinstance(v, list) for v in raw)
         with _naming(f"{what}.{feature.column}"):
             dtype = "String" if joined else self._type(table, column)
@@ -237,11 +237,14 @@ class RawEncoder:
         ids = table.look_up(values.flat, what=f"{what}.{feature.column}").astype(np.int32)
         return IdValues(ids, values.offsets, values.weights)
 
-    def _cross(self, columns: Sequence[str], given: Raw, what: str) -> list[str | None]:
-        parts = []
-        for column in columns:
+    def _cross(self, cross: str, given: Raw, what: str, *, texts: bool) -> list[str | None]:
+        """The categories of a cross, each of its columns read as what it is in the log."""
+        parts, types = [], self.fitted.parts.get(origin(cross)[1], {})
+        for column in self._crossed(cross):
+            words = texts and any(isinstance(v, str) for v in given[column])
             with _naming(f"{what}.{column}"):
-                parts.append(series(given[column], "String", lists=False))
+                dtype = "String" if words else types.get(column, "String")
+                parts.append(series(given[column], dtype, lists=False))
         return cross_of(parts).to_list()
 
     def _type(self, table: FittedTable, column: Column) -> str | None:

@@ -19,6 +19,8 @@ import polars as pl
 from features.errors import DataError
 from features.read.ids import key_values
 
+PART_KINDS = ("Int64", "Boolean", "String")
+PartTypes = dict[str, dict[str, str]]  # cross → column → type
 _MISSING = "\\N"  # no value becomes it: their own backslashes are doubled
 
 
@@ -37,17 +39,50 @@ def with_crosses(rows: pl.DataFrame, crosses: Mapping[str, Sequence[str]]) -> pl
         >>> with_crosses(rows, {"spot": ["page", "item.section"]})["cross.spot"].to_list()
         ['home|2', '\\\\N|2', None]
     """
-    found = []
-    for name, columns in crosses.items():
-        for column in columns:
-            if isinstance(rows[column].dtype, pl.List | pl.Array):
-                raise DataError(
-                    f"cross {name!r}: column {column!r} must hold one value a row, got {rows[column].dtype}; "
-                    "derive a single value"
-                )
-        parts = [key_values(rows[c], what=f"cross {name!r}, column {c!r}") for c in columns]
-        found.append(cross_of(parts).alias(f"cross.{name}"))
-    return rows.with_columns(found)
+    parts = {name: [_part(rows, name, column) for column in columns] for name, columns in crosses.items()}
+    return rows.with_columns(cross_of(own).alias(f"cross.{name}") for name, own in parts.items())
+
+
+def _part(rows: pl.DataFrame, name: str, column: str) -> pl.Series:
+    """A column as IDs."""
+    if isinstance(rows[column].dtype, pl.List | pl.Array):
+        raise DataError(
+            f"cross {name!r}: column {column!r} must hold one value a row, got {rows[column].dtype}; "
+            "derive a single value"
+        )
+    return key_values(rows[column], what=f"cross {name!r}, column {column!r}")
+
+
+def part_types(rows: pl.DataFrame, crosses: Mapping[str, Sequence[str]]) -> PartTypes:
+    """The type of each column of each cross: Int64 or Boolean, or String where a value may be any text.
+
+    Example:
+        >>> rows = pl.DataFrame({"a": [1.0, None], "b": [True, False], "c": ["x", "y"]})
+        >>> part_types(rows, {"all": ["a", "b", "c"]})
+        {'all': {'a': 'Int64', 'b': 'Boolean', 'c': 'String'}}
+    """
+    return {name: {c: _type(_part(rows, name, c), rows[c]) for c in own} for name, own in crosses.items()}
+
+
+def _type(keys: pl.Series, values: pl.Series) -> str:
+    if values.dtype == pl.Boolean:
+        return "Boolean"
+    return "Int64" if keys.dtype == pl.Int64 and values.dtype != pl.Null else "String"
+
+
+def common_types(parts: Sequence[PartTypes]) -> PartTypes:
+    """The types in several parts of a log; a column of two types is read as text.
+
+    Example:
+        >>> common_types([{"all": {"a": "Int64", "b": "Int64"}}, {"all": {"a": "Int64", "b": "Boolean"}}])
+        {'all': {'a': 'Int64', 'b': 'String'}}
+    """
+
+    def one(name: str, column: str) -> str:
+        found = {part.get(name, {}).get(column) for part in parts}
+        return (found.pop() if len(found) == 1 else None) or "String"
+
+    return {name: {column: one(name, column) for column in own} for name, own in parts[0].items()}
 
 
 def cross_of(parts: Sequence[pl.Series]) -> pl.Series:

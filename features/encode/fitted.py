@@ -3,6 +3,7 @@
 fitted/<table>.parquet   a vocabulary: value, id, count
 fitted/scalers.json      tables → name → boundaries of buckets, types of hashed columns
                          scalers → feature → column → how it is scaled
+                         crosses → name → column → Int64, Boolean or String; not without crosses
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.dataset import Column, Dataset
+from features.encode.crosses import PART_KINDS, PartTypes
 from features.encode.scale import FittedDense, Scaler
 from features.encode.tables import Bucketizer, FittedTable, Hash, Vocabulary
 from features.errors import DataError, first_line
@@ -85,6 +87,12 @@ class Fitted:
             found = self.plain["tables"][table].get("types", {}).get(use)
         return None if found is None else str(found)
 
+    @property
+    def parts(self) -> PartTypes:
+        """The type of each column of each cross; none of a data set that does not tell."""
+        found: PartTypes = self.plain.get("crosses", {})
+        return found
+
     def _read_table(self, name: str) -> FittedTable:
         info = self.manifest.tables[name]
         if info.encode == "hash":
@@ -116,8 +124,11 @@ class Fitted:
         """
         with _as_written(path := under(self.root, _SCALERS)):
             data: dict[str, Any] = json.loads(path.read_text())
-            if not isinstance(data["tables"], dict) or not isinstance(data["scalers"], dict):
-                raise TypeError("tables and scalers must be objects")
+            crosses = data.get("crosses", {})
+            if not all(isinstance(own, dict) for own in (data["tables"], data["scalers"], crosses)):
+                raise TypeError("tables, scalers and crosses must be objects")
+            if any(kind not in PART_KINDS for own in crosses.values() for kind in own.values()):
+                raise ValueError(f"the types of crosses must be {PART_KINDS}")
         return data
 
 

@@ -12,6 +12,7 @@ _MUST = {
     "Float64": "a number",
     "Int64": "a whole number of 64 bits",
     "String": "a text",
+    "Boolean": "true or false",
 }
 
 
@@ -27,7 +28,7 @@ def series(values: Sequence[Any], dtype: str | None, *, lists: bool) -> pl.Serie
 
     Args:
         values: one per owner; None is missing.
-        dtype: Int64, String or Float64: what the column's values are; None: as they come, all alike.
+        dtype: Int64, String, Float64 or Boolean: what the column's values are; None: as they come, all alike.
         lists: each owner has several.
 
     Raises:
@@ -113,4 +114,20 @@ def _text(value: Any) -> str | None:
     return None if whole is None else str(whole)
 
 
-_CONVERT: dict[str, Callable[[Any], Any]] = {"Float64": _number, "Int64": _whole, "String": _text}
+def _flag(value: Any) -> bool | None:
+    """True and false, or the texts that they are as IDs."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return bool(value == "true")
+    raise WrongValue(_MUST["Boolean"], value)
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "Float64": _number,
+    "Int64": _whole,
+    "String": _text,
+    "Boolean": _flag,
+}

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import polars as pl
 
-from features.encode.crosses import with_crosses
+from features.encode.crosses import PartTypes, part_types, with_crosses
 from features.encode.encoded import Encoded
 from features.encode.split import SplitRanges
 from features.encode.transform import encode_other, encode_table
@@ -35,11 +35,19 @@ class Fitting(Protocol):
     def other(self, use: Use, encoded: Encoded) -> None:
         """Encode a feature that has no table in the spec."""
 
+    def parts(self, found: PartTypes, encoded: Encoded) -> None:
+        """Keep the types of the columns of crosses, found in this log."""
+
+
+def keep_parts(found: PartTypes, encoded: Encoded) -> None:
+    """As a log of its own does."""
+    encoded.fitted["crosses"] = found
+
 
 class FittedHere:
     """They are fitted on the training part of this log."""
 
-    table, other = staticmethod(encode_table), staticmethod(encode_other)
+    table, other, parts = staticmethod(encode_table), staticmethod(encode_other), staticmethod(keep_parts)
 
 
 CountColumns = Callable[[pl.DataFrame, str, Counter, pl.DataFrame | None], pl.DataFrame]
@@ -69,9 +77,9 @@ def encode_log(
         DataError: a column of a type that its feature cannot use.
     """
     encoded = Encoded(spec, {domain: {} for domain in (None, *spec.domains)})
-    pending, left = all_uses(spec, log, ranges), list(spec.domains)
-    for rest in _compute(spec, log, encoded, count):
-        for _ in _encode_ready(spec, pending, encoded, fitting or FittedHere()):
+    pending, left, fit = all_uses(spec, log, ranges), list(spec.domains), fitting or FittedHere()
+    for rest in _compute(spec, log, encoded, count, fit):
+        for _ in _encode_ready(spec, pending, encoded, fit):
             log.drop_unread(_without_encoded(rest, encoded))
             pending = [use for use in pending if use.key not in encoded.described]
             for domain in [d for d in left if all(use.domain != d for use in pending)]:
@@ -81,7 +89,7 @@ def encode_log(
     return encoded
 
 
-def _compute(spec: Spec, log: Log, encoded: Encoded, count: CountColumns) -> Iterator[Spec]:
+def _compute(spec: Spec, log: Log, encoded: Encoded, count: CountColumns, fitting: Fitting) -> Iterator[Spec]:
     """Add the columns of one computed feature after the other; yields the spec without what is done."""
     yield spec
     for name, counter in spec.counters.items():
@@ -102,6 +110,7 @@ def _compute(spec: Spec, log: Log, encoded: Encoded, count: CountColumns) -> Ite
         log.rows = with_ages(log.rows, spec.ages, log.counters)
         yield (spec := spec.model_copy(update={"ages": {}}))
     if spec.crosses:
+        fitting.parts(part_types(log.rows, spec.crosses), encoded)
         log.rows = with_crosses(log.rows, spec.crosses)
         yield (spec := spec.model_copy(update={"crosses": {}}))
     for name, page in spec.pages.items():

@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from features.dataset import Column, Dataset, Manifest
+from features.encode.crosses import PartTypes, common_types
 from features.encode.encoded import Encoded
 from features.encode.fitted import Fitted
 from features.encode.scale import FittedDense, Scaler
+from features.encode.stages import keep_parts
 from features.encode.tables import FittedTable, Hash, Vocabulary
 from features.encode.transform import (
     comparable,
@@ -51,6 +53,10 @@ class CountingFit:
     def other(self, use: Use, encoded: Encoded) -> None:
         """Encode a feature that has no table in the spec."""
         encode_other(use, encoded)
+
+    def parts(self, found: PartTypes, encoded: Encoded) -> None:
+        """Keep the types of the columns of crosses, found in this log."""
+        keep_parts(found, encoded)
 
 
 class InheritedFit(CountingFit):
@@ -99,6 +105,10 @@ class InheritedFit(CountingFit):
             )
         encoded.fitted["scalers"][use.key] = self._fitted.plain["scalers"][use.key]
         scale_dense(use, fitted, encoded)
+
+    def parts(self, found: PartTypes, encoded: Encoded) -> None:
+        """Keep the types of the columns of crosses, of all days."""
+        keep_parts(common_types([found, self._fitted.parts]), encoded)
 
     def _grown(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.encode.crosses import with_crosses
+from features.encode.crosses import part_types, with_crosses
 from features.encode.encoded import Encoded
 from features.encode.layout import KNOWN_USER, event_table, split_tables
 from features.encode.scale import FittedDense, Scaler
@@ -40,7 +40,8 @@ def fit_rows(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]
     job, part = Preparation.of(arguments["job"]), arguments["part"]
     log, ranges = _rows(work, job, part)
     fit_targets(out, job.spec, log.rows.slice(0, ranges.valid_start))
-    return fit_part(out, job.spec, row_uses(job.spec, log, ranges.valid_start))
+    found = fit_part(out, job.spec, row_uses(job.spec, log, ranges.valid_start))
+    return found | {"crosses": part_types(log.rows, job.spec.crosses)}
 
 
 def fit_events(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:

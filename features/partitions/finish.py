@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from features.encode.crosses import common_types
 from features.encode.encoded import Encoded
 from features.encode.late import late_tasks
 from features.encode.targets import by_quantiles, with_quantiles
@@ -89,6 +90,7 @@ class Finish:
                 of_table.setdefault(table, []).append(self.types[key])
         hashed = {table: one_type(types) for table, types in of_table.items()}
         self.run.add_facts(fitted={"tables": self.merged, "dense": by_use, "types": hashed})
+        self.parts = common_types([f["crosses"] for f in found[""]])
         self.ids, self.all_spans, self.by_use, self.hashed = ids, all_spans, by_use, hashed
 
     def encode(self) -> Prepared:
@@ -172,6 +174,8 @@ class Finish:
                 text = self.hashed[name] == "String"
                 state["types"] = {key: "String" if text else self.types[key] for key in keys}
             encoded.fitted["tables"][name] = state
+        if self.spec.crosses:
+            encoded.fitted["crosses"] = self.parts
         for key, columns in self.by_use.items():
             state = {"fit": span_of(self.all_spans[key]), "columns": dict(columns)}
             encoded.fitted["scalers"][key] = state

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 from copy import deepcopy
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from features.dataset import Dataset
 from features.encode.crosses import cross_of, with_crosses
 from features.encode.fitted import Fitted
 from features.encode.tables import Vocabulary
 from features.errors import ConfigError, CtrError, DataError
+from features.raw import RawEncoder
 from features.spec import parse_spec
 from tests.features.small_log import RATINGS_SPEC, changed, prepared, rating_tables
 
@@ -82,6 +87,73 @@ def test_what_cannot_be_crossed_is_refused(tmp_path: Path, changes: dict[str, An
     with pytest.raises(CtrError, match=says) as refused:
         prepared(tmp_path, changed(RATINGS_SPEC, **deepcopy(CROSS | changes)), tables)
     assert isinstance(refused.value, ConfigError | DataError)
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> RawEncoder:
+    """A hash table, which gives any text a row: what is written in another way would be another category."""
+    tables, folder = rating_tables(), tmp_path_factory.mktemp("typed")
+    own: dict[str, list[Any]] = {
+        "num": [1.0, 2.0, None] * 4,
+        "flag": [True, False, None] * 4,
+        "big": [2**63, 1, None] * 4,
+        "born": [date(2024, 1, day) for day in range(1, 13)],
+        "none": [None] * 12,
+    }
+    types = {"big": pl.UInt64, "none": pl.Null}
+    users = tables["users"].with_columns(pl.Series(n, v, dtype=types.get(n)) for n, v in own.items())
+    changes = {
+        "crosses": {"who": ["user.sex", *(f"user.{name}" for name in own)]},
+        "tables__who": {"encode": "hash", "rows": 10**6},
+        "features__who": {"column": "cross.who", "table": "who"},
+        "tokens__more": ["who"],
+    }
+    data = prepared(folder, changed(RATINGS_SPEC, **changes), {**tables, "users": users})
+    types_of = {"sex": "String", "num": "Int64", "flag": "Boolean", "big": "String", "born": "String"}
+    assert Fitted(data).parts == {"who": {f"user.{n}": t for n, t in {**types_of, "none": "String"}.items()}}
+    return RawEncoder(data)
+
+
+WHO: dict[str, Any] = {"sex": "f", "num": 2, "flag": True, "big": 1, "born": "2024-01-02", "none": None}
+
+
+def row_of(encoder: RawEncoder, **other: Any) -> int:
+    given = {f"user.{name}": [value] for name, value in (WHO | other).items()}
+    found = encoder.encode("request", given, only=["who"], what="request_columns")
+    return int(found.ids["who"].values[0])
+
+
+@pytest.mark.parametrize("other", [{"num": 2.0}, {"flag": "true"}, {"big": "1"}, {"none": float("nan")}])
+def test_one_value_is_one_category_however_it_is_written(typed: RawEncoder, other: dict[str, Any]) -> None:
+    assert row_of(typed, **other) == row_of(typed) != row_of(typed, sex="m")
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"num": "2"}, r"request_columns.user.num must hold for each a whole number of 64 bits, .* got '2'"),
+        ({"num": "2.0"}, "user.num must hold for each a whole number"),
+        ({"num": 1.5}, "user.num must hold for each a whole number"),
+        ({"num": True}, "user.num must hold for each a whole number"),
+        ({"flag": "True"}, "user.flag must hold for each true or false, .* got 'True'"),
+        ({"flag": "TRUE "}, "user.flag must hold for each true or false"),
+        ({"flag": 1}, "user.flag must hold for each true or false"),
+        ({"flag": [True]}, "user.flag must hold for each true or false"),
+        ({"sex": ["f"]}, "user.sex must hold for each a text"),
+    ],
+)
+def test_a_column_of_a_cross_has_its_own_type(typed: RawEncoder, other: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        row_of(typed, **other)
+
+
+def test_a_data_set_that_does_not_tell_its_types_takes_texts(typed: RawEncoder, tmp_path: Path) -> None:
+    """As those that were written before."""
+    old = Dataset(shutil.copytree(typed.fitted.root.parent, tmp_path / "old"))
+    path = old.root / "fitted" / "scalers.json"
+    fitted = json.loads(path.read_text())
+    path.write_text(json.dumps({name: part for name, part in fitted.items() if name != "crosses"}))
+    assert row_of(RawEncoder(old), num="2") == row_of(typed)
 
 
 def test_a_spec_without_crosses_keeps_its_digest() -> None:

@@ -17,6 +17,7 @@ from features.dataset import SPLITS, Dataset
 from features.doctor import examine
 from features.durable.faults import InjectedFault, injected
 from features.encode.encoding import encoding_of
+from features.encode.fitted import Fitted
 from features.encode.row_map import map_rows
 from features.errors import ConfigError, DataError
 from features.partitions.frames import read_frame
@@ -119,6 +120,7 @@ def test_codes_and_vocabularies_only_grow_and_the_manifest_says_so(ratings: Rati
         assert new.manifest.lineage.ancestors[-1] == old.manifest.digest()
         assert new.descends_from(old.manifest.digest()) and not old.descends_from(new.manifest.digest())
         assert encoding_of(new).scales == encoding_of(old).scales
+        assert Fitted(new).parts == Fitted(old).parts
     assert [d.manifest.lineage.generation for d in days[1:]] == [1, 2, 3, 4]
     grew = [d.manifest.lineage.grew for d in days[1:]]
     assert [sum(g[name].new for g in grew) for name in ("users", "items")] == [1, 2]
