@@ -110,7 +110,7 @@ class _Share:
         if domain is not None:
             return frame.drop_nulls([role.user, role.time])
         what = table_name(self._job.spec.source, role.table)
-        return frame if packed is None else explode(frame, self._job.spec.impressions, {}, what=what)
+        return frame if packed is None else explode(frame, self._job.spec, {}, what=what)
 
 
 def list_columns(spec: Spec, domain: str | None, schema: Mapping[str, pl.DataType]) -> list[str]:

@@ -20,12 +20,12 @@ PLACE = "__place"  # where an item stood in its line, from 1
 _log = logging.getLogger(__name__)
 
 
-def explode(rows: pl.DataFrame, shown: Impressions, counters: dict[str, int], *, what: str) -> pl.DataFrame:
+def explode(rows: pl.DataFrame, spec: Spec, counters: dict[str, int], *, what: str) -> pl.DataFrame:
     """One row for every value of the packed column, in its order.
 
     Args:
         rows: one per line, with `__row` and, where known, `__file` and `__line`.
-        shown: with `explode`.
+        spec: whose impressions have `explode`.
         counters: gets the number of lines, and of those that show nothing.
         what: the table, for messages.
 
@@ -35,8 +35,10 @@ def explode(rows: pl.DataFrame, shown: Impressions, counters: dict[str, int], *,
     Raises:
         DataError: a line without a list, or a value that is malformed; names lines and values.
     """
+    shown = spec.impressions
     rule = shown.explode
     assert rule is not None
+    _refuse_unlabelled(rows, rule, spec, what)
     if (missing := rows[rule.column].is_null()).any():
         raise DataError(
             f"{what}: column {rule.column!r} must hold the items shown in every line, but "
@@ -148,6 +150,19 @@ def of_line(shown: Impressions) -> Impressions:
     if shown.explode is None:
         return shown
     return shown.model_copy(update={"request": shown.request or ROW, "position": shown.position or PLACE})
+
+
+def _refuse_unlabelled(rows: pl.DataFrame, rule: Explode, spec: Spec, what: str) -> None:
+    """A line of which nobody knows what was clicked is none without a click."""
+    raw = spec.source.tables.get(spec.impressions.table)
+    # An empty field of a text file is read as null, and without declared spellings nothing else is.
+    only_empty = raw is not None and raw.format == "csv" and not raw.nulls
+    if rule.clicked is not None and not only_empty and (unknown := rows[rule.clicked].is_null()).any():
+        raise DataError(
+            f"{what}: column {rule.clicked!r} must hold a list in every line, an empty one where nothing was "
+            f"clicked, but {locate(rows, unknown)} hold null, which may be labels that are missing; write "
+            "empty lists (of texts: empty texts) where nothing was clicked, and drop the other lines"
+        )
 
 
 def _with_labels(every: pl.DataFrame, shown: Impressions, rule: Explode, what: str) -> pl.DataFrame:

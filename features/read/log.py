@@ -145,7 +145,7 @@ def read_rows(spec: Spec, tables: Tables, counters: dict[str, int]) -> tuple[pl.
     )
     rows = rows if ROW in rows.columns else rows.with_row_index(ROW)
     rows, lists = take_lists(rows, spec, what=what)
-    rows = rows if shown.explode is None else explode(rows, shown, counters, what=what)
+    rows = rows if shown.explode is None else explode(rows, spec, counters, what=what)
     for column in keys:
         if (missing := rows[column].is_null()).any():
             where = locate(rows, missing)

@@ -91,7 +91,7 @@ def test_lists_and_what_was_clicked_of_them(tmp_path: Path) -> None:
         "user": [1, 2, 1],
         "time": [1_600_000_000, 1_600_000_100, 1_600_000_200],
         "shown": [[5, 6], [7, 5, 8], []],
-        "clicks": [[6], None, []],
+        "clicks": [[6], [], []],
     }
     frame = pl.DataFrame(rows, schema_overrides={"shown": pl.List(pl.Int32), "clicks": pl.List(pl.Int32)})
     frame.write_parquet(tmp_path / "log.parquet")
@@ -115,6 +115,50 @@ def test_texts_with_the_clicked_ones_in_a_column_of_their_own(
     assert requests_of(data) == [[("a", 0), ("b", 1)], [("a", 0), ("c", 0)], [("c", 1)]]
     assert data.manifest.counters["impressions.clicked_but_not_shown"] == 1
     assert "1 clicked items are not among those shown" in caplog.text
+
+
+CSV = {"path": "log.csv", "format": "csv", "separator": ";"}
+PARQUET = {"path": "log.parquet"}
+NULLS = {"nulls": [r"\N"]}
+
+
+@pytest.mark.parametrize(
+    ("table", "split", "none", "unknown"),
+    [
+        (PARQUET, {}, [], None),
+        (PARQUET, {"separator": " "}, "", None),
+        (PARQUET | NULLS, {"separator": " "}, "", r"\N"),
+        (PARQUET, {"format": "json"}, "[]", None),
+        (PARQUET, {"format": "json"}, "[]", "null"),
+        (CSV | NULLS, {"separator": " "}, None, r"\N"),
+        (CSV | NULLS, {"format": "json"}, "[]", r"\N"),
+        (CSV, {"separator": " "}, "", None),
+        (CSV, {"format": "json"}, "[]", "null"),
+    ],
+)
+def test_clicks_that_nobody_knows_are_no_absence_of_clicks(
+    tmp_path: Path, table: dict[str, Any], split: dict[str, Any], none: Any, unknown: Any
+) -> None:
+    """A missing label is an error; an empty list, or an empty field of a text file, is no click."""
+    shown: Any = {"separator": "a b", "format": '["a", "b"]'}.get(next(iter(split), ""), ["a", "b"])
+    spec = changed(explode={"column": "shown", "clicked": "clicks", **split})
+    spec |= {"source": {"tables": {"behaviors": table}}}
+
+    def labels(cell: Any) -> list[int]:
+        frame = pl.DataFrame({"user": ["u"] * 3, "time": [f"2020-01-0{day}" for day in (1, 2, 3)]})
+        clicks = [["b"] if shown == ["a", "b"] else "b" if shown == "a b" else '["b"]', cell, cell]
+        frame = frame.with_columns(shown=pl.Series([shown] * 3), clicks=pl.Series(clicks))
+        path = tmp_path / table["path"]
+        frame.write_parquet(path) if table["path"].endswith("t") else frame.write_csv(path, separator=";")
+        return [label for request in requests_of(prepared(tmp_path, spec)) for _, label in request]
+
+    if none is not None:
+        assert labels(none) == [0, 1, 0, 0, 0, 0]
+    if table is CSV and unknown is None:  # the empty field: nothing else is missing there
+        assert labels(unknown) == [0, 1, 0, 0, 0, 0]
+        return
+    with pytest.raises(DataError, match=r"log\..*column 'clicks' must hold a list .*(line 3|[12] rows)"):
+        labels(unknown)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,16 @@ def test_a_history_that_goes_on_in_its_own_week_is_refused(tmp_path: Path) -> No
         read_source(Source(kind="ebnerd", path=str(tmp_path)), base=Path())
 
 
+def test_a_page_of_ebnerd_whose_clicks_are_missing_is_refused(tmp_path: Path) -> None:
+    PUBLIC["ebnerd"](tmp_path / "log")
+    file = tmp_path / "log" / "validation" / "behaviors.parquet"
+    first = pl.int_range(pl.len()) > 0
+    pages = pl.read_parquet(file).with_columns(pl.when(first).then("article_ids_clicked"))
+    pages.write_parquet(file)
+    with pytest.raises(DataError, match=r"'article_ids_clicked' must hold a list .* 1 rows \(.*hold null"):
+        prepare(spec_of("ebnerd", tmp_path / "log", {}), tmp_path / "out", base=Path())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model"), [("ebnerd", "hyformer"), ("taobaoad-x1", "din"), ("criteo-x1", "dcn")]
