@@ -70,8 +70,13 @@ def read_entity(
             f"{name} must have one row per {entity.key!r}, but {len(some)} keys have several: "
             f"{some.head(5).to_list()}; keep one row each"
         )
-    named = side.select(*(pl.col(c).alias(f"{what}.{c}") for c in columns), *moments_of(side, spec, what))
-    return named.with_columns(pl.Series(f"__{what}", code_of(key, keys))).filter(pl.col(f"__{what}") >= 0)
+    named: list[pl.Expr | pl.Series] = [
+        *(pl.col(c).alias(f"{what}.{c}") for c in columns),
+        *moments_of(side, spec, what),
+    ]
+    # With the code in one step: a selection of nothing, where nothing is read, would lose the rows.
+    code = pl.Series(f"__{what}", code_of(key, keys))
+    return side.select(*named, code).filter(pl.col(f"__{what}") >= 0)
 
 
 def join_entity(

@@ -215,3 +215,21 @@ def test_a_request_with_two_times_is_refused_wherever_they_lie(tmp_path: Path) -
     for parts in (1, 3):
         with pytest.raises(DataError, match=f"must have one .*{first}"):
             prepared(tmp_path, SHOP, parts)
+
+
+def test_tables_of_which_no_column_is_read_change_nothing(tmp_path: Path) -> None:
+    item = {"column": "movie_id", "table": "item"}
+    spec = changed(
+        RATINGS_SPEC,
+        tables={"item": {}},
+        features={"item": item},
+        domains__ratings__side={"item": item},
+        matches={},
+        tokens={"all": ["item"]},
+        slices={},
+    )
+    same(tmp_path, spec, rating_tables(60), parts=(2,))
+    write_tables(tmp_path / "none" / "raw", rating_tables(60))
+    prepared(tmp_path / "none", {n: part for n, part in spec.items() if n not in ("user", "item")}, 1)
+    with_tables, without = (written(root / "parts-1-1") for root in (tmp_path, tmp_path / "none"))
+    assert {n for n in without if without[n] != with_tables[n]} <= {"spec.yaml", "manifest.json"}
