@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from ctr.compare import Cell, Judgement, compare_files, judge
 from ctr.compare.combine import Noise
+from ctr.compare.files import open_predictions
 from ctr.compare.render import markdown, notes, table, to_json
 from features.durable import replace_file
 from features.durable.own import check_free, claim, holds
 from features.errors import ConfigError
 from features.names import printable
 from pipelines.terminal import echo
+from pipelines.unseen import warned_of_files
 
 _WIDTH = 132  # of the table where the output is no terminal
 _is_comparison = holds("comparison.json", "comparison.md")  # of before the marker
@@ -89,6 +91,9 @@ def compare(
     if out is not None:
         check_free(out, "comparison", known=_is_comparison)
     judgements = judge(_cells(arms, where, task), metrics=metrics, alpha=alpha, noise=noise)
+    paths = [path for arm in arms for path in arm.paths]
+    seen = warned_of_files(paths, open_predictions(paths[0], task=task).path)
+    judgements = [replace(judgement, caveats=(*judgement.caveats, *seen)) for judgement in judgements]
     show(judgements, alpha=alpha)
     if out is not None:
         settings = {

@@ -16,6 +16,7 @@ from ctr.build import open_dataset, scoring_loader
 from ctr.config import CalibrationKind, RunConfig
 from ctr.runs.directory import RunDir
 from ctr.runs.ensemble import ENSEMBLE, EnsembleRecord, Member, member_file
+from ctr.runs.learned import JudgedPart, LearnedFrom, learned_of_members
 from ctr.tracking.tracked_run import keep_run
 from ctr.training.calibration import Calibrators
 from ctr.training.mean_scores import MeanScores, write_scores
@@ -96,7 +97,7 @@ def make_ensemble(
     if calibration != "none" and not validated:
         raise ConfigError(
             f"--calibration {calibration} is fitted on the validation part, which must have rows, and no "
-            "member may be trained on it (train.data); leave it out"
+            "member may be trained on it, nor a run that one goes on from; leave it out"
         )
     if (out / "config.yaml").exists():
         raise ConfigError(f"{out} must be new or the directory of an ensemble, and holds a run; name another")
@@ -111,6 +112,7 @@ def make_ensemble(
         tracking = views.configs[0].tracking
         keep_run(run_dir, experiment=tracking.experiment, uri=tracking.uri or "none")
         made = views.described(members, calibration)
+        views.learned.write(out)
         made.write(out)
     return made
 
@@ -123,12 +125,14 @@ class _Views:
     configs: Sequence[RunConfig]
     datasets: Sequence[Dataset]
     digest: str  # of the data set as it was prepared
+    learned: LearnedFrom  # what the runs have learned from, and those that they go on from
 
     @property
     def validated(self) -> bool:
-        """Whether the validation part has rows, and nobody was trained on it."""
+        """Whether the validation part has rows of which no run knows, nor one that it goes on from."""
         rows = self.datasets[0].manifest.splits["valid"].impressions
-        return rows > 0 and all(config.train.data == "train" for config in self.configs)
+        own = all(config.train.data == "train" for config in self.configs)
+        return rows > 0 and own and self.learned.reaching(JudgedPart.of(self.datasets[0], "valid")) is None
 
     def described(self, members: list[Member], calibration: CalibrationKind) -> EnsembleRecord:
         """What `ensemble.json` says."""
@@ -167,7 +171,8 @@ def _open_views(runs: Sequence[Path], dataset: Path | None) -> _Views:
                 f"all runs must score the same rows and tasks: {what} of {run} must be as of {runs[0]}, "
                 f"{one}, got {two}; average runs of one data set, or name one that all read with --dataset"
             )
-    return _Views(runs, configs, datasets, digests[0])
+    learned = learned_of_members(datasets[0].manifest.name, runs)
+    return _Views(runs, configs, datasets, digests[0], learned)
 
 
 class _Scoring:

@@ -11,12 +11,14 @@ from ctr.metrics import evaluate_table
 from ctr.report.result_line import append_line
 from ctr.runs.directory import RunDir
 from ctr.runs.ensemble import EnsembleRecord, member_file, read_ensemble
+from ctr.runs.learned import JudgedPart, learned_until
 from ctr.tracking import Tracker
 from ctr.tracking.tracked_run import known_run
 from features.errors import ConfigError
 from pipelines.compare import show
 from pipelines.measured import EvaluationResult, measure
 from pipelines.terminal import echo
+from pipelines.unseen import first_time, warned
 
 
 def evaluate_ensemble(path: Path, split: str = "test", *, line_file: Path | None = None) -> EvaluationResult:
@@ -39,11 +41,17 @@ def evaluate_ensemble(path: Path, split: str = "test", *, line_file: Path | None
                 f"{path} must have predictions of the {split} part; make it again: ctr ensemble RUN RUN … "
                 f"--out {path}{option}"
             )
+        seen = "; ".join(_warned(path, made, split, predictions)) or None
         result = measure(
             predictions,
             run_dir.report,
             title=f"mean of {len(made.members)} runs on {made.dataset}, {split}",
-            facts={"ensemble": path, "split": split, **_data(made)},
+            facts={
+                "ensemble": path,
+                "split": split,
+                **({} if seen is None else {"warning": seen}),
+                **_data(made),
+            },
             config=made.model_dump(mode="json"),
             step=0,
             comparison=list(_member_lines(run_dir.path, made, split)),
@@ -52,7 +60,8 @@ def evaluate_ensemble(path: Path, split: str = "test", *, line_file: Path | None
     if line_file is not None:
         from pipelines.result_line import ensemble_line  # loads torch, which figures do not need
 
-        append_line(line_file, ensemble_line(path, made, result.evaluation, split, others=result.others))
+        line = ensemble_line(path, made, result.evaluation, split, others=result.others, note=seen)
+        append_line(line_file, line)
     return result
 
 
@@ -71,6 +80,14 @@ def show_difference(path: Path, made: EnsembleRecord) -> None:
     pairs = compare_files(base, {"ensemble": mean})
     judgements = judge({name: [Cell(pair=pair, seed=0)] for name, pair in pairs.items()})
     show(judgements, alpha=0.05)
+
+
+def _warned(path: Path, made: EnsembleRecord, split: str, predictions: Path) -> list[str]:
+    """Say where the part is not unseen by a member; nothing of the training part."""
+    if split == "train":
+        return []
+    part = JudgedPart(frozenset({made.dataset}), made.digest, split, first_time(predictions))
+    return warned(path, learned_until(path), part)
 
 
 def _data(made: EnsembleRecord) -> dict[str, str]:

@@ -170,7 +170,7 @@ def evaluate(
         return evaluate_ensemble(path, split, line_file=line_file)
     # Here, because they load torch, which comparing predictions does not need.
     from ctr.training.search_recall import describe_recall, recall_rows
-    from pipelines.predict import predict
+    from pipelines.predict import predict, warn_of_seen
     from pipelines.result_line import result_line
     from pipelines.runs import open_run
     from pipelines.train import describe_dataset
@@ -178,6 +178,7 @@ def evaluate(
     with RunDir.open_results(path) as run_dir:
         opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint, raw=raw_scores)
         check_baselines(opened, baselines or [])
+        seen = "; ".join(warn_of_seen(path, opened, split)) or None
         predictions, _ = predict(run_dir, opened, split)
         compared = [compared_with(run_dir, opened, kind, split) for kind in baselines or []]
         history = read_rows(run_dir.journal_file)
@@ -191,6 +192,7 @@ def evaluate(
                 "run": path,
                 "weights": f"step {opened.step}",
                 "split": split,
+                **({} if seen is None else {"warning": seen}),
                 **describe_dataset(opened.prepared),
                 **_started_from(history),
                 **_closed(opened),
@@ -207,7 +209,7 @@ def evaluate(
         rows = [*result.rows(name), *recall_rows(recall, split=name)]
         _record(run_dir, opened, rows, report=result.report.parent)
         if line_file is not None:
-            line = result_line(run_dir, opened, result.evaluation, split, others=result.others)
+            line = result_line(run_dir, opened, result.evaluation, split, others=result.others, note=seen)
             append_line(line_file, line)
     return result
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ctr.build import scoring_loader
 from ctr.runs.directory import RunDir
+from ctr.runs.learned import JudgedPart, learned_until
 from ctr.serving.scorer import model_digest
 from ctr.training.scoring import predict_split
 from ctr.training.user_vectors import write_user_vectors
@@ -15,6 +16,7 @@ from pipelines.options import only_with
 from pipelines.remote_runs import runs_here
 from pipelines.runs import DATASET_HELP, OpenRun, open_run
 from pipelines.terminal import echo
+from pipelines.unseen import warned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +45,16 @@ def run(arguments: argparse.Namespace) -> None:
         if path := arguments.user_vectors:
             rows = user_vectors(path, opened, arguments.split)
         else:
+            warn_of_seen(arguments.run_dir, opened, arguments.split)
             path, rows = predict(run_dir, opened, arguments.split)
     echo(f"wrote {rows:,} rows to {path} (weights of step {opened.step})")
+
+
+def warn_of_seen(run: Path, opened: OpenRun, split: str) -> list[str]:
+    """Say where a part is not unseen by a run; nothing of its own training part, asked for as such."""
+    if split == "train" and not opened.place:
+        return []
+    return warned(run, learned_until(run), JudgedPart.of(opened.dataset, split))
 
 
 def predict(run_dir: RunDir, opened: OpenRun, split: str) -> tuple[Path, int]:

@@ -32,6 +32,7 @@ def result_line(
     split: str,
     *,
     others: Mapping[str, Evaluation] = MappingProxyType({}),
+    note: str | None = None,
 ) -> ResultLine:
     """What was measured, with all that somebody else needs to measure it again.
 
@@ -41,6 +42,7 @@ def result_line(
         evaluation: of the split.
         split: what was scored.
         others: output → evaluation, of a run with several tasks: all but the first one.
+        note: a sentence.
     """
     sessions = training_sessions(read_rows(run_dir.journal_file))
     counts = parameter_counts(opened.state)
@@ -67,6 +69,7 @@ def result_line(
             f"ctr evaluate {opened.config.run} --split {split} --checkpoint {opened.step}"
             + (f" --dataset {opened.prepared.place}" if opened.place else ""),
         ],
+        note=note,
     )
 
 
@@ -95,6 +98,7 @@ def ensemble_line(
     split: str,
     *,
     others: Mapping[str, Evaluation] = MappingProxyType({}),
+    note: str | None = None,
 ) -> ResultLine:
     """What an ensemble reached; its settings are what it is made of."""
     runs = " ".join(member.run for member in made.members)
@@ -112,6 +116,7 @@ def ensemble_line(
         commit=commit(),
         date=_day(),
         commands=[f"ctr ensemble {runs} --out {path}{options}"],
+        note=note,
     )
 
 

@@ -28,6 +28,7 @@ from ctr.distributed.world import World, open_world
 from ctr.embedding.restart import restart_of
 from ctr.runs.directory import RunDir
 from ctr.runs.ensemble import refuse_ensemble
+from ctr.runs.learned import LEARNED, JudgedPart, learned_from, learned_until, unseen_warning
 from ctr.runs.signals import GracefulStop
 from ctr.runs.versions import check_versions
 from ctr.tracking import SilentTracker, Tracker
@@ -194,6 +195,7 @@ def fit(
                     display.message(line)
             if world.first:
                 prepare(run_dir)
+                _keep_learned(trainer, config, dataset)
                 replace_file(run_dir.config, dump_config(config).encode())
                 tracker.artifact(run_dir.config)
                 if keep_spec(run_dir, dataset):
@@ -215,6 +217,19 @@ def _tell_restart(trainer: Trainer) -> None:
         trainer.display.message(restart.reason)
     if restart.per_row and trainer.progress.step == 0:
         trainer.tracker.log("restart", 0, restart.to_json())
+
+
+def _keep_learned(trainer: Trainer, config: RunConfig, dataset: Dataset) -> None:
+    """Write down what the run learns from, and say which part is not unseen by a run that it goes on from."""
+    run = trainer.run_dir.path
+    goes_on = trainer.progress.step > 0 and (run / LEARNED).is_file()
+    learned = learned_until(run) if goes_on else learned_from(config, dataset)
+    learned.write(run)
+    for split in ("valid", "test"):
+        if split not in config.train.data.split("+"):
+            warning = unseen_warning(config.run, learned, JudgedPart.of(dataset, split), others=True)
+            if warning is not None:
+                trainer.display.message(f"warning: {split}: {warning}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from ctr.config import DistillConfig, RunConfig
 from ctr.predictions import SplitRows
 from ctr.runs.ensemble import is_ensemble, read_ensemble
+from ctr.runs.learned import JudgedPart, learned_until, run_of, unseen_warning
 from ctr.runs.saved_config import load_saved_config
 from features.dataset import Dataset, TaskInfo
 from features.errors import ConfigError, DataError
@@ -55,7 +56,8 @@ def read_teacher(config: RunConfig, dataset: Dataset) -> Teacher | None:
         dataset: as the run sees it.
 
     Raises:
-        ConfigError: a teacher was trained on validation rows, or the run does not learn a logit of its own
+        ConfigError: a teacher was trained on rows that are later than the training part, itself or through a
+            run that it learned from; or the run does not learn a logit of its own
             from the training rows alone.
         DataError: a teacher does not have each training row once, with the label of the data set.
     """
@@ -65,6 +67,8 @@ def read_teacher(config: RunConfig, dataset: Dataset) -> Teacher | None:
     _check_run(config, dataset.manifest.tasks[0])
     named = [distill.predictions] if isinstance(distill.predictions, str) else distill.predictions
     files = [_file_of(name) for name in named]
+    for name, file in zip(named, files, strict=True):
+        _check_unseen(name, run_of(file), dataset)
     own = _own_rows(dataset)
     total = sum((_logits(file, own) for file in files), np.zeros(len(own)))
     logits = (total / len(files)).astype(np.float32)
@@ -112,6 +116,24 @@ def _file_of(name: str) -> Path:
             f"it, got {run} with train.data: {data}; take another run"
         )
     return path / "predictions" / f"{_SPLIT}.parquet"
+
+
+def _check_unseen(name: str, teacher: Path, dataset: Dataset) -> None:
+    """Refuse a run that knows rows by which the run that learns from it is judged.
+
+    Its rows are matched by their places in the log, so its times are those of this log, whatever the name.
+    """
+    if not teacher.is_dir():
+        return  # a file of elsewhere, of which nobody can tell
+    learned = learned_until(teacher)
+    names = {dataset.manifest.name, learned.dataset or dataset.manifest.name}
+    for split in ("valid", "test"):
+        part = replace(JudgedPart.of(dataset, split), names=frozenset(names))
+        if (warning := unseen_warning(name, learned, part)) is not None:
+            raise ConfigError(
+                f"a teacher must have learned from rows before the {split} part alone, as that judges what "
+                f"learns from it, but {warning}; take another run"
+            )
 
 
 def _own_rows(dataset: Dataset) -> pl.DataFrame:

@@ -106,13 +106,21 @@ def test_killed_in_and_between_steps_it_ends_the_same(
     assert made == sorted(p.stat().st_mtime_ns for p in (tmp_path / "roll" / "data").rglob("manifest.json"))
 
 
-def test_days_that_come_later_go_on(logs: Path, whole: dict[str, Any], tmp_path: Path) -> None:
+def test_days_that_come_later_go_on(
+    logs: Path,
+    whole: dict[str, Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (tmp_path / "days").mkdir()
     for number in (1, 2, 3):
         name = f"day-0{number}"
         (tmp_path / "days" / name).symlink_to(logs / name)
         assert main(["roll", str(plan(tmp_path, tmp_path / "days"))]) == 0
     assert ends(tmp_path / "roll") == whole
+    assert "unseen" not in caplog.text + capsys.readouterr().err  # each day is judged before it is learned
+    assert (tmp_path / "roll" / "days" / "day-03" / "learned.json").is_file()
 
 
 def test_a_model_from_scratch_and_mlflow(logs: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from ctr.errors import LockedError, RetryableError
-from ctr.runs.journal import Journal, comparable, read_from, read_rows
 from ctr.runs.directory import RunDir
+from ctr.runs.journal import Journal, comparable, read_from, read_rows
 from features.durable.own import MARKER
 from features.errors import ConfigError, DataError
 
@@ -190,6 +190,6 @@ def test_a_full_disk_leaves_whole_rows_only(tmp_path: Path) -> None:
 
 def test_lock_file_stays_so_that_two_jobs_cannot_lock_two_files(tmp_path: Path) -> None:
     with RunDir.open(tmp_path / "a") as run:
-        before = os.stat((run.path / "lock")).st_ino
+        before = os.stat(run.path / "lock").st_ino
     with RunDir.open(tmp_path / "a"):
-        assert os.stat((run.path / "lock")).st_ino == before
+        assert os.stat(run.path / "lock").st_ino == before

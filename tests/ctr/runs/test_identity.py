@@ -69,7 +69,8 @@ def test_a_run_from_before_tables_were_drawn_anew_by_default_goes_on_without() -
     without = identity(config(**several, embedding={"restart": []}), manifest)
     found = identity(config(**several), manifest)
     assert found["config"]["embedding"]["restart"] == "auto"
-    for before in ([], None):
+    befores: tuple[list[str] | None, ...] = ([], None)
+    for before in befores:
         found["config"]["embedding"]["restart"] = before
         if before is None:
             del found["config"]["embedding"]["restart"]

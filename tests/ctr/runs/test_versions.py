@@ -64,7 +64,8 @@ def test_a_mismatch_names_the_mend(
 
 def test_this_environment_passes_without_heavy_imports(repo_root: Path) -> None:
     code = (
-        "import sys; from ctr.runs.versions import check_versions, fbgemm_available as f; check_versions(); f();"
+        "import sys; from ctr.runs.versions import check_versions, fbgemm_available as f; "
+        "check_versions(); f();"
         "print([name for name in ('torch', 'torchrec', 'fbgemm_gpu', 'pydantic') if name in sys.modules])"
     )
     done = subprocess.run(
