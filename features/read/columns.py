@@ -38,6 +38,12 @@ def origin(column: str) -> tuple[str, str]:
 
 def impression_reads(spec: Spec) -> Iterator[Read]:
     """Every column that is read from the impressions' side, except those of patterns."""
+    yield from row_reads(spec)
+    yield from input_reads(spec)
+
+
+def row_reads(spec: Spec) -> Iterator[Read]:
+    """What rows, requests, labels and their order are made of, before anything is joined or computed."""
     shown = spec.impressions
     for what in ("user", "item", "time", "request", "position"):
         if (column := getattr(shown, what)) is not None:
@@ -47,7 +53,6 @@ def impression_reads(spec: Spec) -> Iterator[Read]:
     yield from ((c, "impressions.context") for c in shown.context)
     yield from ((c, "impressions.where") for c in shown.where)
     yield from ((c, "order") for c in spec.order)
-    yield from input_reads(spec)
 
 
 def label_reads(shown: Impressions) -> Iterator[Read]:
@@ -69,10 +74,15 @@ def made_columns(shown: Impressions) -> set[str]:
 
 def raw_reads(spec: Spec) -> Iterator[Read]:
     """What `impression_reads` needs of the tables: for columns that are made, those they are made of."""
-    made, explode = made_columns(spec.impressions), spec.impressions.explode
+    made = made_columns(spec.impressions)
     yield from (read for read in impression_reads(spec) if read[0] not in made)
     yield from ((column, f"age {name!r}") for name, column in spec.ages.items())
-    if explode is not None:
+    yield from packed_reads(spec)
+
+
+def packed_reads(spec: Spec) -> Iterator[Read]:
+    """The columns of the impressions that hold several rows or events."""
+    if (explode := spec.impressions.explode) is not None:
         yield explode.column, "impressions.explode"
         if explode.clicked is not None:
             yield explode.clicked, "impressions.explode"
@@ -107,6 +117,12 @@ def pair_reads(spec: Spec) -> Iterator[Read]:
 
 def event_reads(spec: Spec, name: str) -> Iterator[Read]:
     """Every column that is read from the events of a domain, except those of patterns."""
+    yield from event_row_reads(spec, name)
+    yield from side_reads(spec, name)
+
+
+def event_row_reads(spec: Spec, name: str) -> Iterator[Read]:
+    """What the events of a domain, their outcomes and their order are made of, before anything is joined."""
     domain, what = spec.domains[name], f"domain {name!r}"
     outcome = domain.outcome.column if domain.outcome else None
     for column in (domain.user, domain.time, domain.item, outcome, *domain.where, *spec.order):
@@ -116,7 +132,6 @@ def event_reads(spec: Spec, name: str) -> Iterator[Read]:
     for task, later in spec.impressions.from_events.items():
         if later.domain == name:
             yield from ((c, f"impressions.labels.{task}.from_events") for c in later.where)
-    yield from side_reads(spec, name)
 
 
 def raw_event_reads(spec: Spec, name: str) -> Iterator[Read]:

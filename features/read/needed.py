@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
 from features.errors import ConfigError
-from features.read.columns import Read, computed_columns, is_pattern, origin, raw_event_reads, raw_reads
+from features.read.columns import (
+    Read,
+    computed_columns,
+    event_row_reads,
+    is_pattern,
+    made_columns,
+    origin,
+    packed_reads,
+    raw_event_reads,
+    raw_reads,
+    row_reads,
+)
 from features.read.event_labels import refuse_event_labels
 from features.read.explode import refuse_taken_names
 from features.read.outcomes import outcomes, refuse_outcomes
@@ -40,16 +51,19 @@ def needed_columns(spec: Spec, found: Problems | None = None) -> Needed:
     needed: Needed = {}
     entities = {"user": spec.user, "item": spec.item}
     computed = computed_columns(spec)
-    _enter(needed, spec.impressions.table, raw_reads(spec), entities, computed, problems)
+    own, made = {*row_reads(spec), *packed_reads(spec)}, made_columns(spec.impressions)
+    _enter(needed, spec.impressions.table, raw_reads(spec), entities, computed, problems, own=own)
+    named = [(c, reader) for c, reader in row_reads(spec) if c in made and origin(c)[0] != "own"]
+    _enter(needed, spec.impressions.table, named, {}, [], problems, own=named)
     for name, domain in spec.domains.items():
-        joined = {"item": spec.item if domain.item is not None else None}
-        _enter(needed, domain.table, raw_event_reads(spec, name), joined, [], problems)
+        joined, own = {"item": spec.item if domain.item is not None else None}, {*event_row_reads(spec, name)}
+        _enter(needed, domain.table, raw_event_reads(spec, name), joined, [], problems, own=own)
     named = [(c, "impressions.outcomes") for c in spec.impressions.outcomes]
     named += [(t.known_at, f"label {n!r}, known_at") for n, t in spec.impressions.tasks.items() if t.known_at]
-    _enter(needed, spec.impressions.table, named, {}, [], problems)
+    _enter(needed, spec.impressions.table, named, {}, [], problems, own=named)
     for name, domain in spec.domains.items():
         named = [(c, f"domain {name!r}, known_later") for c in domain.known_later]
-        _enter(needed, domain.table, named, {}, [], problems)
+        _enter(needed, domain.table, named, {}, [], problems, own=named)
     if found is None:
         problems.raise_all()
     for what, entity in entities.items():
@@ -91,8 +105,10 @@ def _enter(
     entities: dict[str, Entity | None],
     computed: list[str],
     problems: Problems,
+    *,
+    own: Collection[Read],
 ) -> None:
-    """Enter the columns that one table and the entities joined to it must have."""
+    """Enter the columns that one table and the entities joined to it must have; `own`: the table itself."""
     for column, reader in reads:
         with problems.collect():
             kind, name = origin(column)
@@ -100,6 +116,11 @@ def _enter(
             if name.startswith("__"):
                 raise ConfigError(
                     f"{reader} reads {column!r}: names with __ are reserved; rename the raw column"
+                )
+            if kind != "own" and (column, reader) in own:
+                raise ConfigError(
+                    f"{reader} must name a column of the table {table!r} itself, got {column!r}, which is "
+                    "joined or computed later; add it to that table, or rename it there if it is a raw column"
                 )
             if kind == "own" or entity is not None:
                 into = needed.setdefault(table if entity is None else entity.table, {})

@@ -87,3 +87,55 @@ def test_needed_columns_name_their_reader() -> None:
 def test_columns_that_cannot_be_read(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         needed_columns(parse_spec(changed(RATINGS_SPEC, **change)))
+
+
+CLICKED = {"clicked": "clicks"}
+_ROLES: dict[str, Any] = {
+    "impressions.user": lambda c: {"impressions__user": c},
+    "impressions.item": lambda c: {"impressions__item": c},
+    "impressions.item, made": lambda c: {
+        "impressions__item": c,
+        "impressions__explode": {"column": "items", **CLICKED},
+    },
+    "impressions.time": lambda c: {"impressions__time": c},
+    "impressions.request": lambda c: {"impressions__request": c},
+    "impressions.position": lambda c: {"impressions__position": c},
+    "impressions.context": lambda c: {"impressions__context": [c]},
+    "impressions.where": lambda c: {"impressions__where": {c: [1]}},
+    "impressions.explode": lambda c: {"impressions__explode": {"column": c, **CLICKED}},
+    "impressions.label": lambda c: {"impressions__label": {"column": c}},
+    "impressions.label.weight": lambda c: {"impressions__label__weight": c},
+    "impressions.sampling": lambda c: {"impressions__sampling": {"negatives": c}},
+    "impressions.outcomes": lambda c: {"impressions__outcomes": [c]},
+    "label 'label', known_at": lambda c: {"impressions__label__known_at": c},
+    "order": lambda c: {"order": [c]},
+    "domain 'ratings', user": lambda c: {"domains__ratings__user": c},
+    "domain 'ratings', item": lambda c: {"domains__ratings__item": c},
+    "domain 'ratings', time": lambda c: {"domains__ratings__time": c},
+    "domain 'ratings', where": lambda c: {"domains__ratings__where": {c: [1]}},
+    "domain 'ratings', outcome": lambda c: {"domains__ratings__outcome": {"column": c}},
+    "domain 'ratings', from_list": lambda c: {
+        "domains__ratings__from_list": {"column": c, "order": "oldest_first"}
+    },
+    "domain 'ratings', known_later": lambda c: {"domains__ratings__known_later": [c]},
+}
+
+
+@pytest.mark.parametrize("role", _ROLES)
+def test_rows_are_made_of_columns_of_their_own_table(role: str) -> None:
+    """Neither of what is joined to them nor of what is computed for them."""
+    computed = ["count.item.rate", "match.genre.count", "age.movie", "cross.both", "page.year.rank"]
+    for column in ("user.age", "item.year", *computed):
+        change = {
+            "impressions__label": {"column": "rating"},
+            "ages": AGES,
+            "crosses": {"both": ["user.sex", "item.genres"]},
+            "pages": {"year": {"column": "item.year"}},
+            **_ROLES[role](column),
+        }
+        with pytest.raises(ConfigError) as refused:
+            needed_columns(parse_spec(changed(RATINGS_SPEC, **change)))
+        says = (
+            f" must name a column of the table 'ratings' itself, got {column!r}, which is joined or computed"
+        )
+        assert role.partition(",")[0] + says in str(refused.value) or f"{role}{says}" in str(refused.value)
