@@ -104,7 +104,7 @@ def ablate(ablation: Ablation, *, launch: Launch, workers: int, budget: float | 
         if uri := tracking_uri(run_dir.path, tracking.uri):
             publish(ablation, kind="ablation", parent=tracker.run_id, uri=uri)
     echo(f"{text(results)}\n\nreport: {report}")
-    return ended.failures[0].code if ended.failures else 0
+    return pool.exit_code
 
 
 def compare(ablation: Ablation, ended: Ended) -> AblationResults:

@@ -10,7 +10,7 @@ from ctr.ablate.expand import BASE, Variant, base_config
 from ctr.ablate.plan import VariantPlan
 from ctr.ablate.publish import PARENT_TAG, log_once, parent_tracker
 from ctr.ablate.results import evaluate
-from ctr.ablate.run import Ended
+from ctr.ablate.run import Ended, check_base
 from ctr.ablate.schedule import Job, Launch, Pool
 from ctr.ablate.subruns import plan_subruns
 from ctr.config import RunConfig
@@ -28,7 +28,7 @@ from ctr.tune.search import TrialSearch, best_value
 from ctr.tune.study import Study, Tried
 from features.dataset import Dataset
 from features.durable import replace_file
-from features.errors import ConfigError, CtrError
+from features.errors import ConfigError
 from features.safe_yaml import dump_yaml, load_yaml
 from pipelines.terminal import echo
 from pipelines.trainings import Processes, add_workers
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Search, or go on with a search; the exit code is 0, or 128 + signal."""
+    """Search, or go on with a search; the exit code is 0, a failed training's, or 128 + signal."""
     check_versions()
     plan = load_tuning_plan(arguments.plan, arguments.overrides)
     base = base_config(plan.ablation({}, ("auc",)))
@@ -86,7 +86,7 @@ def tune(plan: TuningPlan, dataset: Dataset, *, launch: Launch, workers: int) ->
         if uri := tracking_uri(run_dir.path, search.base.tracking.uri):
             _publish(search.base, run_dir.path, plan, parent=tracker.run_id, uri=uri)
     echo(f"{text(results)}\n\nreport: {report}")
-    return 0
+    return pool.exit_code
 
 
 def _check_same(run_dir: RunDir, plan: TuningPlan) -> None:
@@ -131,11 +131,8 @@ def _test(search: TrialSearch, finalists: list[Tried]) -> TuningResults | None:
     search.pool.failures.clear()
     if not search.pool.run([Job(subrun) for subrun in ablation.unfinished(ablation.names)]):
         return None
+    check_base(search.pool.failures)
     failed = Ended(False, failures=search.pool.failures).failed
-    if BASE in failed:
-        raise CtrError(
-            f"the base must train, since all is compared with it, but it ended with {failed[BASE]}"
-        )
     manifest, seeds = search.dataset.manifest, ", ".join(map(str, search.plan.seeds))
     facts = {
         "base": f"{search.base.model.kind} on {manifest.name}",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ctr.ablate.ablation import Ablation
 from ctr.ablate.expand import BASE
 from ctr.ablate.halving import ROW, SHARES, Stopped, candidates, choose, decided, pause_step
-from ctr.ablate.schedule import Failure, Job, Pool
+from ctr.ablate.schedule import Failure, Job, Pool, TrainingFailed
 from ctr.ablate.subruns import SubRun
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import read_rows
 from ctr.tracking import Tracker
-from features.errors import ConfigError, CtrError
+from features.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class AblationRunner:
         """Train everything, or with a budget the better variants.
 
         Raises:
-            CtrError: the base failed, so that nothing can be compared; with the exit code of its training.
+            TrainingFailed: the base failed, so that nothing can be compared.
         """
         alive, stopped = self.ablation.names, list[Stopped]()
         for rung, share in enumerate(SHARES if self.budget is not None else ()):
@@ -70,10 +71,9 @@ class AblationRunner:
             stopped += chosen
             alive = [name for name in alive if all(name != s.variant for s in chosen)]
         whole = self.pool.run([Job(subrun) for subrun in self.ablation.unfinished(alive)])
-        ended = Ended(not whole, stopped, self.pool.failures)
-        if whole and BASE in ended.failed:
-            raise _base_failed(ended)
-        return ended
+        if whole:
+            check_base(self.pool.failures)
+        return Ended(not whole, stopped, self.pool.failures)
 
     def _rung(self, rung: int, share: float, alive: list[str]) -> list[Stopped] | None:
         """Train to a share, and choose who stops if the rest would take too long; None if a signal came."""
@@ -99,11 +99,12 @@ def steps_done(subrun: SubRun) -> int:
     return max((row["step"] for row in read_rows(subrun.path / "journal.jsonl")), default=0)
 
 
-def _base_failed(ended: Ended) -> CtrError:
-    failure = next(f for f in ended.failures if any(t.variant == BASE for t in f.subrun.trials))
-    error = CtrError(
-        f"the base must train, since everything is compared with it, but it ended with {failure.describe()}; "
-        f"see {failure.subrun.path / 'log.txt'}"
-    )
-    error.exit_code = failure.code
-    return error
+def check_base(failures: Sequence[Failure]) -> None:
+    """Refuse to go on without the base.
+
+    Raises:
+        TrainingFailed: a training of it is among the failures.
+    """
+    for failure in failures:
+        if any(trial.variant == BASE for trial in failure.subrun.trials):
+            raise TrainingFailed("the base must train, since everything is compared with it", failure)

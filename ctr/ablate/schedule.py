@@ -16,6 +16,7 @@ from ctr.ablate.subruns import SubRun
 from ctr.ablate.task import Task
 from ctr.errors import LockedError, RetryableError
 from ctr.runs.directory import RunDir
+from features.errors import CtrError
 from features.memory.limit import memory_limit
 
 TRIES = 5
@@ -87,6 +88,23 @@ class Failure:
         return f"exit code {self.code}" + (f": {self.message}" if self.message else "")
 
 
+class TrainingFailed(CtrError):
+    """A training that its command cannot do without has failed; the exit code is the training's own.
+
+    Args:
+        must: what must hold, such as "every size must train".
+        failure: of the training.
+    """
+
+    def __init__(self, must: str, failure: Failure) -> None:
+        folder = failure.subrun.path
+        super().__init__(
+            f"{must}, but {folder.name} ended with {failure.describe()}; see {folder / 'log.txt'}, mend it "
+            "and run the command again"
+        )
+        self.exit_code = failure.code
+
+
 @dataclass
 class Job:
     """A training to do: to its end, or to a pause."""
@@ -142,6 +160,11 @@ class Pool:
         while any(worker.poll() is None for worker, _ in going):
             time.sleep(SECONDS_BETWEEN_LOOKS)
         return not self.stopped()
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of the first training that failed."""
+        return self.failures[0].code if self.failures else 0
 
     def _again(self, job: Job, code: int) -> Job | None:
         """The job once more, where that may help; a failure is noted."""

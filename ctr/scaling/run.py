@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from ctr.ablate.schedule import Job, Pool
+from ctr.ablate.schedule import Job, Pool, TrainingFailed
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import read_rows
 from ctr.scaling.measure import foreseen, measured
@@ -14,7 +14,6 @@ from ctr.scaling.predict import ROW, Prediction, Record, predict, record_key, re
 from ctr.scaling.results import SweepResults, finding
 from ctr.scaling.sweep import Chain
 from ctr.tracking import Tracker
-from features.errors import CtrError
 
 
 class SweepRunner:
@@ -40,7 +39,7 @@ class SweepRunner:
         """Train, predict, train, score; None if a signal came.
 
         Raises:
-            CtrError: a training failed; with its exit code. What is finished stays.
+            TrainingFailed: a training failed. What is finished stays.
         """
         if not self._train(self.chain.fitted):
             return None
@@ -52,13 +51,7 @@ class SweepRunner:
     def _train(self, names: Sequence[str]) -> bool:
         whole = self.pool.run([Job(subrun) for subrun in self.chain.ablation.unfinished(names)])
         if whole and self.pool.failures:
-            failure = self.pool.failures[0]
-            error = CtrError(
-                f"every size must train, but {failure.subrun.path.name} ended with {failure.describe()}; see "
-                f"{failure.subrun.path / 'log.txt'}, mend it and run the command again"
-            )
-            error.exit_code = failure.code
-            raise error
+            raise TrainingFailed("every size must train", self.pool.failures[0])
         return whole
 
     def _record(self) -> Record:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ctr.ablate.expand import BASE, Variant, base_config, variant
 from ctr.ablate.halving import pause_step, rung_value
 from ctr.ablate.plan import VariantPlan
+from ctr.ablate.run import check_base
 from ctr.ablate.schedule import Job, Pool
 from ctr.ablate.subruns import SubRun, plan_subruns
 from ctr.config import RunConfig
@@ -21,7 +22,7 @@ from ctr.training.validation import selected_figure, selection_value
 from ctr.tune.plan import Range, TuningPlan, words
 from ctr.tune.study import Study, Tried
 from features.dataset import Dataset
-from features.errors import ConfigError, CtrError
+from features.errors import ConfigError
 
 TO_THE_END = 2**40  # a pause that no training reaches: it ends, and its test part is not scored
 
@@ -58,14 +59,19 @@ class TrialSearch:
         """Go on until trials or minutes are used up; False if a signal came.
 
         Raises:
-            CtrError: the base cannot be trained, or no trial of the first ones.
+            TrainingFailed: the base cannot be trained.
+            ConfigError: its training has no validation, or no trial of the first ones can be trained.
         """
         began = time.monotonic()
         base = self.subrun(Variant(BASE, self.base))
         if not self.pool.run([Job(base, TO_THE_END)]):
             return False
+        check_base(self.pool.failures)
         if (value := best_value(base)) is None:
-            raise CtrError(f"the base must train to a validation, see {base.path / 'log.txt'}")
+            raise ConfigError(
+                f"trials are chosen by the validation part, but the base was trained without, see "
+                f"{base.path / 'log.txt'}; give the data set a validation part with rows of both classes"
+            )
         self.say(f"base: {self._shown(value)}")
         while (group := self._next(began)) and self._try(group):
             self._check_some_train()

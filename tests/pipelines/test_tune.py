@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ctr.ablate.task import Task
 from ctr.runs.journal import read_rows
 from ctr.tune.plan import TuningPlan, load_tuning_plan
 from features.dataset import Dataset
-from features.errors import ConfigError
+from features.errors import ConfigError, CtrError
 from features.safe_yaml import dump_yaml
 from pipelines.ablate_worker import work
 from pipelines.tune import tune
@@ -123,6 +124,42 @@ def test_killed_it_asks_and_finds_the_same(
     for results in (own, other):
         results["plan"].pop("base"), results["test"].pop("plan")
     assert own == other
+
+
+def test_without_its_base_nothing_is_searched(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(CtrError, match=r"the base must train, .*base.s1.*; see .*log.txt") as caught:
+        do(small_plan(dataset, tmp_path / "out"), lambda task: 4)
+    assert caught.value.exit_code == 4
+
+
+@pytest.fixture
+def without(whole: tuple[Path, list[str]], tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of the search without a report and without some of its trainings."""
+
+    def copied(subruns: str) -> Path:
+        out = Path(shutil.copytree(whole[0], tmp_path / "runs" / "search"))
+        for path in (out / "report", *out.glob(f"subruns/{subruns}")):
+            shutil.rmtree(path)
+        return out
+
+    return copied
+
+
+def test_without_its_base_no_finalist_is_compared(dataset: Path, without: Callable[[str], Path]) -> None:
+    out = without("base.s2*")
+    with pytest.raises(CtrError, match="the base must train") as caught:
+        do(small_plan(dataset, out), lambda task: 5)
+    assert caught.value.exit_code == 5 and not (out / "report" / "index.html").exists()
+
+
+def test_a_finalist_that_fails_is_named_and_gives_its_exit_code(
+    dataset: Path, without: Callable[[str], Path]
+) -> None:
+    out = without("trial-*.s2*")  # the search had the other seed
+    code, started = do(small_plan(dataset, out), lambda task: 5)
+    assert code == 5 and len(started) == 1
+    found = results_of(out)
+    assert list(found["test"]["failed"]) == [started[0].partition(".")[0]] and not found["finalists"]
 
 
 def test_another_search_is_refused_and_a_closed_one_stays_closed(
