@@ -17,6 +17,8 @@ from features.errors import ConfigError, DataError
 _PIECE = 2**20
 _log = logging.getLogger(__name__)
 
+_TIMEOUT = 30.0  # seconds without a byte before giving up
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -46,13 +48,12 @@ ARCHIVES = {
 }
 
 
-def download(name: str, out: Path, *, timeout: float = 30.0) -> list[Path]:
+def download(name: str, out: Path) -> list[Path]:
     """Fetch a data set and unpack it into a new directory, which appears complete or not at all.
 
     Args:
         name: one of `ARCHIVES`.
         out: the directory; must not exist, or be empty.
-        timeout: seconds without a byte before giving up.
 
     Returns:
         The files in `out`.
@@ -66,7 +67,7 @@ def download(name: str, out: Path, *, timeout: float = 30.0) -> list[Path]:
     check_absent(out)
     with new_directory(out, point="download") as folder:
         archive, packed = ARCHIVES[name], folder / ".archive.zip"
-        _fetch(archive, packed, timeout)
+        _fetch(archive, packed)
         unpack(packed, folder, max_bytes=archive.max_unpacked)
         packed.unlink()
     return sorted(path for path in out.rglob("*") if path.is_file())
@@ -113,10 +114,10 @@ def _safe_path(member: zipfile.ZipInfo, packed: Path) -> PurePosixPath:
     return path
 
 
-def _fetch(archive: Archive, target: Path, timeout: float) -> None:
+def _fetch(archive: Archive, target: Path) -> None:
     """Fetch the archive and compare its checksum."""
     try:
-        with urllib.request.urlopen(archive.url, timeout=timeout) as source, target.open("xb") as sink:
+        with urllib.request.urlopen(archive.url, timeout=_TIMEOUT) as source, target.open("xb") as sink:
             _copy(source, sink, archive.max_bytes, archive.url)
     except OSError as error:
         raise DataError(

@@ -19,13 +19,13 @@ from ctr.generate.config import GenerateConfig
 from ctr.models.interaction.interactions import INTERACTIONS
 from ctr.models.registry import MODELS, model_class, model_config
 from ctr.models.sequence.sides import SIDES
-from ctr.options.kinds import sections_of
 from ctr.options.knobs import KindSection, Knobs, default_of
 from ctr.roll.plan import RollPlan
 from features.computed import Counter, Match, Page, Pair
 from features.safe_yaml import parse_yaml
 from pipelines.cli import COMMANDS
 from tests.documents import ROOT, fenced
+from tests.sections import sections_of
 
 PAGES = [
     ROOT / "README.md",

@@ -11,7 +11,6 @@ Source: Breiman, Random Forests, Machine Learning 45 (2001), section 10.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -96,11 +95,6 @@ def permutation_importances(
     return losses
 
 
-def permutation_importance(*args: Any, **options: Any) -> dict[str, MetricValue]:
-    """That of the first task, as `permutation_importances` gives it."""
-    return next(iter(permutation_importances(*args, **options).values()))
-
-
 def item_losses(
     state: TrainingState,
     batches: BatchSource,
@@ -108,7 +102,6 @@ def item_losses(
     *,
     bf16: bool,
     device: torch.device,
-    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, MetricValue]]:
     """Labels, scores and users of the rows, and what each item, exchanged as a whole, is worth."""
     outputs = Outputs(tasks_of(state.model))
@@ -121,8 +114,8 @@ def item_losses(
     label, known, _ = labels_of(given, outputs)[0]
     user = np.concatenate([batch.user_id[batch.request_index].numpy() for batch in given])[known]
     base = scores(batches)[known]
-    permuted = {item: scores(PermutedBatches(batches, own, seed=seed))[known] for item, own in items.items()}
-    pairs = paired_sums(label[known], base, permuted, user=user, draws=DRAWS, seed=seed) if permuted else {}
+    permuted = {item: scores(PermutedBatches(batches, own))[known] for item, own in items.items()}
+    pairs = paired_sums(label[known], base, permuted, user=user, draws=DRAWS) if permuted else {}
     return label[known], base, user, {item: _loss(pair) for item, pair in pairs.items()}
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"helps": GREEN, "hurts": ORANGE, "no evidence": GREY}
 ROW = 0.36  # inches for a variant
+_NEAR = 1.02  # costs of a smaller ratio hide each other
 
 
 def draw_all(results: AblationResults) -> dict[str, bytes]:
@@ -177,7 +178,7 @@ def _cost_point(axes: Axes, x: float, y: float, judgement: Judgement, *, number:
     axes.text(x, y, str(number), color="white", ha="center", va="center", fontsize=8, weight="bold")
 
 
-def _apart(costs: Sequence[float], *, near: float = 1.02) -> list[float]:
+def _apart(costs: Sequence[float]) -> list[float]:
     """The costs with those that are nearly equal moved side by side, a step to the right each.
 
     Example:
@@ -186,8 +187,8 @@ def _apart(costs: Sequence[float], *, near: float = 1.02) -> list[float]:
     """
     placed: list[float] = []
     for value in costs:
-        crowd = sum(1 for other in costs[: len(placed)] if 1 / near < value / other < near)
-        placed.append(value * near**crowd)
+        crowd = sum(1 for other in costs[: len(placed)] if 1 / _NEAR < value / other < _NEAR)
+        placed.append(value * _NEAR**crowd)
     return placed
 
 

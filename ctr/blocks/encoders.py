@@ -15,15 +15,13 @@ R requests, L events of one, D width, H heads.
 
 from __future__ import annotations
 
-from typing import Literal, Unpack
+from typing import Unpack
 
 from torch import nn
 
 from ctr.blocks.attention import LayerOptions, TransformerLayer
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.layers import NormOptions, Residual, SwiGLU
-
-Strategy = Literal["transformer", "longer", "swiglu"]
 
 
 class AttentionEncoder(TransformerLayer):
@@ -85,19 +83,3 @@ class SwiGLUEncoder(nn.Module):
         """Events (ΣL, D) to H (ΣL, D)."""
         values = sequence.values
         return sequence.with_values(self.around(values, self.swiglu) if self.around else self.swiglu(values))
-
-
-def build_encoder(
-    strategy: Strategy, width: int, heads: int, *, recent: int, **options: Unpack[LayerOptions]
-) -> AttentionEncoder | SwiGLUEncoder:
-    """The encoder of a strategy; `recent` counts for `longer` only.
-
-    Raises:
-        ValueError: for an unknown strategy.
-    """
-    if strategy == "swiglu":
-        return SwiGLUEncoder(width, **options)
-    if strategy not in ("transformer", "longer"):
-        raise ValueError(f"strategy must be 'transformer', 'longer' or 'swiglu', got {strategy!r}")
-    kept = recent if strategy == "longer" else None
-    return AttentionEncoder(width, heads, recent=kept, **options)

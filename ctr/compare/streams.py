@@ -25,7 +25,6 @@ def compare_files(
     task: str | None = None,
     chunk_rows: int = CHUNK_ROWS,
     draws: int = DRAWS,
-    seed: int = 0,
 ) -> dict[str, Paired]:
     """Compare prediction files, matched by id, in memory bounded by `chunk_rows`.
 
@@ -38,7 +37,7 @@ def compare_files(
         where: (name of a slice without `slice_`, its value as text): only these rows of the base count.
         task: whose labels and scores are compared, of files of several tasks; None: the first one.
         chunk_rows: rows held in memory.
-        draws, seed: of the bootstrap over users.
+        draws: of the bootstrap over users.
 
     Returns:
         Variant name → `Paired`.
@@ -58,7 +57,7 @@ def compare_files(
         )
 
     def matched(read: Callable[..., Iterator[list[pa.Table]]]) -> dict[str, Paired]:
-        options = {"chunk_rows": chunk_rows, "draws": draws, "seed": seed}
+        options = {"chunk_rows": chunk_rows, "draws": draws}
         with Comparison(models=len(files), keys=keys, **options) as comparison:
             for tables in read(files, chunk_rows=chunk_rows):
                 comparison.add(_rows(tables, keys))

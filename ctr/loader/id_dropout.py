@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ctr.metrics.clusters import mix64
 from features.dataset import Manifest
 from features.errors import ConfigError
 
@@ -52,9 +53,9 @@ class IdDropout:
         if not rate:
             return ids
         rows, key = ids.astype(np.uint64), draw_key(self.seed, epoch, table)
-        dropped = draws(_mixed(requests.astype(np.uint64) ^ key) ^ rows) < rate
+        dropped = draws(mix64(requests.astype(np.uint64) ^ key) ^ rows) < rate
         dropped &= ids > self.oov_rows[table]
-        unknown = 1 + _mixed(rows) % np.uint64(self.oov_rows[table])
+        unknown = 1 + mix64(rows) % np.uint64(self.oov_rows[table])
         return np.where(dropped, unknown.astype(ids.dtype), ids)
 
 
@@ -83,7 +84,7 @@ def draw_key(seed: int, epoch: int, name: str) -> np.uint64:
 
 def draws(values: np.ndarray) -> np.ndarray:
     """Numbers in [0, 1), float64 (V,), each a function of a uint64 alone."""
-    return (_mixed(values) >> np.uint64(11)) * _TO_UNIT
+    return (mix64(values) >> np.uint64(11)) * _TO_UNIT
 
 
 def _reason(name: str, manifest: Manifest) -> str:
@@ -92,11 +93,3 @@ def _reason(name: str, manifest: Manifest) -> str:
         return f"; its values are encoded by {manifest.tables[name].encode}, so that none is ever unknown"
     columns = [c for c in manifest.features if c.name == name]
     return f"; the feature of that name is in table {columns[0].table!r}" if columns else ""
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """Bits of uint64 (V,) spread over all 64: the finaliser of SplitMix64 (Steele et al., OOPSLA 2014)."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

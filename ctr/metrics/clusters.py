@@ -22,8 +22,9 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, odd
 def mix64(codes: Codes) -> Codes:
     """Spread 64-bit integers evenly: every bit of the input turns each bit of the output in half the cases.
 
-    `features.encode.tables` has these four lines too, for the rows of hashed values: there they are part of
-    what a data set on disk means, here of which users are drawn together. Neither may change with the other.
+    `features.past.keys.mixed` has these four lines too, for the rows of hashed values: there they are part of
+    what a data set on disk means, here of which users are drawn together and which IDs are dropped. Neither
+    may change with the other.
 
     Source: Steele, Lea, Flood, Fast splittable pseudorandom number generators (OOPSLA 2014), SplitMix64.
 

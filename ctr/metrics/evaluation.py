@@ -120,22 +120,18 @@ def evaluate_table(
     return Evaluation(overall=overall, slices=results)
 
 
-def evaluate_values(
-    table: PredictionTable, *, draws: int = 200, seed: int = 0
-) -> dict[str, RegressionSummary]:
+def evaluate_values(table: PredictionTable) -> dict[str, RegressionSummary]:
     """The metrics of each regression of a table, over the rows where its value is known.
 
     Args:
         table: as `evaluate_table` takes it; values and predictions are in the unit of the log.
-        draws: bootstrap draws by user; 0 for no intervals.
-        seed: of the bootstrap.
     """
     schema, batches = _open(table, CHUNK_ROWS)
     tasks = {name: own for name, own in tasks_in(schema).items() if own.kind == "regression"}
     found = {}
     for name, own in tasks.items():
         wanted = [own.label, own.score, *(c for c in ("user_id", own.weight) if c in schema.names)]
-        accumulator = RegressionAccumulator(draws=draws, seed=seed)
+        accumulator = RegressionAccumulator()
         for batch in batches(wanted):
             known = _known(batch, own)
             present = {"user": "user_id", "weight": own.weight}

@@ -105,12 +105,6 @@ def one_of(field: FieldInfo) -> OneOf | None:
     return next((mark for mark in field.metadata if isinstance(mark, OneOf)), None)
 
 
-def sections_of(field: FieldInfo) -> list[type[Knobs]]:
-    """The classes that an option may be of, one for each kind; none for plain values."""
-    mark, inner = one_of(field), section_of(field)
-    return list(mark.kinds.values()) if mark else [inner] if inner else []
-
-
 def differing(own: Knobs, usual: Any) -> dict[str, Any]:
     """The options of a section that are not at their defaults, as plain data.
 

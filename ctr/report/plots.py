@@ -68,8 +68,8 @@ def number(value: float | None, digits: int = 4) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def with_ends(metric: MetricValue, digits: int = 4) -> str:
+def with_ends(metric: MetricValue) -> str:
     """A metric with its interval: `0.7512 (0.7401 to 0.7620)`."""
     if metric.value is None or metric.low is None:
-        return number(metric.value, digits)
-    return f"{number(metric.value, digits)} ({number(metric.low, digits)} to {number(metric.high, digits)})"
+        return number(metric.value)
+    return f"{number(metric.value)} ({number(metric.low)} to {number(metric.high)})"

@@ -50,13 +50,9 @@ def memory_limit(cap: int | None = None) -> MemoryLimit:
     return min(limits, key=lambda limit: limit.left)
 
 
-def process_limits(cgroups: Path = _CGROUPS) -> list[MemoryLimit]:
-    """What this process was given, less than the machine has: by `ulimit`, by its control groups.
-
-    Args:
-        cgroups: where the control groups are mounted.
-    """
-    return [*_of_ulimit(), *_of_cgroups(cgroups, Path("/proc/self/cgroup"))]
+def process_limits() -> list[MemoryLimit]:
+    """What this process was given, less than the machine has: by `ulimit`, by its control groups."""
+    return [*_of_ulimit(), *_of_cgroups(_CGROUPS, Path("/proc/self/cgroup"))]
 
 
 def limit_reached() -> bool:

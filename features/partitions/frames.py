@@ -60,10 +60,9 @@ def read_table(path: Path) -> pa.Table:
     return ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
-def read_frame(path: Path, columns: Iterable[str] | None = None) -> pl.DataFrame:
-    """An Arrow file, or some of its columns, mapped."""
-    table = read_table(path)
-    return _polars(table if columns is None else table.select(list(columns)))
+def read_frame(path: Path) -> pl.DataFrame:
+    """An Arrow file, mapped."""
+    return _polars(read_table(path))
 
 
 def read_frames(paths: Iterable[Path]) -> pl.DataFrame:

@@ -62,13 +62,13 @@ class CsvFile:
 
         return register_io_source(frames, schema={**schema, LINE: pl.Int64()})
 
-    def first_rows(self, kinds: Mapping[str, Kind], *, size: int = 2**16) -> None:
+    def first_rows(self, kinds: Mapping[str, Kind]) -> None:
         """Read and convert the beginning of the file alone.
 
         Raises:
             DataError: as reading it whole would.
         """
-        next(self._frames(kinds, size=size), None)
+        next(self._frames(kinds, size=2**16), None)
 
     def _frames(self, kinds: Mapping[str, Kind], *, size: int = 2**24) -> Iterator[pl.DataFrame]:
         skip = self.header

@@ -13,7 +13,6 @@ from torch import Tensor
 from ctr.build import build_model, identity, pick_device
 from ctr.config import RunConfig, dump_config, parse_config
 from ctr.models.registry import KINDS, model_config
-from ctr.options.kinds import sections_of
 from ctr.options.knobs import Knobs
 from ctr.tokens.ngram import ngram_fields
 from features.errors import ConfigError
@@ -22,6 +21,7 @@ from tests.ctr import batches
 from tests.ctr.models.grid_knobs import ELSEWHERE, GRID_KNOBS
 from tests.ctr.models.unified_cases import UNIFIED_KNOBS
 from tests.ctr.ngram_batches import add_ngrams, ngram_rows
+from tests.sections import sections_of
 
 BASE: dict[str, Any] = {"d_model": 12, "heads": 2}
 HYFORMER: dict[str, Any] = {"queries": {"view": 2}, "encoder": {"recent": 4}}

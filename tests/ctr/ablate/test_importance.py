@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctr.ablate.importance import HeldBatches, permutation_importance, sample_batches
+from ctr.ablate.importance import HeldBatches, permutation_importances, sample_batches
 from ctr.ablate.permute import PermutedBatches
 from ctr.build import build_state, open_dataset, scoring_loader
 from ctr.metrics import MetricValue, auc
@@ -36,9 +36,15 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingState, Hel
     return state, sample_batches(scoring_loader(config, dataset, "test"), 100_000), dataset
 
 
-def measured(opened: tuple[TrainingState, HeldBatches, Dataset], seed: int = 0) -> dict[str, MetricValue]:
-    state, batches, dataset = opened
-    return permutation_importance(state, batches, dataset.manifest, bf16=False, device=CPU, seed=seed)
+def measured(
+    opened: tuple[TrainingState, HeldBatches, Dataset], batches: HeldBatches | None = None, seed: int = 0
+) -> dict[str, MetricValue]:
+    """Of the only task, on the held batches or on others."""
+    state, held, dataset = opened
+    rows = held if batches is None else batches
+    found = permutation_importances(state, rows, dataset.manifest, bf16=False, device=CPU, seed=seed)
+    (own,) = found.values()
+    return own
 
 
 def test_every_feature_and_domain_has_its_loss_and_interval(
@@ -67,7 +73,7 @@ def test_every_feature_and_domain_has_its_loss_and_interval(
 
 def test_what_says_nothing_is_worth_nothing(opened: tuple[TrainingState, HeldBatches, Dataset]) -> None:
     """A column with one value for all rows: exchanging it changes no score."""
-    state, batches, dataset = opened
+    _, batches, _ = opened
     same = HeldBatches(
         [
             replace(
@@ -76,14 +82,14 @@ def test_what_says_nothing_is_worth_nothing(opened: tuple[TrainingState, HeldBat
             for b in batches.batches
         ]
     )
-    found = permutation_importance(state, same, dataset.manifest, bf16=False, device=CPU)
+    found = measured(opened, same)
     assert found["price"].value == pytest.approx(0, abs=1e-12) and abs(found["item"].value or 0) > 1e-6
 
 
 def test_few_users_give_no_interval(opened: tuple[TrainingState, HeldBatches, Dataset]) -> None:
-    state, batches, dataset = opened
+    _, batches, _ = opened
     alone = HeldBatches([replace(b, user_id=torch.zeros_like(b.user_id)) for b in batches.batches])
-    found = permutation_importance(state, alone, dataset.manifest, bf16=False, device=CPU)["item"]
+    found = measured(opened, alone)["item"]
     assert found.value is not None and found.low is None and "too few to resample" in str(found.reason)
 
 

@@ -22,7 +22,7 @@ from ctr.bench.shape import Shape
 from ctr.bench.synthetic import write_dataset
 from ctr.bench.variants import VARIANTS
 from ctr.bench.workload import bench_config
-from ctr.blocks.encoders import build_encoder
+from ctr.blocks.encoders import AttentionEncoder
 from ctr.blocks.fused import ROWS
 from ctr.blocks.jagged import Jagged
 from ctr.config import RunConfig
@@ -84,7 +84,7 @@ def test_an_encoder_costs_what_its_formula_says(requests: int, monkeypatch: pyte
 
     counted._get_raw = True  # type: ignore[attr-defined]
     monkeypatch.setitem(flops._CPU_ATTENTION, position_wise.forward.overloadpacket, counted)
-    encoder = build_encoder("transformer", width, 4, recent=1, hidden=4 * width)
+    encoder = AttentionEncoder(width, 4, hidden=4 * width)
     values = torch.randn(requests * length, width, requires_grad=True)
     sequence = Jagged.from_lengths(values, torch.tensor([length] * requests))
     assert count_flops(lambda: encoder(sequence)) == requests * layer_flops(length, width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ctr.blocks.encoders import build_encoder
+from ctr.blocks.encoders import AttentionEncoder, SwiGLUEncoder
 from ctr.blocks.jagged import Jagged
 from ctr.blocks.longer import CrossCausalAttention, SelectQueries, SelfCausalAttention
 from ctr.blocks.mixing import RankMixerBlock
@@ -23,8 +23,9 @@ class HyFormerLayer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        names = ("transformer", "longer", "swiglu")
-        self.encoders = nn.ModuleList(build_encoder(name, D, 2, recent=3) for name in names)
+        self.encoders = nn.ModuleList(
+            [AttentionEncoder(D, 2), AttentionEncoder(D, 2, recent=3), SwiGLUEncoder(D)]
+        )
         self.generate = QueryGeneration(D, M, [1, 2, 3])
         self.decode = QueryDecoding(D, 2, [1, 2, 3])
         self.boost = QueryBoosting(8, D)
