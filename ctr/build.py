@@ -54,7 +54,13 @@ def run_view(config: RunConfig, manifest: Manifest) -> Manifest:
     if config.train.loss.kind in ("pairwise", "listwise"):
         _check_ranked(config.train.loss.kind, manifest)
     check_tasks(config.train.metric, tasks)
-    return manifest.without(config.drop).model_copy(update={"tasks": tasks})
+    view = manifest.without(config.drop).model_copy(update={"tasks": tasks})
+    if not view.features:
+        raise ConfigError(
+            f"drop must leave a feature of data set {manifest.name!r}, got {config.drop}, after which no "
+            "feature is left; name fewer"
+        )
+    return view
 
 
 def _check_sampled(sampled: TaskInfo, tasks: list[TaskInfo]) -> None:

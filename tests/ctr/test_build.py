@@ -43,3 +43,12 @@ def test_a_loss_within_requests_needs_requests_of_several_rows(kind: str) -> Non
     assert run_view(config(train={"loss": kind}), data()).tasks == [CLICK]
     with pytest.raises(ConfigError, match=f"train.loss {kind} compares the rows of a request, but all 30 "):
         run_view(config(train={"loss": kind}), data(requests=30))
+
+
+@pytest.mark.parametrize("every", [["*"], ["?*"], [c.name for c in data().features]])
+def test_a_run_reads_a_feature(every: list[str]) -> None:
+    """Of one that drops all but the last it is the last that is left."""
+    names = [column.name for column in data().features]
+    assert [c.name for c in run_view(config(drop=names[1:]), data()).features] == names[:1]
+    with pytest.raises(ConfigError, match=r"drop must leave a feature of data set .* no feature is left"):
+        run_view(config(drop=every), data())
