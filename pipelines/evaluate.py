@@ -6,39 +6,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ctr.baseline import BASELINES
-from ctr.metrics import MetricValue
 from ctr.metrics.table import compared
-from ctr.report.result_line import append_line
-from ctr.runs.directory import RunDir
 from ctr.runs.ensemble import is_ensemble
-from ctr.runs.journal import Row, read_rows
-from ctr.tracking import Tracker
-from ctr.transfer.report import KIND, TakenOver
 from features.errors import ConfigError
 from features.remote.working_copy import here
-from pipelines.baseline import check_baselines, compared_with
 from pipelines.compare import compare
 from pipelines.ensemble_report import evaluate_ensemble
-from pipelines.measured import EvaluationResult, measure
+from pipelines.measured import EvaluationResult
 from pipelines.options import only_with
 from pipelines.remote_runs import runs_here
 from pipelines.terminal import echo
 
-if TYPE_CHECKING:
-    from ctr.ablate.importance import HeldBatches
-    from ctr.training.search_recall import Recall
-    from pipelines.runs import OpenRun
-
 # Each form of the command reads its own options alone.
 ONE_RUN = "split checkpoint raw dataset baseline line importance"
 COMPARED = "metric alpha noise task where out"
-RECALL_ROWS = 4_000  # on which the recall of a search is measured, about
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,129 +145,30 @@ def evaluate(
         raw_scores: without the calibration of the run.
     """
     if is_ensemble(here(path)):
-        asked = {"--checkpoint": checkpoint != "best", "--dataset": dataset is not None}
-        asked |= {"--baseline": bool(baselines), "--importance": bool(importance_rows), "--raw": raw_scores}
-        if given := [option for option, value in asked.items() if value]:
-            raise ConfigError(
-                f"{path} holds an ensemble, which has predictions and no weights, got {' '.join(given)}; "
-                "leave that out, or evaluate one of the runs that it is made of"
-            )
+        weights = {"--checkpoint": checkpoint != "best", "--dataset": dataset is not None}
+        weights |= {"--baseline": bool(baselines), "--importance": bool(importance_rows), "--raw": raw_scores}
+        _refuse_for_ensemble(path, [option for option, given in weights.items() if given])
         return evaluate_ensemble(path, split, line_file=line_file)
-    # Here, because they load torch, which comparing predictions does not need.
-    from ctr.training.search_recall import describe_recall, recall_rows
-    from pipelines.predict import predict, warn_of_seen
-    from pipelines.result_line import result_line
-    from pipelines.runs import open_run
-    from pipelines.train import describe_dataset
+    # Here, because it loads torch, which comparing predictions does not need.
+    from pipelines.evaluate_run import evaluate_run
 
-    with RunDir.open_results(path) as run_dir:
-        opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint, raw=raw_scores)
-        check_baselines(opened, baselines or [])
-        seen = "; ".join(warn_of_seen(path, opened, split)) or None
-        predictions, _ = predict(run_dir, opened, split)
-        compared = [compared_with(run_dir, opened, kind, split) for kind in baselines or []]
-        history = read_rows(run_dir.journal_file)
-        recall = _recall(opened, split)
-        notes = describe_recall(recall)
-        result = measure(
-            predictions,
-            run_dir.report / opened.place,
-            title=f"{opened.config.model.kind} on {opened.dataset.manifest.name}, {split}",
-            facts={
-                "run": path,
-                "weights": f"step {opened.step}",
-                "split": split,
-                **({} if seen is None else {"warning": seen}),
-                **describe_dataset(opened.prepared),
-                **_started_from(history),
-                **_closed(opened),
-                **({"search": "; ".join(notes)} if notes else {}),
-            },
-            config=opened.config.model_dump(mode="json"),
-            step=opened.step,
-            comparison=compared + (lines or []),
-            importances=_importances(opened, split, importance_rows) if importance_rows else {},
-            history=history,
-        )
-        result = replace(result, notes=notes)
-        name = f"{split}.{opened.place}" if opened.place else split
-        rows = [*result.rows(name), *recall_rows(recall, split=name)]
-        _record(run_dir, opened, rows, report=result.report.parent)
-        if line_file is not None:
-            line = result_line(run_dir, opened, result.evaluation, split, others=result.others, note=seen)
-            append_line(line_file, line)
-    return result
-
-
-def _importances(opened: OpenRun, split: str, rows: int) -> dict[str, dict[str, MetricValue]]:
-    from ctr.ablate.importance import permutation_importances
-
-    batches, bf16 = _sample(opened, split, rows), opened.config.train.precision == "bf16"
-    return permutation_importances(
-        opened.state, batches, opened.dataset.manifest, bf16=bf16, device=opened.device
+    return evaluate_run(
+        path,
+        split,
+        checkpoint=checkpoint,
+        dataset=dataset,
+        baselines=baselines or [],
+        lines=lines or [],
+        line_file=line_file,
+        importance_rows=importance_rows,
+        raw_scores=raw_scores,
     )
 
 
-def _recall(opened: OpenRun, split: str) -> dict[str, Recall]:
-    """How much of exact attention the searches of a model find; empty for one that does not search."""
-    from ctr.training.search_recall import measure_recall, searches
-
-    if not searches(opened.state.model):
-        return {}
-    batches, bf16 = _sample(opened, split, RECALL_ROWS), opened.config.train.precision == "bf16"
-    return measure_recall(opened.state, batches.iterate(0), bf16=bf16, device=opened.device)
-
-
-def _sample(opened: OpenRun, split: str, rows: int) -> HeldBatches:
-    """About so many rows of a split."""
-    from ctr.ablate.importance import sample_batches
-    from ctr.build import scoring_loader
-
-    return sample_batches(scoring_loader(opened.config, opened.dataset, split), rows)
-
-
-def _record(
-    run_dir: RunDir, opened: OpenRun, rows: Iterable[tuple[str, dict[str, Any]]], *, report: Path
-) -> None:
-    """Write the figures into the run's journal, and so to MLflow, unless a job trains the run."""
-    from pipelines.runs import keep_spec
-
-    if not run_dir.record():
-        return
-    tracking = opened.config.tracking
-    with Tracker(run_dir, uri=tracking.uri, experiment=tracking.experiment, system_seconds=0) as tracker:
-        tracker.begin(opened.step)
-        for kind, values in rows:
-            tracker.log(kind, opened.step, values)
-        own = not opened.place  # spec and model belong to the run's own data set
-        if own and keep_spec(run_dir, opened.dataset):
-            tracker.artifact(run_dir.spec)
-        tracker.artifact(report)
-        if own:
-            _log_model(tracker, opened)
-
-
-def _log_model(tracker: Tracker, opened: OpenRun) -> None:
-    """Have MLflow keep the weights as a model, unless they are too large, or gone since they were read."""
-    from pipelines.logged_model import OPENER
-
-    try:
-        size = sum(path.stat().st_size for path in opened.checkpoint.iterdir())
-    except FileNotFoundError:
-        return
-    if size <= opened.config.tracking.model_mb * 2**20:
-        tracker.model(opened.checkpoint, dataset=opened.dataset.root, opener=OPENER)
-
-
-def _closed(opened: OpenRun) -> dict[str, str]:
-    """Which columns the model does not read, of one with gates."""
-    from ctr.training.column_gates import describe_gates, gate_values
-
-    told = describe_gates(gate_values(opened.state.model))
-    return {"columns": told[0]} if told else {}
-
-
-def _started_from(history: list[Row]) -> dict[str, str]:
-    """What the run took over from another one, for the head of the report."""
-    rows = [row for row in history if row["kind"] == KIND]
-    return {"start": "; ".join(TakenOver.from_json(rows[-1]).lines())} if rows else {}
+def _refuse_for_ensemble(path: Path, given: list[str]) -> None:
+    """Refuse what needs weights."""
+    if given:
+        raise ConfigError(
+            f"{path} holds an ensemble, which has predictions and no weights, got {' '.join(given)}; "
+            "leave that out, or evaluate one of the runs that it is made of"
+        )
