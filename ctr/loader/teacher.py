@@ -17,20 +17,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ctr.config import DistillConfig, RunConfig
+from ctr.loader.teacher_file import CODES, PLACE, frame_of, taught_logits
 from ctr.predictions import SplitRows
 from ctr.runs.ensemble import is_ensemble, read_ensemble
 from ctr.runs.learned import JudgedPart, learned_until, run_of, unseen_warning
 from ctr.runs.saved_config import load_saved_config
 from features.dataset import Dataset, TaskInfo
-from features.errors import ConfigError, DataError
+from features.errors import ConfigError
 from features.remote.working_copy import here
 
 _SPLIT = "train"
-_PLACE = ["log_row", "log_file"]
-_CODES = ["row_id", "request_id", "user_id", "item_id", "time"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def read_teacher(config: RunConfig, dataset: Dataset) -> Teacher | None:
     for name, file in zip(named, files, strict=True):
         _check_unseen(name, run_of(file), dataset)
     own = _own_rows(dataset)
-    total = sum((_logits(file, own) for file in files), np.zeros(len(own)))
+    total = sum((taught_logits(file, own) for file in files), np.zeros(len(own)))
     logits = (total / len(files)).astype(np.float32)
     digest = hashlib.sha256(logits.tobytes()).hexdigest()
     return Teacher(logits, digest, _told(distill, files, len(own)))
@@ -140,68 +138,9 @@ def _own_rows(dataset: Dataset) -> pl.DataFrame:
     """Codes, label and, where the data set knows them, places of the training rows; N rows in file order."""
     rows = SplitRows(dataset, _SPLIT)
     columns = rows.columns(0, rows.rows)
-    table = pa.table({name: columns[name] for name in [*_CODES, "label"]})
+    table = pa.table({name: columns[name] for name in [*CODES, "label"]})
     if (origin := dataset.origin()) is not None:
         place = origin.take(table["row_id"])
-        for name in (name for name in _PLACE if name in place.column_names):
+        for name in (name for name in PLACE if name in place.column_names):
             table = table.append_column(name, place[name])
-    return _frame(table)
-
-
-def _logits(file: Path, own: pl.DataFrame) -> np.ndarray:
-    """Float64 (N,): a teacher's logit of each of our rows."""
-    table = _read(file)
-    place = [name for name in _PLACE if name in table.columns and name in own.columns]
-    keys = [*place, "time"] if "log_row" in place else _CODES
-    if missing := {*keys, "label", "logit"} - set(table.columns):
-        raise DataError(f"{file} must have the columns {sorted(missing)} to be learned from; {_remedy(file)}")
-    taught = table.select(*keys, "logit", pl.col("label").alias("teacher_label"))
-    if doubled := len(taught) - taught.select(keys).n_unique():
-        raise DataError(f"{file} must have each row once, {doubled:,} rows are repeated; {_remedy(file)}")
-    found = own.join(taught, on=keys, how="left", maintain_order="left")
-    _check(file, found, keys)
-    return found["logit"].cast(pl.Float64).to_numpy()
-
-
-def _check(file: Path, found: pl.DataFrame, keys: Sequence[str]) -> None:
-    """Refuse rows that the teacher does not have, other labels, and what is not finite."""
-    wrong = {
-        "have a finite logit of each training row": pl.col("logit").is_finite().not_().fill_null(True),
-        "have the labels of the data set": pl.col("label").ne_missing(pl.col("teacher_label")),
-    }
-    for wanted, expression in wrong.items():
-        if len(rows := found.filter(expression)):
-            first = ", ".join(f"{name} {rows[name][0]}" for name in keys)
-            raise DataError(
-                f"{file} must {wanted}, which {len(rows):,} of {len(found):,} rows lack, first {first}; "
-                f"{_remedy(file)}"
-            )
-
-
-def _read(file: Path) -> pl.DataFrame:
-    if not file.is_file():
-        raise DataError(
-            f"the predictions of a teacher must be there, but there is no {file}; {_remedy(file)}"
-        )
-    try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
-            names = set(opened.schema_arrow.names)
-            wanted = [name for name in [*_PLACE, *_CODES, "label", "logit"] if name in names]
-            return _frame(opened.read(wanted))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{file} must be a readable Parquet file: {error}; {_remedy(file)}") from error
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    frame = pl.DataFrame(pl.from_arrow(table))
-    return frame.with_columns(
-        pl.col("label").cast(pl.Float32), *(pl.col(n).cast(pl.String) for n in ("log_file",) if n in frame)
-    )
-
-
-def _remedy(file: Path) -> str:
-    run = file.parent.parent
-    return (
-        f"write it with: ctr predict {run} --split train (of an ensemble: ctr ensemble RUN RUN … --out {run} "
-        "--train), with the data set of this run or another one of the same log"
-    )
+    return frame_of(table)

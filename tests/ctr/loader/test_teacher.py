@@ -14,6 +14,7 @@ from ctr.errors import CtrError
 from ctr.loader.teacher import read_teacher
 from ctr.predictions import SplitRows
 from features.dataset import Dataset
+from features.errors import DataError
 from tests.ctr.tiny_run import tiny_config, tiny_dataset
 
 
@@ -90,17 +91,57 @@ def test_every_candidate_of_every_batch_has_its_own_logit(root: Path, tmp_path: 
     assert next(iter(first.targets.values())).teacher is None
 
 
+KINDS: dict[str, list[pa.DataType]] = {
+    "logit": [pa.string(), pa.bool_(), pa.null(), pa.list_(pa.float32()), pa.decimal128(20, 3)],
+    "time": [pa.float64(), pa.string(), pa.timestamp("s")],
+    "label": [pa.string(), pa.null()],
+    "row_id": [pa.float32(), pa.string()],
+    "user_id": [pa.large_string()],
+}
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"), [(name, kind) for name, kinds in KINDS.items() for kind in kinds]
+)
+def test_a_column_of_another_kind_is_refused_by_file_and_name(
+    column: str, kind: pa.DataType, root: Path, tmp_path: Path
+) -> None:
+    table, file = table_of(root), tmp_path / "t.parquet"
+    at = table.column_names.index(column)
+    empty = pa.types.is_nested(kind) or pa.types.is_null(kind)
+    changed = pa.nulls(table.num_rows, kind) if empty else table[column].cast(kind)
+    pq.write_table(table.set_column(at, column, changed), file)
+    with pytest.raises(DataError, match=rf"t\.parquet must have .* in column {column}, got "):
+        read_teacher(tiny_config(root, tmp_path / "run", *settings(file)), Dataset(root))
+
+
+def test_whole_numbers_of_any_width_are_the_same_rows(root: Path, tmp_path: Path) -> None:
+    table, file = table_of(root), tmp_path / "t.parquet"
+    config, dataset = tiny_config(root, tmp_path / "run", *settings(file)), Dataset(root)
+    found = []
+    for kind in (pa.int64(), pa.int32(), pa.uint64()):
+        for name in ("row_id", "time", "user_id", "label"):
+            table = table.set_column(table.column_names.index(name), name, table[name].cast(kind))
+        pq.write_table(table, file)
+        found.append(read_teacher(config, dataset))
+    assert len({teacher.digest for teacher in found if teacher is not None}) == 1
+
+
 def test_what_is_not_a_teacher_of_these_rows_is_refused(root: Path, tmp_path: Path) -> None:
     table, file = table_of(root), tmp_path / "t.parquet"
     rows = table.num_rows
     label, logit = (table.column_names.index(name) for name in ("label", "logit"))
     nan = np.where(np.arange(rows) == 7, np.nan, 0.0).astype(np.float32)
     wrong = {
-        f"finite logit of each training row, which 1 of {rows} rows lack, first row_id 3": pa.concat_tables(
+        f"finite float32 logit of each .* 1 of {rows} rows lack, first row_id 3": pa.concat_tables(
             [table.slice(0, 3), table.slice(4)]
         ),
         "1 rows are repeated": pa.concat_tables([table, table.slice(5, 1)]),
         "first row_id 7": table.set_column(logit, "logit", pa.array(nan)),
+        f"finite float32 logit .* {rows} of {rows} rows lack": table.set_column(
+            logit, "logit", pa.array([1e300] * rows)
+        ),
+        "one column of a name, logit is there twice": table.append_column("logit", table["logit"]),
         "have the labels of the data set": table.set_column(
             label, "label", pa.array(1 - table["label"].to_numpy())
         ),
