@@ -13,10 +13,10 @@ from features.names import under
 from features.past.counter_files import write_counters
 from features.past.counter_state import counter_states
 from features.read.clock import TIME
-from features.read.clock_at import clock_at
+from features.read.clock_at import clock_at, tick_start
 from features.read.dataset_times import DatasetTimes
 from features.read.log import Log, read_log
-from features.read.moment import moment_of_argument, shown_moment
+from features.read.moment import SECOND, moment_of_argument, shown_moment
 from features.remote.url import remote
 from features.remote.working_copy import here
 from features.sources.of_spec import open_spec
@@ -64,7 +64,7 @@ def _export(arguments: argparse.Namespace, run_dir: Path) -> int:
     out = arguments.out or run_dir / "counters.parquet"
     keys = write_counters(
         out,
-        counter_states(full, log, clock=clock, time=time),
+        counter_states(full, log, clock=clock, time=time, within=tick_start(log, moment) % SECOND),
         moment=moment,
         time=time,
         spec_sha256=dataset.manifest.spec_sha256,

@@ -15,6 +15,7 @@ import polars as pl
 from features.past.carried import NEVER, Carried, CarriedSums
 from features.past.counters import counter_columns
 from features.past.totals import all_totals, key_names, key_totals, leaving_totals, one_type
+from features.read.fraction import exact_times, span_of
 from features.spec import Counter
 
 TIME = "time"
@@ -32,18 +33,19 @@ class CounterTotals:
     keys: pl.DataFrame
     every: Mapping[str, int]
 
-    def carried(self, counter: Counter) -> Carried:
-        """As the next day's rows need them."""
+    def carried(self, counter: Counter, per_second: int) -> Carried:
+        """As the next day's rows need them, of whose units (`exact_times`) so many are a second."""
         parts = {int(unit): np.array([v]) for unit, v in self.every.items() if unit != "known"}
         all_rows = CarriedSums(parts, np.array([self.every.get("known", 0)]))
         names = key_names(self.keys)
         if counter.window is None:
             return Carried(self.keys.select(names), _numbers(self.keys), all_rows)
-        inside = _inside(self.keys, int(counter.window))
+        window = span_of(counter.window, per_second)
+        inside = _inside(self.keys, window, per_second)
         keys = pl.concat([inside.select(names), self.keys.select(names)])
         gone = {c: v for c, v in _numbers(self.keys).items() if c != TIME}
         totals = {**_numbers(inside), "oldest": np.full(inside.height, NEVER)}  # all of them leave
-        return Carried(keys, totals, all_rows, self.keys[TIME].to_numpy(), gone, int(counter.window))
+        return Carried(keys, totals, all_rows, self.keys[TIME].to_numpy(), gone, window, per_second)
 
     def plus(self, rows: pl.DataFrame, name: str, counter: Counter) -> CounterTotals:
         """With the rows of a day, which lie after all of these."""
@@ -52,11 +54,11 @@ class CounterTotals:
         own = all_totals(rows, name, counter)
         return CounterTotals(keys, {u: self.every.get(u, 0) + own.get(u, 0) for u in {**self.every, **own}})
 
-    def after(self, end: int) -> CounterTotals:
+    def after(self, end: int, per_second: int) -> CounterTotals:
         """Without what leaves the window for all rows that are later than second `end`."""
         if TIME not in self.keys.columns:
             return self
-        return CounterTotals(self.keys.filter(pl.col(TIME) > end), self.every)
+        return CounterTotals(self.keys.filter(pl.col(TIME) // per_second > end), self.every)
 
 
 class CountingOn:
@@ -75,7 +77,7 @@ class CountingOn:
     ) -> pl.DataFrame:
         """As `counter_columns` of all days together."""
         before = self._before.get(name)
-        carried = None if before is None else before.carried(counter)
+        carried = None if before is None else before.carried(counter, exact_times(rows)[1])
         if before is None:
             measure = key_totals if counter.window is None else leaving_totals
             self.totals[name] = CounterTotals(
@@ -90,13 +92,13 @@ def _numbers(totals: pl.DataFrame) -> dict[str, np.ndarray]:
     return {c: totals[c].to_numpy() for c in totals.columns if c not in key_names(totals)}
 
 
-def _inside(leaving: pl.DataFrame, window: int) -> pl.DataFrame:
+def _inside(leaving: pl.DataFrame, window: int, per_second: int) -> pl.DataFrame:
     """What each key has in its window, of what leaves it later."""
     names = key_names(leaving)
     summed = [c for c in leaving.columns if c not in (*names, TIME)]
     return leaving.group_by(names).agg(
-        (pl.col(TIME).min() - window).alias("first"),
-        (pl.col(TIME).max() - window).alias("last"),
+        ((pl.col(TIME).min() - window) // per_second).alias("first"),
+        ((pl.col(TIME).max() - window) // per_second).alias("last"),
         *(pl.col(c).sum() for c in summed),
     )
 

@@ -23,6 +23,7 @@ from features.partitions.whole import why_uncut
 from features.partitions.workers import Resources
 from features.past.counters import counter_columns
 from features.read.clock import CLOCK, TIME
+from features.read.fraction import per_second_of
 from features.read.log import Log, Tables, read_log
 from features.spec import Spec
 from features.store.manifest import Grown, Lineage
@@ -61,8 +62,9 @@ class FirstDay(Standalone):
 
     def write(self, root: Path) -> None:
         """Write what the next day needs, when all is counted."""
-        end = self._kept.end
-        counters = {name: totals.after(end) for name, totals in self._counting.totals.items()}
+        end, (units, shortest) = self._kept.end, self._kept.clock
+        per_second = per_second_of(per_second=units, shortest=shortest)
+        counters = {name: totals.after(end, per_second) for name, totals in self._counting.totals.items()}
         State(**{**vars(self._kept), "counters": counters, "values": self._fit.counted}).write(root)
 
     def _log(self, spec: Spec, tables: Tables) -> Log:

@@ -17,6 +17,7 @@ from features.lineage.state import State
 from features.names import under
 from features.read.clock import CLOCK, TIME
 from features.read.codes import code_of
+from features.read.fraction import FRACTION
 from features.read.locate import locate
 from features.read.log import Log, Tables, read_log
 from features.read.moment import SECOND, shown_moment
@@ -25,6 +26,7 @@ from features.store.manifest import Grown, Lineage
 
 _OWN = {"name", "split", "slices"}  # of the spec: what a day may have of its own
 _MOST = 10
+_NANOSECONDS = 10**15  # times since 1970 are above in nanoseconds, and below in seconds
 
 
 class Parent:
@@ -104,12 +106,26 @@ class Parent:
                 f"{log.scale.per_second} in ticks of {log.scale.shortest}; set time_unit in the spec, and "
                 "prepare both again"
             )
+        if FRACTION in log.rows.columns and self._is_of_seconds(spec):
+            raise DataError(
+                f"{self.dataset.root} must hand on the times of its log, which are finer than a second, but "
+                "holds whole seconds, as earlier versions wrote them; prepare its days again with --state"
+            )
         if spec.order and log.ticks_differ:
             raise DataError(
                 "a log with `order` whose tables have ticks of several lengths cannot go on from another "
                 "data set: an event of its last day may end after the first rows of the next; drop order, "
                 "or prepare all days at once"
             )
+
+    def _is_of_seconds(self, spec: Spec) -> bool:
+        """Whether the state lacks what lies within a second."""
+        leaving = [
+            self.state.counters[name].keys for name, c in spec.counters.items() if c.window is not None
+        ]
+        return any(FRACTION not in events.columns for events in self.state.events.values()) or any(
+            keys.height and keys["time"].to_numpy().max() < _NANOSECONDS for keys in leaving
+        )
 
     def _check_later(self, log: Log) -> None:
         for name, frame in _frames(log):

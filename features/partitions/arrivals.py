@@ -21,6 +21,7 @@ from features.partitions.job import Preparation
 from features.past.as_of import AVERAGED, COUNTED, needs_values
 from features.read.clock import CLOCK, TIME
 from features.read.columns import event_rules, row_rules
+from features.read.fraction import FRACTION
 from features.read.known_clock import LABEL, OUTCOME, known_column
 from features.spec import Counter, Spec
 
@@ -62,7 +63,17 @@ def is_late(spec: Spec, counter: Counter) -> bool:
 def counted_columns(counter: Counter, past: pl.DataFrame) -> pl.DataFrame:
     """What is read of a counter's past."""
     late = [c for columns in _clocks(counter) for c in columns]
-    columns = [*counter.event_by, counter.value, counter.against, LABEL, OUTCOME, CLOCK, TIME, *late]
+    columns = [
+        *counter.event_by,
+        counter.value,
+        counter.against,
+        LABEL,
+        OUTCOME,
+        CLOCK,
+        TIME,
+        FRACTION,
+        *late,
+    ]
     return past.select(c for c in dict.fromkeys(columns) if c in past.columns)
 
 

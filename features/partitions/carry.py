@@ -22,6 +22,7 @@ from features.partitions.totals import HASH, PART, levels_of
 from features.past.carried import NEVER, Carried, CarriedSums
 from features.past.counters import counter_columns
 from features.past.totals import key_names, one_type
+from features.read.fraction import span_of
 
 
 def sum_before(work: Path, out: Path, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +62,8 @@ def carried_of(
     scans: list[dict[str, Any]],
     every: dict[str, int],
     folder: Path,
-    window: int | None,
+    window: float | None,
+    per_second: int,
 ) -> Carried:
     """What the ranges before one add up to, for a counter.
 
@@ -70,6 +72,7 @@ def carried_of(
         every: totals of all rows of the earlier ranges.
         folder: of the tasks that wrote the totals.
         window: seconds after which rows leave the counter, if they do.
+        per_second: how many of the units in which they leave are a second.
     """
     frames = []
     for scan in scans:
@@ -89,7 +92,8 @@ def carried_of(
     gone = {c: leaving[c].to_numpy() for c in leaving.columns if c not in (*keys, "time")}
     totals |= {c: np.zeros(before.height, dtype=np.int64) for c in gone if c not in totals}
     when = leaving["time"].to_numpy()
-    return Carried(together.select(keys), totals, all_rows, when, gone, window)
+    span = span_of(window, per_second)
+    return Carried(together.select(keys), totals, all_rows, when, gone, span, per_second)
 
 
 def count_level(
@@ -100,8 +104,8 @@ def count_level(
     for name, counter in levels_of(job.spec)[level].items():
         folder = work / ("rows" if level == 0 else f"count-{level - 1}")
         scan = scans[name]
-        window = None if counter.window is None else int(counter.window)
-        carried = carried_of(work, level, name, part, scan["scans"], scan["every"][part], folder, window)
+        before = scan["scans"], scan["every"][part]
+        carried = carried_of(work, level, name, part, *before, folder, counter.window, job.per_second)
         late, past = is_late(job.spec, counter), past_of(work, job, part, counter, frame)
         past = with_arriving(folder, part, name, past) if late else past
         events = None if past is frame else past

@@ -10,6 +10,7 @@ from features.errors import DataError
 from features.partitions.job import Preparation
 from features.read.clock import CLOCK, TIME, known_time, spread
 from features.read.event_labels import LONG_AGO
+from features.read.fraction import fractions
 from features.read.known_clock import known_clocks
 from features.read.listed import timed_domains
 from features.read.log import time_column
@@ -44,7 +45,8 @@ def with_clock(
     )
     late = length - facts["shortest"] if time.is_event else 0
     clocks = (starts + late).alias(CLOCK), (starts // facts["per_second"]).alias(TIME)
-    frame = frame.with_columns(*clocks, *known)
+    within = fractions(starts, per_second=facts["per_second"], shortest=facts["shortest"])
+    frame = frame.with_columns(*clocks, *within, *known)
     return frame if domain else without_young(frame, job.spec.impressions, TIME, end=facts["last"])
 
 

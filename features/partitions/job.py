@@ -15,6 +15,7 @@ import polars as pl
 from features.errors import DataError, first_line
 from features.partitions.tasks import plain_json
 from features.read.clock import ClockScale
+from features.read.fraction import per_second_of
 from features.read.ids import key_values
 from features.read.locate import ROW
 from features.read.log import Tables
@@ -74,6 +75,12 @@ class Preparation:
         """The partition (N,) of each user key: ranges, so that codes in order are contiguous in one."""
         bounds = pl.Series(self.facts["users"]["bounds"], dtype=keys.dtype)
         return _rank(bounds, keys)
+
+    @property
+    def per_second(self) -> int:
+        """How many of the units in which windows are counted are a second."""
+        clock = self.facts["clock"]
+        return per_second_of(per_second=clock["per_second"], shortest=clock["shortest"])
 
     def time_part(self, seconds: pl.Series) -> np.ndarray:
         """The range of time (N,) of each time in seconds."""

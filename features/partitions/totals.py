@@ -23,6 +23,7 @@ from features.partitions.job import Preparation
 from features.past.keys import distinct, key_pairs
 from features.past.totals import all_totals, key_names, key_totals, leaving_totals, one_type
 from features.read.columns import origin
+from features.read.fraction import span_of
 from features.spec import Counter, Spec
 
 HASH, PART = "__hash", "__part"
@@ -57,7 +58,7 @@ def write_totals(
         more = [] if counter.over is None else [_asked(rows, name, counter, part)]
         if counter.window is not None:
             leaving = _by_arrival(past, name, counter, arrivals, leaving_totals, part=part, parts=job.parts)
-            more.append(_write_leaving(out, job, part, name, leaving, int(counter.window)))
+            more.append(_write_leaving(out, job, part, name, leaving, counter.window))
         totals = one_type([totals, *more])
         if is_late(job.spec, counter):
             write_arriving(out, job, part, name, past, arrivals)
@@ -113,14 +114,15 @@ def _asked(rows: pl.DataFrame, name: str, counter: Counter, part: int) -> pl.Dat
 
 
 def _write_leaving(
-    out: Path, job: Preparation, part: int, name: str, leaving: pl.DataFrame, window: int
+    out: Path, job: Preparation, part: int, name: str, leaving: pl.DataFrame, window: float
 ) -> pl.DataFrame:
     """What leaves a window: into files for later ranges of time, and, negative, as totals of these.
 
-    `oldest` is the time of the first row that leaves in a range.
+    `oldest` is the second of the first row that leaves in a range.
     """
-    # It is gone for rows of a later second; but what is not there yet cannot leave.
-    gone = pl.Series("__gone", job.time_part(leaving["time"] + 1), dtype=pl.Int64)
+    per_second = job.per_second
+    # It is gone for rows of a later time; but what is not there yet cannot leave.
+    gone = pl.Series("__gone", job.time_part((leaving["time"] + 1) // per_second), dtype=pl.Int64)
     leaving = leaving.with_columns(gone)
     for later in range(part + 1, job.parts):
         own = leaving.filter(pl.col("__gone") == later, pl.col(PART) < later).drop(PART, "__gone")
@@ -128,7 +130,8 @@ def _write_leaving(
     leaving = leaving.with_columns(pl.max_horizontal(PART, "__gone").alias(PART)).drop("__gone")
     keys = [*key_names(leaving), PART]
     summed = [c for c in leaving.columns if c not in (*keys, "time")]
-    oldest = (pl.col("time").filter(pl.col("count") > 0).min() - window).alias("oldest")
+    first = pl.col("time").filter(pl.col("count") > 0).min() - span_of(window, per_second)
+    oldest = (first // per_second).alias("oldest")
     return leaving.group_by(keys).agg(oldest, *(-pl.col(c).sum() for c in summed))
 
 

@@ -16,6 +16,7 @@ from features.past.exact import number_of, parts_of
 from features.past.keys import Keys, encode_keys
 from features.past.known import KnownPast
 from features.past.past import Past, mean_or_half
+from features.read.fraction import exact_times, span_of
 from features.read.known_clock import LABEL, OUTCOME, known_column
 from features.read.numbers import numeric
 from features.spec import Counter
@@ -34,7 +35,7 @@ class AsOfJoin:
         past_rows: (M,) the same, or events.
         keys: of the rows; P of them.
         past_keys: of the rows of the past.
-        since: int64 (P,) seconds, the oldest that counts; None for all.
+        since: int64 (P,), the oldest time that counts (`exact_times`); None for all.
         past_clock: int64 (M,) when each row of the past and its key were known.
         carried: what lies before all of these rows, per pair.
     """
@@ -61,7 +62,8 @@ class AsOfJoin:
         row, code = self.past_keys.row, self.past_keys.code
         if left_out is not None and left_out.any():
             row, code = row[~left_out[row]], code[~left_out[row]]
-        return Past(code, clock=clock[row], time=self.past_rows["__time"].to_numpy()[row])
+        time, per_second = exact_times(self.past_rows)
+        return Past(code, clock=clock[row], time=time[row], per_second=per_second)
 
     def known(self, clock: np.ndarray, left_out: np.ndarray | None = None) -> KnownPast:
         """The pairs of the past that were known strictly before each request, at `clock` (M,)."""
@@ -94,8 +96,9 @@ def as_of_join(
         tables, by = [*tables, carried.keys], [*by, carried.keys.columns]
     keys, *others = encode_keys(*tables, by=by, separator=counter.separator, what=what)
     happened = keys if events is None else others[0]
-    time = rows["__time"].to_numpy()[keys.row]
-    since = None if counter.window is None else time - int(counter.window)
+    times, per_second = exact_times(rows)
+    time = times[keys.row]
+    since = None if counter.window is None else time - span_of(counter.window, per_second)
     table = rows if events is None else events
     late = [c for c in map(known_column, counter.event_by) if c in table.columns]
     if late and {"since_last", "since_first"} & set(counter.outputs):

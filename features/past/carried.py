@@ -60,9 +60,11 @@ class Carried:
         keys: (C + G,) the columns of each key, in the order of the counter's `by`.
         totals: (C,) of the first keys what `CarriedPairs` names, columns as of `key_totals`.
         every: what all rows together added up.
-        gone_time: (G,) of the other keys: later than this second, these leave the counter's window.
+        gone_time: (G,) of the other keys: later than this time (`exact_times`) they leave the window.
         gone: (G,) what leaves it then, columns as of `totals`.
-        window: seconds; with it `totals` has `oldest`, the time of each key's first row that stays in it.
+        window: in the same units; with it `totals` has `oldest`, the second of each key's first row that
+            stays in it.
+        per_second: how many of these units are a second.
     """
 
     keys: pl.DataFrame
@@ -71,6 +73,7 @@ class Carried:
     gone_time: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     gone: Mapping[str, np.ndarray] = field(default_factory=dict)
     window: int = 0
+    per_second: int = 1
 
     def of(self, pairs: Keys, own: Keys, time: np.ndarray) -> CarriedPairs:
         """The totals of each pair's key.
@@ -78,7 +81,7 @@ class Carried:
         Args:
             pairs: of the rows.
             own: of `keys`, with codes that agree with those of the pairs.
-            time: int64 (P,) seconds, of each pair's row.
+            time: int64 (P,) of each pair's row, as of `exact_times`.
         """
         size = 1 + max(pairs.code.max(initial=0), own.code.max(initial=0))
         there = own.row < self.keys.height - len(self.gone_time)
@@ -103,6 +106,7 @@ class Carried:
             """The time of the first row that is still in the window."""
             stop = past.before(pairs.code, np.full(len(time), NEVER))[1]
             left = np.append(past.time, 0)[np.minimum(end, len(past))] - self.window
+            left //= self.per_second
             return np.where(end < stop, left, spread("oldest"))
 
         count, first, last = (spread(name) for name in ("count", "first", "last"))

@@ -16,6 +16,7 @@ import polars as pl
 
 from features.past.as_of import AsOfJoin, as_of_join, happened, sums_of
 from features.past.counters import counter_columns, smoothed_rate, smoothed_residual
+from features.read.fraction import FRACTION
 from features.read.ids import key_values
 from features.read.lists import split
 from features.read.log import Log
@@ -64,7 +65,9 @@ def outputs_of(
     return {output: found[output] for output in counter.outputs}
 
 
-def counter_states(spec: Spec, log: Log, *, clock: int, time: int) -> Iterator[tuple[str, CounterState]]:
+def counter_states(
+    spec: Spec, log: Log, *, clock: int, time: int, within: int = 0
+) -> Iterator[tuple[str, CounterState]]:
     """The state of every counter of a spec strictly before a clock.
 
     Args:
@@ -72,17 +75,20 @@ def counter_states(spec: Spec, log: Log, *, clock: int, time: int) -> Iterator[t
         log: as it was read; the columns of counters that others read are added to it.
         clock: of an impression at that moment.
         time: of the same, s.
+        within: nanoseconds from that second to the moment.
     """
     for name, counter in spec.counters.items():
         past = log.rows if counter.over is None else log.events[counter.over]
-        yield name, counter_state(past, name, counter, clock=clock, time=time)
+        yield name, counter_state(past, name, counter, clock=clock, time=time, within=within)
         read = [c for other in spec.counters.values() for c in (*other.by, other.value, other.against)]
         if any(column is not None and column.startswith(f"count.{name}.") for column in read):
             events = None if counter.over is None else past
             log.rows = log.rows.hstack(counter_columns(log.rows, name, counter, events))
 
 
-def counter_state(past: pl.DataFrame, name: str, counter: Counter, *, clock: int, time: int) -> CounterState:
+def counter_state(
+    past: pl.DataFrame, name: str, counter: Counter, *, clock: int, time: int, within: int = 0
+) -> CounterState:
     """The state of one counter strictly before a clock.
 
     Args:
@@ -91,6 +97,7 @@ def counter_state(past: pl.DataFrame, name: str, counter: Counter, *, clock: int
         counter: what to count.
         clock: of an impression at that moment.
         time: of the same, s.
+        within: nanoseconds from that second to the moment, which windows need of a log that tells them.
 
     Example:
         >>> past = pl.DataFrame({"item": [7, 7, 8], "__clock": [0, 1, 2], "__time": [0, 9, 9]})
@@ -102,21 +109,22 @@ def counter_state(past: pl.DataFrame, name: str, counter: Counter, *, clock: int
     past = past.filter(pl.col("__clock") < clock)  # so that the state is the same whatever came later
     keys = _distinct_keys(past, counter, what=f"counter {name!r}")
     types = tuple(str(keys[column].dtype) for column in keys.columns)
-    questions = _asked_at(keys.rename(dict(zip(keys.columns, counter.by, strict=True))), clock, time)
-    join = as_of_join(pl.concat([questions, _of_no_key(questions, clock, time)]), name, counter, past)
+    at = {"__clock": clock, "__time": time} | ({FRACTION: within} if FRACTION in past.columns else {})
+    questions = _asked_at(keys.rename(dict(zip(keys.columns, counter.by, strict=True))), at)
+    join = as_of_join(pl.concat([questions, _of_no_key(questions, at)]), name, counter, past)
     found, running = _sums(join, name, counter)
     table = keys.hstack(pl.DataFrame({n: values[:-1] for n, values in found.items()}))
     return CounterState(counter, running, types, table.filter(pl.col("count") > 0))
 
 
-def _asked_at(keys: pl.DataFrame, clock: int, time: int) -> pl.DataFrame:
-    return keys.with_columns(__clock=pl.lit(clock, pl.Int64), __time=pl.lit(time, pl.Int64))
+def _asked_at(keys: pl.DataFrame, at: Mapping[str, int]) -> pl.DataFrame:
+    return keys.with_columns(pl.lit(value, pl.Int64).alias(column) for column, value in at.items())
 
 
-def _of_no_key(questions: pl.DataFrame, clock: int, time: int) -> pl.DataFrame:
+def _of_no_key(questions: pl.DataFrame, at: Mapping[str, int]) -> pl.DataFrame:
     """One more question, which tells the running mean."""
     none = pl.DataFrame([pl.Series(n, [None], dtype=t) for n, t in questions.schema.items()])
-    return _asked_at(none, clock, time)
+    return _asked_at(none, at)
 
 
 def _distinct_keys(past: pl.DataFrame, counter: Counter, *, what: str) -> pl.DataFrame:
@@ -136,7 +144,7 @@ def _distinct_keys(past: pl.DataFrame, counter: Counter, *, what: str) -> pl.Dat
 def _sums(join: AsOfJoin, name: str, counter: Counter) -> tuple[dict[str, np.ndarray], float]:
     """The sums and times (N,) of the questions, and the running mean."""
     before, size = happened(join), len(join.rows)
-    start, end, time = before.start, before.end, before.past.time
+    start, end, time = before.start, before.end, before.past.time // before.past.per_second
     labels = bool({"positives", "rate", "residual"} & set(counter.outputs))
     sums = sums_of(join, before, name, counter, running=True) if labels else None
     zero, running = np.zeros(size), 0.5

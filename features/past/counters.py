@@ -83,12 +83,12 @@ def _outputs(join: AsOfJoin, name: str, counter: Counter) -> dict[str, np.ndarra
     if "since_last" in wanted:
         last = np.where(carried.count > 0, time - carried.last, np.iinfo(np.int64).max)
         some = np.flatnonzero(end > start)
-        last[some] = time[some] - past.time[end[some] - 1]
+        last[some] = time[some] - past.time[end[some] - 1] // past.per_second
         found["since_last"] = join.keys.per_row(np.minimum, last, size)
     if "since_first" in wanted:
         first = np.full(len(time), -1)
         some = np.flatnonzero(end > start)
-        first[some] = time[some] - past.time[start[some]]
+        first[some] = time[some] - past.time[start[some]] // past.per_second
         first = np.where(carried.count > 0, time - carried.first, first)
         found["since_first"] = join.keys.per_row(np.maximum, first, size)
     return found

@@ -20,7 +20,7 @@ class KnownPast:
     Attributes:
         past: the pairs, sorted by key and by when their values were known.
         start, end: int64 (Q,) positions in `past`.
-        since: int64 (Q,) seconds: only pairs of at least this time count; None for all.
+        since: int64 (Q,): only pairs of at least this time count; None for all.
     """
 
     past: Past
@@ -38,7 +38,7 @@ class KnownPast:
             past: the pairs.
             code: int64 (Q,) key of each question.
             clock: int64 (Q,) its clock.
-            since: int64 (Q,) seconds.
+            since: int64 (Q,), a time as the pairs have it.
         """
         start, end = past.before(code, clock)
         if since is not None and past.in_time_order:

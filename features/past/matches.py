@@ -5,9 +5,9 @@ Letters: N rows, E events, P pairs (event, value of the field), Q pairs (row, va
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from features.errors import ConfigError
 from features.past.keys import Keys, encode_keys, nullable
 from features.past.known import KnownPast
 from features.past.past import Past, running_rate
+from features.read.fraction import FRACTION, exact_times, span_of
 from features.read.known_clock import OUTCOME, known_column
 from features.spec import Match
 
@@ -86,7 +87,7 @@ def _with_outcome_of(events: pl.DataFrame, match: Match, what: str) -> pl.DataFr
 def _fields(table: pl.DataFrame, column: str) -> pl.DataFrame:
     """What is read of the rows or events; a missing column is for encode_keys to name."""
     late = (known_column(column), known_column(OUTCOME))
-    wanted = dict.fromkeys(("__user", "__clock", "__time", "__outcome", column, *late))
+    wanted = dict.fromkeys(("__user", "__clock", "__time", FRACTION, "__outcome", column, *late))
     return table.select(c for c in wanted if c in table.columns) if column in table.columns else table
 
 
@@ -132,10 +133,10 @@ class _Found:
     user_end: np.ndarray
     running: np.ndarray  # (N,) share of outcome 1 among everyone's earlier events
 
-    @property
+    @cached_property
     def time(self) -> np.ndarray:
-        """Request time (N,), s."""
-        return self.rows["__time"].to_numpy()
+        """Request time (N,), in units of which `matches.per_second` are a second."""
+        return exact_times(self.rows)[0]
 
     def total(self, pairs: np.ndarray) -> np.ndarray:
         """Sums (N,) of numbers of the pairs (Q,)."""
@@ -150,18 +151,18 @@ def _find(rows: pl.DataFrame, events: pl.DataFrame, running: np.ndarray, match: 
     )
     user, owner = encode_keys(rows, events, by=[["__user"], ["__user"]], what=what)
     clock, event_clock = rows["__clock"].to_numpy(), events["__clock"].to_numpy()
-    event_time, late = events["__time"].to_numpy(), known_column(match.event)
+    (time, per_second), late = exact_times(events), known_column(match.event)
     field_clock = np.maximum(event_clock, events[late].to_numpy()) if late in events.columns else event_clock
-    matches = Past(known.code, clock=field_clock[known.row], time=event_time[known.row])
+    matches = Past(known.code, clock=field_clock[known.row], time=time[known.row], per_second=per_second)
     span = matches.before(asked.code, clock[asked.row])
     latest, by_outcome = matches.clock, KnownPast(matches, *span)
     if late in events.columns:
         latest = matches.highest(event_clock[known.row][matches.order])
     if (outcome := _outcome_clock(events)) != "__clock":
         outcome_clock = np.maximum(field_clock, events[outcome].to_numpy())[known.row]
-        outcomes = Past(known.code, clock=outcome_clock, time=event_time[known.row])
+        outcomes = Past(known.code, clock=outcome_clock, time=time[known.row])
         by_outcome = KnownPast.of(outcomes, asked.code, clock[asked.row])
-    history = Past(owner.code, clock=event_clock, time=event_time)
+    history = Past(owner.code, clock=event_clock, time=time)
     user_span = history.before(user.code, clock)
     return _Found(
         rows,
@@ -186,7 +187,7 @@ def _count(found: _Found, match: Match) -> np.ndarray:
 def _decayed(found: _Found, match: Match) -> np.ndarray:
     some = np.flatnonzero(found.end > found.start)
     newest = found.end[some] - 1
-    age = found.time[found.keys.row[some]] - found.matches.latest[newest]
+    age = (found.time[found.keys.row[some]] - found.matches.latest[newest]) / found.matches.per_second
     pairs = np.zeros(len(found.keys.row))
     pairs[some] = found.matches.decayed(match.half_life)[newest] * np.exp2(-age / match.half_life)
     return found.total(pairs)
@@ -195,7 +196,8 @@ def _decayed(found: _Found, match: Match) -> np.ndarray:
 def _recency(found: _Found, match: Match) -> np.ndarray:
     some = np.flatnonzero(found.end > found.start)
     pairs = np.full(len(found.keys.row), np.iinfo(np.int64).max)
-    pairs[some] = found.time[found.keys.row[some]] - found.matches.latest[found.end[some] - 1]
+    second = found.rows["__time"].to_numpy()[found.keys.row[some]]
+    pairs[some] = second - found.matches.latest[found.end[some] - 1] // found.matches.per_second
     return found.keys.per_row(np.minimum, pairs, len(found.rows))
 
 
@@ -213,7 +215,8 @@ def _share(found: _Found, match: Match) -> np.ndarray:
 
 
 def _share_old(found: _Found, match: Match) -> np.ndarray:
-    matches, events = _since(found, found.time - math.floor(match.old))  # the others are older
+    oldest = found.time - span_of(match.old, found.matches.per_second)
+    matches, events = _since(found, oldest)  # the others are older
     return _ratio(found.total(found.end - found.start - matches), found.user_end - found.user_start - events)
 
 
@@ -228,7 +231,7 @@ def _share_recent(found: _Found, match: Match) -> np.ndarray:
 
 def _recent(found: _Found, match: Match) -> tuple[np.ndarray, np.ndarray]:
     """How many matches (Q,) and events (N,) are younger than `recent`."""
-    return _since(found, found.time - math.ceil(match.recent) + 1)
+    return _since(found, found.time + span_of(-match.recent, found.matches.per_second) + 1)
 
 
 def _since(found: _Found, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

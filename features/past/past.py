@@ -27,7 +27,8 @@ class Past:
     Args:
         code: int64 (P,) dense code of each pair's key.
         clock: int64 (P,) order in time; equal clocks are simultaneous.
-        time: int64 (P,) seconds; never falls while the clock rises, if `since` is asked for.
+        time: int64 (P,) in units of which `per_second` are a second; never falls while the clock rises, if
+            `since` is asked for.
 
     Example:
         >>> past = Past(np.array([0, 0, 1]), clock=np.array([5, 7, 5]), time=np.array([50, 70, 50]))
@@ -36,7 +37,8 @@ class Past:
         [1, 2, 0]
     """
 
-    def __init__(self, code: np.ndarray, *, clock: np.ndarray, time: np.ndarray) -> None:
+    def __init__(self, code: np.ndarray, *, clock: np.ndarray, time: np.ndarray, per_second: int = 1) -> None:
+        self.per_second = per_second
         self._room = _ROOM // (int(code.max(initial=0)) + 1)
         self._clocks = _Scale(clock, self._room)
         key = code * self._clocks.width + self._clocks.rank(clock)
@@ -88,8 +90,11 @@ class Past:
         """The largest of `values` (P,), in sorted order, among a key's pairs up to each."""
         if not len(values):
             return values
-        low, key = values.min(), np.cumsum(self._first == np.arange(len(self)))
-        room = int(values.max() - low) + 1
+        low, key = int(values.min()), np.cumsum(self._first == np.arange(len(self)))
+        room = int(values.max()) - low + 1
+        if room > _ROOM // (int(key[-1]) + 1):
+            known = distinct(values)
+            return known[self.highest(np.searchsorted(known, values))]
         return np.maximum.accumulate(values - low + key * room) - key * room + low
 
     def sums(self, values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -101,14 +106,20 @@ class Past:
     def decayed(self, half_life: float) -> np.ndarray:
         """Sums (P,) of 2^(−age / half_life) over a key's pairs up to each sorted pair, at their `latest`.
 
+        Age and half-life are in seconds.
+
         Recursive doubling: after step s a sum covers the last 2^s pairs of its key, so the cost is
         O(P log longest) whatever the number of questions, and nothing overflows.
         """
         position = np.arange(len(self)) - self._first
-        total = np.ones(len(self)) if self.in_time_order else np.exp2((self.time - self.latest) / half_life)
+        total = (
+            np.ones(len(self))
+            if self.in_time_order
+            else np.exp2((self.time - self.latest) / self.per_second / half_life)
+        )
         step, late = 1, np.flatnonzero(position >= 1)
         while len(late):
-            age = self.latest[late] - self.latest[late - step]
+            age = (self.latest[late] - self.latest[late - step]) / self.per_second
             total[late] += total[late - step] * np.exp2(-age / half_life)
             step *= 2
             late = late[position[late] >= step]

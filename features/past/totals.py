@@ -9,6 +9,7 @@ from features.past.as_of import counted_values, needs_values, numbers
 from features.past.exact import parts_of
 from features.past.keys import key_pairs
 from features.read.clock import TIME
+from features.read.fraction import exact_times, span_of
 from features.read.ids import common_keys
 from features.spec import Counter
 
@@ -25,7 +26,7 @@ def key_totals(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataFrame:
         One row per key: its columns `key0`, `key1`, … as IDs, and int64 count, first, last, and of value and
         excess `known` and the parts of the sums.
     """
-    pairs = _pairs(rows, name, counter)
+    pairs = _pairs(rows, name, counter, rows[TIME].to_numpy())
     keys = key_names(pairs)
     summed = [c for c in pairs.columns if c not in (*keys, "time")]
     return pairs.group_by(keys).agg(
@@ -40,10 +41,13 @@ def leaving_totals(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataFr
     """What of some impressions leaves the counter's window, by key and `time`: it counts no later.
 
     Returns:
-        The columns of the key, `time` (s), and count and sums as of `key_totals`.
+        The columns of the key, `time` (as of `exact_times`), and count and sums as of `key_totals`.
     """
     assert counter.window is not None
-    pairs = _pairs(rows, name, counter).with_columns(pl.col("time") + int(counter.window))
+    times, per_second = exact_times(rows)
+    pairs = _pairs(rows, name, counter, times).with_columns(
+        pl.col("time") + span_of(counter.window, per_second)
+    )
     keys = [*key_names(pairs), "time"]
     summed = [c for c in pairs.columns if c not in keys]
     return pairs.group_by(keys).agg(
@@ -77,12 +81,12 @@ def key_names(totals: pl.DataFrame) -> list[str]:
     return [c for c in totals.columns if c.startswith("key")]
 
 
-def _pairs(rows: pl.DataFrame, name: str, counter: Counter) -> pl.DataFrame:
+def _pairs(rows: pl.DataFrame, name: str, counter: Counter, times: np.ndarray) -> pl.DataFrame:
     """The pairs (row, key) as columns of the key, `time`, and what is added up."""
     pairs = key_pairs(rows, counter.event_by, separator=counter.separator, what=f"counter {name!r}")
     row = pairs["row"].to_numpy()
     summed = {c: v[row] for c, v in _summed(rows, name, counter).items()}
-    columns = {"time": rows[TIME].to_numpy()[row], **summed}
+    columns = {"time": times[row], **summed}
     return pairs.drop("row").with_columns(pl.Series(c, v) for c, v in columns.items())
 
 

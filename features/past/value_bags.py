@@ -5,7 +5,6 @@ Letters: N rows, E events, F pairs (event, value of the field), B entries of bag
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ import polars as pl
 
 from features.past.keys import Keys, encode_keys, stable_order
 from features.past.past import Past
+from features.read.fraction import exact_times, span_of
 from features.read.known_clock import known_column
 from features.spec import Pair
 
@@ -48,11 +48,12 @@ class Histories:
         start, end: int64 (N,) positions among the events, oldest first.
         group: int64 (N,) equal for rows that have one history.
         clock: int64 (N,) of the rows.
-        time: int64 (N,) s, of the rows.
+        time: int64 (N,) of the rows, as of `exact_times`.
         first: int64 (E + 1,) where the values of each event begin.
         value: int64 (F,) codes below `values`.
         known: int64 (F,) clock at which each is known; None: that of its event.
-        event_time: int64 (E,) s.
+        event_time: int64 (E,), likewise.
+        per_second: how many of these units are a second.
         values: number of codes.
         half_life: s.
     """
@@ -66,6 +67,7 @@ class Histories:
     value: np.ndarray
     known: np.ndarray | None
     event_time: np.ndarray
+    per_second: int
     values: int
     half_life: float
 
@@ -80,7 +82,8 @@ class Histories:
         if self.known is not None:
             told = self.known[at] < self.clock[asked][owner]
             at, owner, event = at[told], owner[told], event[told]
-        weight = np.exp2((self.event_time[event] - self.time[asked][owner]) / self.half_life)
+        age = (self.event_time[event] - self.time[asked][owner]) / self.per_second
+        weight = np.exp2(age / self.half_life)
         return _collected(len(asked), owner, self.value[at], weight, self.values).of(bag)
 
 
@@ -121,7 +124,7 @@ def histories_of(rows: pl.DataFrame, events: pl.DataFrame | None, pair: Pair, wh
     else:
         start, end, group, order = _earlier(rows, events, pair, what)
     first, at = _by_position(keys, order)
-    late, clock, time = known_column(field), rows["__clock"].to_numpy(), rows["__time"].to_numpy()
+    late, clock, (time, per_second) = known_column(field), rows["__clock"].to_numpy(), exact_times(rows)
     own = table[late].to_numpy() if late in table.columns else None
     timed = "__time" in table.columns
     return Histories(
@@ -133,7 +136,8 @@ def histories_of(rows: pl.DataFrame, events: pl.DataFrame | None, pair: Pair, wh
         first,
         keys.code[at],
         None if own is None else own[keys.row[at]],
-        table["__time"].to_numpy()[order] if timed else np.zeros(len(table), dtype=np.int64),
+        exact_times(table)[0][order] if timed else np.zeros(len(table), dtype=np.int64),
+        per_second,
         int(keys.code.max(initial=0)) + 1,
         pair.half_life,
     )
@@ -145,13 +149,13 @@ def _earlier(
     """Start and end (N,) of the events strictly before each row, groups (N,), and the events' order (E,)."""
     user, owner = encode_keys(rows, events, by=[["__user"], ["__user"]], what=what)
     (moment,) = encode_keys(rows, by=[["__user", "__clock"]], what=what)
-    clock, time = rows["__clock"].to_numpy(), rows["__time"].to_numpy()
-    history = Past(owner.code, clock=events["__clock"].to_numpy(), time=events["__time"].to_numpy())
+    clock, (time, per_second) = rows["__clock"].to_numpy(), exact_times(rows)
+    history = Past(owner.code, clock=events["__clock"].to_numpy(), time=exact_times(events)[0])
     start, end = history.before(user.code, clock)
     if pair.older is not None:
-        end = np.clip(history.since(user.code, time - math.floor(pair.older)), start, end)
+        end = np.clip(history.since(user.code, time - span_of(pair.older, per_second)), start, end)
     if pair.within is not None:
-        start = np.clip(history.since(user.code, time - math.floor(pair.within)), start, end)
+        start = np.clip(history.since(user.code, time - span_of(pair.within, per_second)), start, end)
     return _newest(start, end, pair), end, moment.code, np.arange(len(events))[history.order]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from features.errors import ConfigError, DataError, first_line
+from features.read.fraction import fractions
 from features.read.ids import key_values
 from features.read.known_clock import known_clocks, known_ranks
 from features.read.locate import locate
@@ -71,7 +72,7 @@ def add_clocks(
     order: list[str],
     bounds: tuple[float, float] | None = None,
 ) -> tuple[dict[Name, pl.DataFrame], dict[Name, float], ClockScale]:
-    """Give every frame `__clock` (int64) and `__time` (int64 seconds).
+    """Give every frame `__clock` (int64), `__time` (int64 seconds) and, if times are finer, `__fraction`.
 
         clock = start of the tick                                        (impressions)
         clock = start of the tick + its length − the shortest length     (events)
@@ -114,8 +115,9 @@ def add_clocks(
             per_second=per_second,
             what=times[name].what,
         )
+        within = fractions(starts[name], per_second=per_second, shortest=shortest)
         clocked[name] = frame.with_columns(
-            clock.alias(CLOCK), (starts[name] // per_second).alias(TIME), *known
+            clock.alias(CLOCK), (starts[name] // per_second).alias(TIME), *within, *known
         )
     seconds = {name: t.seconds for name, t in ticks.items()}
     scale = ClockScale(per_second, shortest)

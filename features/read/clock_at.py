@@ -12,6 +12,12 @@ from features.read.resolution import PER_SECOND
 from features.spec import Spec
 
 
+def tick_start(log: Log, moment: int) -> int:
+    """Where the tick of the impressions begins in which a moment lies, nanoseconds since 1970."""
+    tick = round(log.ticks[None] * SECOND)
+    return moment // tick * tick
+
+
 def clock_at(spec: Spec, log: Log, moment: int) -> tuple[int, int]:
     """The clock and the time (s) of an impression at a moment: what lies strictly before is its past.
 
@@ -26,8 +32,7 @@ def clock_at(spec: Spec, log: Log, moment: int) -> tuple[int, int]:
     Raises:
         DataError: a log without rows.
     """
-    tick = round(log.ticks[None] * SECOND)
-    start = moment // tick * tick
+    start = tick_start(log, moment)
     if not log.rows.height:
         raise DataError("the log must have impressions, got none; name another source")
     if spec.order:

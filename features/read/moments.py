@@ -28,6 +28,11 @@ def moment_column(column: str) -> str:
     return f"__moment.{column}"
 
 
+def within_column(column: str) -> str:
+    """The reserved column of the nanoseconds from that second to the moment."""
+    return f"__within.{column}"
+
+
 def moment_names(spec: Spec, what: Side) -> list[str]:
     """The columns of the user or item table that ages read, each once, in its names."""
     named = (name for kind, name in map(origin, spec.ages.values()) if kind == what)
@@ -36,11 +41,13 @@ def moment_names(spec: Spec, what: Side) -> list[str]:
 
 def moment_columns(spec: Spec, what: Side) -> list[str]:
     """The reserved columns of these."""
-    return [moment_column(f"{what}.{name}") for name in moment_names(spec, what)]
+    return [
+        of(f"{what}.{name}") for name in moment_names(spec, what) for of in (moment_column, within_column)
+    ]
 
 
 def moments_of(table: pl.DataFrame, spec: Spec, what: Side) -> Iterator[pl.Series]:
-    """The reserved columns of a table's moments: int64 whole seconds, rounded down, null where missing.
+    """The reserved columns of a table's moments: int64 seconds and nanoseconds within; null where missing.
 
     A date is the moment at which it begins.
 
@@ -54,8 +61,10 @@ def moments_of(table: pl.DataFrame, spec: Spec, what: Side) -> Iterator[pl.Serie
     """
     for name in moment_names(spec, what):
         told = table[name].is_not_null()
-        seconds, _ = _seconds(table.filter(told), spec, what, name)
-        yield spread(seconds, told).alias(moment_column(f"{what}.{name}"))
+        values, size, _ = _moments(table.filter(told), spec, what, name)
+        within = values % size * (PER_SECOND["ns"] // size)
+        yield spread(values // size, told).alias(moment_column(f"{what}.{name}"))
+        yield spread(within, told).alias(within_column(f"{what}.{name}"))
 
 
 def moment_forms(table: pl.DataFrame, spec: Spec, what: Side) -> dict[str, str]:
@@ -65,10 +74,11 @@ def moment_forms(table: pl.DataFrame, spec: Spec, what: Side) -> dict[str, str]:
         DataError: as `moments_of`.
     """
     frames = {n: table.filter(table[n].is_not_null()) for n in moment_names(spec, what)}
-    return {name: _seconds(f, spec, what, name)[1] for name, f in frames.items() if f.height}
+    return {name: _moments(f, spec, what, name)[2] for name, f in frames.items() if f.height}
 
 
-def _seconds(table: pl.DataFrame, spec: Spec, what: Side, name: str) -> tuple[pl.Series, str]:
+def _moments(table: pl.DataFrame, spec: Spec, what: Side, name: str) -> tuple[pl.Series, int, str]:
+    """The moments since 1970, how many of their units are a second, and what numbers were taken for."""
     entity = spec.user if what == "user" else spec.item
     assert entity is not None  # else `needed_columns` refused the age
     # Days beside moments are no matter here: with a tick of a day they are not refused.
@@ -77,4 +87,4 @@ def _seconds(table: pl.DataFrame, spec: Spec, what: Side, name: str) -> tuple[pl
     values, unit = whole_numbers(table, moments, time, spec.time_unit)
     if (bounds := time_bounds(spec.time_range)) is not None:
         check_range(values, unit, table, time, bounds)
-    return values // PER_SECOND[unit], "datetime" if moments.dtype.is_temporal() else unit
+    return values, PER_SECOND[unit], "datetime" if moments.dtype.is_temporal() else unit
