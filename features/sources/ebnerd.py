@@ -19,6 +19,7 @@ tells, the seven days before the later one's 21, stays in the history of the lat
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import polars as pl
@@ -28,6 +29,7 @@ from features.read.locate import FILE
 from features.source import RawTable
 from features.sources.raw import KEEP_FILE, open_known
 
+_log = logging.getLogger(__name__)
 _PARTS = ("train", "validation")
 _EVENT = {
     "impression_time_fixed": "at",
@@ -46,7 +48,8 @@ def read(root: Path) -> dict[str, pl.LazyFrame]:
         impressions, reads, articles; the article that a page is about is `page_article`.
 
     Raises:
-        DataError: a file is missing, damaged or lacks a column, or a history does not end before its week.
+        DataError: a file is missing, damaged, lacks a column or has one of another type, a history does not
+            end before its week, or a user has several that differ.
     """
     parts = [part for part in _PARTS if (root / part).is_dir()]
     if not parts:
@@ -62,9 +65,13 @@ def read(root: Path) -> dict[str, pl.LazyFrame]:
         }
         columns |= {f"behaviors {part}": _BEHAVIORS, f"history {part}": ["user_id", *_EVENT]}
     raw = open_known(root, tables, columns)
-    behaviors = [raw[f"behaviors {part}"] for part in parts]
+    behaviors, users = ([raw[f"{kind} {part}"] for part in parts] for kind in ("behaviors", "history"))
+    for part, pages, history in zip(parts, behaviors, users, strict=True):
+        _check_times(root / part / "behaviors.parquet", pages, "impression_time", pl.Datetime)
+        _check_times(root / part / "history.parquet", history, "impression_time_fixed", pl.List(pl.Datetime))
     begins = [_begin(rows) for rows in behaviors]
-    histories = [_events(raw[f"history {part}"]) for part in parts]
+    once = [_once(root / p / "history.parquet", rows) for p, rows in zip(parts, users, strict=True)]
+    histories = [_events(history) for history in once]
     for history, begin in zip(histories, begins, strict=True):
         _check_past(history, begin)
     return {
@@ -72,6 +79,34 @@ def read(root: Path) -> dict[str, pl.LazyFrame]:
         "reads": _shown(histories, begins),
         "articles": raw["articles"],
     }
+
+
+def _check_times(
+    file: Path, rows: pl.LazyFrame, column: str, wanted: pl.DataType | type[pl.DataType]
+) -> None:
+    """Refuse times of another type, such as numbers, whose unit nothing tells."""
+    found = rows.collect_schema()[column]
+    if found != wanted:
+        must = "datetimes" if wanted == pl.Datetime else "lists of datetimes"
+        raise DataError(f"{file}: column {column!r} must hold {must}, got {found}; fetch the bundle again")
+
+
+def _once(file: Path, history: pl.LazyFrame) -> pl.LazyFrame:
+    """One row a user: rows that say the same are one, with a warning; others would make up what was read."""
+    users = history.select("user_id").collect().to_series()
+    if not (several := users.is_duplicated()).any():
+        return history
+    at = pl.Series("row", range(len(users))).filter(several)
+    rows = history.with_row_index("row").filter(pl.col("row").is_in(at.implode())).select("user_id", *_EVENT)
+    different = rows.unique().collect()["user_id"]
+    if (wrong := different.filter(different.is_duplicated()).unique().sort()).len():
+        raise DataError(
+            f"{file} must have one row per user, but {wrong.len()} users have several that differ, such as "
+            f"{wrong.head(5).to_list()}; fetch the bundle again, or keep one row each"
+        )
+    again = len(at) - different.len()
+    _log.warning("%s: %s rows repeat the whole row of their user; each is read once", file, f"{again:,}")
+    return history.unique("user_id", keep="first", maintain_order=True)
 
 
 def _begin(behaviors: pl.LazyFrame) -> int:

@@ -82,6 +82,46 @@ def test_a_history_that_goes_on_in_its_own_week_is_refused(tmp_path: Path) -> No
         read_source(Source(kind="ebnerd", path=str(tmp_path)), base=Path())
 
 
+@pytest.mark.parametrize(("differ", "both"), [(False, True), (True, True), (True, False)])
+def test_a_user_of_ebnerd_with_two_histories(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, differ: bool, both: bool
+) -> None:
+    """Rows that agree are one; others are refused, even where only what was read for how long differs."""
+    PUBLIC["ebnerd"](tmp_path)
+    source, file = Source(kind="ebnerd", path=str(tmp_path)), tmp_path / "validation" / "history.parquet"
+    before, users = read_source(source, base=Path())["reads"].collect(), pl.read_parquet(file)
+    again = users if both else users.tail(1)
+    if differ:
+        longer = pl.col("read_time_fixed").list.eval(pl.element() + 1)
+        again = again.with_columns(pl.when(pl.col("user_id") == 2).then(longer).otherwise("read_time_fixed"))
+    pl.concat([users, again]).write_parquet(file)
+    if differ:
+        with pytest.raises(
+            DataError, match=r"validation/history.parquet must have one row .* 1 users .*\[2\]"
+        ):
+            read_source(source, base=Path())
+        return
+    found = read_source(source, base=Path())["reads"].collect()
+    assert found.drop("__file").equals(before.drop("__file"))
+    assert "history.parquet: 2 rows repeat the whole row of their user" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "column"),
+    [("behaviors.parquet", "impression_time"), ("history.parquet", "impression_time_fixed")],
+)
+def test_times_of_ebnerd_as_numbers_name_their_file(tmp_path: Path, file: str, column: str) -> None:
+    PUBLIC["ebnerd"](tmp_path)
+    path = tmp_path / "validation" / file
+    rows = pl.read_parquet(path)
+    to_ms = pl.col(column).list.eval(pl.element().dt.timestamp("ms"))
+    rows.with_columns(
+        to_ms if "fixed" in column else pl.col(column).dt.timestamp("ms"),
+    ).write_parquet(path)
+    with pytest.raises(DataError, match=rf"validation/{file}: column '{column}' must hold .*datetimes, got"):
+        read_source(Source(kind="ebnerd", path=str(tmp_path)), base=Path())
+
+
 def test_a_page_of_ebnerd_whose_clicks_are_missing_is_refused(tmp_path: Path) -> None:
     PUBLIC["ebnerd"](tmp_path / "log")
     file = tmp_path / "log" / "validation" / "behaviors.parquet"
