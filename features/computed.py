@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -51,14 +51,6 @@ def _several(columns: list[str]) -> list[str]:
 
 
 CrossOf = Annotated[list[str], AfterValidator(_several)]  # columns: one category for each combination
-
-
-def one_value(feature: Any) -> Any:
-    """An ID feature in whose column, where it is a cross, no list is looked for."""
-    given = [key for key in ("separator", "format", "max_values", "weights") if getattr(feature, key)]
-    if given and feature.column.startswith("cross."):
-        raise ValueError(f"a cross has one value a row; drop {' and '.join(given)}")
-    return feature
 
 
 def is_none(value: object) -> bool:

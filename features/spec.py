@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from features.computed import AgeOf, Counter, CrossOf, Match, Page, Pair, Seconds, Strict, is_none, one_value
+from features.computed import AgeOf, Counter, CrossOf, Match, Page, Pair, Seconds, Strict, is_none
 from features.errors import ConfigError
 from features.known import HasLabels, KnownLater, Label, Sampling, TaskLabel, TaskLabels, is_empty
 from features.names import check_name
@@ -94,7 +94,6 @@ class IdFeature(Strict):
     format: Literal["json"] | None = option(None)  # a text column holding a JSON list
     max_values: Positive | None = None  # of a list: keep the first
     weights: str | None = None  # a list column of the same lengths
-    _of_cross = model_validator(mode="after")(one_value)
 
 
 class CalendarFeature(Strict):

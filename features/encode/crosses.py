@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from features.errors import DataError
-from features.read.ids import key_values
+from features.read.computed_reads import cross_part
 
 PART_KINDS = ("Int64", "Boolean", "String")
 PartTypes = dict[str, dict[str, str]]  # cross → column → type
@@ -39,18 +38,8 @@ def with_crosses(rows: pl.DataFrame, crosses: Mapping[str, Sequence[str]]) -> pl
         >>> with_crosses(rows, {"spot": ["page", "item.section"]})["cross.spot"].to_list()
         ['home|2', '\\\\N|2', None]
     """
-    parts = {name: [_part(rows, name, column) for column in columns] for name, columns in crosses.items()}
+    parts = {name: [cross_part(rows[c], name, c) for c in columns] for name, columns in crosses.items()}
     return rows.with_columns(cross_of(own).alias(f"cross.{name}") for name, own in parts.items())
-
-
-def _part(rows: pl.DataFrame, name: str, column: str) -> pl.Series:
-    """A column as IDs."""
-    if isinstance(rows[column].dtype, pl.List | pl.Array):
-        raise DataError(
-            f"cross {name!r}: column {column!r} must hold one value a row, got {rows[column].dtype}; "
-            "derive a single value"
-        )
-    return key_values(rows[column], what=f"cross {name!r}, column {column!r}")
 
 
 def part_types(rows: pl.DataFrame, crosses: Mapping[str, Sequence[str]]) -> PartTypes:
@@ -61,7 +50,9 @@ def part_types(rows: pl.DataFrame, crosses: Mapping[str, Sequence[str]]) -> Part
         >>> part_types(rows, {"all": ["a", "b", "c"]})
         {'all': {'a': 'Int64', 'b': 'Boolean', 'c': 'String'}}
     """
-    return {name: {c: _type(_part(rows, name, c), rows[c]) for c in own} for name, own in crosses.items()}
+    return {
+        name: {c: _type(cross_part(rows[c], name, c), rows[c]) for c in own} for name, own in crosses.items()
+    }
 
 
 def _type(keys: pl.Series, values: pl.Series) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from features.errors import DataError, first_line
-from features.read.columns import origin
+from features.read.columns import made_columns, origin
+from features.read.computed_reads import cross_part
 from features.read.explode import check_packed, clicked_lists
 from features.read.locate import table_name
 from features.read.problems import Problems
@@ -37,6 +38,7 @@ def check_types(spec: Spec, tables: Tables) -> None:
             _check_dense(f"feature {name!r}", feature, shown.table, spec, schemas, problems)
     _check_labels(spec, schemas, problems)
     _check_lists(spec, schemas[shown.table], problems)
+    _check_crosses(spec, schemas, problems)
     for name, domain in spec.domains.items():
         _check_domain(name, domain, spec, schemas, problems)
     problems.raise_all()
@@ -80,6 +82,20 @@ def _check_lists(spec: Spec, schema: pl.Schema, problems: Problems) -> None:
         if one is not None:
             with problems.collect():
                 check_packed(schema[one.column], one, what=what)
+
+
+def _check_crosses(spec: Spec, schemas: dict[str, pl.Schema], problems: Problems) -> None:
+    """Every column of a cross holds one ID a row."""
+    tables = {"own": spec.impressions.table}
+    tables |= {side: e.table for side, e in (("user", spec.user), ("item", spec.item)) if e is not None}
+    made = made_columns(spec.impressions)
+    for name, columns in spec.crosses.items():
+        for column in columns:
+            kind, own = origin(column)
+            dtype = None if column in made else schemas[tables[kind]].get(own)
+            if dtype is not None:
+                with problems.collect():
+                    cross_part(pl.Series(dtype=dtype), name, column)
 
 
 def _check_domain(

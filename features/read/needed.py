@@ -18,6 +18,7 @@ from features.read.columns import (
     raw_reads,
     row_reads,
 )
+from features.read.computed_reads import refuse_computed
 from features.read.event_labels import refuse_event_labels
 from features.read.explode import refuse_taken_names
 from features.read.outcomes import outcomes, refuse_outcomes
@@ -45,6 +46,8 @@ def needed_columns(spec: Spec, found: Problems | None = None) -> Needed:
         refuse_event_labels(spec)
     with problems.collect():
         refuse_taken_names(spec)
+    with problems.collect():
+        refuse_computed(spec)
     with problems.collect():
         if taken := [t for t in spec.tables if t.partition(".")[0] in ("calendar", "gap")]:
             raise ConfigError(f"tables calendar.* and gap.* are made for time features; rename {taken}")
@@ -95,6 +98,7 @@ def expand_patterns(spec: Spec, columns: dict[str, list[str]]) -> Spec:
     problems.raise_all()
     full = spec.model_copy(update={"features": features})
     refuse_outcomes(full)  # again: patterns of side info may have named more outcomes
+    refuse_computed(full)  # and those of dense features crosses
     return full
 
 

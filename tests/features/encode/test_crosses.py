@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 from copy import deepcopy
-from datetime import date
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from features.encode.crosses import cross_of, with_crosses
 from features.encode.fitted import Fitted
 from features.encode.tables import Vocabulary
 from features.errors import ConfigError, CtrError, DataError
+from features.prepare import check
 from features.raw import RawEncoder
 from features.spec import parse_spec
-from tests.features.small_log import RATINGS_SPEC, changed, prepared, rating_tables
+from tests.features.small_log import RATINGS_SPEC, changed, prepared, rating_tables, write_tables
 
 CROSS: dict[str, Any] = {
     "crosses": {"taste": ["user.sex", "item.genres"]},
@@ -76,16 +77,35 @@ def test_the_vocabulary_is_that_of_the_training_rows(tmp_path: Path) -> None:
             "cross 'taste', column 'item.half'.*whole number",
         ),
         ({"features__taste__separator": "|"}, "drop separator"),
-        ({"counters": {"item": {"by": ["cross.taste"]}}}, "counter 'item' reads .* not there"),
+        (
+            {"features__taste__max_values": 3, "tables__taste": {"encode": "log", "rows": 9}},
+            "2 things .*drop max_values\n.*table 'taste' makes buckets of numbers .encode: log",
+        ),
+        (
+            {"counters__item__by": ["cross.taste"]},
+            r"counter 'item' reads 'cross.taste', but a .* read by: \[",
+        ),
+        ({"matches__genre__candidate": "cross.taste"}, "match 'genre' reads 'cross.taste', but a cross is a"),
+        ({"pairs__p": {"candidate": "cross.taste", "column": "item.genres"}}, "pair 'p' reads 'cross.taste'"),
+        ({"pages__p": {"column": "cross.taste"}}, "page 'p' reads 'cross.taste', but a cross is a category"),
+        ({"features__year": {"columns": ["cross.taste"]}}, "dense feature 'year' reads 'cross.taste', but"),
+        ({"features__year": {"columns": ["cro*e"]}}, "dense feature 'year' reads 'cross.taste', but"),
+        ({"features__genres__weights": "cross.taste"}, "feature 'genres' under weights reads 'cross.taste'"),
+        ({"crosses": {"taste": ["user.sex", "timestamp"]}}, "'timestamp', the time of the impressions"),
+        ({"crosses": {"taste": ["user.sex", "item.clock"]}}, "an ID must be a number or a text, got Time"),
         ({"domains__ratings__side__x": {"column": "cross.taste", "table": "taste"}}, "'cross.taste'"),
     ],
 )
 def test_what_cannot_be_crossed_is_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     tables = rating_tables()
-    more = {"lists": [[1, 2]] * 18, "half": [0.5] * 18}
+    more = {"lists": [[1, 2]] * 18, "half": [0.5] * 18, "clock": [time(1)] * 18}
     tables["movies"] = tables["movies"].with_columns(pl.Series(n, v) for n, v in more.items())
-    with pytest.raises(CtrError, match=says) as refused:
-        prepared(tmp_path, changed(RATINGS_SPEC, **deepcopy(CROSS | changes)), tables)
+    spec = changed(RATINGS_SPEC, **deepcopy(CROSS | changes))
+    write_tables(tmp_path / "raw", tables)
+    with pytest.raises(CtrError, match=f"(?s){says}") as refused:
+        check(parse_spec(spec), base=tmp_path / "raw")
+        assert "item.half" in says  # which its values alone tell
+        prepared(tmp_path, spec, tables)
     assert isinstance(refused.value, ConfigError | DataError)
 
 

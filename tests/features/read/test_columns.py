@@ -10,6 +10,7 @@ from features.read.needed import expand_patterns, needed_columns
 from features.spec import DenseFeature, Spec, parse_spec
 from tests.features.small_log import RATINGS_SPEC, SHOP_SPEC, changed
 
+_DECLARE = "counter 'item' reads 'count.x.rate', which is computed after it; declare that counter before"
 AGES = {"movie": "item.added", "account": "user.joined"}
 
 
@@ -81,6 +82,23 @@ def test_needed_columns_name_their_reader() -> None:
         ({"features__item": {"column": "__user", "table": "item"}}, "names with __ are reserved"),
         ({"counters__x": {"by": ["rating"]}}, "counter 'x' reads 'rating', the label column"),
         ({"matches__genre__candidate": "rating"}, "match 'genre' reads 'rating', the label column"),
+        (
+            {"ages": AGES, "counters__x": {"by": ["age.movie"]}},
+            "counter 'x' reads 'age.movie', which is computed after it; read columns of the tables",
+        ),
+        ({"counters__item__by": ["count.x.rate"], "counters__x": {"by": ["movie_id"]}}, _DECLARE),
+        (
+            {"counters__x": {"by": ["movie_id"], "value": "match.genre.count"}},
+            "'match.genre.count', which is c",
+        ),
+        (
+            {"matches__genre__candidate": "page.p.rank", "pages": {"p": {"column": "item.year"}}},
+            "'page.p.rank'",
+        ),
+        (
+            {"pages": {"a": {"column": "page.b.rank"}, "b": {"column": "item.year"}}},
+            "declare that page before",
+        ),
         ({"tables__gap.x": {}}, r"tables calendar\.\* and gap\.\* are made for time features"),
     ],
 )
