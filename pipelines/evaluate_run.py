@@ -20,7 +20,7 @@ from ctr.transfer.report import KIND, TakenOver
 from pipelines.baseline import check_baselines, compared_with
 from pipelines.logged_model import OPENER
 from pipelines.measured import EvaluationResult, measure
-from pipelines.predict import predict
+from pipelines.predict import predict, warn_of_seen
 from pipelines.result_line import result_line
 from pipelines.runs import OpenRun, keep_spec, open_run
 from pipelines.train import describe_dataset
@@ -44,6 +44,7 @@ def evaluate_run(
     with RunDir.open_results(path) as run_dir:
         opened = open_run(run_dir, dataset=dataset, checkpoint=checkpoint, raw=raw_scores)
         check_baselines(opened, baselines)
+        seen = "; ".join(warn_of_seen(path, opened, split)) or None
         predictions, _ = predict(run_dir, opened, split)
         comparison = [compared_with(run_dir, opened, kind, split) for kind in baselines] + lines
         history, recall = read_rows(run_dir.journal_file), _recall(opened, split)
@@ -52,7 +53,11 @@ def evaluate_run(
             predictions,
             run_dir.report / opened.place,
             title=f"{opened.config.model.kind} on {opened.dataset.manifest.name}, {split}",
-            facts={"run": path, **_facts(opened, split, history, notes)},
+            facts={
+                "run": path,
+                **({"warning": seen} if seen else {}),
+                **_facts(opened, split, history, notes),
+            },
             config=opened.config.model_dump(mode="json"),
             step=opened.step,
             comparison=comparison,
@@ -62,7 +67,7 @@ def evaluate_run(
         result = replace(result, notes=notes)
         _record(run_dir, opened, _rows(opened, result, recall, split), report=result.report.parent)
         if line_file is not None:
-            line = result_line(run_dir, opened, result.evaluation, split, others=result.others)
+            line = result_line(run_dir, opened, result.evaluation, split, others=result.others, note=seen)
             append_line(line_file, line)
     return result
 
