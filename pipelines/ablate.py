@@ -25,7 +25,7 @@ from features.safe_yaml import dump_yaml
 from pipelines.ablate_display import Watch
 from pipelines.ablate_select import select_columns
 from pipelines.display import make_display
-from pipelines.options import at_least_one, only_with
+from pipelines.options import at_least_one, number, only_with
 from pipelines.result_line import ablation_lines
 from pipelines.terminal import echo
 from pipelines.trainings import Processes, add_workers, until_stopped
@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="override a value of the plan, such as seeds=[1]; repeatable")  # fmt: skip
     add_workers(parser)
     stop = "stop the worse half of the variants, by validation, if time runs short"
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help=stop)
+    parser.add_argument("--budget", type=number(0), metavar="MINUTES", help=stop)
     what = "drop the columns that the validation part does not miss, half of them at a time"
     parser.add_argument("--select", action="store_true", help=what)
-    parser.add_argument("--margin", type=float, default=0.002, metavar="AUC",
+    parser.add_argument("--margin", type=number(0, 1), default=0.002, metavar="AUC",
                         help="of --select: what may surely be lost at most; default: 0.002")  # fmt: skip
     parser.add_argument("--most", type=at_least_one, default=12, help="of --select: trainings; default: 12")
     parser.add_argument("--dry-run", action="store_true", help="list the trainings and their time, stop")

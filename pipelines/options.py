@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 
 from features.errors import ConfigError
@@ -17,6 +18,28 @@ def at_least_one(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return value
+
+
+def number(least: float, most: float = math.inf) -> Callable[[str], float]:
+    """A finite number in these bounds, as the `type` of an option.
+
+    Example:
+        >>> number(0)("nan")
+        Traceback (most recent call last):
+        argparse.ArgumentTypeError: must be a number of at least 0, got 'nan'
+    """
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and least <= value <= most):
+            bounds = f"of at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+            raise argparse.ArgumentTypeError(f"must be a number {bounds}, got {text!r}")
+        return value
+
+    return read
 
 
 def only_with(

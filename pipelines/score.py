@@ -27,7 +27,7 @@ from features.names import under
 from features.past.counter_files import CounterFile, read_counters
 from features.remote.working_copy import here
 from features.spec import load_spec
-from pipelines.options import only_with
+from pipelines.options import number, only_with
 from pipelines.remote_runs import runs_here
 from pipelines.runs import DATASET_HELP, OpenRun, open_run
 from pipelines.terminal import echo
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-candidates", type=int, default=MOST, metavar="N", help="of a score request; default: 10000")
     add(
         "--timeout",
-        type=float,
+        type=number(0),
         default=10.0,
         metavar="S",
         help="of --serve, seconds for a score request; default: 10",

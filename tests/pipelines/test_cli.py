@@ -72,6 +72,23 @@ def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixtu
     assert ended.value.code == 2 and "usage: ctr" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", ["nan", "-1", "inf", "some"])
+@pytest.mark.parametrize(
+    "command",
+    ["ablate plan.yaml --select --margin", "ablate plan.yaml --budget", "evaluate --compare a b --alpha",
+     "score run --serve --timeout"],
+)  # fmt: skip
+def test_a_share_or_a_time_is_a_finite_number(
+    command: str, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A comparison with nan is never true: nothing would be below the margin, and no time would be up."""
+    with pytest.raises(SystemExit, match="2"):
+        main([*command.split(), given])
+    assert f"must be a number of at least 0, got '{given}'" in (told := capsys.readouterr().err) or (
+        f"must be a number from 0 to 1, got '{given}'" in told
+    )
+
+
 @pytest.mark.parametrize("workers", ["0", "-1", "two"])
 @pytest.mark.parametrize("command", ["ablate", "scaling", "tune"])
 def test_fewer_than_one_training_at_a_time_is_wrong_usage(
