@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -51,6 +51,13 @@ def _several(columns: list[str]) -> list[str]:
 
 
 CrossOf = Annotated[list[str], AfterValidator(_several)]  # columns: one category for each combination
+
+
+def kind_of_feature(feature: Any) -> str:
+    """Of a feature, or of a field of events, the key that no other kind has, in brackets."""
+    there = type(feature).model_fields if isinstance(feature, BaseModel) else feature
+    own = ("calendar", "since_previous", "columns") if isinstance(there, dict) else ()
+    return next((f"[{key}]" for key in own if key in there), "[column]")
 
 
 def is_none(value: object) -> bool:

@@ -13,15 +13,24 @@ explains one line by line. Column names in a spec are written
 from __future__ import annotations
 
 import hashlib
-import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from features.computed import AgeOf, Counter, CrossOf, Match, Page, Pair, Seconds, Strict, is_none
-from features.errors import ConfigError
+from features.computed import (
+    AgeOf,
+    Counter,
+    CrossOf,
+    Match,
+    Page,
+    Pair,
+    Seconds,
+    Strict,
+    is_none,
+    kind_of_feature,
+)
+from features.errors import ConfigError, explain
 from features.known import HasLabels, KnownLater, Label, Sampling, TaskLabel, TaskLabels, is_empty
 from features.names import check_name
 from features.safe_yaml import dump_yaml, load_yaml
@@ -117,7 +126,12 @@ class PlainDense(DenseFeature):
     """A dense feature whose patterns were replaced: its columns are names, whatever characters they hold."""
 
 
-Feature = IdFeature | CalendarFeature | DenseFeature
+Feature = Annotated[
+    Annotated[IdFeature, Tag("[column]")]
+    | Annotated[CalendarFeature, Tag("[calendar]")]
+    | Annotated[DenseFeature, Tag("[columns]")],
+    Discriminator(kind_of_feature, "kind", "since_previous is of events, as side info of a domain"),
+]
 
 
 class SincePrevious(Strict):
@@ -125,6 +139,15 @@ class SincePrevious(Strict):
 
     since_previous: Literal[True]
     rows: Positive = 32
+
+
+SideInfo = Annotated[
+    Annotated[IdFeature, Tag("[column]")]
+    | Annotated[CalendarFeature, Tag("[calendar]")]
+    | Annotated[SincePrevious, Tag("[since_previous]")]
+    | Annotated[DenseFeature, Tag("[columns]")],
+    Discriminator(kind_of_feature),
+]
 
 
 class Domain(Strict):
@@ -140,7 +163,7 @@ class Domain(Strict):
     from_list: FromList | None = option(None)  # its events come as lists of the impressions, without times
     tick: Tick = None  # as of the impressions
     known_later: KnownLater  # columns that are known only some time after the event
-    side: dict[str, IdFeature | CalendarFeature | SincePrevious | DenseFeature]
+    side: dict[str, SideInfo]
 
 
 class Split(Strict):
@@ -272,28 +295,3 @@ def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         if isinstance(base[key], dict) and isinstance(own[key], dict):
             both[key] = _merged(base[key], own[key])
     return {key: value for key, value in both.items() if value is not None}
-
-
-MOST_FAULTS, MOST_CHARACTERS = 20, 300
-_REPR = reprlib.Repr()  # never writes out the whole of a long value
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 90
-_REPR.maxlist = _REPR.maxtuple = 20
-
-
-def explain(error: ValidationError) -> str:
-    """One line per wrong key: where, what must hold, what came; of many the first, and how many there are."""
-    found = error.errors(include_url=False, include_context=False)
-    lines = [_fault(item) for item in found[:MOST_FAULTS]]
-    if more := len(found) - len(lines):
-        lines.append(f"  … and {more:,} more")
-    return "\n".join(lines)
-
-
-def _fault(item: ErrorDetails) -> str:
-    where = ".".join(str(part)[:MOST_CHARACTERS] for part in item["loc"])[:MOST_CHARACTERS]
-    unknown = item["type"] == "extra_forbidden"
-    # A whole section is no value that a person would recognise.
-    got = "" if unknown or isinstance(item["input"], dict) else f", got {_REPR.repr(item['input'])[:80]}"
-    remedy = "; unknown key: check its spelling or delete it" if unknown else ""
-    text = item["msg"].removeprefix("Value error, ")[:MOST_CHARACTERS]
-    return f"  {where}: {text}{got}{remedy}" if where else f"  {text}"

@@ -13,8 +13,7 @@ from pydantic import ValidationError
 
 from ctr.models.config import ModelConfig
 from ctr.options.kinds import OneOf
-from features.errors import ConfigError
-from features.spec import explain
+from features.errors import ConfigError, explain
 
 if TYPE_CHECKING:
     from ctr.models.model import Model

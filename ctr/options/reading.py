@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from ctr.options.knobs import Knobs
-from features.errors import ConfigError
+from features.errors import ConfigError, explain
 from features.safe_yaml import load_yaml
-from features.spec import explain
 
 K = TypeVar("K", bound=Knobs)
 

@@ -15,8 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from features.durable import replace_file
-from features.errors import ConfigError, DataError
-from features.spec import explain
+from features.errors import ConfigError, DataError, explain
 
 ENSEMBLE = "ensemble.json"
 _MOST = 2**24  # bytes that are read

@@ -20,10 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ctr.runs.ensemble import is_ensemble, read_ensemble
 from features.dataset import Dataset, read_manifest
 from features.durable import replace_file
-from features.errors import CtrError, DataError
+from features.errors import CtrError, DataError, explain
 from features.read.moment import SECOND, shown_moment
 from features.remote.working_copy import here
-from features.spec import explain
 
 if TYPE_CHECKING:
     from ctr.config import RunConfig

@@ -16,9 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from features.errors import DataError
+from features.errors import DataError, explain
 from features.read.moment import moment_of
-from features.spec import explain
 
 MOST_CHARACTERS = 2**22
 JsonNumber = int | float

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from features.spec import explain
+from features.errors import explain
 
 if TYPE_CHECKING:
     from ctr.sparse_optim.base import OptimizerOptions, SparseOptimizer

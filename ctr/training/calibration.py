@@ -24,7 +24,7 @@ from scipy.special import expit
 
 from ctr.config import CalibrationKind
 from ctr.options.knobs import Knobs
-from features.spec import explain
+from features.errors import explain
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -31,7 +31,7 @@ from ctr.training.optim import (
 )
 from ctr.training.staleness import PendingGradients
 from features.encode.encoding import Encoding
-from features.spec import explain
+from features.errors import explain
 
 Plain = TypeVar("Plain")
 

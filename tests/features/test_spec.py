@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from features.errors import ConfigError
 from features.safe_yaml import dump_yaml
-from features.spec import load_spec
-from tests.features.small_log import RATINGS_SPEC
+from features.spec import load_spec, parse_spec
+from tests.features.small_log import RATINGS_SPEC, changed
 
 
 def write(path: Path, **own: object) -> Path:
@@ -43,3 +44,33 @@ def test_specs_extend_one_another_over_several_levels(tmp_path: Path) -> None:
     write(tmp_path / "two.yaml", extends="one")
     with pytest.raises(ConfigError, match=r"circle, got one.yaml → two.yaml → one.yaml"):
         load_spec(tmp_path / "one.yaml")
+
+
+@pytest.mark.parametrize("place", ["features.sex", "domains.ratings.side.rating"])
+@pytest.mark.parametrize(
+    ("feature", "says"),
+    [
+        ({"column": "user.sex"}, ["table: Field required"]),
+        ({"column": "user.sex", "table": "sex", "max_values": 0}, ["max_values: Input should be greater"]),
+        ({"colum": "user.sex", "table": "sex"}, ["column: Field required", "colum: Extra inputs"]),
+        ({"calendar": "day"}, ["calendar: Input should be 'hour' or 'weekday', got 'day'"]),
+        ({"columns": ["user.age"], "scale": "linear"}, ["scale: Input should be 'none', 'standard'"]),
+        ({"columns": ["user.age"], "table": "sex"}, ["table: Extra inputs"]),
+    ],
+)
+def test_a_fault_of_a_feature_is_told_once(place: str, feature: dict[str, Any], says: list[str]) -> None:
+    """As one of the kind that its keys tell, and not once more for every other kind."""
+    with pytest.raises(ConfigError) as refused:
+        parse_spec(changed(RATINGS_SPEC, **{place.replace(".", "__"): feature}))
+    head, *lines = str(refused.value).splitlines()
+    assert head == "spec is not valid:" and len(lines) == len(says)
+    assert all(line.startswith(f"  {place}.{said}") for line, said in zip(lines, says, strict=True))
+
+
+def test_a_gap_between_events_is_no_feature_of_an_impression() -> None:
+    spec = changed(RATINGS_SPEC, features__sex={"since_previous": True})
+    with pytest.raises(
+        ConfigError, match=r"features.sex: since_previous is of events, as side info"
+    ) as error:
+        parse_spec(spec)
+    assert len(str(error.value).splitlines()) == 2
