@@ -10,6 +10,7 @@ from features.errors import DataError
 from features.read.codes import code_of
 from features.read.columns import dense_columns
 from features.read.ids import key_values
+from features.read.locate import locate
 from features.read.moments import Side, moment_names, moments_of
 from features.read.rows import read_columns
 from features.spec import Spec
@@ -68,7 +69,7 @@ def read_entity(
         some = key.filter(repeated).unique().sort()
         raise DataError(
             f"{name} must have one row per {entity.key!r}, but {len(some)} keys have several: "
-            f"{some.head(5).to_list()}; keep one row each"
+            f"{some.head(5).to_list()}, in {locate(side, repeated)}; keep one row each"
         )
     named: list[pl.Expr | pl.Series] = [
         *(pl.col(c).alias(f"{what}.{c}") for c in columns),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -70,17 +70,21 @@ def find_files(root: Path, pattern: str, *, what: str) -> list[TableFile]:
     return [TableFile(p, dict(_partitions(p.relative_to(root).parts[:-1]))) for p in kept]
 
 
-def with_told(files: list[TableFile], told: dict[str, dict[str, str | int]], *, what: str) -> list[TableFile]:
+def with_told(
+    files: list[TableFile], told: dict[str, dict[str, str | int]], *, root: Path, what: str
+) -> list[TableFile]:
     """The files with the columns that the spec tells of each by its name.
 
     Args:
         files: of the table.
         told: column → name of the file, or the end of its path, which may be a glob → value.
+        root: the directory in which the files lie.
         what: the table, for the error message.
 
     Raises:
-        DataError: a file of which a column is not told, or told twice.
+        DataError: a file of which a column is not told, or told twice; a name, not a glob, of no file.
     """
+    _refuse_absent(files, told, root, what)
     found = []
     for file in files:
         own: dict[str, str | None] = {}
@@ -95,6 +99,24 @@ def with_told(files: list[TableFile], told: dict[str, dict[str, str | int]], *, 
             own[column] = fits[0]
         found.append(TableFile(file.path, {**file.partitions, **own}))
     return found
+
+
+def _refuse_absent(
+    files: list[TableFile], told: dict[str, dict[str, str | int]], root: Path, what: str
+) -> None:
+    """A part whose file was forgotten, packed or put elsewhere is no empty part."""
+    names = dict.fromkeys(name for values in told.values() for name in values)
+    absent = [n for n in names if escape(n) == n and not any(file.path.match(n) for file in files)]
+    if not absent:
+        return
+    near = [p for n in absent for folder in ("", "*/") for p in sorted(root.glob(f"{folder}{Path(n).name}*"))]
+    there = f"; there is {', '.join(p.relative_to(root).as_posix() for p in near[:3])}" if near else ""
+    raise DataError(
+        f"{what}: by_file names {absent}, but path finds only "
+        f"{[f.path.relative_to(root).as_posix() for f in files[:5]]} in {root}{there}; put each there, "
+        "unpacked and by that name, or delete its name; a file that may be missing is named by a glob, as in "
+        "v*.csv"
+    )
 
 
 def _is_hidden(parts: tuple[str, ...], named: set[str]) -> bool:

@@ -78,7 +78,7 @@ def files_of(raw: RawTable, root: Path, *, what: str) -> tuple[RawTable, list[Ta
     """
     lake = lake_format(raw)
     if lake is None:
-        return raw, with_told(find_files(root, raw.path, what=what), raw.by_file, what=what)
+        return raw, with_told(find_files(root, raw.path, what=what), raw.by_file, root=root, what=what)
     found = lake.files_of_version(root / raw.path, raw.version, what=what)
     added = {raw.rename.get(name, name): None for name in found.columns}
     told = {"version": found.version, "optional": {**added, **raw.optional}}

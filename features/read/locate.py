@@ -24,7 +24,10 @@ def table_name(source: Source, table: str) -> str:
 
 
 def locate(frame: pl.DataFrame, wrong: pl.Series) -> str:
-    """Say which rows are wrong: how many, the first five by line or number, and their files.
+    """Say which rows of the table are wrong: how many, the first few by line or number, and their files.
+
+    Several rows that were made of one row of the table are one. Of files that have one name the folder is
+    told too.
 
     Args:
         frame: rows with, if known, `__row` (number in the table, from 0), `__file` (path), `__line`.
@@ -37,15 +40,30 @@ def locate(frame: pl.DataFrame, wrong: pl.Series) -> str:
         >>> locate(frame.with_columns(__line=pl.Series([2, 3, 2])), pl.Series([False, True, False]))
         '1 rows (line 3 of a.csv)'
     """
-    rows = frame.filter(wrong)
-    if LINE in frame.columns and FILE in frame.columns and rows.height and rows[LINE].null_count() == 0:
-        first = [f"line {line} of {Path(file).name}" for line, file in rows.select(LINE, FILE).head(3).rows()]
+    rows, place = frame.filter(wrong), [c for c in (ROW, FILE, LINE) if c in frame.columns]
+    has_lines = LINE in place and FILE in place and rows[LINE].null_count() == 0
+    if ROW in place or has_lines:
+        rows = rows.unique(place, keep="first", maintain_order=True)
+    files = list(map(str, frame[FILE].unique())) if FILE in place and rows.height else []
+    if has_lines and files:
+        told = rows.select(LINE, FILE).head(3).rows()
+        first = [f"line {line} of {_name(file, files)}" for line, file in told]
         return f"{rows.height} rows ({', '.join(first)}{', …' if rows.height > 3 else ''})"
     parts = []
-    if ROW in frame.columns:
+    if ROW in place:
         numbers = ", ".join(map(str, rows[ROW].head(5)))
         parts.append(f"rows {numbers}" + (", …" if rows.height > 5 else ""))
-    if FILE in frame.columns:
-        files = [Path(f).name for f in rows[FILE].unique(maintain_order=True).head(3)]
-        parts.append(f"in {', '.join(files)}")
+    if files:
+        own = [_name(f, files) for f in rows[FILE].unique(maintain_order=True).head(3)]
+        parts.append(f"in {', '.join(own)}")
     return f"{rows.height} rows" + (f" ({' '.join(parts)})" if parts else "")
+
+
+def _name(file: str, files: list[str]) -> str:
+    """The shortest end of a path that no other of the files has."""
+    path = Path(file)
+    others = [other.parts for other in map(Path, files) if other != path]
+    for length in range(1, len(path.parts)):
+        if all(other[-length:] != path.parts[-length:] for other in others):
+            return "/".join(path.parts[-length:])
+    return file

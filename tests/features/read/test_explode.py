@@ -179,6 +179,18 @@ def test_malformed_cells_are_refused_by_line_and_value(tmp_path: Path, cell: str
         prepared(tmp_path, SPEC)
 
 
+def test_one_wrong_time_is_one_line_whatever_its_line_shows(tmp_path: Path) -> None:
+    """Three items of one line, and two files of one name."""
+    spec = SPEC | {"source": {"tables": {"behaviors": dict(SPEC["source"]["tables"]["behaviors"])}}}
+    spec["source"]["tables"]["behaviors"]["path"] = "*/behaviors.tsv"
+    for folder, shown in (("train", "N1-0 N2-1 N3-0"), ("dev", "N1-1")):
+        (tmp_path / folder).mkdir()
+        wrong = ("7", "U1", "11/45/2019 8:55:22 AM", shown)
+        write_lines(tmp_path / folder, [*LINES, wrong] if folder == "train" else LINES)
+    with pytest.raises(DataError, match=r" 1 rows \(line 7 of train/behaviors.tsv\)"):
+        prepared(tmp_path, spec)
+
+
 def test_labels_by_a_rule(tmp_path: Path) -> None:
     lines = [(*line[:3], line[3].replace("-0", "-view").replace("-1", "-click")) for line in LINES]
     write_lines(tmp_path, lines)

@@ -253,6 +253,22 @@ def test_no_file_and_unknown_table_or_option(tmp_path: Path) -> None:
         open_files(Source(), base=tmp_path, needed=NEEDED)
 
 
+@pytest.mark.parametrize("instead", [None, "valid.csv.gz", "more/valid.csv"])
+def test_a_file_that_by_file_names_and_that_is_not_there_is_missed(
+    tmp_path: Path, instead: str | None
+) -> None:
+    """Forgotten, packed or in another folder: else its part would be empty without a word."""
+    for name in ["train.csv", "test.csv", *([instead] if instead else [])]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("user,item\n7,1\n")
+    told: dict[str, dict[str, str | int]] = {"part": {"train.csv": 0, "valid.csv": 1, "test.csv": 2}}
+    there = rf"; there is {instead}; put each there" if instead else "; put each there"
+    with pytest.raises(DataError, match=rf"names \['valid.csv'\], but path finds only .*{there}"):
+        opened(tmp_path, path="*.csv", format="csv", by_file=told)
+    told["part"]["v*.csv"] = told["part"].pop("valid.csv")
+    assert opened(tmp_path, path="*.csv", format="csv", by_file=told).height == 2
+
+
 def test_columns_told_by_file_and_a_number_of_the_row(tmp_path: Path) -> None:
     for name, users in (("test", [9]), ("train", [7, 8])):
         (tmp_path / f"{name}.csv").write_text("user,item\n" + "".join(f"{u},1\n" for u in users))
