@@ -15,6 +15,7 @@ from ctr.ablate.report import text, write_report
 from ctr.ablate.results import AblationResults, evaluate
 from ctr.ablate.run import AblationRunner, Ended
 from ctr.ablate.schedule import Launch, Pool
+from ctr.ablate.unseen import seen_facts
 from ctr.report.result_line import write_lines
 from ctr.runs.directory import RunDir
 from ctr.runs.signals import GracefulStop
@@ -112,6 +113,7 @@ def compare(ablation: Ablation, ended: Ended) -> AblationResults:
     plan, manifest = ablation.plan, ablation.dataset.manifest
     base = ablation.variants[0].config
     facts = {
+        **seen_facts(ablation.subruns),
         "base": f"{base.model.kind} on {manifest.name}, {len(base.drop)} columns dropped",
         "data set": f"{manifest.splits['test'].impressions:,} test rows; sha256 {manifest.digest()[:16]}",
         "seeds": ", ".join(map(str, plan.seeds)),

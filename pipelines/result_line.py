@@ -151,6 +151,7 @@ def ablation_lines(ablation: Ablation, results: AblationResults) -> list[ResultL
         "hardware": machine(),
         "commit": commit(),
         "date": _day(),
+        "note": results.facts.get("warning"),
         "commands": ["ctr ablate settings.yaml   # the settings of this line, saved as a file"],
     }
     compared = results.compared()

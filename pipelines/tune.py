@@ -13,6 +13,7 @@ from ctr.ablate.results import evaluate
 from ctr.ablate.run import Ended, check_base
 from ctr.ablate.schedule import Job, Launch, Pool
 from ctr.ablate.subruns import plan_subruns
+from ctr.ablate.unseen import seen_facts
 from ctr.config import RunConfig
 from ctr.errors import LockedError
 from ctr.runs.directory import RunDir
@@ -135,6 +136,7 @@ def _test(search: TrialSearch, finalists: list[Tried]) -> TuningResults | None:
     failed = Ended(False, failures=search.pool.failures).failed
     manifest, seeds = search.dataset.manifest, ", ".join(map(str, search.plan.seeds))
     facts = {
+        **seen_facts(ablation.subruns),
         "base": f"{search.base.model.kind} on {manifest.name}",
         "data set": f"{manifest.splits['test'].impressions:,} test rows; sha256 {manifest.digest()[:16]}",
         "seeds": f"{seeds}; the search has the first",

@@ -1,6 +1,6 @@
 """Successive halving: after a quarter and after half of the training the worse half of the variants stops.
 
-Only if the rest would not fit into the budget. Variants are ranked by the mean of the run's validation metric
+Only if the rest would not fit into the budget. Variants are ranked by the base's validation metric, the mean
 over seeds and windows, never by the test part; the base goes on, and so does a variant that costs nothing.
 
 Source: Jamieson and Talwalkar (arXiv 1502.07943), successive halving.
@@ -39,10 +39,10 @@ def pause_step(subrun: SubRun, share: float) -> int:
     return max(1, math.ceil(share * subrun.steps))
 
 
-def rung_value(subrun: SubRun) -> float | None:
-    """The validation metric at the last pause."""
+def rung_value(subrun: SubRun, metric: str) -> float | None:
+    """A validation metric at the last pause."""
     rows = [row for row in read_rows(subrun.path / "journal.jsonl") if row["kind"] == "rung"]
-    return selection_value(rows[-1], subrun.config.train.metric) if rows else None
+    return selection_value(rows[-1], metric) if rows else None
 
 
 def choose(values: Mapping[str, float], share: float) -> list[Stopped]:
@@ -61,8 +61,8 @@ def choose(values: Mapping[str, float], share: float) -> list[Stopped]:
     return [Stopped(name, share, values[name], values[ranked[kept - 1]]) for name in ranked[kept:]]
 
 
-def candidates(subruns: Sequence[SubRun], alive: Sequence[str]) -> dict[str, float]:
-    """Variants that could be stopped, with their mean validation metric.
+def candidates(subruns: Sequence[SubRun], alive: Sequence[str], metric: str) -> dict[str, float]:
+    """Variants that could be stopped, with their mean of one validation metric, whatever is their own.
 
     Left out: the base, what shares its trainings, what is finished, and what has no value.
     """
@@ -70,7 +70,7 @@ def candidates(subruns: Sequence[SubRun], alive: Sequence[str]) -> dict[str, flo
     for name in alive:
         own = [s for s in subruns if any(t.variant == name for t in s.trials)]
         shared = any(t.variant == BASE for s in own for t in s.trials)
-        values = [v for s in own if not s.is_finished() and (v := rung_value(s)) is not None]
+        values = [v for s in own if not s.is_finished() and (v := rung_value(s, metric)) is not None]
         if not shared and values:
             found[name] = float(np.mean(values))
     return found

@@ -88,7 +88,8 @@ class AblationRunner:
         left = sum(job.subrun.steps - pauses[job.subrun.key] for job in jobs)
         seconds = left * (now - started) / max(1, steps)
         too_long = now - self._began + seconds > self.budget
-        chosen = choose(candidates(self.ablation.subruns, alive), share) if too_long else []
+        metric = self.ablation.variants[0].config.train.metric
+        chosen = choose(candidates(self.ablation.subruns, alive, metric), share) if too_long else []
         told = [{"variant": s.variant, "value": s.value, "kept": s.kept} for s in chosen]
         self.tracker.log(ROW, rung, {"share": share, "stopped": told}, wall={"seconds_left": seconds})
         return chosen

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from ctr.ablate.schedule import Job, Pool, TrainingFailed
+from ctr.ablate.unseen import seen_facts
 from ctr.runs.directory import RunDir
 from ctr.runs.journal import read_rows
 from ctr.scaling.measure import foreseen, measured
@@ -132,6 +133,7 @@ def facts(chain: Chain) -> dict[str, str]:
     sweep = chain.sweep
     sizes = ", ".join(f"{x:g}" for x in sweep.xs)
     return {
+        **seen_facts(chain.ablation.subruns),
         "base": f"{config.model.kind} on {manifest.name}",
         "data set": f"{manifest.splits['test'].impressions:,} test rows; sha256 {manifest.digest()[:16]}",
         "sizes": f"{sweep.axis} {sizes}; the last {sweep.hold_out} held out",

@@ -118,7 +118,7 @@ class TrialSearch:
         return True
 
     def _goes_on(self, trial: Tried, subrun: SubRun, rung: int) -> bool:
-        why, value = self._why(subrun), rung_value(subrun)
+        why, value = self._why(subrun), rung_value(subrun, self.base.train.metric)
         if why or value is None:
             self._failed(trial, why or "it has no validation")
             return False

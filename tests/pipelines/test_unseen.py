@@ -10,11 +10,16 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ctr.ablate.ablation import Ablation
+from ctr.ablate.plan import parse_plan
 from ctr.report.result_line import read_lines
 from features.prepare import prepare
 from features.spec import parse_spec
+from pipelines.ablate import ablate
+from pipelines.ablate_worker import work
 from pipelines.cli import main
-from tests.ctr.tiny_run import write_config
+from tests.ctr.ablate.small import Inline
+from tests.ctr.tiny_run import settings, write_config
 
 SPEC = {
     "name": "log",
@@ -54,7 +59,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctr.report.pictures.drawn", lambda figures: {})
+    for module in ("report.pictures", "ablate.plots"):
+        monkeypatch.setattr(f"ctr.{module}.drawn", lambda figures: {})
 
 
 def train(root: Path, name: str, data: str, *options: str) -> int:
@@ -96,6 +102,22 @@ def test_a_training_a_prediction_and_a_comparison_say_it(
     caveats = json.loads((out / "comparison.json").read_text())["judgements"][0]["caveats"]
     assert [caveat for caveat in caveats if f"{after} learned from rows up to" in caveat]
     assert not [caveat for caveat in caveats if str(place / "plain") in caveat]
+
+
+def test_a_plan_whose_variant_starts_from_such_a_run_says_it(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = settings(place / "early", place / "base", *RUN)
+    variants = {
+        "starts": {"set": {"init.run": str(place / "later")}},
+        "other": {"set": {"optimizer.lr": 0.1}},
+    }
+    content = {"name": "x", "base": base, "out": str(place / "plan"), "slices": [], "variants": variants}
+    ablation = Ablation.open(parse_plan(content))
+    assert ablate(ablation, launch=lambda task: Inline(task, work), workers=1) == 0
+    said = json.loads((place / "plan" / "report" / "results.json").read_text())["facts"]["warning"]
+    assert said.startswith("starts learned from rows up to") and said in caplog.text and "other" not in said
+    assert {line.note for line in read_lines(place / "plan" / "report" / "lines.jsonl")} == {said}
 
 
 def test_no_member_is_the_best_where_one_saw_the_validation_part_through_another(
