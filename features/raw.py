@@ -134,9 +134,10 @@ class RawEncoder:
         }
 
     def columns_of(self, features: Collection[str]) -> list[str]:
-        """The columns that some features read."""
-        names = {name for column in features for name in self._reads[column]}
-        return sorted(names)
+        """The columns that some features read; of a vector the whole, not its numbers."""
+        reads = {name: scalars for column in features for name, scalars in self._reads[column].items()}
+        numbers = {number for name, scalars in reads.items() for number in scalars if scalars != [name]}
+        return sorted(reads.keys() - numbers)
 
     def _columns(self, column: Column) -> dict[str, list[str]]:
         """What a feature may be given as: column → the scalar columns that it brings."""
@@ -172,10 +173,19 @@ class RawEncoder:
         return own or is_of_request(self.spec, column)
 
     def _refuse_unread(self, level: RawLevel, given: Collection[str], what: str) -> None:
-        if unread := sorted(set(given) - set(known := self.readable(level))):
-            shared = [] if level == "request" else sorted(set(unread) & set(self.readable("request")))
-            once = f"; {shared} belong to the request: give them once, as request_columns" if shared else ""
-            raise DataError(f"{what} must name columns of {known}, got {unread}{once}")
+        """Names that no feature of the level reads, with what is meant by those that are known otherwise."""
+        unread = sorted(set(given) - set(known := self.readable(level)))
+        shared = [] if level == "request" else sorted(set(unread) & set(self.readable("request")))
+        if shared:
+            raise DataError(
+                f"{what} must not name {shared}, which belong to the request: give them once, as "
+                "request_columns"
+            )
+        if crosses := [c for c in unread if origin(c)[1] in self.spec.crosses and self._crossed(c)]:
+            own = self._crossed(crosses[0])
+            raise DataError(f"{what} must give a cross by its columns, {own}, got {crosses[0]!r}")
+        if unread:
+            raise DataError(f"{what} must name columns of {known}, got {unread}")
 
     def completed_by(
         self, level: RawLevel, more: Collection[str], *, given: Collection[str], without: Collection[str]
@@ -202,6 +212,8 @@ class RawEncoder:
         found: dict[str, np.ndarray] = {}
         for name, scalars in self._reads[column.name].items():
             if name in given:
+                if twice := sorted(found.keys() & set(scalars)):
+                    raise DataError(f"{what} must give {twice} once, either so or in {name!r}, got both")
                 with _naming(f"{what}.{name}"):
                     if scalars == [name]:
                         found[name] = numbers(given[name])

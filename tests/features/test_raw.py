@@ -150,7 +150,24 @@ def test_new_and_missing_values(ratings: RawEncoder, shop: RawEncoder) -> None:
         ("ratings", "candidate", {"item.genres": [["a"]]}, "columns.item.genres must hold for each a text"),
         ("ratings", "candidate", {"item.genres": [1.5]}, "a text, or null where it is missing, got 1.5"),
         ("ratings", "request", {"user.age": ["old"]}, "request_columns.user.age must hold for each a number"),
-        ("ratings", "candidate", {"user.age": [3]}, r"\['user.age'\]; \['user.age'\] belong to the request"),
+        (
+            "ratings",
+            "candidate",
+            {"user.age": [3]},
+            r"must not name \['user.age'\], which belong to the request",
+        ),
+        (
+            "ratings",
+            "candidate",
+            {"cross.taste": ["f|a"]},
+            r"a cross by its columns, \['user.sex', 'item.gen",
+        ),
+        (
+            "ratings",
+            "request",
+            {"cross.group": ["f|3"]},
+            r"a cross by its columns, \['user.sex', 'user.age'\]",
+        ),
         ("shop", "candidate", {"price": [10**400]}, "columns.price must hold for each a number"),
         ("shop", "candidate", {"tags": ["x"], "weights": [[1]]}, "columns.tags must hold for each a list"),
         ("shop", "candidate", {"tags": [["x"]], "weights": [[1, 2]]}, "must be as long as 'tags'"),
@@ -170,6 +187,26 @@ def test_a_vector_has_its_width(ratings: RawEncoder) -> None:
     given = {"item.vector": [[1.0]], "item.year": [1]}
     with pytest.raises(DataError, match=r"columns.item.vector must hold for each a list of 2 numbers"):
         ratings.encode("candidate", given, beside={"user.age": [3]}, what="columns")
+    both = {"item.vector": [[1.0, 2.0]], "item.vector.0": [3.0], "item.year": [1]}
+    with pytest.raises(DataError, match=r"must give \['item.vector.0'\] once, either so or in 'item.vector'"):
+        ratings.encode("candidate", both, beside={"user.age": [3]}, what="columns")
+
+
+def test_the_numbers_of_a_vector_of_the_request_belong_to_it(tmp_path: Path) -> None:
+    tables = shop_tables(20)
+    vector = pl.col("request").str.slice(1).cast(pl.Float64)
+    tables["shown"] = tables["shown"].with_columns(vec=pl.concat_list(vector, vector * 2))
+    spec = changed(
+        SHOP_SPEC,
+        impressions__context=["device", "vec"],
+        features__alone={"columns": ["vec"]},
+        features__price={"columns": ["price", "vec"]},
+        tokens__all=["item", "device", "tags", "price", "alone"],
+    )
+    encoder = RawEncoder(prepared(tmp_path, spec, tables))
+    assert encoder.readable("request") == ["device", "vec", "vec.0", "vec.1"]
+    assert encoder.readable("candidate") == ["item", "price", "tags", "weights"]
+    assert encoder.columns_of(["alone", "price"]) == ["price", "vec"]
 
 
 def test_a_view_encodes_what_it_has(tmp_path: Path) -> None:

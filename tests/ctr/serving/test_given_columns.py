@@ -164,7 +164,10 @@ def test_some_columns_give_what_all_columns_give_or_are_refused(log: Log) -> Non
             r"feature 'taste' of the candidate is made of \['user.seg'\].* \['item.sec'\] too",
         ),
         ({"request_columns": {"age.user": 5}}, r"feature 'ages' .* \['age.item'\] too"),
-        ({"columns": {"user.seg": ["b"]}}, r"got \['user.seg'\]; \['user.seg'\] belong to the request"),
+        (
+            {"columns": {"user.seg": ["b"]}},
+            r"must not name \['user.seg'\], which belong to the request: give them once",
+        ),
         ({"columns": {"age.user": [5]}, "request_columns": {"age.user": 5}}, "belong to the request"),
         ({"columns": {"position": [1]}}, r"must name columns of .*got \['position'\]$"),
         ({"columns": {"price": [1.0]}}, r"feature 'page' .* made of \['price'\].*'page.price.above'"),
