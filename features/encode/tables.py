@@ -6,7 +6,6 @@ unknown value and a missing one differ.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from features.past.keys import mixed
+from features.past.keys import hashes
 from features.read.ids import common_keys, key_values
 from features.read.numbers import numeric
 from features.spec import IdTable
@@ -191,24 +190,6 @@ def log_buckets(rows: int, base: float) -> Bucketizer:
         # Boundaries, not logarithms: log(8) / log(2) may round to just below 3.
         boundaries = np.power(base, np.arange(1, rows, dtype=np.float64)) - 1
     return Bucketizer("log", rows, boundaries[np.isfinite(boundaries)])
-
-
-def hashes(values: pl.Series) -> np.ndarray:
-    """uint64 hashes, the same in every version and on every machine.
-
-    Args:
-        values: int64 or string, none missing.
-    """
-    if values.dtype == pl.Int64:
-        return mixed(values.to_numpy().view(np.uint64))
-    unique = values.unique()
-    digests = b"".join(hashlib.blake2b(v.encode(), digest_size=8).digest() for v in unique)
-    book = pl.DataFrame({"key": unique, "hash": np.frombuffer(digests, dtype="<u8")})
-    return (
-        pl.DataFrame({"key": values})
-        .join(book, on="key", how="left", maintain_order="left")["hash"]
-        .to_numpy()
-    )
 
 
 def count_values(values: pl.Series, *, what: str) -> pl.DataFrame:

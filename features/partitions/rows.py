@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.encode.tables import hashes
 from features.errors import DataError
 from features.partitions.carry import of_share
 from features.partitions.frames import read_frame, write_frame
@@ -20,6 +19,7 @@ from features.partitions.items import item_columns
 from features.partitions.job import Preparation
 from features.partitions.totals import HASH, write_totals
 from features.partitions.users import UNKNOWN
+from features.past.keys import hashes
 from features.past.matches import close_share
 from features.past.past import mean_or_half
 from features.read.clock import CLOCK, TIME

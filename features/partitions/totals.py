@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.encode.tables import hashes
 from features.partitions.arrivals import (
     Arrivals,
     arrivals_of,
@@ -20,7 +19,7 @@ from features.partitions.arrivals import (
 )
 from features.partitions.frames import write_frame
 from features.partitions.job import Preparation
-from features.past.keys import distinct, key_pairs
+from features.past.keys import distinct, hashes, key_pairs
 from features.past.totals import all_totals, key_names, key_totals, leaving_totals, one_type
 from features.read.columns import origin
 from features.read.fraction import span_of

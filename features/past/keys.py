@@ -5,6 +5,7 @@ Letters: N rows of a table, P pairs (row, distinct key of the row).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -108,6 +109,19 @@ def key_pairs(
     return pairs.unique() if any(isinstance(c.dtype, pl.List) for c in columns) else pairs
 
 
+def value_hashes(table: pl.DataFrame, column: str, *, separator: str | None = None, what: str) -> np.ndarray:
+    """Hashes (C,) of the values of a column, by their code of `encode_keys` of this column alone, `ordered`.
+
+    Example:
+        >>> one, two = pl.DataFrame({"user": [9, 5, 9]}), pl.DataFrame({"user": [9]})
+        >>> bool(value_hashes(one, "user", what="a")[1] == value_hashes(two, "user", what="b")[0])
+        True
+    """
+    encoded, _ = _dictionary(_columns(table, [column], separator, what), what)
+    values = pl.Series(encoded.dictionary.take(pc.sort_indices(encoded.dictionary)))
+    return hashes(key_values(values, what=what))
+
+
 def distinct(values: np.ndarray) -> np.ndarray:
     """The distinct values in rising order; `np.unique` hashes integers, which takes 20 times as long here."""
     values = np.sort(values)
@@ -139,6 +153,24 @@ def mixed(bits: np.ndarray) -> np.ndarray:
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
+
+
+def hashes(values: pl.Series) -> np.ndarray:
+    """uint64 hashes, the same in every version and on every machine.
+
+    Args:
+        values: int64 or string, none missing.
+    """
+    if values.dtype == pl.Int64:
+        return mixed(values.to_numpy().view(np.uint64))
+    unique = values.unique()
+    digests = b"".join(hashlib.blake2b(v.encode(), digest_size=8).digest() for v in unique)
+    book = pl.DataFrame({"key": unique, "hash": np.frombuffer(digests, dtype="<u8")})
+    return (
+        pl.DataFrame({"key": values})
+        .join(book, on="key", how="left", maintain_order="left")["hash"]
+        .to_numpy()
+    )
 
 
 def nullable(name: str, values: np.ndarray, valid: np.ndarray) -> pl.Series:
@@ -174,6 +206,16 @@ def _parents(columns: list[pl.Series], what: str) -> np.ndarray:
 
 def _encode(columns: Sequence[pl.Series], what: str, *, ordered: bool) -> tuple[list[np.ndarray], int]:
     """Codes of the values of one column in every table, -1 for missing, and how many there are."""
+    encoded, lengths = _dictionary(columns, what)
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    if ordered:
+        rank = np.argsort(pc.sort_indices(encoded.dictionary).to_numpy())
+        codes = np.append(rank, -1)[codes]  # the last one for what is missing
+    return np.split(codes, np.cumsum(lengths)[:-1]), max(len(encoded.dictionary), 1)
+
+
+def _dictionary(columns: Sequence[pl.Series], what: str) -> tuple[pa.DictionaryArray, list[int]]:
+    """The values of one column in every table, one table after the other, and how many each has."""
     flat = [_flat(column) for column in columns]
     if len({values.dtype for values in flat}) > 1 or not flat[0].dtype.is_integer():
         # Integers of one width need no conversion: they are their own keys.
@@ -182,13 +224,7 @@ def _encode(columns: Sequence[pl.Series], what: str, *, ordered: bool) -> tuple[
     # Arrow does not encode views.
     plain = {pa.string_view(): pa.large_string()}
     arrays = [a.cast(plain.get(a.type, a.type)) for a in (values.to_arrow() for values in flat)]
-    encoded = pa.concat_arrays(arrays).dictionary_encode()
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    if ordered:
-        rank = np.argsort(pc.sort_indices(encoded.dictionary).to_numpy())
-        codes = np.append(rank, -1)[codes]  # the last one for what is missing
-    ends = np.cumsum([len(array) for array in arrays])
-    return np.split(codes, ends[:-1]), max(len(encoded.dictionary), 1)
+    return pa.concat_arrays(arrays).dictionary_encode(), [len(array) for array in arrays]
 
 
 def _flat(column: pl.Series) -> pl.Series:

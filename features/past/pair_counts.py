@@ -95,10 +95,14 @@ class PairCounts:
         candidates: number of candidate values.
         values: number of history values.
         most: counts of pairs that are kept; where more pairs are possible, they share these by a hash.
+        hashes: where they do, uint64 of each candidate value and of each history value. Of the values and not
+            of their codes, so that which pairs share a count does not depend on further values.
     """
 
-    def __init__(self, candidates: int, values: int, most: int) -> None:
-        self._values, self._possible = values, candidates * values
+    def __init__(
+        self, candidates: int, values: int, most: int, hashes: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> None:
+        self._values, self._possible, self._hashes = values, candidates * values, hashes
         self._slots = min(most, self._possible)
         self._pair, self._every = _Sums(self._slots), _Sums(1)
         self._candidate, self._value = _Sums(candidates), _Sums(values)
@@ -135,7 +139,10 @@ class PairCounts:
         pair = stream.candidate[stream.question] * self._values + stream.bags.value
         if self._owner is None:
             return pair
-        slot = (mixed(pair.view(np.uint64)) % np.uint64(self._slots)).astype(np.int64)
+        assert self._hashes is not None
+        candidate, value = self._hashes
+        both = candidate[stream.candidate][stream.question] + mixed(value[stream.bags.value])
+        slot = (mixed(both) % np.uint64(self._slots)).astype(np.int64)
         if count:
             new = np.flatnonzero(self._owner[slot] < 0)[::-1]
             self._owner[slot[new]] = pair[new]  # of equal ones the last that is written: the first in time

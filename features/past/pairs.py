@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.past.keys import Keys, distinct, encode_keys, nullable, stable_order
+from features.past.keys import Keys, distinct, encode_keys, nullable, stable_order, value_hashes
 from features.past.pair_counts import CountsBefore, PairCounts, Stream
 from features.past.past import mean_or_half
 from features.past.value_bags import Histories, ValueBags, histories_of
@@ -80,7 +80,12 @@ def pair_columns(rows: pl.DataFrame, name: str, pair: Pair, events: pl.DataFrame
     wanted = [c for c in rows.columns if c.startswith("__") or c in (pair.candidate, pair.column)]
     rows = rows.select(wanted)[order]
     (asked,) = encode_keys(rows, by=[[pair.candidate]], separator=pair.separator, what=what, ordered=True)
-    log = _Log.of(rows, asked, histories_of(rows, events, pair, what), pair)
+    histories = histories_of(rows, events, pair, what)
+    candidates, hashes = int(asked.code.max(initial=0)) + 1, None
+    if candidates * histories.values > pair.max_pairs:
+        hashes = _hashes(rows, events, pair, what)
+    counts = PairCounts(candidates, histories.values, pair.max_pairs, hashes)
+    log = _Log.of(rows, asked, histories, counts, pair)
     outputs: dict[str, np.ndarray] = {output: np.empty(len(rows)) for output in pair.outputs}
     some = np.zeros(len(rows), dtype=bool)
     for shown, told in log.blocks():
@@ -93,6 +98,17 @@ def pair_columns(rows: pl.DataFrame, name: str, pair: Pair, events: pl.DataFrame
     valid = {o: present & some if o.endswith(("_mean", "_max")) else present for o in outputs}
     columns = [nullable(f"pair.{name}.{o}", v[back], valid[o][back]) for o, v in outputs.items()]
     return PairColumns(pl.DataFrame(columns), {f"pair.{name}.{k}": v for k, v in log.counts.counters.items()})
+
+
+def _hashes(
+    rows: pl.DataFrame, events: pl.DataFrame | None, pair: Pair, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of the candidate's values and of the history's, by code."""
+    table, field = (rows, pair.column) if events is None else (events, pair.event)
+    assert field is not None
+    both = (rows, pair.candidate), (table, field)
+    one, other = (value_hashes(t, c, separator=pair.separator, what=what) for t, c in both)
+    return one, other
 
 
 @dataclass
@@ -109,7 +125,9 @@ class _Log:
     pair: Pair
 
     @classmethod
-    def of(cls, rows: pl.DataFrame, asked: Keys, histories: Histories, pair: Pair) -> _Log:
+    def of(
+        cls, rows: pl.DataFrame, asked: Keys, histories: Histories, counts: PairCounts, pair: Pair
+    ) -> _Log:
         clock, late = rows["__clock"].to_numpy(), known_column(LABEL)
         told = np.maximum(clock, rows[late].to_numpy()) if late in rows.columns else None
         # Ranks: a key beside a clock must fit 64 bits.
@@ -117,8 +135,6 @@ class _Log:
         clock = np.searchsorted(every, clock)
         told = None if told is None else np.searchsorted(every, told)
         by_told = np.arange(len(rows)) if told is None else stable_order(told)
-        candidates = int(asked.code.max(initial=0)) + 1
-        counts = PairCounts(candidates, histories.values, pair.max_pairs)
         label = rows[LABEL].to_numpy().astype(np.int64)
         return cls(asked, histories, clock, label, told, by_told, counts, pair)
 

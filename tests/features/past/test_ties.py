@@ -12,7 +12,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from features.past.keys import stable_order
-from features.spec import parse_spec
+from features.past.pairs import pair_columns
+from features.spec import Pair, parse_spec
 from tests.features.small_log import SHOP_SPEC, changed, logged_rows, shop_tables, write_tables
 
 AGGREGATES = ["mean", "max", "sum", "decayed"]
@@ -90,3 +91,22 @@ def test_what_comes_later_or_of_others_tells_nothing(tmp_path: Path, seed: int) 
         of_user = whole.filter(pl.col("request").is_in(alone["shown"]["request"].implode()))
         found = computed(tmp_path / user, alone, alone["shown"], "match")
         assert_frame_equal(of_user.select(found.columns), found, check_exact=True)
+
+
+@pytest.mark.parametrize("kind", [str, int])
+def test_values_that_come_later_do_not_decide_which_pairs_share_a_count(kind: type) -> None:
+    """More pairs are possible than are counted, of the first half of the log and of all of it."""
+    rng = np.random.default_rng(0)
+    ad, tags = rng.integers(50, 60, 400), rng.integers(50, 70, 400)
+    late = np.arange(400) >= 200
+    rows = pl.DataFrame(
+        {
+            "ad": map(kind, np.where(late, rng.integers(0, 100, 400), ad).tolist()),
+            "tags": map(kind, np.where(late, rng.integers(0, 100, 400), tags).tolist()),
+            "__clock": range(400),
+        }
+    ).with_columns(__user=0, __time=pl.col("__clock"), __label=pl.col("__clock") % 2)
+    pair = Pair(candidate="ad", column="tags", outputs=["count_sum", "rate_sum"], max_pairs=30)
+    whole, early = (pair_columns(part, "n", pair, None) for part in (rows, rows.head(200)))
+    assert early.counters["pair.n.shared_counts"] > 0
+    assert_frame_equal(whole.columns.head(200), early.columns, check_exact=True)
