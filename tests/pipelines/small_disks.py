@@ -31,7 +31,7 @@ def commands(safe: Path, disk: Path) -> dict[str, list[str]]:
     """What writes to `disk` and reads, beside it, only from `safe`."""
     run = disk / "run"
     config = write_config(safe / "new.yaml", safe / "dataset", disk / "new", "train.max_steps=2")
-    plan = {"name": "plan", "base": str(safe / "run.yaml"), "variants": {"b": {"set": ["seed=2"]}}}
+    plan = {"name": "plan", "base": str(safe / "run.yaml"), "variants": {"b": {"set": ["optimizer.lr=0.02"]}}}
     (safe / "plan.yaml").write_text(dump_yaml({**plan, "out": str(disk / "plan")}))
     two = [str(safe / "run" / "predictions" / "test.parquet")] * 2
     return {
