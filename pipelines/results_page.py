@@ -151,7 +151,7 @@ def ablation(lines: Sequence[ResultLine]) -> str:
         cells = [f"`{line.variant}`" if line.variant else "base", number(figure.value)]
         cells += [*map(signed, differences), figure.verdict or EMPTY, number(figure.detectable)]
         cells += [signed(line.metrics[n].difference) if n in line.metrics else EMPTY for n in others]
-        speed = EMPTY if line.rows_per_s is None else f"{line.rows_per_s:,}"
+        speed = EMPTY if line.rows_per_s is None else f"{round(line.rows_per_s):,}"
         size = EMPTY if line.dense_parameters is None else f"{line.dense_parameters:,}"
         rows.append([*cells, size, number(line.mflop_per_row), speed])
     return filled(head, rows)
