@@ -17,7 +17,7 @@ from features.remote.working_copy import here
 from pipelines.compare import compare
 from pipelines.ensemble_report import evaluate_ensemble
 from pipelines.measured import EvaluationResult
-from pipelines.options import number, only_with
+from pipelines.options import only_with
 from pipelines.remote_runs import runs_here
 from pipelines.terminal import echo
 
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"judge this one of {', '.join(m.name for m in compared())}; repeatable (default: all)",
     )
-    group.add_argument("--alpha", type=number(0, 1), default=0.05, help="chance of a false verdict")
+    group.add_argument("--alpha", type=float, default=0.05, help="chance of a false verdict in a metric")
     group.add_argument(
         "--noise", default="own", choices=("own", "pooled"), help="noise of training of each variant, or one"
     )

@@ -75,8 +75,7 @@ def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("given", ["nan", "-1", "inf", "some"])
 @pytest.mark.parametrize(
     "command",
-    ["ablate plan.yaml --select --margin", "ablate plan.yaml --budget", "evaluate --compare a b --alpha",
-     "score run --serve --timeout"],
+    ["ablate plan.yaml --select --margin", "ablate plan.yaml --budget", "score run --serve --timeout"],
 )  # fmt: skip
 def test_a_share_or_a_time_is_a_finite_number(
     command: str, given: str, capsys: pytest.CaptureFixture[str]
