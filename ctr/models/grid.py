@@ -15,8 +15,8 @@ such models.
 
 Compliance with the paper (docs/models/grid.md says more):
 
-    each sequence side, row by row, with every gradient           tests/ctr/models/test_grid.py
-    each interaction, row by row, with every gradient             tests/ctr/models/test_grid.py
+    each sequence side, row by row, with every gradient           tests/ctr/models/test_conformance.py
+    each interaction, row by row, with every gradient             tests/ctr/models/test_conformance.py
     both halves: a request encoded once for all candidates        tests/ctr/serving/test_halves.py
 
 Documented deviations, each with its option or its reason:
