@@ -105,6 +105,7 @@ def test_a_second_call_trains_nothing_and_says_the_same(dataset: Path, whole: Pa
     assert results_of(whole) == before
 
 
+@pytest.mark.slow
 def test_killed_between_and_inside_trainings_it_ends_with_the_same_report(
     dataset: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_the_same_run_under_other_names_is_trained_once(dataset: Path, again: Pa
     assert found["a"]["metrics"]["auc"]["delta"] == found["b"]["metrics"]["auc"]["delta"] != 0
 
 
+@pytest.mark.slow
 def test_a_short_budget_stops_the_worse_half_by_validation(dataset: Path, tmp_path: Path) -> None:
     variants = {name: {"max_len": n} for name, n in (("a", 2), ("b", 3), ("c", 4))}
     ablation = open_small(dataset, tmp_path, windows=1, slices=[], variants=variants)

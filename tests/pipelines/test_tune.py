@@ -96,6 +96,7 @@ def test_the_test_part_is_read_for_named_finalists_alone(whole: tuple[Path, list
     assert "promised" in (out / "report" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_killed_it_asks_and_finds_the_same(
     whole: tuple[Path, list[str]], dataset: Path, tmp_path: Path
 ) -> None:

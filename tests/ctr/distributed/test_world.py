@@ -103,7 +103,7 @@ def figures(run: Path) -> list[tuple[str, int, dict[str, Any]]]:
     return [(r["kind"], r["step"], {k: v for k, v in r.items() if not k.startswith(hidden)}) for r in rows]
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_job_of_several_equals_the_job_of_one(
     size: int, dataset: Path, alone: Path, tmp_path: Path
 ) -> None:
