@@ -12,13 +12,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from ctr.runs.record import read_record
 from features.durable import replace_file
-from features.errors import ConfigError, DataError, explain
+from features.errors import ConfigError
 
 ENSEMBLE = "ensemble.json"
-_MOST = 2**24  # bytes that are read
 
 
 class Member(BaseModel):
@@ -80,15 +80,10 @@ def read_ensemble(directory: Path) -> EnsembleRecord:
     Raises:
         DataError: the file is damaged, or of another version.
     """
-    path = directory / ENSEMBLE
-    try:
-        if path.stat().st_size > _MOST:
-            raise DataError(f"{path} must have at most {_MOST} bytes; make the ensemble again")
-        return EnsembleRecord.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise DataError(
-            f"{path} must say what the ensemble is made of:\n{explain(error)}\nmake it again: ctr ensemble"
-        ) from None
+    remedy = "make it again: ctr ensemble"
+    return read_record(
+        directory / ENSEMBLE, EnsembleRecord, tells="what the ensemble is made of", remedy=remedy
+    )
 
 
 def member_file(directory: Path, split: str, number: int) -> Path:

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ctr.runs.ensemble import is_ensemble, read_ensemble
+from ctr.runs.record import read_record
 from features.dataset import Dataset, read_manifest
 from features.durable import replace_file
-from features.errors import CtrError, DataError, explain
+from features.errors import CtrError, DataError
 from features.read.moment import SECOND, shown_moment
 from features.remote.working_copy import here
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from ctr.config import RunConfig
 
 LEARNED = "learned.json"
-_MOST = 2**24  # bytes that are read
 
 
 class LearnedRows(BaseModel):
@@ -255,15 +255,8 @@ def _check_as_trained(path: Path, dataset: Dataset) -> None:
 
 
 def _read(path: Path) -> LearnedFrom:
-    try:
-        if path.stat().st_size > _MOST:
-            raise DataError(f"{path} must have at most {_MOST} bytes; delete it")
-        return LearnedFrom.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise DataError(
-            f"{path} must say what the run learned from:\n{explain(error)}\ndelete it: the run's "
-            "configuration and data set are then asked"
-        ) from None
+    remedy = "delete it: the run's configuration and data set are then asked"
+    return read_record(path, LearnedFrom, tells="what the run learned from", remedy=remedy)
 
 
 def _shown(time: int) -> str:
